@@ -35,10 +35,6 @@ from .utils.terminal import Progress
 
 log = logging.getLogger(__name__)
 
-# Part of the names of weight files. Raise it if equal settings give different weights than before:
-# after a change to this module, to images or networks, or to a default in `TrainingSettings`.
-TRAINING = 1
-
 
 def augment(images: Tensor, padding: int, flip: bool, generator: torch.Generator) -> Tensor:
     """Apply random crops and horizontal flips to images, uint8 (N, 3, H, W).

@@ -17,7 +17,7 @@ from hydra.core.global_hydra import GlobalHydra
 from src import attacks, load_classifier, load_sweep, rates
 from src.data import load_dataset
 from src.utils.hydra_versions import VERSION_BASE
-from tests.conftest import REPOSITORY, run_python
+from tests.conftest import REPOSITORY
 
 DATA = ["dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
 
@@ -38,17 +38,6 @@ def sweep(new_workspace, run_tiny):
     words += ["targets=[fine]", "hydra.sweep.dir=outputs/out"]
     assert run_tiny(folder, "-m", *words) == 0
     return folder / "outputs" / "out"
-
-
-def test_neither_the_import_nor_help_loads_torch(tmp_path):
-    code = """
-import sys
-import src
-from src.main import main
-assert main(["--help"]) == 0
-assert not {"torch", "pandas", "src.attacks"} & sys.modules.keys()
-"""
-    run_python("-c", code, folder=tmp_path)
 
 
 def test_a_user_without_a_home_folder_gets_one_and_is_told_once(tmp_path):
@@ -76,18 +65,6 @@ subprocess.run([sys.executable, "-c", "import src"], check=True)
     assert run.returncode == 0 and run.stdout == "", run.stderr
     (line,) = run.stderr.splitlines()
     assert line.startswith("There is no home folder; HOME is now ") and str(tmp_path) in line
-
-
-@pytest.mark.slow
-def test_a_command_does_not_load_what_its_report_and_tracking_need(tmp_path):
-    code = """
-import sys
-import src.run.job, src.run.sweep
-assert not {"altair", "mlflow"} & sys.modules.keys()
-import src.report.finished_jobs
-assert "altair" in sys.modules
-"""
-    run_python("-c", code, folder=tmp_path)
 
 
 def test_a_classifier_has_a_layer_for_attacks_on_features(workspace):

@@ -3,7 +3,6 @@
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 TOLERANCE, ATTACKED, WIDE = 0.01, 0.1, 0.4
 """Largest difference of two probabilities that counts as rounding.
@@ -97,9 +96,13 @@ def most_wrong(honest: float, tests: int) -> int:
         honest: Expected number of wrong outcomes in an honest card, a sum of `honest_shares`.
         tests: Number of such counts that are tested together.
     """
+    from scipy import stats  # slow to import
+
     return int(stats.poisson.isf(0.01 / tests, honest)) if honest else 0
 
 
 def found_share(outcomes: int, most: int) -> float:
     """Return the share of changed outcomes that makes more than `most` wrong in 95 % of samples."""
+    from scipy import stats
+
     return float(stats.beta.ppf(0.95, most + 1, outcomes - most)) if outcomes > most else 1.0

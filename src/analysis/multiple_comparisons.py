@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
-from scipy.stats import studentized_range
 
 LEVEL = 0.05
 """Family-wise error: the largest probability of calling any two equal attacks different."""
@@ -182,6 +181,8 @@ def images_for(difference: float, discordance: float, attacks: int) -> int:
     Two images per unit of difference are added, because the statistic takes few values: without
     them two attacks reach only 75 to 79 %.
     """
+    from scipy.stats import studentized_range  # slow to import
+
     cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
     alone = detectable(cutoff, discordance, 1)
     return max(FEWEST_TESTED, ceil((alone / difference) ** 2 + 2 / difference))

@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import linear_sum_assignment
 from scipy.special import bdtrc
 
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
@@ -214,6 +213,8 @@ def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> list[Ala
 
 def _numbers(true: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
     """Return a different number for each class, with the most predictions right in total."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     table = 1e-6 * np.eye(count)  # classes without images keep their number
     np.add.at(table, (true, predicted), 1)
     numbers: np.ndarray = linear_sum_assignment(table, maximize=True)[1]

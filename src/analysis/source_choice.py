@@ -8,7 +8,7 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as t_distribution
+from scipy.special import stdtrit
 
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .image_outcomes import ImageOutcomes
@@ -226,7 +226,7 @@ def _mean_of_new_targets(images: Values) -> dict[str, float]:
         if targets >= FEWEST_FOR_INTERVAL:
             spread = rates[:, place].var(ddof=1) / targets
             spread += np.square(parts[place] - mean * weights).sum() * count / (count - 1)
-            half = float(t_distribution.ppf(0.975, targets - 1) * np.sqrt(spread))
+            half = float(stdtrit(targets - 1, 0.975) * np.sqrt(spread))
         ends |= {f"{name}_low": mean - half, f"{name}_high": mean + half}
     return numbers | ends
 

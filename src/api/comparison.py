@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from rich.table import Table
-from scipy.stats import binomtest
 
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.transfer_rates import TRANSFER, relation
@@ -73,6 +72,8 @@ def compare(
     """
     sides = _read(old, "OLD", eps_255, pairs or {}), _read(new, "NEW", eps_255, {})
     _check_alike(*sides, eps_255)
+    from scipy.stats import binomtest  # slow to import
+
     parts, notes = [], _notes(*sides)
     for measure in (ROBUST, CLEAN):
         first, second = (side.right[measure] for side in sides)

@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
 from pydantic import ValidationError
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -261,6 +260,8 @@ def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence harmless warnings and messages of libraries, and restore the global random state."""
+    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
+
     loggers = {
         logger: logger.level
         for logger in map(logging.getLogger, ("pytorch_lightning", "lightning"))

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,12 +12,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from ..analysis.sanity_checks import Alarm
 from ..utils.files import atomic_write
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
 from ..utils.refusals import first_line, printable_all
 from .layout import ALARMS, PREDICTIONS
 from .record import JobRecord
+
+if TYPE_CHECKING:
+    from ..analysis.sanity_checks import Alarm
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
 CLASSES = "classes"
@@ -126,8 +128,10 @@ def read_images(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is damaged or no NumPy archive.") from error
 
 
-def read_alarms(folder: Path) -> list[Alarm]:
+def read_alarms(folder: Path) -> "list[Alarm]":
     """Read a job's alarms; an empty list if it has no file of alarms."""
+    from ..analysis.sanity_checks import Alarm  # which decides no row
+
     path = folder / ALARMS
     try:
         stated = json.loads(path.read_bytes()) if path.is_file() else []

@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from ..utils.files import sha256_of
+from ..utils.files import facts_of_files, remembered, sha256_of
 from ..utils.package import (
     CLONE,
     FOLDER,
@@ -23,10 +23,11 @@ from ..utils.package import (
     values_in,
 )
 
-_PACKAGES = ("attacks", "data", "defences", "images", "measure", "models", "run")
-_CONFIG = ("attack_settings", "sections", "settings")
-_ROWS = {file for name in _PACKAGES for file in (FOLDER / name).rglob("*.py")}
-_ROWS |= {FOLDER / "config" / f"{name}.py" for name in _CONFIG}
+_PACKAGES = ["artifacts", "attacks", "cache", "config", "data", "defences"]
+_PACKAGES += ["images", "measure", "models", "run", "utils"]
+ROWS = {file for name in _PACKAGES for file in (FOLDER / name).rglob("*.py")}
+ROWS |= {FOLDER / "__init__.py"}
+"""Files of this program that decide rows: what a pass loads."""
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
 _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module
@@ -35,8 +36,12 @@ _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code b
 @cache
 def program_digest() -> str:
     """Return a digest of this program's code that decides rows, without comments and docstrings."""
+    return str(remembered(f"program of Python {sys.version}", sorted(ROWS), _digest))
+
+
+def _digest() -> str:
     digest = hashlib.sha256()
-    for file in sorted(_ROWS):
+    for file in sorted(ROWS):
         tree = ast.parse(file.read_bytes())
         for node in ast.walk(tree):
             if isinstance(body := getattr(node, "body", None), list):
@@ -69,7 +74,7 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
         for module, file in _modules(pending.pop()):
             is_own = file.resolve().is_relative_to(FOLDER)
             name = canonical_name(module) if is_own else module
-            decided = not upgrades or name == CLONE or file.resolve() in _ROWS  # if it is own
+            decided = not upgrades or name == CLONE or file.resolve() in ROWS  # if it is own
             if name in code or (is_own and decided):
                 continue
             is_installed = not is_own and {"site-packages", "dist-packages"} & {*file.parts}
@@ -127,8 +132,7 @@ def _state(file: Path, module: str) -> Any:
         facts = getattr(loaded, "__dict__", {})
         if facts.get("__file__") == str(file):
             return loaded, id(facts.get("__spec__"))  # a reload keeps the module
-    changed = file.stat()
-    return changed.st_mtime_ns, changed.st_size
+    return facts_of_files([file])
 
 
 def _imports(file: Path, module: str) -> list[str]:

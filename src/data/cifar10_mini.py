@@ -9,10 +9,12 @@ from functools import lru_cache
 from itertools import islice
 
 import numpy as np
+import PIL
 
+from ..utils.files import remembered
 from ..utils.package import find_asset
 from .dataset import LabelledImages
-from .files import to_rgb
+from .files import CODE, to_rgb
 
 ARCHIVE = find_asset("assets/cifar10-mini.tar.xz")
 """Archive of `SPLIT/CLASS/NUMBER.jpg`: test images first, each split sorted by number and class."""
@@ -33,7 +35,11 @@ def cifar10_mini(split: str, *, n_train: int = 5000, n_test: int = 1000) -> Labe
     if not isinstance(wanted, int) or not 1 <= wanted <= SIZES[split]:
         raise ValueError(f"dataset.{key}={wanted}: use a whole number from 1 to {SIZES[split]}")
     first = SIZES["test"] if split == "train" else 0
-    with tarfile.open(ARCHIVE) as archive:
-        members = islice(archive, first, first + wanted)
-        images = np.stack([to_rgb(archive.extractfile(member)) for member in members])
+
+    def decode() -> np.ndarray:
+        with tarfile.open(ARCHIVE) as archive:
+            members = islice(archive, first, first + wanted)
+            return np.stack([to_rgb(archive.extractfile(member)) for member in members])
+
+    images = remembered(f"Pillow {PIL.__version__}: {first} {wanted}", [ARCHIVE, *CODE], decode)
     return LabelledImages(images, np.arange(wanted) % len(CLASSES), CLASSES)

@@ -6,21 +6,23 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import PIL
 import torch
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.transforms.functional import center_crop, resize
 
+from ..utils.files import remembered
 from ..utils.terminal import with_progress
 from .classes import check_labels, choose_names, number_by, printable_names
-from .files import content_of, to_rgb
+from .files import CODE, content_of, to_rgb
 from .subset import balanced_subset, check_names, listed_subset
 
 
@@ -260,9 +262,16 @@ class ImageDataset(Dataset[Batch]):
             row = f"{self.labels[i]} {aims[i]} ".encode() + pixels
             return [hashlib.sha256(part).hexdigest()[:16] for part in (row, stored, pixels)]
 
-        with ThreadPoolExecutor() as threads:  # decoding releases the GIL
-            digests = threads.map(digest, range(len(self)))
-            return np.array([*with_progress(digests, "decoding images", len(self))])
+        def compute() -> list[list[str]]:
+            with ThreadPoolExecutor() as threads:  # decoding releases the GIL
+                digests = threads.map(digest, range(len(self)))
+                return [*with_progress(digests, "decoding images", len(self))]
+
+        items = (self._read(i, by=lambda image: image) for i in range(len(self)))
+        images = [*takewhile(lambda image: isinstance(image, Path), items)]
+        files = [*CODE, *images] if len(images) == len(self) else []
+        others = self._size, self._shorter, self.labels.tolist(), aims, PIL.__version__
+        return remembered(f"digests {others}", files, compute)
 
     def holds(self, index: ArrayLike, digests: ArrayLike) -> NDArray[np.bool_]:
         """Return a mask of images in this data set, by their positions and `image_digests`."""
@@ -287,8 +296,7 @@ class ImageDataset(Dataset[Batch]):
 
     def _prepared(self, i: int, image: np.ndarray) -> np.ndarray:
         if self._size is not None:
-            picture = Image.fromarray(image)
-            image = np.asarray(center_crop(resize(picture, [self._shorter]), [self._size]))
+            image = _central_square(image, self._shorter or self._size, self._size)
         height, width = image.shape[:2]
         self._check_size(i, height, width, self.image_size)
         return np.ascontiguousarray(image.transpose(2, 0, 1))  # networks may flatten by `view`
@@ -299,6 +307,15 @@ class ImageDataset(Dataset[Batch]):
                 f"image {self._chosen[i]} has {height} x {width} pixels (height x width), not "
                 f"{side} x {side}. To resize all images, set dataset.image_size"
             )
+
+
+def _central_square(image: np.ndarray, shorter: int, size: int) -> np.ndarray:
+    """Resize the shorter side of an image, uint8 (H, W, 3), and cut out the central square."""
+    picture = Image.fromarray(image)
+    sides = [shorter * side // min(picture.size) for side in picture.size]
+    left, top = (round((side - size) / 2) for side in sides)
+    resized = picture.resize((sides[0], sides[1]), Image.Resampling.BILINEAR)
+    return np.asarray(resized.crop((left, top, left + size, top + size)))
 
 
 def to_unit(images_uint8: Tensor) -> Tensor:

@@ -17,6 +17,16 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Allowed raster formats; not EPS, for which Pillow would start Ghostscript."""
 
 
+CODE = sorted(Path(__file__).parent.glob("*.py"))
+"""Files that decide how images are decoded."""
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+
+
+def is_image_file(name: str) -> bool:
+    """Return True if a file's name has the suffix of an image, by torchvision's rule."""
+    return name.lower().endswith(_SUFFIXES)
+
+
 def existing_folder(root: str | None) -> Path:
     """Return the folder of a data set as a path; refuse it if it does not exist."""
     if not root:

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import is_image_file
 
 from ..utils.refusals import first_line, shortened, warn_once
 from .classes import imagenet_ids, sort_folders
 from .dataset import LabelledImages
-from .files import existing_folder, read_list
+from .files import existing_folder, is_image_file, read_list
 
 _LEFT_BY_TOOLS = re.compile(
     r"\.|(@eadir|@tmp|@recycle|@recently-snapshot|recycler|#recycle|#snapshot|__macosx|__pycache__|lost\+found|\$recycle\.bin"
@@ -23,7 +21,7 @@ _LEFT_BY_TOOLS = re.compile(
 """Hidden names, and those of files and folders that file systems and tools add."""
 
 
-def image_folder(split: str, *, root: str | None) -> ImageFolder:
+def image_folder(split: str, *, root: str | None) -> LabelledImages:
     """Load one split, `train` or `test`, of images in one folder per class.
 
     Classes are numbered in the order of their folder names, see `sort_folders`; torchvision sorts
@@ -56,10 +54,7 @@ def image_folder(split: str, *, root: str | None) -> ImageFolder:
             f"dataset.root={root}: {chosen.name}/ has no labels: none of its folders is a class of "
             f"train/. For labels in a list: dataset=image_csv; for its own: dataset.root={chosen}"
         )
-    try:
-        return _ClassFolders(chosen)
-    except FileNotFoundError as error:  # it names only classes
-        raise ValueError(f"dataset.root={root}: {first_line(error)}") from error
+    return _class_folders(chosen, root)
 
 
 def has_splits(folder: Path) -> bool:
@@ -71,14 +66,14 @@ def has_splits(folder: Path) -> bool:
     return bool({"test", "val"} & names) or names == {"train"}
 
 
-def imagenet(split: str, *, root: str | None) -> ImageFolder:
+def imagenet(split: str, *, root: str | None) -> LabelledImages:
     """Load one split of ImageNet-1k, or of a part of it, from one folder per WordNet id.
 
     The sorted ids have the order of torchvision's classes. Folders with other names are refused.
     See `image_folder`.
     """
     data = image_folder(split, root=root)
-    for name in data.classes:
+    for name in data.classes or ():
         if not re.fullmatch(r"n\d{8}", name):
             raise ValueError(
                 f"dataset.root={root}: the class folder {name} is not a WordNet id. For numbers or "
@@ -87,28 +82,28 @@ def imagenet(split: str, *, root: str | None) -> ImageFolder:
     return data
 
 
-class _ClassFolders(ImageFolder):
-    def __init__(self, folder: Path) -> None:
-        left = [path for path in folder.iterdir() if _LEFT_BY_TOOLS.match(path.name)]
-        files = [file for path in left for file in (path, *path.rglob("*")) if file.is_file()]
-        self._skipped = list(map(str, files))
-        super().__init__(folder, loader=Path, is_valid_file=self._is_image)
-        if self._skipped:
-            some = shortened([path.removeprefix(f"{folder}{os.sep}") for path in self._skipped])
-            warn_once(f"{folder}: skipped, as left by tools ({len(self._skipped)}): {some}")
-
-    def _is_image(self, path: str) -> bool:
-        parts = path.removeprefix(f"{self.root}{os.sep}").split(os.sep)
-        if any(map(_LEFT_BY_TOOLS.match, parts)):
-            self._skipped.append(path)
-            return False
-        return is_image_file(path)
-
-    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
-        classes = sort_folders(_subfolders(Path(directory)))
-        if not classes:
-            raise ValueError(f"{directory} has no class folders. For lists: dataset=image_csv")
-        return classes, {name: number for number, name in enumerate(classes)}
+def _class_folders(folder: Path, root: str | None) -> LabelledImages:
+    classes = sort_folders(_subfolders(folder))
+    if not classes:
+        raise ValueError(f"{folder} has no class folders. For lists: dataset=image_csv")
+    images, targets, skipped = list[Path](), list[int](), list[Path]()
+    for path in folder.iterdir():
+        if _LEFT_BY_TOOLS.match(path.name):
+            skipped += [file for file in (path, *path.rglob("*")) if file.is_file()]
+    for name, number in sorted(zip(classes, range(len(classes)), strict=True)):  # as text
+        ordered = sorted(os.walk(folder / name, followlinks=True))
+        for path in (Path(parent, file) for parent, _, files in ordered for file in sorted(files)):
+            if any(map(_LEFT_BY_TOOLS.match, path.relative_to(folder).parts)):
+                skipped.append(path)
+            elif is_image_file(path.name):
+                images.append(path)
+                targets.append(number)
+    if empty := sorted({*classes} - {classes[number] for number in targets}):
+        raise ValueError(f"dataset.root={root}: no image in the class folders {shortened(empty)}")
+    if skipped:
+        some = shortened([str(path.relative_to(folder)) for path in skipped])
+        warn_once(f"{folder}: skipped, as left by tools ({len(skipped)}): {some}")
+    return LabelledImages(images, np.array(targets), classes, root=folder)
 
 
 def _subfolders(folder: Path) -> list[str]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torchvision import datasets
 
 from ..utils.package import install_command
 from ..utils.refusals import first_line, suggestion, warn_once
@@ -22,6 +21,8 @@ def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
 
     `options` are arguments of torchvision's class, such as `root` and `download`.
     """
+    from torchvision import datasets  # slow to import
+
     if kind not in NAMES:
         known = f"dataset=torchvision supports {', '.join(NAMES)}."
         raise ValueError(f"dataset.name={kind}: {known}{suggestion(str(kind), NAMES)}")

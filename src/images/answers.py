@@ -10,10 +10,9 @@ import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
-from torchvision.datasets.folder import is_image_file
 
 from ..data import to_rgb
-from ..data.files import read_list
+from ..data.files import is_image_file, read_list
 from ..utils.files import sha256_of
 from ..utils.refusals import first_line, warn_once
 

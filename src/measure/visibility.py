@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 import pyarrow as pa
 import torch
 from torch import Tensor
-from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ..artifacts.tables import EPS_255, FLOAT, INDEX, column
 from ..images.storage import AttackedImages
@@ -65,6 +64,9 @@ def structural_similarity(images: Tensor, others: Tensor) -> Tensor:
     """Return the SSIM of pairs of images (N, 3, H, W) in [0, 1], shape (N,)."""
     if min(images.shape[-2:]) < SMALLEST:
         return images.new_full((len(images),), torch.nan)
+    # Slow to import.
+    from torchmetrics.functional.image import structural_similarity_index_measure
+
     with arithmetic(images.device.type, "32-true"):
         _, windows = structural_similarity_index_measure(
             images.float(), others.float(), data_range=1.0, reduction="none", return_full_image=True

@@ -14,11 +14,8 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.inception import BasicConv2d
 
-NORMALISATION = {
-    "cifar": {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)},
-    "imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
-}
-"""Channel means and standard deviations by stem."""
+from .pixel_classifier import NORMALISATION
+
 LARGEST_CIFAR_STEM = 64  # pixels; larger images keep enough resolution in the original stems
 
 

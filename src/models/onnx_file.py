@@ -5,7 +5,6 @@ from typing import Any
 
 import torch
 from torch import nn
-from torchvision.ops import Permute
 
 from ..utils.package import install_command
 from ..utils.refusals import first_line
@@ -42,6 +41,8 @@ def onnx_network(file: str) -> nn.Module:
         raise ValueError(f"{file} cannot be converted: {reason}.") from error
     shape = _input_shape(model)
     if len(shape) == 4 and shape[3] == 3 != shape[1]:
+        from torchvision.ops import Permute
+
         network = nn.Sequential(Permute([0, 2, 3, 1]), network)
         shape = [shape[0], 3, *shape[1:3]]
     return network if _takes_batches(network, shape) else _OneByOne(network)

@@ -17,6 +17,11 @@ from ..utils.refusals import first_line
 from .state_digest import state_digest, value_digest
 from .weights import weights_digest
 
+NORMALISATION = {
+    "cifar": {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2471, 0.2435, 0.2616)},
+    "imagenet": {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)},
+}
+"""Channel means and standard deviations, by the stem of networks that have them."""
 _PATCHING = RLock()  # one of two threads would leave the patch for ever
 _DIRECT = SimpleNamespace(apply=lambda run, keep_random_state, *inputs: run(*inputs))
 """Stands for a reentrant checkpoint, which refuses `torch.autograd.grad`; it is a plain call."""

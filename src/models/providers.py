@@ -9,17 +9,16 @@ from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import nn
-from torchvision import models
 
 from ..utils.model_names import PROVIDERS, not_found
 from ..utils.package import OFFLINE, command
 from ..utils.refusals import first_line, suggestion, warn_once
 from .onnx_file import onnx_input_size, onnx_network
+from .pixel_classifier import NORMALISATION
 from .weights import WeightFacts
 
 LOADER = "src.models.providers.load_network"
 _UNLISTED = ("hub", "onnx")
-_IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 _LAYERS = {  # feature layers of timm's and torchvision's architectures
     r"\w+/(wide_)?resne(x?)t\d+(_\d+x?\d*d?)?\.": "layer2",
     r"\w+/densenet\d+\.": "features.denseblock2",
@@ -157,25 +156,30 @@ class Timm:
 class Torchvision:
     """Classifiers of torchvision, such as `resnet50.IMAGENET1K_V2`."""
 
+    def __init__(self) -> None:
+        from torchvision import models  # slow to import
+
+        self.models = models
+
     def names(self) -> list[str]:
         """Return the names of all classifiers' weights; weights without classes are features."""
         return [
             f"{name}.{weights.name}"
-            for name in models.list_models(models)
-            for weights in models.get_model_weights(name)
+            for name in self.models.list_models(self.models)
+            for weights in self.models.get_model_weights(name)
             if weights.meta["categories"]
         ]
 
     def find(self, identifier: str) -> PublicModel:
         """Return a model; its weights are in torch.hub's cache."""
         name, _, tag = identifier.partition(".")
-        weights = models.get_model_weights(name)[tag]
+        weights = self.models.get_model_weights(name)[tag]
         preset, meta = weights.transforms(), weights.meta
 
         def load(pretrained: bool) -> nn.Module:
             if pretrained:  # allow only tensors: torchvision would unpickle anything
                 weights.get_state_dict(check_hash=True, weights_only=True)
-            return models.get_model(name, weights=weights if pretrained else None)
+            return self.models.get_model(name, weights=weights if pretrained else None)
 
         facts = WeightFacts((*meta["categories"],), meta["_metrics"]["ImageNet-1K"]["acc@1"] / 100)
         section = {"mean": preset.mean, "std": preset.std, "input_size": preset.crop_size[0]}
@@ -214,7 +218,7 @@ class Hub:
             )
             if not getattr(net, "pretrained_cfg", None):
                 warn_once("hub/%s states no mean and std; ImageNet's are taken.", identifier)
-                net.pretrained_cfg = _IMAGENET
+                net.pretrained_cfg = dict(NORMALISATION["imagenet"])
             return net
 
         return PublicModel(load, source, path, {})

@@ -1,20 +1,75 @@
 """Narrow networks for 32-pixel images: the families of large networks at a fraction of the cost.
 
-Their blocks are torchvision's and timm's. An image of 32 pixels costs 14 to 47 million
-multiply-adds.
+An image of 32 pixels costs 14 to 47 million multiply-adds. The blocks are torchvision's, written
+again because its import takes seconds. Attacks recognise blocks by the names of their classes.
 """
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from functools import partial
 
-from timm.models.vision_transformer import VisionTransformer
-from torch import nn
-from torchvision.models.googlenet import Inception
-from torchvision.models.inception import BasicConv2d
-from torchvision.models.resnet import BasicBlock
-from torchvision.models.vgg import make_layers
-from torchvision.ops import Conv2dNormActivation
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class BasicBlock(nn.Module):
+    """Residual block of two convolutions; `downsample` projects its input."""
+
+    def __init__(
+        self, channels: int, width: int, stride: int = 1, downsample: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, width, 3, stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.downsample = downsample
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return feature maps (N, width, H / stride, W / stride)."""
+        f = self.bn2(self.conv2(self.relu(self.bn1(self.conv1(z)))))
+        f += z if self.downsample is None else self.downsample(z)
+        return self.relu(f)
+
+
+class BasicConv2d(nn.Module):
+    """Convolution, batch norm and ReLU."""
+
+    def __init__(self, channels: int, width: int, size: int = 1) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, width, size, padding=size // 2, bias=False)
+        self.bn = nn.BatchNorm2d(width, eps=0.001)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return feature maps (N, width, H, W)."""
+        return functional.relu(self.bn(self.conv(z)), inplace=True)
+
+
+class Inception(nn.Module):
+    """GoogLeNet's block: four branches side by side, of 8 * width channels together."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        two, four, pool = 2 * width, 4 * width, nn.MaxPool2d(3, 1, padding=1, ceil_mode=True)
+        self.branch1 = BasicConv2d(channels, two)
+        self.branch2 = nn.Sequential(BasicConv2d(channels, two), BasicConv2d(two, four, 3))
+        self.branch3 = nn.Sequential(BasicConv2d(channels, width), BasicConv2d(width, width, 3))
+        self.branch4 = nn.Sequential(pool, BasicConv2d(channels, width))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Return feature maps (N, 8 * width, H, W)."""
+        return torch.cat([branch(z) for branch in self.children()], 1)
+
+
+class Conv2dNormActivation(nn.Sequential):
+    """Convolution, batch norm and ReLU, as MobileNets have them."""
+
+    def __init__(
+        self, channels: int, width: int, size: int, stride: int = 1, groups: int = 1
+    ) -> None:
+        convolution = nn.Conv2d(channels, width, size, stride, size // 2, groups=groups, bias=False)
+        super().__init__(convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True))
 
 
 def _classifier(stages: dict[str, nn.Module], channels: int, num_classes: int) -> nn.Module:
@@ -25,9 +80,14 @@ def _classifier(stages: dict[str, nn.Module], channels: int, num_classes: int) -
 
 def vgg_small(num_classes: int) -> nn.Module:
     """Build VGG-16 with batch normalisation, about a quarter as wide, and one linear layer."""
-    widths: list[str | int] = [16, 16, "M", 32, 32, "M"]
-    widths += [80, 80, 80, "M", 160, 160, 160, "M", 160, 160, 160]
-    return _classifier({"features": make_layers(widths, batch_norm=True)}, 160, num_classes)
+    layers, channels = list[nn.Module](), 3
+    for stage in ((16, 16), (32, 32), (80, 80, 80), (160, 160, 160), (160, 160, 160)):
+        layers += [nn.MaxPool2d(2)] * bool(layers)
+        for width in stage:
+            convolution = nn.Conv2d(channels, width, 3, padding=1)
+            layers += [convolution, nn.BatchNorm2d(width), nn.ReLU(inplace=True)]
+            channels = width
+    return _classifier({"features": nn.Sequential(*layers)}, channels, num_classes)
 
 
 def resnet_small(
@@ -56,14 +116,13 @@ def resnet_small(
 
 def inception_small(num_classes: int) -> nn.Module:
     """Build an Inception network of four blocks, at 16, 8, 8 and 4 pixels."""
-    stem = nn.Sequential(BasicConv2d(3, 32, kernel_size=3, padding=1), nn.MaxPool2d(2))
+    stem = nn.Sequential(BasicConv2d(3, 32, 3), nn.MaxPool2d(2))
     stages: dict[str, nn.Module] = {"stem": stem}
     channels = 32
     for width, repeats in ((16, 1), (32, 2), (32, 1)):
         blocks: list[nn.Module] = [] if channels == 32 else [nn.MaxPool2d(2)]
         for _ in range(repeats):
-            branches = 2 * width, 2 * width, 4 * width, width, width, width
-            blocks.append(Inception(channels, *branches))
+            blocks.append(Inception(channels, width))
             channels = 8 * width
         stages[f"stage{len(stages)}"] = nn.Sequential(*blocks)
     return _classifier(stages, channels, num_classes)
@@ -71,12 +130,11 @@ def inception_small(num_classes: int) -> nn.Module:
 
 def mobilenet_small(num_classes: int) -> nn.Module:
     """Build MobileNet (Howard et al. 2017, arXiv 1704.04861), at 32, 16, 8 and 4 pixels."""
-    layer = partial(Conv2dNormActivation, activation_layer=nn.ReLU)
-    layers: list[nn.Module] = [layer(3, 32, 3)]
+    layers: list[nn.Module] = [Conv2dNormActivation(3, 32, 3)]
     channels = 32
     for width, stride in ((64, 2), (128, 1), (192, 2), (192, 1), (192, 1), (384, 2), (384, 1)):
-        layers.append(layer(channels, channels, 3, stride, groups=channels))
-        layers.append(layer(channels, width, 1))
+        layers.append(Conv2dNormActivation(channels, channels, 3, stride, groups=channels))
+        layers.append(Conv2dNormActivation(channels, width, 1))
         channels = width
     return _classifier({"features": nn.Sequential(*layers)}, channels, num_classes)
 
@@ -86,6 +144,8 @@ def vit_small(num_classes: int) -> nn.Module:
 
     Its linear layer takes the average over the patches, without a class token.
     """
+    from timm.models.vision_transformer import VisionTransformer  # slow to import
+
     return VisionTransformer(
         img_size=32,
         patch_size=4,

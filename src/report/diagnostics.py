@@ -11,7 +11,7 @@ import altair as alt
 import pandas as pd
 from altair.typing import ChartType
 from pandas.api.types import is_numeric_dtype
-from scipy.stats import t as t_distribution
+from scipy.special import stdtrit
 
 from ..analysis import TRANSFER
 from ..analysis.diagnostics import filtered_rates, low_pass_accuracy, pair_similarity
@@ -205,7 +205,7 @@ def _means(table: pd.DataFrame, chart: ChartSettings, source: str) -> pd.DataFra
     rows = pd.DataFrame({"x": rows[chart.x], "colour": rows[chart.colour], "y": rows[chart.y]})
     groups = rows.groupby(["x", "colour"], sort=False, observed=True)["y"]
     means = groups.agg(["mean", "sem", "count"]).reset_index()
-    half = means.pop("sem") * t_distribution.ppf(0.975, (means["count"] - 1).clip(lower=1))
+    half = means.pop("sem") * stdtrit((means["count"] - 1).clip(lower=1), 0.975)
     means = means.assign(low=means["mean"] - half, high=means["mean"] + half)
     titles = {"y": chart.y, "x_title": chart.x, "colour_title": chart.colour}
     return means.rename(columns={"count": "images"}).astype({"colour": str}).assign(**titles)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
-from pytorch_lightning.utilities.seed import isolate_rng
 from torch import nn
 
 from ..attacks import adapt
@@ -30,7 +29,6 @@ from ..utils.processes import is_first_process
 from ..utils.refusals import suggestion, warn_once
 from .data import target_labels_of
 from .fit import discard_fits, fitted_states
-from .predict import PassProgress
 from .stages import JobContext
 from .stored_rows import read_rows
 from .work import work_of
@@ -177,6 +175,10 @@ def try_attack(job: JobContext, cache: Rows) -> None:
     stored &= all(len(rows) == len(job.images) for rows in costs.values())
     if stored and not (bisected or iterations):
         return
+    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
+
+    from .predict import PassProgress
+
     batch = Batch(*(column.to(device) for column in job.images[:2]))
     if job.settings.rerun:
         discard_fits(job)

@@ -1,10 +1,12 @@
 """Build the untrained models of a job, freeze them, and combine its sources to an ensemble."""
 
+import random
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import pytorch_lightning as pl
+import numpy as np
+import torch
 
 from ..cache.code_digest import code_of
 from ..cache.keys import content_key
@@ -33,7 +35,8 @@ _INSTALLED = "src.models.efficientnet_lite.efficientnet_lite"
 
 def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
     """Build a model from its file; without weights, initialise it with `training.seed`."""
-    pl.seed_everything(settings.training.seed, verbose=False)
+    for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # Lightning is slow to import
+        set_seed(settings.training.seed)
     model = settings.model[name]
     section = model.model_dump(exclude={"expected_accuracy", "url"})
     if images is None:

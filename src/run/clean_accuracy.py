@@ -17,7 +17,7 @@ from ..analysis import format_cell, is_at_chance, wilson_interval
 from ..config.settings import Settings
 from ..data import ImageDataset, to_unit
 from ..models import ModelError, PixelClassifier, weight_facts
-from ..models.architectures import NORMALISATION
+from ..models.pixel_classifier import NORMALISATION
 from ..utils.model_names import ABSTAINED, TARGET_COLUMNS, ModelRef
 from .stages import JobContext
 

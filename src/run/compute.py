@@ -22,8 +22,6 @@ from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
 from ..utils.processes import from_first_process, is_first_process, sum_of_processes
 from .attack import make_attacker
-from .lightning_module import CacheWriter
-from .predict import predict
 from .stages import JobContext
 from .stored_rows import find_missing, find_work, places, read_rows
 
@@ -150,6 +148,9 @@ def compute(
         missing = _share(requests, find_missing(requests, result.rows))
         if not missing:
             return result
+        from .lightning_module import CacheWriter  # slow to import
+        from .predict import predict
+
         none_stored = all(
             len(missing.get(request, ())) == len(request.index) for request in requests
         )

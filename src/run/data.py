@@ -24,7 +24,7 @@ from ..measure.attack_cost import check_named
 from ..utils.refusals import shortened
 from .batches import layout
 from .stages import Data, Planned
-from .trainer import for_device, make_trainer
+from .trainer import for_device, root_device
 
 _POOL = 32  # images that attacks may mix in
 _FOLDER = "src.data.image_files.image_folder"
@@ -141,7 +141,7 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
         ValueError: A file is damaged, or there are too few images.
     """
     settings = planned.settings
-    runner, images = make_trainer(settings.trainer), open_images(planned, sets)
+    images = open_images(planned, sets)
     try:
         images.digest()  # reads all files, so a bad one is refused here
     except SizeError as error:
@@ -157,7 +157,7 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
         pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
     fitted_on = open_fit_images(planned, images, sets)
     planned = replace(planned, settings=for_device(settings, len(images)))
-    return planned, Data(images, diagnosed, pool, runner.strategy.root_device, fitted_on)
+    return planned, Data(images, diagnosed, pool, root_device(settings.trainer), fitted_on)
 
 
 def open_fit_images(

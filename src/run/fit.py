@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from filelock import FileLock
-from pytorch_lightning.utilities.seed import isolate_rng
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -19,7 +18,6 @@ from ..config.settings import Settings
 from ..data import Batch, to_unit
 from ..images.attacker import Attacker
 from ..models.weights import tensors_digest
-from ..training import augment
 from ..utils.devices import deterministic
 from ..utils.files import atomic_write, is_held
 from ..utils.processes import is_first_process
@@ -86,6 +84,8 @@ def discard_fits(job: JobContext) -> None:
 
 def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Path) -> State:
     """Fit an attack for one budget, and write its state to a file."""
+    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
+
     settings, images, device = job.settings, job.data.fit_images, job.data.device
     assert images is not None
     shown = settings.trainer.progress_bar and is_first_process()
@@ -146,6 +146,8 @@ class _Reader:
         assert job.data.fit_images is not None
         batch = job.data.fit_images[np.asarray(positions)]
         if generator is not None:
+            from ..training import augment  # slow to import
+
             images = augment(batch.images, training.crop_padding, training.flip, generator)
             batch = batch._replace(images=images)
         batch = Batch(*(column.to(job.data.device) for column in batch))

@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Set
 from pathlib import Path
 
-from pytorch_lightning.utilities.seed import isolate_rng
-
 from ..cache.keys import content_key
 from ..config.settings import Settings
 from ..data import ImageDataset
@@ -113,6 +111,8 @@ def stored_classifier(
     decide the classes.
     """
     images = None if sets is None else sets.open(settings, "test")
+    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
+
     with isolate_rng():
         classifier = build(settings, name, images)
     if sets is not None and images is not None and settings.model[name].weights is None:

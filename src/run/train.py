@@ -1,9 +1,10 @@
 """Train the models of a job that have no weights; other jobs reuse the weights."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +18,15 @@ from ..config.settings import Settings
 from ..data import ImageDataset
 from ..images.attacker import accepted
 from ..models import PixelClassifier, load_weights, network_text, tensors_of
-from ..tracking import Tracker, TrainingLogger
-from ..training import TRAINING, Craft, Training
+from ..tracking import Tracker
 from .attack import attack_function
 from .build import build, network_settings
 from .data import DataSets
 from .track import data_tags
 
-Logged = TrainingLogger | None
-"""Logger of a training; None if nothing is tracked."""
+# Part of the names of weight files. Raise it if equal settings give different weights than before:
+# after a change to `src.training`, to images or networks, or to a default in `TrainingSettings`.
+TRAINING = 1
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Trainings:
 
         `built` are the model and those that may be trained after it.
         """
+        from ..training import Training  # slow to import
+
         settings, recipe, files = self.settings, self.settings.training, self.files(built)
         file = files.pop(name)
         train = self.sets.training_images(settings, self.images)
@@ -102,10 +105,10 @@ class Trainings:
         parameters = recipe.model_dump(exclude=adversarial)
         parameters |= {"images": len(train), "checkpoint": file.name}
         then = [other for other, missing in files.items() if not missing.exists()]
-        craft, trainer, loggers = training_attack(recipe), settings.trainer, list[Logged]()
+        craft, trainer, loggers = training_attack(recipe), settings.trainer, list[Any]()
         with ExitStack() as run:  # it ends when the weights are logged
 
-            def make_logger() -> nullcontext[Logged]:
+            def make_logger() -> nullcontext[Any]:
                 opened = tracker.training_logger(f"train {name}", tags, parameters)
                 loggers.append(run.enter_context(opened))
                 return nullcontext(loggers[0])
@@ -123,7 +126,7 @@ class Trainings:
         return classifier, file
 
 
-def training_attack(recipe: TrainingSettings) -> Craft | None:
+def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
     """Return the attack for adversarial training; None for ordinary training."""
     if recipe.attack is None:
         return None

@@ -5,11 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from pytorch_lightning.plugins.environments import LightningEnvironment
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
-from torch.utils.data import DataLoader, TensorDataset
 
 from ..config.sections import TrainerSettings
 from ..config.settings import Settings
@@ -23,12 +19,16 @@ _CPU_BATCH, _GPU_BATCH = 50, 1000
 _SHARED = 8  # batches of a job that processes share, at least
 
 
-def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Trainer:
+def make_trainer(settings: TrainerSettings, *callbacks: Any) -> Any:
     """Return a Lightning trainer that allows gradients while it predicts.
 
     Raises:
         ValueError: Lightning refuses the settings.
     """
+    import pytorch_lightning as pl  # slow to import
+    from pytorch_lightning.plugins.environments import LightningEnvironment
+    from pytorch_lightning.utilities.exceptions import MisconfigurationException
+
     try:
         return pl.Trainer(
             accelerator=settings.accelerator,
@@ -49,11 +49,19 @@ def make_trainer(settings: TrainerSettings, *callbacks: pl.Callback) -> pl.Train
         raise ValueError(f"trainer: {first_line(error)}") from error
 
 
+def root_device(settings: TrainerSettings) -> torch.device:
+    """Return the device of a pass in this process."""
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = settings.accelerator == "cpu" or (settings.accelerator == "auto" and not gpu)
+    if on_cpu and settings.devices == 1 and not settings.distributed:
+        return torch.device("cpu")  # Lightning, which also chooses GPUs, is slow to import
+    return torch.device(make_trainer(settings).strategy.root_device)
+
+
 @contextmanager
 def on_free_gpu(settings: TrainerSettings) -> Iterator[TrainerSettings]:
     """Yield the settings with a GPU that no other job uses, if they ask for one GPU."""
-    device = make_trainer(settings).strategy.root_device.type
-    if not is_cuda(device) or settings.devices != 1 or settings.distributed:
+    if not is_cuda(root_device(settings)) or settings.devices != 1 or settings.distributed:
         yield settings
     else:
         with free_gpu() as number:
@@ -75,26 +83,27 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
     images = images if trainer.distributed else None
     if images is None and trainer.batch_size != "auto":
         return settings
-    runner = make_trainer(trainer)
     if trainer.batch_size == "auto":
-        size = _GPU_BATCH if is_cuda(runner.strategy.root_device) else _CPU_BATCH
+        size = _GPU_BATCH if is_cuda(root_device(trainer)) else _CPU_BATCH
         size = size if images is None else min(size, -(-images // _SHARED))
         trainer = trainer.model_copy(update={"batch_size": size})
     if images is not None and is_first_process():
-        batches = -(-images // int(trainer.batch_size))
-        if batches < runner.world_size:
+        batches, processes = -(-images // int(trainer.batch_size)), make_trainer(trainer).world_size
+        if batches < processes:
             text = "%d of %d processes have no work: %d images are %d batches. Use fewer devices."
-            log.warning(text, runner.world_size - batches, runner.world_size, images, batches)
+            log.warning(text, processes - batches, processes, images, batches)
     return settings.model_copy(update={"trainer": trainer})
 
 
 def meet(trainer: TrainerSettings) -> None:
     """Start the communication between processes that share a job."""
     if trainer.distributed and not torch.distributed.is_initialized():
+        import pytorch_lightning as pl  # slow to import
+        from torch.utils.data import DataLoader, TensorDataset
+
+        class Nothing(pl.LightningModule):
+            def predict_step(self, batch: Any, batch_idx: int) -> Any:
+                return batch
+
         loader = DataLoader(TensorDataset(torch.zeros(1)))
-        make_trainer(trainer).predict(_Nothing(), loader, return_predictions=False)
-
-
-class _Nothing(pl.LightningModule):
-    def predict_step(self, batch: Any, batch_idx: int) -> Any:
-        return batch
+        make_trainer(trainer).predict(Nothing(), loader, return_predictions=False)

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
-
-from pytorch_lightning.loggers import Logger
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..config.sections import TrackingSettings
 from ..utils.call_target import call_target
 from ..utils.refusals import first_line
+
+if TYPE_CHECKING:
+    from .training_logger import TrainingLogger
 
 log = logging.getLogger(__name__)
 
@@ -154,6 +155,8 @@ class Tracker:
         self, name: str, tags: Mapping[str, str], parameters: Mapping[str, Any]
     ) -> Iterator["TrainingLogger | None"]:
         """Open a training's run, and give its Lightning logger; None if nothing is tracked."""
+        from .training_logger import TrainingLogger  # slow to import
+
         run = self._start("training", name, parameters, tags)
         with self._ended(run):
             yield TrainingLogger(self, run) if run else None
@@ -258,34 +261,3 @@ def _reason(error: BaseException) -> str:
             break
         error = cause
     return without_password(first_line(error)) or type(error).__name__
-
-
-class TrainingLogger(Logger):
-    """Logger for the metrics of a training; its run is opened and closed outside."""
-
-    def __init__(self, tracker: Tracker, run: str) -> None:
-        super().__init__()
-        self.tracker, self.run = tracker, run
-
-    @property
-    def name(self) -> str:
-        """Name of a folder, as Lightning requires."""
-        return "tracking"
-
-    @property
-    def version(self) -> str:
-        """Id of the run."""
-        return self.run
-
-    def log_hyperparams(self, *parameters: Any, **more: Any) -> None:
-        """Do nothing: the recipe was logged when the run started."""
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log the metrics of a step."""
-        points = [(name, value, step or 0) for name, value in metrics.items()]
-        self.tracker._ask("log", self.run, points, {})
-
-    def log_weights(self, file: Path, digest: str) -> None:
-        """Log the file of the trained weights, and the digest that pairs state for them."""
-        self.tracker._ask("keep", self.run, file)
-        self.tracker._ask("log", self.run, [], {"weights": digest})

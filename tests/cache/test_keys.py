@@ -19,7 +19,7 @@ from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import RowRequest
 from src.run.models import stored_classifier
-from src.training import TRAINING
+from src.run.train import TRAINING
 from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, run_python
 from tests.job_context import TRAINER, make_context
@@ -39,7 +39,7 @@ FILES = {
 TARGETS = ("one.attack", "two.build")
 REACHED = ["PyYAML", "deep.inner", "deep.rules", "helper", "old", "one", "two"]
 TELL = "import json; from src.cache.code_digest import code_of, program_digest\n"
-RULES = ("attacks/losses.py", "config/settings.py", "run/attack.py")
+RULES = ("attacks/losses.py", "config/settings.py", "run/attack.py", "utils/devices.py")
 NETWORK = """
 from torch import nn
 class Showing(nn.Linear):
@@ -130,6 +130,17 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
     assert same == rows and edited != mine
     codes = {told("more = 1\n", name)[0] for name in RULES}
     assert len(codes | {rows}) == 1 + len(RULES)
+
+
+def test_the_program_is_every_module_that_a_pass_loads(tmp_path):
+    script = """
+import sys
+import src.run.predict, src.run.attack, src.measure.registry
+from src.cache.code_digest import ROWS
+files = {name: its.__file__ for name, its in sys.modules.items() if name.split(".")[0] == "src"}
+print([name for name, file in files.items() if file not in {*map(str, ROWS)}], len(files) > 100)
+"""
+    assert run_python("-c", script, folder=tmp_path) == "[] True\n"
 
 
 def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer):

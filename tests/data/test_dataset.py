@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, default_convert
+from torchvision.transforms.functional import center_crop, resize
 
 from src.data import ImageDataset, LabelledImages, to_rgb, to_unit
 
@@ -143,6 +144,16 @@ def test_image_size_shrinks_with_antialiasing_and_cuts_out_the_centre():
     assert (grey.int() - 127).abs().max() < 12
     same = ImageDataset(split(), image_size=6)
     assert same.digest() == ImageDataset(split()).digest()
+
+
+def test_pillow_resizes_as_torchvision_does():
+    sides = [(7, 7), (8, 7), (7, 8), (5, 9), (31, 6), (500, 333), (333, 500), (299, 300)]
+    for height, width in sides:
+        (image,) = random_images(1, height, width)
+        for shorter, size in ((7, 7), (8, 7), (12, 5), (256, 224)):
+            resized = center_crop(resize(Image.fromarray(image), [shorter]), [size])
+            ours = ImageDataset(split([image]), image_size=size, resize=shorter)[0].images
+            assert np.array_equal(ours.permute(1, 2, 0), resized), (height, width, shorter, size)
 
 
 @pytest.mark.parametrize("sizes", [[(5, 5), (9, 17)], [(5, 7), (5, 7)]])

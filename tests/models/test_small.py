@@ -1,38 +1,63 @@
-"""The narrow networks and their weights in the package."""
+"""The blocks of the small networks stand for torchvision's, to attacks too."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torchvision.models import inception, resnet
+from torchvision.models.googlenet import Inception
+from torchvision.ops import Conv2dNormActivation
 
-from src import load_classifier
-from src.data import ImageDataset
-from src.data.cifar10_mini import ARCHIVE, CLASSES, cifar10_mini
-from src.models import weight_facts
-
-LEAST = {
-    "vgg_small": 0.85,
-    "resnet_small": 0.85,
-    "inception_small": 0.85,
-    "resnet_small_seed1": 0.85,
-    "resnet_small_robust": 0.75,
-    "mobilenet_small": 0.85,
-    "vit_small": 0.65,
-}
-"""The accuracy that each should have learned."""
+from src import attacks
+from src.models import small
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", LEAST)
-def test_stored_weights_have_their_stated_accuracy_at_few_multiply_adds(name):
-    stated = weight_facts(ARCHIVE.with_name(f"{name}.safetensors"))
-    assert stated.class_names == CLASSES and stated.expected_accuracy >= LEAST[name]
-    model = load_classifier(name, "dataset=cifar10_mini")
-    data = ImageDataset(cifar10_mini("test"))
-    batch = data[:]
-    with torch.no_grad():
-        accuracy = (model(batch.images / 255).argmax(1) == batch.labels).float().mean()
-        with FlopCounterMode(display=False) as counter:
-            model(torch.zeros(1, 3, 32, 32))
-    operations = counter.get_total_flops() / 2
-    assert abs(accuracy - stated.expected_accuracy) < 0.03  # of 1,000 images instead of 10,000
-    assert operations < (45e6 if name != "vit_small" else 50e6)
+def _build(make: Callable[[int], nn.Module]) -> nn.Module:
+    torch.manual_seed(1)
+    return make(10).eval()
+
+
+def _inception(channels: int, width: int) -> nn.Module:
+    return Inception(channels, 2 * width, 2 * width, 4 * width, width, width, width)
+
+
+def _convolution(channels: int, width: int, size: int = 1) -> nn.Module:
+    return inception.BasicConv2d(channels, width, kernel_size=size, padding=size // 2)
+
+
+def _gradient(network: nn.Module, images: Tensor) -> Tensor:
+    images = images.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(network(images)[:, 1].sum(), images)
+    return gradient
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (small.resnet_small, "sgm ghost linbp bpa"),
+        (small.inception_small, "ghost linbp bpa"),
+        (small.mobilenet_small, "ghost bpa"),
+        (small.vgg_small, "linbp"),
+        (small.vit_small, "tgr pna_patchout sgm"),
+    ],
+)
+def test_blocks_stand_for_torchvision(make, names, monkeypatch):
+    ours = _build(make)
+    monkeypatch.setattr(small, "BasicBlock", resnet.BasicBlock)
+    monkeypatch.setattr(small, "BasicConv2d", _convolution)
+    monkeypatch.setattr(small, "Inception", _inception)
+    monkeypatch.setattr(small, "Conv2dNormActivation", Conv2dNormActivation)
+    theirs = _build(make)
+    assert repr(ours) == repr(theirs)  # class names, names of modules and their settings
+    first, second = ours.state_dict(), theirs.state_dict()
+    assert [*first] == [*second] and all(map(torch.equal, first.values(), second.values()))
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    for training in (True, False):
+        gradients = [_gradient(its.train(training), images) for its in (ours, theirs)]
+        assert torch.equal(*gradients)
+    for name in names.split():
+        attack, labels = getattr(attacks, name), torch.tensor([3, 4])
+        found = [attack(its, images, labels, 8 / 255, steps=2) for its in (ours, theirs)]
+        assert torch.equal(*found), name
+        assert not torch.equal(found[0], images)

@@ -1,8 +1,11 @@
 """Files that readers and spreadsheets take as they are."""
 
+import os
+import time
+
 import pandas as pd
 
-from src.utils.files import write_csv
+from src.utils.files import remembered, write_csv
 
 
 def test_names_are_no_formulas_and_numbers_stay(tmp_path):
@@ -11,3 +14,30 @@ def test_names_are_no_formulas_and_numbers_stay(tmp_path):
     write_csv(tmp_path / "a.csv", table.assign(number=[-1.5, 2, float("nan")]))
     lines = (tmp_path / "a.csv").read_text().splitlines()
     assert lines == ["'=a,kind,number", "'=1+1,'@x,-1.5", "b,y,2.0", ",y,"]
+
+
+def test_an_array_is_remembered_until_its_file_changes(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    file, calls = tmp_path / "a.txt", list[str]()
+
+    def read() -> list[str]:
+        calls.append(file.read_text())
+        return [calls[-1]]
+
+    def recall(name: str = "text") -> tuple[str, int]:
+        return str(remembered(name, [file], read)[0]), len(calls)
+
+    file.write_text("one")
+    assert [recall(), recall()] == [("one", 1), ("one", 2)]  # too young
+    assert not (tmp_path / "cache").exists()
+    monkeypatch.setattr("src.utils.files._YOUNG", 0)
+    assert [recall(), recall()] == [("one", 3), ("one", 3)]
+    assert recall("other") == ("one", 4)
+    facts = file.stat()
+    time.sleep(0.05)  # a tick of the file system's clock
+    file.write_text("two")
+    os.utime(file, ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert [recall(), recall()] == [("two", 5), ("two", 5)]
+    for stored in (tmp_path / "cache").rglob("*.npz"):
+        stored.write_bytes(b"damaged")
+    assert recall() == ("two", 6)

@@ -12,10 +12,12 @@ from torch import Tensor, finfo, nn
 from torch.nn import functional
 
 from ...utils.checked_dataclass import checked
+from ...utils.package import PACKAGE
 from ..define import attack
 from ..projection import rms
 from ..source import layers_of
 
+_KNOWN = ("torchvision.", f"{PACKAGE}.models.small")  # whose blocks `_branch` computes
 _LATE = (r"\blayer3\.(?!0\.)", r"\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
 
 
@@ -153,7 +155,7 @@ class LinearPropagation:
         relus = late_relus(network, self.relus)
         blocks = [module for module in network.modules() if type(module).__name__ in _BLOCKS]
         inside = {module for block in blocks for module in block.modules()}
-        known = [block for block in blocks if type(block).__module__.startswith("torchvision.")]
+        known = [block for block in blocks if type(block).__module__.startswith(_KNOWN)]
         late = [block for block in known if not set(relus).isdisjoint(block.modules())]
         return [*late, *(relu for relu in relus if relu not in inside)]
 
