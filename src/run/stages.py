@@ -33,6 +33,7 @@ from ..images.saved import SavedImages
 from ..measure.protocol import Measurement, RowRequest
 from ..utils.about import About
 from ..utils.model_names import ModelRef
+from ..utils.processes import command_key
 
 FITTING = 3
 """Version of the fits; it rises if the same key would give another fit."""
@@ -103,7 +104,7 @@ class Model:
     Attributes:
         digest: Digest of its weights.
         parts: Named parts of its key: everything that decides its logits, except the trainer's
-            settings.
+            settings. None stands for a part without a digest.
         expected_accuracy: Expected share of correctly classified clean images, from its settings
             or else from its weights.
         as_built: The classifier with its layers as built, without folded batch norms; kept for
@@ -116,10 +117,15 @@ class Model:
     expected_accuracy: float | None = None
     as_built: nn.Module | None = None
 
-    @cached_property
+    @property
+    def key_parts(self) -> dict[str, Any]:
+        """The parts, with this command's key for one without a digest."""
+        return {name: command_key() if its is None else its for name, its in self.parts.items()}
+
+    @property
     def key(self) -> str:
         """Key of everything that decides its logits, except the trainer's settings."""
-        return lasting_key(self.parts)
+        return lasting_key(self.key_parts)
 
 
 @dataclass(frozen=True)
@@ -287,7 +293,7 @@ class JobContext:
         for part in (parts, parts["fit"]):
             for name in ("source", "source_defence"):
                 part.pop(name, None)
-        parts["model"] = {name: self.models[name].parts for name in settings.models}
+        parts["model"] = {name: self.models[name].key_parts for name in settings.models}
         parts["defence"] = {
             name: {**defence_parts(settings, name), "seed": {}} for name in settings.defence
         }
