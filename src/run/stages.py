@@ -232,8 +232,8 @@ class JobContext:
         """Parts of the attack's key that decide the images of a batch and of a gradient batch."""
         batch = min(int(self.settings.trainer.batch_size), self.max_images or math.inf)
         sizes = {"size": batch, "gradient_batch": self.gradient_batch}
-        images, pairs = self.images.digest(), self.pair_seed
-        return {"images": images, "budgets": self.settings.budgets, **sizes, "pairs": pairs}
+        images = [self.images.digest(), self.images.dealt.tolist()]
+        return {"images": images, "budgets": self.settings.budgets, **sizes}
 
     def fit_key(self, eps_255: float) -> str:
         """Return the key of everything that decides a fit of the attack.
@@ -276,7 +276,7 @@ class JobContext:
             ),
             "reference": analysed and settings.reference,
             "diagnosed": analysed and self.data.diagnosed.indices.tolist(),
-            "pairs": self.pair_seed,
+            "partners": settings.controls and self.images.partners.tolist(),
             "measurements": {name: measurement_key(section) for name, section in sections},
         }
         return content_key(parts)
@@ -335,11 +335,6 @@ class JobContext:
     def images_apart(self) -> bool:
         """True if an image's perturbation does not depend on the other images in its batch."""
         return self.planned.attack is None or keeps_images_apart(self.planned.attack)
-
-    @property
-    def pair_seed(self) -> int | None:
-        """Seed of the pairs of images that swap perturbations; None without controls."""
-        return self.settings.dataset.seed if self.settings.controls else None
 
     @cached_property
     def common_parts(self) -> dict[str, Any]:

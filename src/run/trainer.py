@@ -16,6 +16,7 @@ from ..config.settings import Settings
 from ..utils.devices import free_gpu, is_cuda
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
+from .batches import layout
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +82,7 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
         size = size if images is None else min(size, -(-images // _SHARED))
         trainer = trainer.model_copy(update={"batch_size": size})
     if images is not None and is_first_process():
-        batches = -(-images // int(trainer.batch_size))
+        batches = len(layout(range(images), int(trainer.batch_size)))
         if batches < runner.world_size:
             text = "%d of %d processes have no work: %d images are %d batches. Use fewer devices."
             log.warning(text, runner.world_size - batches, runner.world_size, images, batches)
