@@ -86,6 +86,6 @@ def layout(order: Sequence[int], batch_size: int) -> list[list[int]]:
     """
     odd, size = len(order) % 2, 2 * max(1, batch_size // 2)
     rotated = [*order[len(order) - odd :], *order[: len(order) - odd]]
-    first = max(3, size - 1) if odd else size
+    first = max(3, (batch_size + 1) // 2 * 2 - 1) if odd else size
     starts = range(first, len(order), size)
     return [rotated[:first], *(rotated[start : start + size] for start in starts)]
