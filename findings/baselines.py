@@ -41,7 +41,7 @@ def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "")
     rows = jobs[0].defended.drop_duplicates("index").sort_values("index")
     tuning = list[int]()
     if images:
-        chosen = balanced_subset(rows["label"].to_numpy(), min(images, len(rows)))
+        chosen = np.sort(balanced_subset(rows["label"].to_numpy(), min(images, len(rows))))
         tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
     path = PRESETS / f"{name}.card"
     facts: dict[str, Any] = {"preset": name, "preset_version": VERSION, "tuning": tuning}

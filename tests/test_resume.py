@@ -183,18 +183,6 @@ def test_rows_are_of_the_code_that_settings_name_otherwise(run_job, workspace, n
 
 
 @pytest.mark.slow
-def test_new_targets_are_added_to_what_is_there(run_job, workspace):
-    words = ["-m", "attack=pgd", "attack.steps=2", *DIAGNOSED]
-    for number, targets in enumerate(("[fine]", "[coarse,fine]")):
-        where = f"hydra.sweep.dir=out/{number}"
-        assert run_job(*words, GO_ON, f"targets={targets}", where) == 0
-    assert run_job(*words, "targets=[coarse,fine]", "hydra.sweep.dir=out/anew") == 0
-    added, anew = (workspace / "out" / name / "0-pgd-coarse" for name in ("1", "anew"))
-    same_tables(added, anew, TABLES)
-    assert (added / "rates.csv").read_text() == (anew / "rates.csv").read_text()
-
-
-@pytest.mark.slow
 def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
     run_job, workspace, attacked, capsys, monkeypatch
 ):

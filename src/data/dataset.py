@@ -95,6 +95,7 @@ class ImageDataset(Dataset[Batch]):
     Attributes:
         indices: int64 (n,), positions in the full split, ascending.
         labels: int64 (n,), 0-based classes of the chosen images.
+        dealt: int64 (n,), places of the images in this subset, in the order of `balanced_subset`.
         target_labels: int64 (n,), target labels for targeted attacks, or None.
     """
 
@@ -121,9 +122,12 @@ class ImageDataset(Dataset[Batch]):
         if resize is not None and not (image_size and image_size <= resize):
             raise ValueError(f"dataset.resize={resize} needs dataset.image_size, at most {resize}")
         positions = np.arange(len(labels)) if numbers is None else numbers
-        chosen = balanced_subset(labels, n_images, seed)
+        listed = np.arange(len(labels))
         if images is not None:
-            chosen = listed_subset(images, positions, labels)
+            listed = listed_subset(images, positions, labels)
+        dealt = listed[balanced_subset(labels[listed], n_images, seed)]
+        chosen = np.sort(dealt)
+        self.dealt = np.searchsorted(chosen, dealt)
         self.labels, self.target_labels = labels[chosen], None
         if target_labels is not None:
             wanted = check_labels("target_labels", target_labels, self.num_classes)
@@ -167,13 +171,14 @@ class ImageDataset(Dataset[Batch]):
         """Return a subset of at most `n_images` images, by `balanced_subset`; None: all images."""
         if n_images is None or n_images >= len(self):
             return self
-        return self.part(balanced_subset(self.labels, n_images, seed))
+        return self.part(np.sort(balanced_subset(self.labels, n_images, seed)))
 
     def part(self, chosen: NDArray[np.int64]) -> "ImageDataset":
         """Return the images at some positions in this subset, ascending."""
         part = self._copied()
         part.labels, part.indices = self.labels[chosen], self.indices[chosen]
         part._chosen = self._chosen[chosen]
+        part.dealt = np.searchsorted(chosen, self.dealt[np.isin(self.dealt, chosen)])
         if self.target_labels is not None:
             part.target_labels = self.target_labels[chosen]
         return part
@@ -273,11 +278,30 @@ class ImageDataset(Dataset[Batch]):
         others = self._size, self._shorter, self.labels.tolist(), aims, PIL.__version__
         return remembered(f"digests {others}", files, compute)
 
-    def holds(self, index: ArrayLike, digests: ArrayLike) -> NDArray[np.bool_]:
-        """Return a mask of images in this data set, by their positions and `image_digests`."""
+    @property
+    def partners(self) -> np.ndarray:
+        """Places of the images' neighbours in `dealt`, int64 (n,).
+
+        Two neighbours are partners. The last of an odd number has the first one as its partner.
+        """
+        neighbours = (np.arange(len(self)) ^ 1) % len(self)
+        partners = np.empty_like(neighbours)
+        partners[self.dealt] = self.dealt[neighbours]
+        return partners
+
+    def row_digests(self, places: np.ndarray, paired: bool = False) -> np.ndarray:
+        """Return the `image_digests` at some places; with `paired`, each before its partner's."""
+        digests = self.image_digests
+        its = digests[places]
+        return np.char.add(its, digests[self.partners[places]]) if paired else its
+
+    def holds(
+        self, index: ArrayLike, digests: ArrayLike, paired: bool = False
+    ) -> NDArray[np.bool_]:
+        """Return a mask of images in this data set, by their positions and `row_digests`."""
         numbers, wanted = np.asarray(index), np.asarray(digests)
         places = np.searchsorted(self.indices, numbers).clip(max=len(self) - 1)
-        same: NDArray[np.bool_] = self.image_digests[places] == wanted
+        same: NDArray[np.bool_] = self.row_digests(places, paired) == wanted
         return same & (self.indices[places] == numbers)
 
     def _read(self, i: int, by: Callable[[Any], Any] = to_rgb) -> Any:

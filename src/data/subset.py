@@ -9,22 +9,22 @@ from .files import read_list
 
 
 def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> np.ndarray:
-    """Choose `n_images` positions, ascending int64, with all classes represented evenly.
+    """Choose `n_images` positions, int64, with all classes represented evenly, in dealt order.
 
     Each class that is present gets floor or ceil of `n_images / classes present`; a class with too
     few images contributes all of them. The choice depends only on `labels`, int64 (N,), and the
-    seed. Choices are nested: the 100 images for `n_images=100` are among the 200 for
-    `n_images=200`.
+    seed. Choices are nested: the 200 images for `n_images=200` begin with the 100 for
+    `n_images=100`. The order takes one image of each class in turn. None: all positions, shuffled.
     """
+    # RandomState, because NumPy guarantees that its stream never changes between versions.
     total = len(labels)
     if n_images is None:
-        return np.arange(total)
+        return np.random.RandomState(seed).permutation(total)
     if not 1 <= n_images <= total:
         raise ValueError(
             f"n_images={n_images} is not between 1 and {total}, the number of images. Set "
             "n_images=null to take all of them"
         )
-    # RandomState, because NumPy guarantees that its stream never changes between versions.
     random = np.random.RandomState(seed)
     shuffled = random.permutation(total)
     classes, compact = np.unique(labels, return_inverse=True)
@@ -36,7 +36,7 @@ def balanced_subset(labels: np.ndarray, n_images: int | None, seed: int = 0) -> 
     sizes = np.bincount(compact)
     dealt_round[by_class] = np.arange(total) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     order = np.lexsort((turn_of_class[compact], dealt_round))
-    return np.sort(order[:n_images])
+    return order[:n_images]
 
 
 def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndarray:

@@ -76,30 +76,21 @@ class AttackedImages:
         """Round images to the nearest grey levels inside the ball, uint8 (N, 3, H, W)."""
         return round_to_8_bits(images, self.batch.images, self.eps_255, self.norm)
 
-    def control(self, name: str, storage: str, seed: int, universal: bool = False) -> Tensor:
+    def control(self, name: str, storage: str, seed: int, rows: Tensor | None = None) -> Tensor:
         """Return control images of the same budget, made without an attack, in a storage format.
 
-        `noise` adds random-sign noise drawn with the seed. `shuffled` adds the perturbation of
-        another image of the batch or, for universal perturbations, the same one with shuffled
-        pixels.
+        `noise` adds random-sign noise drawn with the seed. `shuffled` adds the perturbations of
+        other `rows` of the batch or, without rows, the images' own with shuffled pixels.
         """
         eps = self.clean.new_tensor(self.eps_255 / 255)
         if name == "noise":
             change = eps * noise_signs(seed, self.batch.index, self.clean)
-        elif universal:
+        elif rows is None:
             change = shuffle_pixels(seed, self.batch.index, self.adversarial - self.clean)
         else:
-            change = _shuffle(self.adversarial - self.clean)
+            change = (self.adversarial - self.clean)[rows.to(self.clean.device)]
         images = project(self.clean + change, self.clean, eps, self.norm)
         return self.as_stored("uint8" if storage == AS_SAVED else storage, images)
-
-
-def _shuffle(changes: Tensor) -> Tensor:
-    """Swap perturbations within pairs; of an odd number, the last three images form a cycle."""
-    order = torch.arange(len(changes)) ^ 1
-    if len(order) % 2:
-        order[-3:] = torch.tensor([len(order) - 2, len(order) - 1, len(order) - 3])
-    return changes[order.to(changes.device)]
 
 
 def round_to_8_bits(

@@ -5,8 +5,10 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import torch
 from torch import Tensor
 
 from ..artifacts.tables import PREDICTION_SCHEMA
@@ -61,13 +63,13 @@ class Predictions(Measurement):
                 if request.target.defence == NO_DEFENCE:
                     yield others.pop(request.target), batch.logits(request.target, eps_255)
         if others:
-            images = self.make(table, batch.version(eps_255), batch)
+            images = self.make(requests[0], batch.version(eps_255), batch)
             for target, logits in batch.classify_each(others, images):
                 yield others[target], logits
 
-    def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
-        """Return the images of a table at a budget, float32 (N, 3, H, W) in [0, 1]."""
-        return version.as_stored(table)
+    def make(self, request: RowRequest, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
+        """Return the images of a request's table at a budget, float32 (N, 3, H, W) in [0, 1]."""
+        return version.as_stored(request.table)
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
         """Return the predictions with the cost of each row's image, if it is known."""
@@ -124,17 +126,16 @@ class Controls(Predictions):
     def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
         """Return requests of all images for each control.
 
-        `shuffled` swaps the perturbations of images that the batches pair. If all images share one
-        perturbation, it shuffles the pixels instead.
+        `shuffled` adds the perturbation of an image's partner, see `ImageDataset.partners`. If all
+        images share one perturbation, it shuffles the pixels instead.
         """
         settings = job.settings
         if not settings.controls:  # plans read no images
             return
-        storage = settings.storage or AS_SAVED
-        pairs = (job.images.digest(), settings.dataset.seed)
+        storage, images = settings.storage or AS_SAVED, job.images
         facts: dict[str, dict[str, Any]] = {
             "noise": {"key_parts": (storage, settings.seed)},
-            "shuffled": {"key_parts": (storage, pairs), "needs_batch": True},
+            "shuffled": {"key_parts": (storage,), "partners": images.indices[images.partners]},
         }
         if settings.attack.about.universal:
             facts["shuffled"] = facts["noise"]
@@ -142,11 +143,15 @@ class Controls(Predictions):
             targets = map(ModelRef.parse, settings.targets)
             yield from self.requests_for(job, control, targets, **facts[control])
 
-    def make(self, table: str, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
+    def make(self, request: RowRequest, version: AttackedImages, batch: EvaluatedBatch) -> Tensor:
         """Return a control's images in the storage format of the primary variant."""
-        storage = batch.settings.storage or AS_SAVED
-        universal = batch.settings.attack.about.universal
-        return version.control(table, storage, batch.settings.seed, universal)
+        storage, rows = batch.settings.storage or AS_SAVED, None
+        if request.partners is not None:
+            index = batch.batch.index.cpu().numpy()
+            partners = request.partners[np.searchsorted(request.index, index)]
+            rows = torch.from_numpy(np.nonzero(index == partners[:, None])[1])
+            assert len(rows) == len(index)  # batches hold neighbours together
+        return version.control(request.table, storage, batch.settings.seed, rows)
 
     def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
         """Return the predictions with their cost, which is 0 for noise."""

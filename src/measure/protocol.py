@@ -57,7 +57,8 @@ class RowRequest:
         key_parts: Everything else that the rows depend on, except the image, the arithmetic and, if
             `attacked`, the attack.
         attacked: True if the rows need the attack, or a saved set in its place.
-        needs_batch: True if an image's rows also depend on the other images in its batch.
+        partners: Index of the image whose perturbation each image of `index` gets, int64 (n,); its
+            rows depend on that image, too. None: its own.
         also_store: Images whose rows are added to the cache if a batch has them, int64, ascending;
             None: `index`.
         streamed: True if the rows are too large to be read all at once.
@@ -72,11 +73,16 @@ class RowRequest:
     others: tuple[ModelRef, ...] = ()
     key_parts: Any = None
     attacked: bool = True
-    needs_batch: bool = False
+    partners: np.ndarray | None = None
     also_store: np.ndarray | None = None
     streamed: bool = False
     passes: int = 1
     attacks: int = 0
+
+    @property
+    def paired(self) -> bool:
+        """True if the rows depend on the images' partners, see `ImageDataset.partners`."""
+        return self.partners is not None
 
     @property
     def models(self) -> tuple[ModelRef, ...]:

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.call_target import call_target
-from ..utils.networks import copy_network
 from ..utils.refusals import first_line
 from .pixel_classifier import ModelError, PixelClassifier
-from .state_digest import state_digest
-from .weights import load_weights, tensors_digest
+from .weights import load_weights
 
 
 def build_classifier(
@@ -71,18 +69,13 @@ def build_classifier(
     classifier.feature_layer = feature_layer
     if getattr(module, "label_only", False):
         return classifier
-    threads = torch.get_num_threads()
-    torch.set_num_threads(threads if classifier.state else 1)  # logits may differ with threads
     try:
-        logits = try_classifier(classifier, num_classes, image_size)
+        try_classifier(classifier, num_classes, image_size)
     except ModelError as error:
         side = input_size or image_size
         raise ValueError(f"{error} (at {side} x {side} pixels; set another input_size)") from error
     except RuntimeError as error:  # others are a `ModelError`
         raise ValueError(f"model {name}: two images need too much memory") from error
-    finally:
-        torch.set_num_threads(threads)
-    classifier.state = classifier.state or tensors_digest([("logits", logits)])
     return classifier
 
 
@@ -99,26 +92,6 @@ def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
         ) from error
 
 
-def _matter(kept: list[Any], classifier: PixelClassifier, images: Tensor, logits: Tensor) -> bool:
-    """Return True if other values of tensors and arrays that a network keeps change its logits."""
-    room = 1e-3 * float(logits.abs().max())
-    for filler in (torch.nan, 1e4):  # a comparison with NaN is False
-        others: dict[int, Any] = {}
-        try:
-            for value in kept:
-                tensor = torch.as_tensor(value)
-                is_real = tensor.is_floating_point()
-                other = torch.full_like(tensor, filler) if is_real else ~tensor
-                others[id(value)] = other if torch.is_tensor(value) else other.numpy()
-            with torch.no_grad():
-                found = copy_network(classifier, others)(images)
-        except Exception:  # of any type: another value may be no valid one
-            return True
-        if not torch.allclose(found, logits, rtol=0, atol=room):
-            return True
-    return False
-
-
 def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_size: int) -> Tensor:
     """Classify two fixed images to find misfits before any work.
 
@@ -129,7 +102,6 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
     try:
         with torch.no_grad():
             logits = classifier(images)
-            *_, contents = state_digest(classifier.network)
             alone = torch.cat([classifier(images[:1]), classifier(images[1:])])
     except ModelError as error:
         floats = filter(torch.is_floating_point, classifier.parameters())
@@ -155,10 +127,6 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")
-    *_, now = state_digest(classifier.network)
-    kept = [value for digest, values in now.items() if digest not in contents for value in values]
-    if kept and not _matter(kept, classifier, images, logits):  # they are of the last pass
-        classifier.state, classifier.unsaved, _ = state_digest(classifier.network, contents.keys())
     classifier.probabilities = classifier.returns_probabilities(images)
     scale = float(logits.abs().max())
     classifier.steady = torch.allclose(logits, alone, rtol=0, atol=1e-3 * scale)

@@ -14,7 +14,7 @@ from torch.utils import checkpoint
 
 from ..utils.devices import arithmetic, is_cuda, is_out_of_memory
 from ..utils.refusals import first_line
-from .state_digest import state_digest, value_digest
+from .state_digest import StateDigest, text_digest
 from .weights import weights_digest
 
 NORMALISATION = {
@@ -48,9 +48,7 @@ class PixelClassifier(nn.Module):
 
     Attributes:
         feature_layer: Name of the module whose output feature-level attacks change, or None.
-        state: Digest of the network's state, except the tensors of its state dict and, after a
-            trial, tensors of the last pass; None if it cannot be computed.
-        unsaved: True if this state has weights.
+        state: Digest of the network's state as built, except the tensors in its state dict.
         steady: True unless, in a trial, an image alone and in a batch got different logits.
         probabilities: True if all outputs of a trial were in [0, 1].
         any_layout: True if, in a trial, the network also ran with weights in channels_last.
@@ -72,7 +70,7 @@ class PixelClassifier(nn.Module):
         self.channels = channels
         self.network = network
         self.input_size = input_size
-        self.state, self.unsaved, _ = state_digest(network)
+        self.state = StateDigest(network)
         self.steady, self.probabilities, self.any_layout = True, False, False
         self.feature_layer: str | None = None
         self.name = name or type(network).__name__
@@ -90,7 +88,7 @@ class PixelClassifier(nn.Module):
         some, a classifier from `load_classifier` has another digest than a sweep's record.
         """
         digest = weights_digest(self.network)
-        return value_digest([digest, self.state]) if self.unsaved else digest
+        return text_digest(digest + self.state.text) if self.state.has_weights else digest
 
     def returns_probabilities(self, images: Tensor) -> bool:
         """Return True if all outputs for some images are in [0, 1], up to rounding."""

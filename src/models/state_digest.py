@@ -1,12 +1,16 @@
-"""Digests of state that a state dict does not hold as tensors: attributes, packed weights."""
+"""Digest of state that a state dict does not hold as tensors: attributes, packed weights."""
 
 import hashlib
-import pickle
+import json
 import re
-from collections.abc import Iterable, Mapping, Set
+import sys
+from collections import OrderedDict
+from collections.abc import Iterable
+from enum import Enum
+from functools import partial
 from io import BytesIO
-from operator import itemgetter
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
+from operator import attrgetter
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
 import numpy as np
@@ -14,47 +18,102 @@ import torch
 from torch import Tensor, fx, nn
 
 from ..utils.package import canonical_name
+from ..utils.refusals import first_line
 
 _EVERY_MODULE = vars(nn.Module()).keys()
-_NAMED = (type, BuiltinFunctionType, ModuleType)
-_OF_A_CLASS = (FunctionType, Tensor, np.ndarray, int, float, str)
+_PLAIN = (NoneType, bool, int, float, complex, str, bytes, torch.dtype)
 
 
-def state_digest(
-    network: nn.Module, counted: Set[bytes] | None = None
-) -> tuple[str | None, bool, Mapping[bytes, list[Any]]]:
-    """Compute the digest of a network's state, except the tensors in its state dict.
+class StateDigest:
+    """Digest of a network's state, except the tensors in its state dict.
 
-    This state consists of the modules' attributes (tensors, arrays, numbers, texts and objects that
-    hold them), buffers that are not persistent, hooks, extra state and packed quantised weights.
-    Functions and classes count by their names, devices do not count.
+    This state consists of the modules' attributes, buffers that are not persistent, extra state and
+    packed weights. Functions and classes count by their names, devices do not count. Hooks,
+    functions without a name and other objects have no digest, because they may hold anything.
 
-    Args:
-        network: The network.
-        counted: Digests of the tensors and arrays that count; None: all of them.
-
-    Returns:
-        16 hexadecimal digits, or None if an object cannot be pickled, as in TorchScript; False if
-        the state has no weights: no tensors, arrays, extra state or objects of this kind; and its
-        tensors and arrays by their digests.
+    Attributes:
+        text: 16 hexadecimal digits, of everything that has a digest.
+        has_weights: True if the state has tensors, arrays or extra state.
+        opaque: The first part without a digest, in words; empty: there is none.
     """
-    pickler = _Pickler(counted)
-    try:
+
+    def __init__(self, network: nn.Module) -> None:
+        self.has_weights, self.opaque = False, ""
+        self._known: dict[int, tuple[str, Any]] = {}  # with the objects, so that ids stay unique
+        parts = list[Any]()
+        try:
+            parts = self._parts_of_network(network)
+        except Exception as error:  # of any type: objects decide how they are read
+            self.opaque = f"its state ({first_line(error)})"
+        self.text = text_digest(json.dumps(parts))
+
+    def _parts_of_network(self, network: nn.Module) -> list[Any]:
         state = network.state_dict()
-        others = {name: value for name, value in state.items() if not torch.is_tensor(value)}
         for named in (network.named_parameters, network.named_buffers):
             for name, value in named(remove_duplicate=False):
                 if torch.is_tensor(state.get(name)):
-                    pickler.known[id(value)] = f"{name} of the state dict", value
-        digest = pickler.digest([network, others])
-        return digest, bool(others or pickler.contents), pickler.contents
-    except Exception:  # of any type: objects decide how they are pickled
-        return None, True, {}
+                    self._known[id(value)] = f"{name} of the state dict", value
+        others = {name: value for name, value in state.items() if not torch.is_tensor(value)}
+        self.has_weights = bool(others)
+        return [self._parts(network, "network"), self._parts(others, "its extra state")]
+
+    def _parts(self, value: Any, place: str) -> Any:
+        """Return a value as nested lists of texts; `place` names it in messages."""
+        if isinstance(value, Tensor | nn.Module):
+            if id(value) in self._known:
+                return self._known[id(value)][0]
+            self._known[id(value)] = str(len(self._known)), value
+        kind = type(value)
+        if isinstance(value, nn.Module) and not isinstance(value, torch.jit.ScriptModule):
+            return self._parts_of_module(value, place)
+        if isinstance(value, Tensor) or (kind is np.ndarray and not value.dtype.hasobject):
+            self.has_weights = True
+            written = tensor_bytes(value) if isinstance(value, Tensor) else [value.dumps()]
+            return hashlib.sha256(b"".join(written)).hexdigest()
+        if kind in _PLAIN or isinstance(value, np.generic):
+            return [kind.__name__, repr(value)]
+        if isinstance(value, torch.device):
+            return "device"
+        if isinstance(value, Enum):
+            return [self._parts(kind, place), value.name]
+        if kind in (dict, OrderedDict):
+            return [
+                [self._parts(key, place), self._parts(its, f"{place}[{key!r:.40}]")]
+                for key, its in value.items()
+            ]
+        if kind in (set, frozenset):
+            return sorted(json.dumps(self._parts(its, place)) for its in value)
+        if kind is list or (isinstance(value, tuple) and not hasattr(value, "__dict__")):
+            items = [self._parts(its, f"{place}[{n}]") for n, its in enumerate(value)]
+            return [kind.__name__, *items]
+        if _is_named(value):
+            return [canonical_name(str(value.__module__)), value.__qualname__]
+        if isinstance(value, MethodType):
+            return [self._parts(its, place) for its in (value.__func__, value.__self__)]
+        if kind is partial:
+            return [self._parts(its, place) for its in (value.func, value.args, value.keywords)]
+        if isinstance(value, fx.Graph):
+            return value.python_code("self").src
+        if isinstance(value, torch.ScriptObject):
+            return self._parts(value.__getstate__(), place)
+        self.opaque = self.opaque or f"{place} ({kind.__qualname__})"
+        return kind.__qualname__
+
+    def _parts_of_module(self, module: nn.Module, place: str) -> Any:
+        attributes, kind = vars(module), type(module)
+        if any(its for name, its in attributes.items() if re.match(r"_(?!load).*hooks$", name)):
+            self.opaque = self.opaque or f"a hook of {place}"
+        kind = fx.GraphModule if isinstance(module, fx.GraphModule) else kind  # each has its own
+        names = ("_parameters", "_buffers", "_modules")
+        parts = {f"{place}.{key}": its for name in names for key, its in attributes[name].items()}
+        own = sorted(attributes.keys() - _EVERY_MODULE)
+        parts |= {f"{place}.{name}": attributes[name] for name in own}
+        return [self._parts(kind, place), *([key, self._parts(parts[key], key)] for key in parts)]
 
 
-def value_digest(value: Any) -> str:
-    """Compute the digest of a value; raise an exception of any type if it cannot be pickled."""
-    return _Pickler().digest(value)
+def text_digest(text: str) -> str:
+    """Compute the digest of a text, 16 hexadecimal digits."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
@@ -68,74 +127,13 @@ def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
         yield file.getbuffer()
 
 
-class _Pickler(pickle.Pickler):
-    """Pickler whose output depends on content alone, for digests.
-
-    Attributes:
-        known: Tensors and modules by id, each after the text or number that stands for it.
-        contents: Tensors that were not known, and arrays, by their digests.
-        counted: Digests of tensors and arrays that count; None: all count.
-    """
-
-    def __init__(self, counted: Set[bytes] | None = None) -> None:
-        self.file = BytesIO()
-        super().__init__(self.file, protocol=4)
-        self.fast = True  # equal texts are written alike, whether they are one object or two
-        self.known: dict[int, tuple[str | int, Any]] = {}
-        self.contents, self.counted = dict[bytes, list[Any]](), counted
-
-    def digest(self, value: Any) -> str:
-        """Return the digest of a value, as 16 hexadecimal digits."""
-        self.dump(value)
-        return hashlib.sha256(self.file.getbuffer()).hexdigest()[:16]
-
-    def persistent_id(self, value: Any) -> Any:
-        """Return what stands for a value; None: the value itself."""
-        if isinstance(value, Tensor | nn.Module):
-            if id(value) in self.known:
-                return self.known[id(value)][0]
-            self.known[id(value)] = len(self.known), value  # kept, so that no id is used twice
-        if isinstance(value, Tensor | np.ndarray):
-            written = tensor_bytes(value) if isinstance(value, Tensor) else [value.dumps()]
-            content = hashlib.sha256(b"".join(written)).digest()
-            if self.counted is not None and content not in self.counted:
-                return "not counted"
-            self.contents.setdefault(content, []).append(value)
-            return content if isinstance(value, Tensor) else None
-        if isinstance(value, nn.Module):
-            hook_names = sorted(
-                name for name in vars(value) if re.match("_(for|back)ward.*hooks$", name)
-            )
-            hooks = [(name, list(vars(value)[name].values())) for name in hook_names]
-            own = vars(value).keys() - _EVERY_MODULE - {"_torchdynamo_wrapper_id"}  # an address
-            names = ("_parameters", "_buffers", "_modules", *sorted(own))
-            return type(value), hooks, [(name, vars(value)[name]) for name in names]
-        if isinstance(value, set | frozenset):
-            return sorted(map(value_digest, value))
-        if isinstance(value, FunctionType):
-            if id(value) in self.known:  # it may hold itself
-                return self.known[id(value)][0]
-            self.known[id(value)] = len(self.known), value
-            cells = [cell.cell_contents for cell in value.__closure__ or ()]
-            names = (_module_of(value), value.__qualname__)
-            parts = (value.__code__.co_code, value.__defaults__, value.__kwdefaults__)
-            its = {k: v for k, v in vars(value).items() if not k.startswith("_torchdynamo")}
-            return *names, *parts, its, cells
-        if isinstance(value, MethodType):
-            return value.__func__, value.__self__
-        if isinstance(value, type) and "<locals>" in value.__qualname__:
-            if id(value) in self.known:
-                return self.known[id(value)][0]
-            self.known[id(value)] = len(self.known), value
-            items = [(k, v) for k, v in vars(value).items() if isinstance(v, _OF_A_CLASS)]
-            return value.__qualname__, value.__bases__, sorted(items, key=itemgetter(0))
-        if isinstance(value, _NAMED):
-            return _module_of(value), getattr(value, "__qualname__", value.__name__)
-        if isinstance(value, fx.Graph):
-            return value.python_code("self").src
-        return "device" if isinstance(value, torch.device) else None
-
-
-def _module_of(value: Any) -> Any:
-    name = getattr(value, "__module__", "")
-    return name and canonical_name(name)
+def _is_named(value: Any) -> bool:
+    """Return True for a function or class that its module has under its name."""
+    if isinstance(value, BuiltinFunctionType):
+        return isinstance(value.__self__, type | ModuleType | None)
+    if not isinstance(value, type | FunctionType):
+        return False
+    try:
+        return attrgetter(value.__qualname__)(sys.modules[value.__module__]) is value
+    except (AttributeError, KeyError):
+        return False

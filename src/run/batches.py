@@ -24,7 +24,6 @@ class Batches:
         batch_size: Maximum number of images in a batch.
         processes: Number of processes that share the batches.
         rank: Number of this process.
-        shuffle_seed: Seed for random pairs of images, see `layout`; None: in order.
         groups: Group of each image, int64 (n,). Batches are split by group, and images with a
             group below 0 are left out.
         whole_batches: True: keep a batch unsplit if any of its images is in a group of 0 or above.
@@ -36,12 +35,11 @@ class Batches:
         batch_size: int,
         processes: int = 1,
         rank: int = 0,
-        shuffle_seed: int | None = None,
         groups: np.ndarray | None = None,
         whole_batches: bool = False,
     ) -> None:
         self.dataset = dataset
-        batches = layout(len(dataset), batch_size, shuffle_seed)
+        batches = layout(dataset.dealt.tolist(), batch_size)
         groups = np.zeros(len(dataset), np.int64) if groups is None else groups
         self.positions: list[list[int]] = []
         for batch in batches[rank::processes]:
@@ -80,22 +78,14 @@ def _joined(parts: Sequence[Future[Batch]]) -> Batch:
     return Batch(*(torch.cat(column) for column in columns))
 
 
-def layout(count: int, batch_size: int, shuffle_seed: int | None) -> list[list[int]]:
-    """Return the positions of the images in each batch, in order or, with a seed, shuffled.
+def layout(order: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return the images of each batch: an even number of neighbours in a dealt order.
 
-    Shuffled batches consist of pairs; if the number of images is odd, the last one has a triple.
+    Neighbours swap perturbations in a control. The last of an odd number gets the first one's, so
+    it is in the first batch. A batch has at least two images.
     """
-    order, size = list(range(count)), batch_size
-    if shuffle_seed is not None:
-        if count < 2:
-            raise ValueError(
-                "controls=true needs at least 2 images: it adds the perturbation of another image "
-                "to each."
-            )
-        order = np.random.default_rng(shuffle_seed).permutation(count).tolist()
-        size = 2 * max(1, batch_size // (2 + count % 2))
-    batches = [order[first : first + size] for first in range(0, count, size)]
-    if shuffle_seed is not None and len(batches[-1]) == 1:
-        single = batches.pop()
-        batches[-1] += single
-    return batches
+    odd, size = len(order) % 2, 2 * max(1, batch_size // 2)
+    rotated = [*order[len(order) - odd :], *order[: len(order) - odd]]
+    first = max(3, (batch_size + 1) // 2 * 2 - 1) if odd else size
+    starts = range(first, len(order), size)
+    return [rotated[:first], *(rotated[start : start + size] for start in starts)]

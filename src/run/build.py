@@ -26,7 +26,8 @@ from ..models import (
 )
 from ..models.providers import LOADER, facts_of
 from ..utils.networks import copy_network
-from ..utils.refusals import class_order, shortened
+from ..utils.processes import is_first_process
+from ..utils.refusals import class_order, shortened, warn_once
 from .stages import Model
 
 _INSTALLED = "src.models.efficientnet_lite.efficientnet_lite"
@@ -123,7 +124,9 @@ def freeze(
     keep_layers: bool = False,
 ) -> Model:
     """Freeze a model with weights, and speed up its gradients."""
-    digest = classifier.digest
+    digest, opaque = classifier.digest, classifier.state.opaque
+    if opaque and is_first_process():
+        warn_once(f"model {name}: {opaque} has no digest. Later commands do not reuse its rows.")
     parts = model_parts(settings, name, classifier, digest)
     classifier.eval().requires_grad_(False)
     as_built = copy_network(classifier) if keep_layers else None
@@ -147,7 +150,7 @@ def model_parts(
         "code": code_of(network),
         "weights": weights,
         "layers": network_text(classifier.network),
-        "state": classifier.state,
+        "state": None if classifier.state.opaque else classifier.state.text,
     }
 
 

@@ -22,7 +22,6 @@ from ..data.load import make_dataset, open_source
 from ..images.saved import SavedImages, open_set, saved_dataset
 from ..measure.attack_cost import check_named
 from ..utils.refusals import shortened
-from .batches import layout
 from .stages import Data, Planned
 from .trainer import for_device, root_device
 
@@ -148,8 +147,9 @@ def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
         sides = [side for name in settings.models if (side := settings.model[name].input_size)]
         raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
     seed = settings.dataset.seed
-    pair_seed = seed if settings.controls else None
-    layout(len(images), 2, pair_seed)  # refuses a single image with controls
+    if settings.controls and len(images) < 2:
+        text = "it adds the perturbation of another image to each."
+        raise ValueError(f"controls=true needs at least 2 images: {text}")
     diagnosed = images.subset(settings.diagnostics.n_images, seed)
     pool = None
     if planned.attack is not None:

@@ -22,7 +22,12 @@ from ..tracking import Run, Tracker, open_tracker
 from ..utils import stopping
 from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
-from ..utils.processes import is_first_process, is_one_of_several
+from ..utils.processes import (
+    command_key,
+    from_first_process,
+    is_first_process,
+    is_one_of_several,
+)
 from ..utils.refusals import first_line, printable
 from .attack import try_attack
 from .build import with_ensemble
@@ -58,7 +63,8 @@ def run_job(
     models = _prepare_models(planned, data, pool, tracker, cache)
     start_clock(folder)
     meet(planned.settings.trainer)
-    job = JobContext(planned, data, models)
+    command_key(from_first_process(command_key()))
+    job = JobContext(planned, data, with_ensemble(planned.settings, models))
     results = compute_results(job, cache)
     if results is None:
         choose_pictures(job, None, cache)
@@ -90,7 +96,7 @@ def _prepare_models(
     models = {**source, **pool.train(planned, data, others, tracker)}
     if planned.saved is not None:
         check_weights(planned.saved, {name: model.digest for name, model in models.items()})
-    return with_ensemble(settings, models)
+    return models
 
 
 def make_record(job: JobContext, results: Results, folder: Path | None = None) -> JobRecord:

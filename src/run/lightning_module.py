@@ -137,15 +137,14 @@ class CacheWriter(pl.Callback):
     ) -> None:
         """Add the rows of a batch to the cache, one file per table."""
         parts: dict[tuple[str, str], dict[str, pa.Table]] = {}
+        images = self.job.images
         for request, rows in outputs.items():
             if len(rows):
                 origin, key = self.job.place(request)
-                keys = pa.repeat(key, len(rows))
+                places = np.searchsorted(images.indices, rows["index"].to_numpy())
+                digests = pa.array(images.row_digests(places, request.paired), pa.string())
+                rows = rows.append_column("key", pa.repeat(key, len(rows)))
                 part = parts.setdefault((origin, request.table), {})
-                part.setdefault(key, rows.append_column("key", keys))  # two names may share a key
-        images = self.job.images
+                part.setdefault(key, rows.append_column(IMAGE, digests))  # two names may share it
         for (origin, table), tables in parts.items():
-            rows = pa.concat_tables(tables.values())
-            places = np.searchsorted(images.indices, rows["index"].to_numpy())
-            digests = pa.array(images.image_digests[places], pa.string())
-            self.rows.add(origin, table, rows.append_column(IMAGE, digests))
+            self.rows.add(origin, table, pa.concat_tables(tables.values()))

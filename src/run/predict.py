@@ -145,11 +145,10 @@ def predict(
     runner = make_trainer(settings.trainer, progress, writer)
     place = runner.world_size, runner.global_rank
     whole_batches = source is not None and (
-        not job.images_apart or any(request.needs_batch for request in missing)
+        not job.images_apart or any(request.paired for request in missing)
     )
     groups = _group(job.images.indices, missing)
-    pair_seed = job.pair_seed if source else None
-    batches = Batches(job.images, batch_size, *place, pair_seed, groups, whole_batches)
+    batches = Batches(job.images, batch_size, *place, groups, whole_batches)
     with (
         stopping.plain_interrupts(),
         logging_redirect_tqdm(),  # log lines go above the bar

@@ -33,6 +33,7 @@ from ..images.saved import SavedImages
 from ..measure.protocol import Measurement, RowRequest
 from ..utils.about import About
 from ..utils.model_names import ModelRef
+from ..utils.processes import command_key
 
 FITTING = 3
 """Version of the fits; it rises if the same key would give another fit."""
@@ -106,7 +107,7 @@ class Model:
     Attributes:
         digest: Digest of its weights.
         parts: Named parts of its key: everything that decides its logits, except the trainer's
-            settings.
+            settings. None stands for a part without a digest.
         expected_accuracy: Expected share of correctly classified clean images, from its settings
             or else from its weights.
         as_built: The classifier with its layers as built, without folded batch norms; kept for
@@ -119,10 +120,15 @@ class Model:
     expected_accuracy: float | None = None
     as_built: nn.Module | None = None
 
-    @cached_property
+    @property
+    def key_parts(self) -> dict[str, Any]:
+        """The parts, with this command's key for one without a digest."""
+        return {name: command_key() if its is None else its for name, its in self.parts.items()}
+
+    @property
     def key(self) -> str:
         """Key of everything that decides its logits, except the trainer's settings."""
-        return lasting_key(self.parts)
+        return lasting_key(self.key_parts)
 
 
 @dataclass(frozen=True)
@@ -229,8 +235,8 @@ class JobContext:
         """Parts of the attack's key that decide the images of a batch and of a gradient batch."""
         batch = min(int(self.settings.trainer.batch_size), self.max_images or math.inf)
         sizes = {"size": batch, "gradient_batch": self.gradient_batch}
-        images, pairs = self.images.digest(), self.pair_seed
-        return {"images": images, "budgets": self.settings.budgets, **sizes, "pairs": pairs}
+        images = [self.images.digest(), self.images.dealt.tolist()]
+        return {"images": images, "budgets": self.settings.budgets, **sizes}
 
     def fit_key(self, eps_255: float) -> str:
         """Return the key of everything that decides a fit of the attack.
@@ -273,7 +279,7 @@ class JobContext:
             ),
             "reference": analysed and settings.reference,
             "diagnosed": analysed and self.data.diagnosed.indices.tolist(),
-            "pairs": self.pair_seed,
+            "partners": settings.controls and self.images.partners.tolist(),
             "measurements": {name: measurement_key(section) for name, section in sections},
         }
         return content_key(parts)
@@ -290,7 +296,7 @@ class JobContext:
         for part in (parts, parts["fit"]):
             for name in ("source", "source_defence"):
                 part.pop(name, None)
-        parts["model"] = {name: self.models[name].parts for name in settings.models}
+        parts["model"] = {name: self.models[name].key_parts for name in settings.models}
         parts["defence"] = {
             name: {**defence_parts(settings, name), "seed": {}} for name in settings.defence
         }
@@ -332,11 +338,6 @@ class JobContext:
     def images_apart(self) -> bool:
         """True if an image's perturbation does not depend on the other images in its batch."""
         return self.planned.attack is None or keeps_images_apart(self.planned.attack)
-
-    @property
-    def pair_seed(self) -> int | None:
-        """Seed of the pairs of images that swap perturbations; None without controls."""
-        return self.settings.dataset.seed if self.settings.controls else None
 
     @cached_property
     def common_parts(self) -> dict[str, Any]:

@@ -37,7 +37,11 @@ def read_rows(
         table = cache.read(origin, name, _IDENTITY if streamed else None)
         if table is None:
             continue
-        table = table.filter(pa.array(job.images.holds(table["index"], table["image"])))
+        paired = any(request.paired for _, request in keys)
+        table = table.filter(pa.array(job.images.holds(table["index"], table["image"], paired)))
+        if paired:
+            own = pc.utf8_slice_codeunits(table["image"], 0, 16)
+            table = table.set_column(table.column_names.index("image"), "image", own)
         for key, request in keys:
             if len(part := table.filter(pc.equal(table["key"], key))):
                 rows[request] = part.drop_columns("key")

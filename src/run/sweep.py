@@ -41,7 +41,7 @@ from ..tracking import UNTRACKED, Tracker, open_tracker
 from ..utils import stopping
 from ..utils.files import WriteError, held, write_text, writing
 from ..utils.package import command
-from ..utils.processes import is_first_process, set_shared
+from ..utils.processes import command_key, is_first_process, set_shared
 from ..utils.refusals import first_line
 from ..utils.terminal import LastingConsole
 from .check_job import check_job
@@ -76,6 +76,7 @@ class Sweep:
         self.stopped = ""
         self.jobs = 0  # 0: a single run, or unknown with another sweeper
         self.held = ExitStack()  # the lock of a sweep that has begun
+        self.command = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state that a launcher sends to other processes: no lock, store or models."""
@@ -86,6 +87,7 @@ class Sweep:
         """Restore the state in another process, which has a pool of its own."""
         self.__dict__ |= state
         self.pool = ModelPool()
+        command_key(self.command)
 
     def plan(self, config: DictConfig, hydra: Any) -> Planned:
         """Return the job of a config: checked already, or checked here if this process has not."""
@@ -100,6 +102,7 @@ class Sweep:
         set_shared(distributed)
         if not is_first_process():
             return
+        self.command = command_key(uuid4().hex)
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
         _check_places(config, self.folder, sweep)
         if sweep and distributed:

@@ -12,6 +12,7 @@ from ..config.settings import Settings
 from ..utils.devices import free_gpu, is_cuda
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
+from .batches import layout
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ def for_device(settings: Settings, images: int | None = None) -> Settings:
         size = size if images is None else min(size, -(-images // _SHARED))
         trainer = trainer.model_copy(update={"batch_size": size})
     if images is not None and is_first_process():
-        batches, processes = -(-images // int(trainer.batch_size)), make_trainer(trainer).world_size
+        batches = len(layout(range(images), int(trainer.batch_size)))
+        processes = make_trainer(trainer).world_size
         if batches < processes:
             text = "%d of %d processes have no work: %d images are %d batches. Use fewer devices."
             log.warning(text, processes - batches, processes, images, batches)

@@ -4,7 +4,9 @@ import contextlib
 import ctypes
 import os
 from typing import Any
+from uuid import uuid4
 
+_COMMAND = "TRANSFERABILITY_COMMAND"
 _shared = False
 
 
@@ -37,6 +39,15 @@ def from_first_process(value: Any) -> Any:
     box = [value]
     torch.distributed.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def command_key(key: str = "") -> str:
+    """Return this command's random key; processes that this one starts inherit it.
+
+    The first process of a command draws one as `key`, or another process is told it.
+    """
+    os.environ[_COMMAND] = key or os.environ.get(_COMMAND) or uuid4().hex
+    return os.environ[_COMMAND]
 
 
 def is_one_of_several() -> bool:

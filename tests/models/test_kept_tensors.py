@@ -77,50 +77,20 @@ def classifier(network):
 
 @of_old_norms
 @pytest.mark.parametrize("kind", KEEPING)
-def test_a_used_network_is_copied_and_has_the_digest_of_an_unused_one(kind):
-    unused = KEEPING[kind]().eval()
-    digest, images = classifier(unused).digest, IMAGES / 255
+def test_a_used_network_is_copied(kind):
+    unused, images = KEEPING[kind]().eval(), IMAGES / 255
     for use in USES.values():
         used = KEEPING[kind]().eval()
         use(used, images.clone())
         attributes = {name: dict(vars(part)) for name, part in used.named_modules()}
         made = classifier(used)
-        assert kind == "old spectral norm" or made.digest == digest
         torch.testing.assert_close(made.network(images), unused(images))
         for name, part in used.named_modules():
             assert all(vars(part)[key] is value for key, value in attributes[name].items())
 
 
-def test_weights_beside_kept_tensors_still_count():
-    keep = KEEPING["attribute"].args[0]
-    digests = [classifier(Net(keep, torch.full((4,), k)).eval()) for k in (1.0, 1.0, 2.0)]
-    first, same, other = (its.digest for its in digests)
-    assert first == same != other
-    assert digests[0].state == digests[1].state != digests[2].state
-
-
-def mixed(net, features):
-    net.scale = torch.cat([net.scale[:4], features.detach().mean(0)])
-
-
 def moved(net, features):
     net.scale = 0.9 * net.scale + 0.1 * features.detach().mean(0)
-
-
-def test_a_tensor_that_each_pass_changes_and_uses_counts():
-    digests = [classifier(Net(moved, torch.full((4,), k)).eval()).digest for k in (1.0, 1.0, 2.0)]
-    assert digests[0] == digests[1] != digests[2]
-
-
-def test_weights_within_a_tensor_that_each_pass_changes_count():
-    class Part(Net):
-        def forward(self, images):
-            features = self.relu(self.norm(self.convolution(images))).mean((2, 3))
-            mixed(self, features)
-            return self.head(features * self.scale[:4])
-
-    digests = [classifier(Part(scale=torch.full((4,), k)).eval()).digest for k in (1.0, 1.0, 2.0)]
-    assert digests[0] == digests[1] != digests[2]
 
 
 def test_folding_leaves_nothing_in_a_network_that_reads_what_it_kept():

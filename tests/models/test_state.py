@@ -1,56 +1,27 @@
 """State that is not in the tensors of a state dict: digests, keys of rows, calls from Python."""
 
 import re
-from collections import defaultdict
+from collections import OrderedDict
+from enum import Enum
 from functools import partial
-from pathlib import Path
 from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
-import timm
 import torch
 from torch import fx, nn
 
 from src import transfer
 from src.models import PixelClassifier
-from src.models.state_digest import state_digest as digest_of
-from tests.conftest import run_python
+from src.models.state_digest import StateDigest
+from tests.conftest import TINY_RUN, replaced, run_python
+from tests.test_distributed import DDP
 
 # torch's quantisation and TorchScript are deprecated, but people hold such networks.
 pytestmark = [
     pytest.mark.filterwarnings(f"ignore:.*{words}")
-    for words in ("quantiz", "torch.jit", "reduce_range", "observer")
+    for words in ("quantiz", "torch.jit", "reduce_range", "observer", ".*weight_norm")
 ]
-
-KINDS = {
-    "number": lambda k: float(k),
-    "text": lambda k: f"mode {k}",
-    "tensor": lambda k: torch.full((2,), float(k)),
-    "float16 tensor": lambda k: torch.full((2,), k, dtype=torch.float16),
-    "sparse tensor": lambda k: torch.full((2,), float(k)).to_sparse(),
-    "quantised tensor": lambda k: torch.quantize_per_tensor(torch.ones(2) * k, k, 0, torch.qint8),
-    "array": lambda k: np.full(2, k),
-    "array of objects": lambda k: np.array([k, "a"], dtype=object),
-    "NumPy number": lambda k: np.float32(k),
-    "list in a dict": lambda k: {"a": [1, (2, k)]},
-    "set": lambda k: {"a", k},
-    "defaultdict": lambda k: defaultdict(list, {1: [k]}),
-    "module in a list": lambda k: [nn.Flatten(), filled(nn.Linear(2, 2, bias=False), k)],
-    "object": lambda k: SimpleNamespace(scale=k),
-    "partial": lambda k: partial(torch.clamp, max=k),
-    "closure": lambda k: lambda images: images * k,
-    "default": lambda k: lambda images, k=k: images * k,
-    "path": lambda k: Path("weights", str(k)),
-}
-
-
-def state_digest(net):
-    return PixelClassifier(net, [0] * 3, [1] * 3).state
-
-
-def weights_digest(net):
-    return PixelClassifier(net, [0] * 3, [1] * 3).digest
 
 
 def filled(layer, value):
@@ -63,16 +34,15 @@ def network(value):
     return net
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_attribute_counts(kind):
-    first, same, other = (state_digest(network(KINDS[kind](k))) for k in (1, 1, 2))
-    assert first == same != other and first is not None
+class Mode(Enum):
+    ONE = 1
+    TWO = 2
 
 
 class Normaliser(nn.Module):
     def __init__(self, mean):
         super().__init__()
-        self.register_buffer("mean", torch.tensor(mean), persistent=False)
+        self.register_buffer("mean", torch.tensor(float(mean)), persistent=False)
 
 
 class Times(nn.Module):
@@ -94,12 +64,6 @@ class Extra(nn.Linear):
         """Leave the layer as it is."""
 
 
-def hooked(value):
-    net = network(0)
-    net.register_forward_hook(partial(torch.mul, value))
-    return net
-
-
 def quantised(value, kind):
     layer = nn.Conv2d(3, 2, 1) if kind == "static" else nn.Linear(3, 2)
     net = nn.Sequential(torch.ao.quantization.QuantStub(), filled(layer, 1)).eval()
@@ -112,70 +76,162 @@ def quantised(value, kind):
     return torch.ao.quantization.convert(net)
 
 
-BUILDERS = {
+def of_method(k):
+    net = Times(k)
+    net.call = net.forward
+    return net
+
+
+ATTRIBUTES = {
+    "number": float,
+    "text": "mode {}".format,
+    "enum": Mode,
+    "tensor": lambda k: torch.full((2,), float(k)),
+    "float16 tensor": lambda k: torch.full((2,), k, dtype=torch.float16),
+    "sparse tensor": lambda k: torch.full((2,), float(k)).to_sparse(),
+    "quantised tensor": lambda k: torch.quantize_per_tensor(torch.ones(2) * k, k, 0, torch.qint8),
+    "array": partial(np.full, 2),
+    "NumPy number": np.float32,
+    "type of number": {1: torch.float32, 2: torch.float16}.get,
+    "class": {1: nn.ReLU, 2: nn.GELU}.get,
+    "function": {1: torch.relu, 2: nn.functional.silu}.get,
+    "list in a dict": lambda k: {"a": [1, (2, k)]},
+    "order of a dict": lambda k: OrderedDict([("a", 1), ("b", 1)][:: 3 - 2 * k]),
+    "set": lambda k: {"a", k},
+    "partial": lambda k: partial(nn.LayerNorm, eps=k),
+    "module in a list": lambda k: [nn.Flatten(), filled(nn.Linear(2, 2, bias=False), k)],
+}
+STABLE = {name: lambda k, make=make: network(make(k)) for name, make in ATTRIBUTES.items()}
+STABLE |= {
     "buffer that is not persistent": Normaliser,
-    "hook": hooked,
     "graph": lambda k: fx.symbolic_trace(Times(k)),
+    "method of its own": of_method,
     "dynamic": partial(quantised, kind="dynamic"),
     "static": partial(quantised, kind="static"),
 }
 
 
-@pytest.mark.parametrize("kind", BUILDERS)
-def test_other_state_counts(kind):
-    first, same, other = map(BUILDERS[kind], (1.0, 1.0, 0.5))
-    assert state_digest(first) == state_digest(same)
-    both = [(weights_digest(net), state_digest(net)) for net in (first, other)]
-    assert both[0] != both[1] and None not in both[0]
+@pytest.mark.parametrize("kind", STABLE)
+def test_every_kind_of_state_counts(kind):
+    first, same, other = (StateDigest(STABLE[kind](k)) for k in (1, 1, 2))
+    assert first.text == same.text and not first.opaque
+    digests = [PixelClassifier(STABLE[kind](k), [0] * 3, [1] * 3).digest for k in (1, 2)]
+    assert first.text != other.text or digests[0] != digests[1]
     if kind in ("dynamic", "static"):
-        assert both[0][0] != both[1][0]
-        doubled = BUILDERS[kind](2.0)  # its whole numbers may be equal, with another scale
-        assert weights_digest(doubled) != both[0][0]
+        assert digests[0] != digests[1]
+
+
+def hooked(register):
+    net = nn.Linear(2, 2)
+    getattr(net, register)(lambda *its: None)
+    return net
+
+
+def bound():
+    net = nn.Linear(2, 2)
+    net.forward = MethodType(lambda self, images: -images, net)
+    return net
+
+
+def made():
+    class Scaled(nn.Module):
+        scale = 3
+
+    return Scaled()
+
+
+OPAQUE = {
+    "forward hook": partial(hooked, "register_forward_hook"),
+    "hook before": partial(hooked, "register_forward_pre_hook"),
+    "backward hook": partial(hooked, "register_full_backward_hook"),
+    "old weight norm": lambda: nn.utils.weight_norm(nn.Linear(2, 2)),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)),
+    "object": lambda: network(SimpleNamespace(scale=1)),
+    "object in a list": lambda: network([1, SimpleNamespace(scale=1)]),
+    "array of objects": lambda: network(np.array([1, "a"], dtype=object)),
+    "dict with attributes": lambda: network(type("Its", (dict,), {})()),
+    "object in a partial": lambda: network(partial(torch.clamp, max=SimpleNamespace())),
+    "function without a name": lambda: network(lambda images: images),
+    "bound method": bound,
+    "class made in a function": made,
+    "class made by hand": lambda: type(
+        "Times", (Times,), {"value": 1, "__init__": nn.Module.__init__}
+    )(),
+    "generator": lambda: network(number for number in range(3)),
+    "trace": lambda: torch.jit.trace(nn.Flatten(), torch.ones(1, 3)),
+    "script": lambda: torch.jit.script(nn.Linear(2, 2)),
+    "compiled": lambda: torch.compile(nn.Linear(2, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", OPAQUE)
+def test_what_may_hold_anything_has_no_digest(kind):
+    assert StateDigest(OPAQUE[kind]()).opaque
 
 
 def test_extra_state_counts_and_tensors_of_the_state_dict_do_not(monkeypatch):
+    def digests():
+        return StateDigest(first).text, PixelClassifier(first, [0] * 3, [1] * 3).digest
+
     first = Extra(3, 2)
-    before, digest = state_digest(first), weights_digest(first)
+    before = digests()
     with torch.no_grad():
         first.weight += 1
-    assert state_digest(first) == before and weights_digest(first) != digest
-    digest = weights_digest(first)
+    after = digests()
+    assert after[0] == before[0] and after[1] != before[1]
     monkeypatch.setattr(Extra, "scale", 2)
-    assert state_digest(first) != before and weights_digest(first) != digest
+    assert digests()[0] != after[0] and digests()[1] != after[1]
 
 
-def test_what_cannot_be_taken_apart_is_told():
-    net = network(0)
-    net.value = (number for number in range(3))
-    assert state_digest(net) is None
-    assert state_digest(torch.jit.trace(nn.Flatten(), torch.ones(1, 3))) is None
+def test_the_order_of_known_tensors_counts():
+    def ordered(step):
+        net = nn.Linear(2, 2)
+        net.order = [net.weight, net.bias][::step]
+        return StateDigest(net).text
+
+    assert ordered(1) == ordered(1) != ordered(-1)
 
 
-CODE = """
-import sys, timm, torch
-from src.models.state_digest import state_digest
-torch.set_num_threads(int(sys.argv[1]))
-net = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)
-net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device(sys.argv[2])
-print(state_digest(torch.compile(net) if "compiled" in sys.argv else net)[0])
+KEYS = """
+import sys
+import torch
+from src.config.compose import compose_words
+from src.config.resolvers import CONF
+from src.models import PixelClassifier
+from src.utils.call_target import call_target
+seed, device, *names = sys.argv[1:]
+torch.set_num_threads(int(seed) + 1)
+own = [file.stem for file in CONF.glob("model/[a-z]*.yaml")]
+own = sorted({*own} - {"answers", "timm", "torchvision"})
+job = ["attack=fgsm", "source=vit", "targets=[vit]", f"model=[{','.join(own)}]"]
+config = compose_words(CONF, job)
+networks = {name: dict(config.model[name].network) for name in own}
+networks |= {name: {"_target_": "timm.create_model", "model_name": name} for name in names}
+for name, network in networks.items():
+    torch.manual_seed(int(seed))
+    known = {"num_classes": 10, "image_size": 32, "pretrained": False}
+    net = call_target(network | {key: known[key] for key in network.keys() & known.keys()})
+    net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device(device)
+    made = PixelClassifier(net, [0] * 3, [1] * 3)
+    print(name, made.state.text, made.digest, made.state.opaque)
 """
+TIMM = (
+    "test_vit test_maxvit convnext_atto resnet18 efficientnet_b0 mobilenetv3_small_050 levit_128s"
+)
+TIMM += " coat_tiny xcit_nano_12_p8_224 regnety_002 swin_tiny_patch4_window7_224"
 
 
 @pytest.mark.slow
-def test_devices_threads_processes_and_a_cycle_change_nothing(tmp_path):
-    net = timm.create_model("vit_tiny_patch16_224", num_classes=3, depth=2)
-    net.names, net.mine, net.device = {"a", "b", "c"}, [net], torch.device("cpu")
-    found = run_python("-c", CODE, "2", "cuda", folder=tmp_path).strip()
-    assert found == digest_of(net)[0] != "None"
+def test_every_network_by_name_has_a_key_that_devices_threads_and_processes_leave(tmp_path):
+    def lines(*words):
+        text = run_python("-c", KEYS, *words, *TIMM.split(), folder=tmp_path)
+        return {its[0]: its[1:] for its in map(str.split, text.splitlines())}
 
-
-@pytest.mark.slow
-def test_the_same_holds_for_a_compiled_network(tmp_path):
-    texts = [
-        run_python("-c", CODE, *words, "compiled", folder=tmp_path)
-        for words in (("1", "cpu"), ("2", "cuda"))
-    ]
-    assert texts[0] == texts[1] and "None" not in texts[0]
+    first, other = lines("0", "cpu"), lines("1", "cuda")
+    assert len(first) > 25 and first.keys() == other.keys()
+    for name, (state, *digest) in first.items():
+        assert len(digest) == 1, (name, digest)  # nothing has no digest
+        assert other[name][0] == state and other[name][1] != digest[0], name
 
 
 NETWORK = """
@@ -195,9 +251,14 @@ class Net(nn.Module):
         self.images = self.flat(self.pool(images))
         return self.images @ self.vectors.T
 
-def scripted():
+def traced():
     example = torch.rand(1, 3, 32, 32)
     return torch.jit.trace(Net(), example, check_trace=False)
+
+def hooked():
+    net = Net()
+    net.flat.register_forward_hook(lambda *its: None)
+    return net
 """
 MODEL = """# @package model.net
 network: {{_target_: holding.{name}}}
@@ -207,20 +268,38 @@ weights: included
 """
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["Net", "scripted"])
-def test_rows_follow_weights_that_are_no_parameters(workspace, run_tiny, capsys, name):
+def own_model(workspace, name, seed=0):
     (workspace / "holding.py").write_text(NETWORK)
     (workspace / "conf/model/net.yaml").write_text(MODEL.format(name=name))
-    shown, computed = [], []
+    weight = np.random.default_rng(seed).normal(size=(10, 48)).tolist()
+    (workspace / "net.json").write_text(str(weight))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "lasting"), [("Net", 1), ("traced", 0), ("hooked", 0)])
+def test_rows_follow_weights_that_are_no_parameters(
+    workspace, run_tiny, capsys, caplog, name, lasting
+):
+    shown, computed = [], [0]
     for seed in (0, 3, 3):
-        weight = np.random.default_rng(seed).normal(size=(10, 48)).tolist()
-        (workspace / "net.json").write_text(str(weight))
-        assert run_tiny(workspace, "attack=fgsm", "targets=[net]", "rerun=false") == 0
+        own_model(workspace, name, seed)
+        words = ["-m", "attack=fgsm,bim", "targets=[net]", "rerun=false"]
+        assert run_tiny(workspace, *words) == 0
         shown += re.findall(r"clean images, .* net (\S+%)", capsys.readouterr().out)[:1]
-        computed.append(len([*workspace.glob("cache/rows-*/*/*/*.parquet")]))
+        computed.append(len([*workspace.glob("cache/rows-*/*/clean images/*.parquet")]))
     assert shown[0] != shown[1] == shown[2]
-    assert computed[0] < computed[1] == computed[2]
+    assert np.diff(computed).tolist() == [2, 1, 1 - lasting]  # both jobs share them
+    assert caplog.text.count("has no digest. Later") == 1 - lasting
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", [["hydra/launcher=processes"], ["trainer.devices=2", *DDP]])
+def test_processes_of_a_command_share_the_key_of_a_network_without_digest(workspace, words):
+    own_model(workspace, "hooked")
+    jobs = "attack=fgsm" if "trainer.devices=2" in words else "-m attack=fgsm,bim"
+    words = [*jobs.split(), "source=net", "targets=[net]", *words]
+    run_python("-m", "src.main", *replaced(TINY_RUN, *words), folder=workspace)
+    assert len([*workspace.glob("cache/rows-*/*/clean images/*.parquet")]) == 1
 
 
 TRAINED = """
@@ -267,31 +346,3 @@ def test_transfer_takes_modules_with_state_that_is_no_tensor():
     frame = transfer({"s": source}, {"s": source, "q": target}, images, labels, progress_bar=False)
     clean = frame[(frame["eps_255"] == 0) & (frame["target"] == "q")]
     assert clean["predicted"].tolist() == target(images / 255).argmax(1).tolist()
-
-
-def test_classes_and_hooks_made_in_a_function_count_with_what_they_hold():
-    def made(scale):
-        class Scaled(nn.Module):
-            def forward(self, images):
-                return scale * images
-
-        return Scaled()
-
-    def hooked(scale):
-        net = nn.Linear(2, 2)
-        net.register_full_backward_hook(lambda module, into, out: (scale * into[0],))
-        return net
-
-    def bound(scale):
-        net = nn.Linear(2, 2)
-        net.forward = MethodType(lambda self, images: scale * images, net)
-        return net
-
-    def ordered(reverse):
-        net = nn.Linear(2, 2)
-        net.order = [net.weight, net.bias][:: -1 if reverse else 1]
-        return net
-
-    for make in (made, hooked, bound):
-        assert state_digest(make(1.0)) == state_digest(make(1.0)) != state_digest(make(-1.0))
-    assert state_digest(ordered(False)) != state_digest(ordered(True))

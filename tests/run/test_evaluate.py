@@ -183,7 +183,7 @@ def test_the_device_decides_what_is_automatic(dataset, networks):
 def test_processes_share_at_least_eight_batches(dataset, networks, caplog):
     for devices, images, size, idle in (
         *((2, 200, 25, 0), (1, 200, 25, 0), (8, 1000, 50, 0)),  # 50: the most on a CPU
-        *((16, 20, 3, 9), (16, 100, 13, 8)),
+        *((16, 20, 3, 6), (16, 100, 13, 7)),
     ):
         caplog.clear()
         shared = changed(batch_size="auto", devices=devices, strategy="ddp")

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from src.attacks import fgsm, mi, pgd
+from src.attacks import fgsm, mi, pgd, torchattacks
+from src.config.attack_settings import AttackSettings
+from src.data import ImageDataset
 from tests.job_context import TRAINER, run_modules
 
-SMALL, LARGE = (2.0, 16.0), (2.0, 5.0, 16.0)
+BUDGETS = (2.0, 5.0, 16.0)
 FULL = {"tables": ["all"], "bisection": 2}
 
 
@@ -40,33 +42,57 @@ def same(grown, whole):
             np.testing.assert_allclose(*values, rtol=0, atol=1e-6, err_msg=f"{name} {column}")
 
 
+def chosen(dataset, n_images):
+    """Return the first images of a data set in the dealt order, as `n_images` chooses them."""
+    return ImageDataset(dataset._data, n_images=n_images)
+
+
+STEPS = {
+    "images": {"n_images": 11},
+    "budgets": {"budgets": BUDGETS},
+    "targets": {"targets": "ab"},
+    "variants": {"variants": ["uint8"]},
+    "controls": {"controls": True},
+    "defences": {"defences": {"noisy": noisy}},
+    "diagnostics": {"diagnostics": FULL},
+}
+
+
 @pytest.mark.parametrize(
-    ("attack", "taken"),  # gradients by number of budgets
+    ("attack", "stated", "first", "early"),  # `stated`: gradients by number of budgets
     [
-        (fgsm, {1: 1, 2: 1, 3: 1}),
-        pytest.param(partial(mi, steps=3), {1: 3, 2: 5, 3: 7}, marks=pytest.mark.slow),
-        pytest.param(partial(pgd, steps=2), {1: 2, 2: 4, 3: 6}, marks=pytest.mark.slow),
+        (fgsm, [0, 1, 1, 1], 6, ()),
+        (fgsm, [0, 1, 1, 1], 7, ("controls", "diagnostics")),
+        pytest.param(partial(mi, steps=3), [0, 3, 5, 7], 7, (), marks=pytest.mark.slow),
+        pytest.param(partial(pgd, steps=2), [0, 2, 4, 6], 6, (), marks=pytest.mark.slow),
     ],
 )
-def test_more_images_and_budgets_attack_only_what_is_new(
-    dataset, networks, tmp_path, attack, taken
+def test_what_is_added_one_by_one_gives_the_tables_of_all_at_once(
+    dataset, networks, tmp_path, monkeypatch, attack, stated, first, early
 ):
-    words = {"reference": 16.0}
-    words |= {"diagnostics": FULL, "variants": ["uint8"], "defences": {"noisy": noisy}}
-    words["trainer"] = TRAINER.model_copy(update={"batch_size": 3})
+    """Images, budgets, targets, variants, controls, defences and diagnostics."""
+    trainer = TRAINER.model_copy(update={"batch_size": 4})
+    monkeypatch.setattr(AttackSettings, "gradients", lambda self, budgets, _: stated[budgets])
 
-    def run(images, budgets, cache=tmp_path):
-        about = {"gradients": taken[len(budgets)], "mixes": False}
-        return run_modules(images, networks, attack, budgets, cache=cache, about=about, **words)
+    def run(n_images, budgets, targets, cache=tmp_path, **words):
+        images, models = chosen(dataset, n_images), {name: networks[name] for name in targets}
+        words |= {"about": {"mixes": False}, "reference": 16.0, "trainer": trainer}
+        return run_modules(images, models, attack, budgets, cache=cache, **words)
 
-    assert run(dataset.subset(6), SMALL).results.gradients == 6 * taken[2]
-    grown, whole = run(dataset, LARGE), run(dataset, LARGE, None)
-    assert grown.results.gradients == 6 * taken[1] + 5 * taken[3]
-    assert whole.results.gradients == 11 * taken[3]
-    assert set(grown.tables["float32"]["gradients"].to_pylist()) == {float(taken[3])}
-    same(grown, whole)
-    assert run(dataset.subset(4), SMALL[1:]).results.gradients == 0
-    same(run(dataset.subset(4), SMALL), run(dataset.subset(4), SMALL, None))
+    words = {"n_images": first, "budgets": BUDGETS[::2], "targets": "a"}
+    words |= {key: value for name in early for key, value in STEPS[name].items()}
+    computed = [run(**words).results.gradients]
+    for step in STEPS.values():
+        words |= step
+        grown = run(**words)
+        computed.append(grown.results.gradients)
+        whole = run(**words, cache=None)
+        same(grown, whole)
+    new = [first * stated[2], (11 - first) * stated[2], 11 * stated[1]]
+    assert computed == [*new, 0, 0, 0, 0, 0]
+    smaller = {**words, "n_images": 4, "budgets": BUDGETS[2:]}
+    grown = run(**smaller)
+    same(grown, run(**smaller, cache=None))
 
 
 def of_its_batch(model, images, labels, eps):
@@ -75,16 +101,29 @@ def of_its_batch(model, images, labels, eps):
     return (images + shift * eps.view(-1, 1, 1, 1, 1)).clamp(0, 1)
 
 
-def test_an_attack_that_mixes_a_batch_is_run_again_for_other_batches(dataset, networks, tmp_path):
-    words = {"about": {"gradients": 1, "mixes": False}}
+def drawing(model, images, labels, eps):
+    return fgsm(model, (images + torch.rand_like(images) / 99).clamp(0, 1), labels, eps)
 
-    def run(cache, **trainer):
+
+def of_another_library(*arguments):
+    pytest.importorskip("torchattacks")
+    return partial(torchattacks.PGD, steps=2)(*arguments)
+
+
+@pytest.mark.parametrize("attack", [of_its_batch, drawing, of_another_library])
+def test_an_attack_that_depends_on_its_batch_attacks_all_again(dataset, networks, tmp_path, attack):
+    def run(n_images=11, budgets=BUDGETS[:2], cache=tmp_path, **trainer):
         settings = TRAINER.model_copy(update=trainer)
-        return run_modules(dataset, networks, of_its_batch, trainer=settings, cache=cache, **words)
+        images = chosen(dataset, n_images)
+        return run_modules(
+            images, networks, attack, budgets, trainer=settings, cache=cache, controls=True
+        )
 
-    run(tmp_path)
-    for trainer in ({"gradients_per_batch": 3}, {"batch_size": 3}, {"gradient_batch": 2}):
-        same(run(tmp_path, **trainer), run(None, **trainer))
+    run(n_images=6)
+    sizes = [{"gradients_per_batch": 3}, {"batch_size": 2}, {"gradient_batch": 2}]
+    for changed in ({}, {"budgets": BUDGETS}, *sizes):
+        same(run(**changed), run(**changed, cache=None))
+    assert run().results.gradients == 0
 
 
 def test_images_are_told_by_pixels_and_labels(dataset, networks, tmp_path):
@@ -99,29 +138,3 @@ def test_images_are_told_by_pixels_and_labels(dataset, networks, tmp_path):
     found = run_modules(other, networks, cache=tmp_path, **words)
     assert found.results.gradients == 2
     same(found, run_modules(other, networks, **words))
-
-
-@pytest.mark.parametrize("controls", [False, True])
-def test_what_depends_on_the_set_is_computed_anew_and_no_more(
-    dataset, networks, tmp_path, controls
-):
-    words = {"about": {"mixes": False}, "controls": controls}
-    run_modules(dataset.subset(6), networks, cache=tmp_path, **words)
-    grown = run_modules(dataset, networks, cache=tmp_path, **words)
-    assert grown.results.gradients == 5  # the others' images are stored
-    same(grown, run_modules(dataset, networks, **words))
-
-
-def test_attacks_that_draw_by_the_batch_attack_all_again(dataset, networks, tmp_path):
-    def drawing(model, images, labels, eps):
-        return fgsm(model, (images + torch.rand_like(images) / 99).clamp(0, 1), labels, eps)
-
-    def run(images, budgets=SMALL, cache=tmp_path):
-        return run_modules(images, networks, drawing, budgets, cache=cache)
-
-    assert run(dataset.subset(6)).results.gradients == 6
-    assert run(dataset).results.gradients == 11
-    assert run(dataset).results.gradients == 0
-    grown = run(dataset, LARGE)
-    assert grown.results.gradients == 11
-    same(grown, run(dataset, LARGE, None))
