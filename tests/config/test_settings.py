@@ -342,6 +342,7 @@ REPLACED = {
     "dataset.n_images=1": "n_images",
     "+dataset.n_images=1": "n_images",
     "dataset=saved": "attack=saved",
+    "tracking.name=mlflow": "tracking=mlflow",
     "dataset=cifar10,saved": "attack=saved",
     "report.figures=true": r"python -m src\.figure",
     "figures=true": r"python -m src\.figure",
