@@ -138,12 +138,6 @@ def test_a_sweep_of_lists_is_split_into_its_jobs():
     assert [str(override.input_line) for override in Command.parse(words).overrides] == words
 
 
-@pytest.mark.parametrize("name", ["none", "mlflow"])
-def test_the_old_name_of_tracking_is_refused_with_the_new_one(name):
-    with pytest.raises(ValueError, match=f"is replaced by tracking={name}"):
-        compose_words(resolvers.CONF, [f"tracking.name={name}"])
-
-
 def test_tags_have_any_name_and_the_sections_other_keys_are_closed():
     words = ["tracking.tags={paper: A, epoch: 3}"]
     assert compose_words(resolvers.CONF, words).tracking.tags == {"paper": "A", "epoch": 3}

@@ -342,6 +342,7 @@ REPLACED = {
     "dataset.n_images=1": "n_images",
     "+dataset.n_images=1": "n_images",
     "dataset=saved": "attack=saved",
+    "tracking.name=mlflow": "tracking=mlflow",
     "dataset=cifar10,saved": "attack=saved",
     "attack.fit_first_label=0": "attack.fit_images=FOLDER",
     "training.noise=4": r"model\.NAME\.weights",
