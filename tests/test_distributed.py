@@ -181,8 +181,8 @@ def test_the_end_of_a_pass_is_awaited_without_limit(workspace, tiny_run, run_job
 
 @pytest.mark.slow
 def test_processes_without_a_batch_have_nothing_to_do(workspace, tiny_run, run_job):
-    words = ["attack=fgsm", "n_images=2", "trainer.batch_size=auto"]
+    words = ["attack=fgsm", "n_images=4", "trainer.batch_size=auto"]
     started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=3"], 3)
-    assert pq.read_table("many/predictions.parquet").num_rows == 2 * 2 * 3
-    text = "1 of 3 processes have no work: 2 images are 2 batches"
+    assert pq.read_table("many/predictions.parquet").num_rows == 4 * 2 * 3
+    text = "1 of 3 processes have no work: 4 images are 2 batches"
     assert Path("many/main.log").read_text().count(text) == 1
