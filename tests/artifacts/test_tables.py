@@ -65,7 +65,7 @@ RESULTS = REPOSITORY / "docs" / "results"
 def test_tables_of_today_are_read_after_a_column_is_added_to_their_schema(sweep, monkeypatch):
     new = column("calibration", FLOAT, 0, 1, null=True)
     monkeypatch.setattr(tables, "PREDICTION_SCHEMA", tables.PREDICTION_SCHEMA.append(new))
-    job = find_jobs([RESULTS / sweep])[0].parts[0]
+    job = find_jobs([RESULTS / sweep])[0]
     before, rows = pd.read_parquet(job.files["predictions"]), job.defended
     assert rows["calibration"].isna().all()
     assert rows[["index", "target", "predicted"]].equals(before[["index", "target", "predicted"]])

@@ -147,7 +147,7 @@ REFUSED = {
     "torchattacks attack.name=MIFSGM": r"^attack=torchattacks.MIFSGM: .*MIFSGM: .* mean MIFGSM",
     "torchattacks attack.name=JSMA": "attack.name=JSMA: torchattacks has no such attack",
     "torchattacks +attack.stepz=3": "attack.stepz: .*torchattacks.MIFGSM .* Did you mean steps",
-    "torchattacks +attack.eps=0.1": "attack.eps: .*epsilon.grid=.0.1",
+    "torchattacks +attack.eps=0.1": "attack.eps: .*epsilon.grid=",
     "torchattacks attack.norm=l2": "^attack.norm=l2: ",
     "foolbox +attack.steps=x": "^attack.steps=x: ",
 }
