@@ -280,16 +280,17 @@ def own_model(workspace, name, seed=0):
 def test_rows_follow_weights_that_are_no_parameters(
     workspace, run_tiny, capsys, caplog, name, lasting
 ):
-    shown, computed = [], [0]
+    shown, printed, computed = [], "", [0]
     for seed in (0, 3, 3):
         own_model(workspace, name, seed)
         words = ["-m", "attack=fgsm,bim", "targets=[net]", "rerun=false"]
         assert run_tiny(workspace, *words) == 0
-        shown += re.findall(r"clean images, .* net (\S+%)", capsys.readouterr().out)[:1]
+        printed += (text := capsys.readouterr().out)
+        shown += re.findall(r"clean images, .* net (\S+%)", text)[:1]
         computed.append(len([*workspace.glob("cache/rows-*/*/clean images/*.parquet")]))
     assert shown[0] != shown[1] == shown[2]
     assert np.diff(computed).tolist() == [2, 1, 1 - lasting]  # both jobs share them
-    assert caplog.text.count("has no digest. Later") == 1 - lasting
+    assert (printed + caplog.text).count("has no digest. Later") == 1 - lasting
 
 
 @pytest.mark.slow
