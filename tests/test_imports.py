@@ -47,6 +47,7 @@ TELL = "print(json.dumps(noted))"
 def test_commands_import_what_they_use(tmp_path):
     def told(steps: str) -> dict[str, list[str]]:
         output = run_python("-c", START + steps + TELL, folder=tmp_path)
+        assert "available" not in output  # Lightning's lines
         return json.loads(output.splitlines()[-1])
 
     new = told(NEW)
