@@ -5,7 +5,7 @@ TERMS = {
         "The source is the model whose gradients made the adversarial images; the members of an "
         "ensemble are joined by +. The target is a model that the same images are evaluated on. "
         "White box: the target is the source or a member of it. White boxes are marked *, grey, "
-        "dashed or set apart."
+        "hatched or set apart."
     ),
     "budget, eps": (
         "The largest change of any value of an image, in 1/255 of the pixel range. In the L2 norm, "
