@@ -5,6 +5,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -67,22 +68,22 @@ def write_card(jobs: Sequence[CardJob], path: Path, **facts: Any) -> None:
             f"{path} would have {len(table):,} rows; a card has at most {_MOST_ROWS:,}. Pack fewer "
             "sweeps."
         )
-    text = json.dumps(facts | {"version": VERSION})
+    options: dict[str, Any] = {
+        "compression": "zstd",
+        "compression_level": 19,
+        "dictionary_pagesize_limit": 1 << 26,  # of the records
+        "write_page_checksum": True,
+    }
     with atomic_write(path) as temporary:
-        pq.write_table(
-            table.replace_schema_metadata({_KEY: text.encode()}),
-            temporary,
-            compression="zstd",
-            compression_level=19,
-            row_group_size=_MOST_ROWS,
-            dictionary_pagesize_limit=1 << 26,  # of the records
-            write_page_checksum=True,
-        )
+        with pq.ParquetWriter(temporary, SCHEMA, **options) as writer:
+            writer.write_table(table.replace_schema_metadata(), row_group_size=_MOST_ROWS)
+            facts |= {"version": VERSION, "rows": sha256(temporary.read_bytes()).hexdigest()}
+            writer.add_key_value_metadata({_KEY.decode(): json.dumps(facts)})
 
 
 def read_facts(path: Path) -> dict[str, Any]:
     """Return the facts about a card that `write_card` was given."""
-    facts: dict[str, Any] = json.loads(pq.read_schema(path).metadata[_KEY])
+    facts: dict[str, Any] = json.loads(pq.read_metadata(path).metadata[_KEY])
     return facts
 
 
@@ -177,6 +178,9 @@ def _read(path: Path) -> pa.Table:
     options: dict[str, Any] = {"read_dictionary": [*_REPEATED], "page_checksum_verification": True}
     with pq.ParquetFile(path, **options) as file:
         table = file.read(use_threads=False)
+    rows = path.read_bytes()[: -8 - footer.serialized_size]
+    if version == VERSION and facts.get("rows") != sha256(rows).hexdigest():
+        raise ValueError(f"{path} has other rows than were packed.")
     table = table.cast(SCHEMA).combine_chunks()
     for name in _REPEATED:
         texts = table[name].combine_chunks().dictionary

@@ -74,12 +74,23 @@ def test_a_folder_and_its_card_are_one_sweep(tmp_path: Path):
     assert_frame_equal(load_sweep(card, folder), load_sweep(folder))
 
 
+KEY = "transferability card"
+
+
+def seal(rows: pa.Table, card: Path, **options: Any) -> None:
+    """Write rows to a card as anybody can, with their digest."""
+    with pq.ParquetWriter(card, rows.schema.remove_metadata(), **options) as writer:
+        writer.write_table(rows.replace_schema_metadata())
+        facts = {"version": 2, "rows": sha256(card.read_bytes()).hexdigest()}
+        writer.add_key_value_metadata({KEY: json.dumps(facts)})
+
+
 def changed(card: Path, column: str, values: Callable[[Any], Any]) -> None:
     """Replace a column of a card."""
     rows = pq.read_table(card)
     at, field = rows.schema.get_field_index(column), rows.schema.field(column)
     rows = rows.set_column(at, field, values(rows[column]).cast(field.type))
-    pq.write_table(rows, card, dictionary_pagesize_limit=1 << 26)
+    seal(rows, card, dictionary_pagesize_limit=1 << 26)
 
 
 def other_record(column: pa.ChunkedArray) -> pa.Array:
@@ -150,15 +161,22 @@ def test_another_encoding_of_the_same_rows_is_read(card: Path):
         pa.field(its.name, pa.string() if pa.types.is_dictionary(its.type) else its.type)
         for its in rows.schema
     ]
-    rows = rows.cast(pa.schema(plain, rows.schema.metadata))
-    pq.write_table(rows, card, compression="gzip", use_dictionary=False, row_group_size=1000)
+    seal(rows.cast(pa.schema(plain)), card, compression="gzip", use_dictionary=False)
     assert_frame_equal(load_sweep(card), before)
+
+
+def test_rows_that_another_tool_has_changed_are_refused(card: Path):
+    rows, metadata = pq.read_table(card), pq.read_metadata(card).metadata
+    for others in (rows.slice(1), rows.take([*range(len(rows))][::-1])):
+        pq.write_table(others.replace_schema_metadata({KEY: metadata[KEY.encode()]}), card)
+        with pytest.raises(ValueError, match=r"made-up\.card has other rows than were packed"):
+            load_sweep(card)
 
 
 def test_other_files_are_refused(card: Path, tmp_path: Path):
     content = card.read_bytes()
-    metadata = pq.read_schema(card).metadata
-    (key,) = metadata.keys() - {b"ARROW:schema"}
+    key = KEY.encode()
+    metadata = {key: pq.read_metadata(card).metadata[key]}
     later = {key: json.dumps({"version": 99}).encode()}
     rows = pq.read_table(card)
     files: dict[str, bytes | pa.Table] = {
