@@ -74,11 +74,13 @@ def write_card(jobs: Sequence[CardJob], path: Path, **facts: Any) -> None:
         "dictionary_pagesize_limit": 1 << 26,  # of the records
         "write_page_checksum": True,
     }
-    with atomic_write(path) as temporary:
-        with pq.ParquetWriter(temporary, SCHEMA, **options) as writer:
-            writer.write_table(table.replace_schema_metadata(), row_group_size=_MOST_ROWS)
-            facts |= {"version": VERSION, "rows": sha256(temporary.read_bytes()).hexdigest()}
-            writer.add_key_value_metadata({_KEY.decode(): json.dumps(facts)})
+    with (
+        atomic_write(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, **options) as writer,
+    ):
+        writer.write_table(table.replace_schema_metadata(), row_group_size=_MOST_ROWS)
+        facts |= {"version": VERSION, "rows": sha256(temporary.read_bytes()).hexdigest()}
+        writer.add_key_value_metadata({_KEY.decode(): json.dumps(facts)})
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -290,10 +290,15 @@ class ImageDataset(Dataset[Batch]):
         return partners
 
     def row_digests(self, places: np.ndarray, paired: bool = False) -> np.ndarray:
-        """Return the `image_digests` at some places; with `paired`, each before its partner's."""
-        digests = self.image_digests
-        its = digests[places]
-        return np.char.add(its, digests[self.partners[places]]) if paired else its
+        """Return the `image_digests` at some places.
+
+        With `paired`, the digest of its partner and the partner's position, which seeds it, follow.
+        """
+        its, partners = self.image_digests[places], self.partners[places]
+        if not paired:
+            return its
+        others = np.char.add(self.image_digests[partners], self.indices[partners].astype(str))
+        return np.char.add(its, others)
 
     def holds(
         self, index: ArrayLike, digests: ArrayLike, paired: bool = False

@@ -21,7 +21,8 @@ from ..utils.package import canonical_name
 from ..utils.refusals import first_line
 
 _EVERY_MODULE = vars(nn.Module()).keys()
-_PLAIN = (NoneType, bool, int, float, complex, str, bytes, torch.dtype)
+_PLAIN = (NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.memory_format)
+_SHOWN = {"_flat_weight_refs"}  # references of recurrent layers to their parameters
 
 
 class StateDigest:
@@ -70,12 +71,14 @@ class StateDigest:
             self.has_weights = True
             written = tensor_bytes(value) if isinstance(value, Tensor) else [value.dumps()]
             return hashlib.sha256(b"".join(written)).hexdigest()
-        if kind in _PLAIN or isinstance(value, np.generic):
+        if isinstance(value, np.generic) and not value.dtype.hasobject:
+            return [str(value.dtype), value.tobytes().hex()]
+        if kind in _PLAIN:
             return [kind.__name__, repr(value)]
         if isinstance(value, torch.device):
             return "device"
         if isinstance(value, Enum):
-            return [self._parts(kind, place), value.name]
+            return [self._parts(kind, place), value.name, self._parts(value.value, place)]
         if kind in (dict, OrderedDict):
             return [
                 [self._parts(key, place), self._parts(its, f"{place}[{key!r:.40}]")]
@@ -87,13 +90,15 @@ class StateDigest:
             items = [self._parts(its, f"{place}[{n}]") for n, its in enumerate(value)]
             return [kind.__name__, *items]
         if _is_named(value):
-            return [canonical_name(str(value.__module__)), value.__qualname__]
+            name = [canonical_name(str(value.__module__)), value.__qualname__]
+            return [*name, self._parts(held, place)] if (held := _held_by(value)) else name
         if isinstance(value, MethodType):
             return [self._parts(its, place) for its in (value.__func__, value.__self__)]
         if kind is partial:
             return [self._parts(its, place) for its in (value.func, value.args, value.keywords)]
         if isinstance(value, fx.Graph):
-            return value.python_code("self").src
+            called = [node.target for node in value.nodes if node.op == "call_function"]
+            return [value.python_code("self").src, self._parts(called, place)]
         if isinstance(value, torch.ScriptObject):
             return self._parts(value.__getstate__(), place)
         self.opaque = self.opaque or f"{place} ({kind.__qualname__})"
@@ -106,7 +111,7 @@ class StateDigest:
         kind = fx.GraphModule if isinstance(module, fx.GraphModule) else kind  # each has its own
         names = ("_parameters", "_buffers", "_modules")
         parts = {f"{place}.{key}": its for name in names for key, its in attributes[name].items()}
-        own = sorted(attributes.keys() - _EVERY_MODULE)
+        own = sorted(attributes.keys() - _EVERY_MODULE - _SHOWN)
         parts |= {f"{place}.{name}": attributes[name] for name in own}
         return [self._parts(kind, place), *([key, self._parts(parts[key], key)] for key in parts)]
 
@@ -133,7 +138,23 @@ def _is_named(value: Any) -> bool:
         return isinstance(value.__self__, type | ModuleType | None)
     if not isinstance(value, type | FunctionType):
         return False
+    module = sys.modules.get(str(value.__module__))
+    names = (value.__qualname__, value.__name__)  # torch's functional pools have the second alone
+    return any(_get(module, name) is value for name in names)
+
+
+def _get(module: ModuleType | None, name: str) -> Any:
     try:
-        return attrgetter(value.__qualname__)(sys.modules[value.__module__]) is value
-    except (AttributeError, KeyError):
-        return False
+        return attrgetter(name)(module)
+    except AttributeError:
+        return None
+
+
+def _held_by(value: Any) -> list[Any]:
+    """Return the values that a function carries beside its code; none for a class."""
+    if not isinstance(value, FunctionType):
+        return []
+    named = {name: its for name, its in vars(value).items() if name != "__wrapped__"}
+    cells = [cell.cell_contents for cell in value.__closure__ or ()]
+    held = [value.__defaults__, value.__kwdefaults__, cells, named]
+    return held if any(held) else []

@@ -144,14 +144,16 @@ def model_parts(
 
     `weights` is the digest of its weights.
     """
-    network = network_settings(settings, name)
-    return {
+    network, state = network_settings(settings, name), classifier.state
+    parts = {
         "network": network,
         "code": code_of(network),
         "weights": weights,
         "layers": network_text(classifier.network),
-        "state": None if classifier.state.opaque else classifier.state.text,
+        "state": state.text,
     }
+    # What has no digest follows at least the seed of the command that builds it.
+    return parts | {"command": None, "seed": settings.training.seed} if state.opaque else parts
 
 
 def speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:

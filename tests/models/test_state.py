@@ -3,8 +3,8 @@
 import re
 from collections import OrderedDict
 from enum import Enum
-from functools import partial
-from types import MethodType, SimpleNamespace
+from functools import partial, wraps
+from types import FunctionType, MethodType, SimpleNamespace
 
 import numpy as np
 import pytest
@@ -82,6 +82,24 @@ def of_method(k):
     return net
 
 
+def plain(images, factor=1):
+    return images * factor
+
+
+def scaled(factor):
+    @wraps(plain)
+    def head(images):
+        return plain(images, factor)
+
+    return head
+
+
+def called(function):
+    graph = fx.Graph()
+    graph.output(graph.call_function(function, (graph.placeholder("images"),)))
+    return fx.GraphModule(nn.Module(), graph)
+
+
 ATTRIBUTES = {
     "number": float,
     "text": "mode {}".format,
@@ -92,9 +110,11 @@ ATTRIBUTES = {
     "quantised tensor": lambda k: torch.quantize_per_tensor(torch.ones(2) * k, k, 0, torch.qint8),
     "array": partial(np.full, 2),
     "NumPy number": np.float32,
+    "NumPy record": lambda k: np.full((), k, dtype=[("a", float, 3000)])[()],
     "type of number": {1: torch.float32, 2: torch.float16}.get,
     "class": {1: nn.ReLU, 2: nn.GELU}.get,
     "function": {1: torch.relu, 2: nn.functional.silu}.get,
+    "functional pool": {1: nn.functional.max_pool2d, 2: nn.functional.max_pool1d}.get,
     "list in a dict": lambda k: {"a": [1, (2, k)]},
     "order of a dict": lambda k: OrderedDict([("a", 1), ("b", 1)][:: 3 - 2 * k]),
     "set": lambda k: {"a", k},
@@ -119,6 +139,27 @@ def test_every_kind_of_state_counts(kind):
     assert first.text != other.text or digests[0] != digests[1]
     if kind in ("dynamic", "static"):
         assert digests[0] != digests[1]
+
+
+@pytest.mark.parametrize("what", ["default", "attribute", "closure", "closure in a graph"])
+def test_values_that_a_named_function_carries_count(what, monkeypatch):
+    texts = []
+    for k in (1, 1, 2):
+        function = scaled(k) if "closure" in what else FunctionType(plain.__code__, globals())
+        function.__defaults__ = (k,) if what == "default" else None
+        function.__module__, function.__qualname__ = __name__, "plain"
+        if what == "attribute":
+            function.k = k
+        with monkeypatch.context() as patch:
+            patch.setitem(globals(), "plain", function)
+            digest = StateDigest(called(function) if "graph" in what else network(function))
+        assert not digest.opaque
+        texts.append(digest.text)
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_recurrent_layers_have_a_digest():
+    assert not StateDigest(nn.LSTM(3, 2)).opaque
 
 
 def hooked(register):
