@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import numpy as np
 import pytest
 
 from src.artifacts.record import job_record
@@ -55,6 +56,16 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, run_job
     assert "Already stored" not in plan(*words)
 
 
+def test_other_images_under_the_same_name_are_not_stored(plan, run_job, workspace):
+    words = ["dataset=arrays", "dataset.file=a.npz", "n_images=null", "attack=fgsm", "rerun=false"]
+    for seed, stored in ((0, False), (0, True), (1, False)):
+        random = np.random.default_rng(seed)
+        images = random.integers(0, 256, (20, 32, 32, 3), np.uint8)
+        np.savez(workspace / "a.npz", images=images, labels=np.arange(20) % 10)
+        assert ("Already stored" in plan(*words)) == stored
+        assert run_job(*words, "hydra.run.dir=out") == 0
+
+
 def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch(
     run_job, workspace, capsys
 ):
@@ -69,7 +80,7 @@ def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch
     assert note[0].startswith("crafted coarse ") and "32 pixels" in note[0] and note[1] > 0
     capsys.readouterr()
     assert run_job(*words[:2], "hydra.sweep.dir=two", *words[3:]) == 2
-    assert "the plan takes" in capsys.readouterr().err and not (workspace / "two").exists()
+    assert "the jobs take at most" in capsys.readouterr().err and not (workspace / "two").exists()
 
 
 def test_time_left_is_told_once_and_sources_have_their_pace(caplog):
@@ -82,7 +93,7 @@ def test_time_left_is_told_once_and_sources_have_their_pace(caplog):
         "Time left for all jobs: about 2 min"
     ]
     plan = Plan(True, 0.01, jobs)
-    with pytest.raises(stopping.OutOfTime, match=r"left is 2 min. Type .*=0.1 or n_images=40$"):
+    with pytest.raises(stopping.OutOfTime, match=r"left is 2 min. Type .*=0.1$"):
         plan.tell_time_left(0, 0.02, 500)
 
 

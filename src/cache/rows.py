@@ -5,7 +5,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
@@ -118,14 +118,22 @@ class Rows:
                 held.callback(lock.release)
             yield
 
-    def finish(self, origin: str, job: str) -> None:
-        """Note in an attack's folder that all rows of a job are stored; `job` is its key."""
-        with suppress(OSError):  # the cache is read-only
-            (self.folder / origin / f"finished-{job}").touch()
+    def finish(self, origin: str, job: str, images: str) -> None:
+        """Note in an attack's folder that all rows of a job are stored.
 
-    def is_finished(self, job: str) -> bool:
-        """Return True if all rows of a job were stored, and its attack's folder is still there."""
-        return any(self.folder.glob(f"*/finished-{job}"))
+        `job` is its key, and `images` the digest of its images.
+        """
+        with suppress(OSError):  # the cache is read-only
+            (self.folder / origin / f"finished-{job}-{images}").touch()
+
+    def is_finished(self, job: str, images: Callable[[], str]) -> bool:
+        """Return True if all rows of a job were stored, and rows of its attack are still there.
+
+        `images` computes the digest of its images. It is called if a job of this key has finished.
+        """
+        marks = [*self.folder.glob(f"*/finished-{job}-*")]
+        marks = [mark for mark in marks if any(mark.parent.glob("*/*.parquet"))]
+        return bool(marks) and images() in {mark.name.rpartition("-")[2] for mark in marks}
 
     def shrink(self, total_gb: float) -> None:
         """Remove the least recently used rows until all rows need at most `total_gb` gigabytes.

@@ -46,8 +46,9 @@ REPLACED = {
     "dataset=saved": "attack=saved, which brings the images of its set",
     "tracking.name=none": "tracking=none",
     "tracking.name=mlflow": "tracking=mlflow",
-    "report.related": "--no-related of src.table and src.sources, or related=False from Python",
-    "diagnostics=sources": "diagnostics=full; python -m src.sources needs predictions only",
+    "report.related": f"--no-related of {command('table')} and {command('sources')}, or "
+    "related=False from Python",
+    "diagnostics=sources": f"diagnostics=full; {command('sources')} needs predictions only",
     "attack.fit_first_label": "attack.fit_images=FOLDER, with a folder of images per class",
     **dict.fromkeys(
         ("training.noise", "training.keep_epochs"),

@@ -226,6 +226,9 @@ def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, 
             )
         known = sorted({*map(str, catalogue), *listed} - {name})
         panels = [PANEL + panel for panel in files("panel", _folders(hydra))] * (key == "targets")
+        if epoch := re.fullmatch(r"(.+)\.epoch\d+", str(name)):
+            way = f"a model NAME whose network is that of {epoch[1]}, with model.NAME.weights=FILE"
+            raise ValueError(f"{key}={name} is replaced by {way}.")
         near = suggestion(str(name), [*known, *panels])
         near = near or (near_models(str(name)) if group == "model" else "")
         needy = listed.keys() - _complete_files(group, hydra)

@@ -6,7 +6,6 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import pandas as pd
 import PIL
 import torch
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image
+from PIL import Image, features
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -272,11 +271,9 @@ class ImageDataset(Dataset[Batch]):
                 digests = threads.map(digest, range(len(self)))
                 return [*with_progress(digests, "decoding images", len(self))]
 
-        items = (self._read(i, by=lambda image: image) for i in range(len(self)))
-        images = [*takewhile(lambda image: isinstance(image, Path), items)]
-        files = [*CODE, *images] if len(images) == len(self) else []
-        others = self._size, self._shorter, self.labels.tolist(), aims, PIL.__version__
-        return remembered(f"digests {others}", files, compute)
+        # Files may change without another time (by mmap), so the bytes of all count.
+        others = self._size, self._shorter, aims, PIL.__version__, features.version("jpg")
+        return remembered(f"digests of {self.digest()} {others}", CODE, compute)
 
     @property
     def partners(self) -> np.ndarray:

@@ -16,8 +16,9 @@ _NOTES = TypeAdapter(dict[str, PositiveFloat])
 
 def read_seconds(settings: Settings) -> dict[str, float]:
     """Return the noted seconds per gradient by `speed_key`; none if the file is damaged."""
+    file = _file(settings)
     try:
-        return _NOTES.validate_json(_file(settings).read_bytes())
+        return _NOTES.validate_json(file.read_bytes()) if file.is_file() else {}
     except (OSError, ValueError):
         return {}
 

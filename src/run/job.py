@@ -78,7 +78,7 @@ def run_job(
         save_adversarial_images(job, results, record, folder, cache)
     clean = next(iter(ask_for(job, None)))
     origin = job.attack_key if job.settings.budgets else job.place(clean)[0]
-    cache.finish(origin, finished_key(planned, len(job.images)))
+    cache.finish(origin, finished_key(planned, len(job.images)), job.images.digest())
     cache.shrink(planned.settings.cache.total_gb)
     track_job(summary.jobs[0], tracker, run)
     return summary

@@ -110,10 +110,11 @@ class Plan:
             OutOfTime: It is more than `plan.max_hours`.
         """
         job, work = self.jobs[number], self.work
-        if self._told or not work[number]:
+        if self._told:
             return
         self._told = True
-        rest = seconds * (left + job.work * sum(work[number + 1 :]) / work[number])
+        others = sum(work[number + 1 :]) / work[number] if work[number] else 0.0
+        rest = seconds * (left + job.work * others)
         if self.max_hours and rest > 3600 * self.max_hours:
             raise stopping.OutOfTime(self.refuse(rest, "the time left is"))
         if rest >= 1:
@@ -122,8 +123,6 @@ class Plan:
     def refuse(self, seconds: float, what: str) -> str:
         """Return a refusal of more than `max_hours`, with what to type."""
         way = f"plan.max_hours={math.ceil(seconds / 360) / 10:g}"
-        images = max(job.images for job in self.jobs) * 3600 * (self.max_hours or 0) / seconds
-        way += f" or n_images={int(images)}" * (images >= 1)
         return f"plan.max_hours={self.max_hours:g}: {what} {duration(seconds)}. Type {way}"
 
 
@@ -181,7 +180,8 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     names: Any = dict.fromkeys([*settings.models, settings.source_name])
     names.pop("", None)
     job = JobContext(planned, Data(images, diagnosed, None, torch.device("cpu")), names)
-    done = Rows(Path(settings.cache.dir)).is_finished(finished_key(planned, len(images)))
+    rows = Rows(Path(settings.cache.dir))
+    done = rows.is_finished(finished_key(planned, len(images)), images.digest)
     if done and not settings.rerun:
         return JobPlan(settings.job, len(images), seconds=0, stored=True)
     missing = {request: request.index for request in all_requests(job)}
@@ -249,19 +249,22 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
 def check_hours(plan: Plan) -> None:
     """Refuse a sweep that takes longer than `plan.max_hours`."""
     if plan.max_hours and plan.seconds > 3600 * plan.max_hours:
-        raise ValueError(plan.refuse(plan.seconds, "the plan takes"))
+        raise ValueError(plan.refuse(plan.seconds, "the jobs take at most"))
 
 
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the summary that precedes every sweep."""
-    jobs, stated = plan.jobs, [job.gradients for job in plan.jobs if job.gradients is not None]
+    jobs = plan.jobs
+    counted = [job for job in jobs if job.images or job.refused] or jobs
+    stated = [job.gradients for job in counted if job.gradients is not None]
     images = max(job.images for job in jobs)
     parts = [f"{len(jobs)} jobs" if len(jobs) > 1 else "1 job"]
     parts.append(f"{images:,} images" if images else "number of images unknown")
     parts.append(f"{sum(stated):,.0f} gradients" + " per image" * (not images))
     if unknown := len(jobs) - len(stated):
         of = f"{unknown} jobs" if unknown > 1 else "1 job"
-        parts[-1] += f" plus those of {of} whose attack states no number"
+        why = "attack states no number" if len(counted) == len(jobs) else "images are not there"
+        parts[-1] += f" plus those of {of} whose {why}"
     if all(job.predictions is not None for job in jobs):
         parts.append(f"{sum(job.predictions or 0 for job in jobs):,} predictions")
     if not math.isnan(plan.seconds):
@@ -288,19 +291,18 @@ def print_plan(plan: Plan, console: Console) -> None:
 
 def print_jobs(plan: Plan, console: Console) -> None:
     """Print the work of each job, then the plan."""
-    counted = any(job.images for job in plan.jobs)
-    gradients = "gradients" if counted else "gradients per image"
     rows = []
     for job in plan.jobs[:_SHOWN]:
+        each = "" if job.images else " per image"
         row = [
-            f"{job.images:,}" if counted else "?",
-            "?" if job.gradients is None else f"{job.gradients:,.0f}",
+            f"{job.images:,}" if job.images else "?",
+            "?" if job.gradients is None else f"{job.gradients:,.0f}{each}",
             "?" if job.predictions is None else f"{job.predictions:,}",
             "?" if math.isnan(job.seconds) else duration(job.seconds),
             "yes" if job.stored else "no",
         ]
         rows.append([job.name, *([f"refused: {job.refused}"] if job.refused else row)])
-    columns = ["job", "images", gradients, "predictions", "time", "stored"]
+    columns = ["job", "images", "gradients", "predictions", "time", "stored"]
     console.print(text_table(columns, rows, left=["job"]), soft_wrap=False)
     if (left := len(plan.jobs) - _SHOWN) > 0:
         console.print(f"... and {left} more job{'s' * (left > 1)}")

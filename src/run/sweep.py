@@ -146,6 +146,7 @@ class Sweep:
                 pass
         if jobs[0].plan.only:
             print_jobs(plan, console)
+            check_hours(plan)
             sys.exit(any(job.refused for job in plan.jobs))
         refused = {job.refused for job in plan.jobs}
         if len(refused) == 1 and all(refused):

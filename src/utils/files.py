@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike
 from .package import INSTALLED
 
 _YOUNG = 2_000_000_000  # nanoseconds
+_KEPT = 30 * 86_400  # seconds; older arrays are computed anew
 _LOCKED = "cache.dir, hydra.run.dir, hydra.sweep.dir and tracking.directory"
 
 
@@ -102,15 +103,22 @@ def remembered(name: str, files: Sequence[Path], compute: Callable[[], ArrayLike
     newest = max((max(its[-2:]) for its in facts), default=math.inf)
     if time.time_ns() - newest < _YOUNG:
         return np.asarray(compute())
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", INSTALLED).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME", "")
+    folder = Path(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), INSTALLED)
     place = hashlib.sha256(repr([name, *map(str, files)]).encode()).hexdigest()[:32]
     path, known = folder / f"{place}.npz", repr(facts)
-    with contextlib.suppress(Exception), np.load(path) as stored:  # missing or damaged
-        if stored["facts"] == known:
-            return stored["array"]
+    with contextlib.suppress(Exception):  # missing or damaged
+        if path.is_file():  # opening a named pipe would wait for ever
+            with np.load(path) as stored:
+                if stored["facts"] == known:
+                    return stored["array"]
     array = np.asarray(compute())
-    with contextlib.suppress(WriteError), atomic_write(path) as temporary:
-        np.savez(temporary, facts=known, array=array)
+    with contextlib.suppress(WriteError, OSError):
+        for other in folder.glob("*.npz"):
+            if time.time() - other.stat().st_mtime > _KEPT:
+                other.unlink()
+        with atomic_write(path) as temporary:
+            np.savez(temporary, facts=known, array=array)
     return array
 
 

@@ -348,6 +348,7 @@ REPLACED = {
     "training.noise=4": r"model\.NAME\.weights",
     "training.keep_epochs=[1]": r"model\.NAME\.weights",
     "report.related=exclude": "--no-related",
+    "source=vgg_small.epoch3": "a model NAME",
     "report.figures=true": r"python -m src\.figure",
     "figures=true": r"python -m src\.figure",
 }
