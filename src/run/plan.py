@@ -267,9 +267,9 @@ def print_plan(plan: Plan, console: Console) -> None:
         parts[-1] += f" plus those of {of} whose {why}"
     if all(job.predictions is not None for job in jobs):
         parts.append(f"{sum(job.predictions or 0 for job in jobs):,} predictions")
-    if not math.isnan(plan.seconds):
-        parts.append(f"about {duration(plan.seconds)} at the pace of earlier jobs")
-    elif plan.here:
+    if plan.seconds > 0:
+        parts.append(f"about {duration(max(1, plan.seconds))} at the pace of earlier jobs")
+    elif plan.here and math.isnan(plan.seconds):
         parts.append("hours unknown until the first batch")
     if not all(job.refused for job in jobs):
         console.print(f"Plan: {', '.join(parts)}.")

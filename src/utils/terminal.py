@@ -93,13 +93,13 @@ def with_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Ite
 
 
 def duration(seconds: float) -> str:
-    """Return a duration as text, at least 1 s.
+    """Return a duration as text.
 
     >>> duration(42), duration(200), duration(9000)
     ('42 s', '3 min', '2 h 30 min')
     """
     if seconds < 90:
-        return f"{max(1, round(seconds))} s"
+        return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} min"
