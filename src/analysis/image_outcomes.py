@@ -10,7 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..utils.model_names import ModelRef
-from .outcomes import Mask, evaluated_pairs, outcomes
+from .outcomes import Mask, Outcomes, evaluated_pairs, outcomes
 from .transfer_rates import TRANSFER, relation
 
 Bits = NDArray[np.uint8]
@@ -48,6 +48,7 @@ class ImageOutcomes:
         evaluated: Whether a job was evaluated on a target, shape (J, T).
         counted: Whether an image is in the denominator; packed bits, shape (J, T, ceil(N / 8)).
         fooled: Whether the attack succeeds on a counted image; packed bits of the same shape.
+        correct: Whether a counted image is classified correctly, likewise.
     """
 
     jobs: list[tuple[str, str]]
@@ -57,6 +58,7 @@ class ImageOutcomes:
     evaluated: Mask
     counted: Bits
     fooled: Bits
+    correct: Bits
 
     @cached_property
     def sources(self) -> list[ModelRef]:
@@ -112,18 +114,19 @@ class ImageOutcomes:
             self.evaluated[both],
             self.counted[both],
             self.fooled[both],
+            self.correct[both],
         )
 
     def on_images(self, index: NDArray[np.int64]) -> "ImageOutcomes":
         """Return the outcomes on some of the images."""
         keep = np.isin(self.index, index)
-        counted, fooled = (
+        bits = (
             np.packbits(self.unpack(bits)[..., keep], axis=-1)
-            for bits in (self.counted, self.fooled)
+            for bits in (self.counted, self.fooled, self.correct)
         )
         labels = [None if its is None else its[keep] for its in self.target_labels]
         return ImageOutcomes(
-            self.jobs, self.targets, self.index[keep], labels, self.evaluated, counted, fooled
+            self.jobs, self.targets, self.index[keep], labels, self.evaluated, *bits
         )
 
     def scores(self, seeds: Sequence[int], target: int) -> Values:
@@ -141,20 +144,24 @@ def image_outcomes(
 ) -> dict[float, ImageOutcomes]:
     """Return one job's outcomes by budget, for budgets above 0; arguments as for `rates`."""
     outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), protocol)
-    counted = outcome.present & outcome.counted[:, :, None]
+    return {eps: its for eps, its in by_budget(outcome, attack).items() if eps > 0}
+
+
+def by_budget(outcome: Outcomes, attack: str) -> dict[float, ImageOutcomes]:
+    """Return a job's outcomes by budget, from 0 on."""
     there: Mask = np.any(outcome.present | outcome.abstained, axis=1)
+    masks = outcome.denominator, outcome.denominator & outcome.success, outcome.correct
+    bits = [np.packbits(mask & masks[0], axis=1) for mask in masks]
     return {
         float(eps): ImageOutcomes(
-            jobs=[(attack, source)],
-            targets=outcome.targets,
-            index=outcome.index,
-            target_labels=[outcome.target_labels],
-            evaluated=there[None, :, at],
-            counted=np.packbits(counted[None, :, :, at], axis=-1),
-            fooled=np.packbits((counted & outcome.success)[None, :, :, at], axis=-1),
+            [(attack, str(outcome.source))],
+            outcome.targets,
+            outcome.index,
+            [outcome.target_labels],
+            there[None, :, at],
+            *(its[None, :, :, at] for its in bits),
         )
         for at, eps in enumerate(outcome.eps_255)
-        if eps > 0
     }
 
 
@@ -165,14 +172,16 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
     targets = list(dict.fromkeys(name for part in parts for name in part.targets))
     jobs = [job for part in parts for job in part.jobs]
     labels: list[NDArray[np.int64] | None] = []
-    counted, fooled = np.zeros((2, len(jobs), len(targets), -(-len(index) // 8)), np.uint8)
-    evaluated = np.zeros(counted.shape[:2], bool)
+    all_bits = np.zeros((3, len(jobs), len(targets), -(-len(index) // 8)), np.uint8)
+    evaluated = np.zeros(all_bits.shape[1:3], bool)
     for part in parts:
         rows = len(labels) + np.arange(len(part.jobs))
         pairs = np.ix_(rows, np.array([targets.index(name) for name in part.targets]))
         at = np.searchsorted(index, part.index)
         evaluated[pairs] = part.evaluated
-        for bits, part_bits in ((counted, part.counted), (fooled, part.fooled)):
+        for bits, part_bits in zip(
+            all_bits, (part.counted, part.fooled, part.correct), strict=True
+        ):
             if len(at) < len(index):
                 mask = np.zeros((*part_bits.shape[:2], len(index)), bool)
                 mask[..., at] = part.unpack(part_bits)
@@ -181,7 +190,7 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
         for its in part.target_labels:
             wide = None if its is None else pd.Series(its, part.index)
             labels.append(None if wide is None else wide.reindex(index, fill_value=-1).to_numpy())
-    return ImageOutcomes(jobs, targets, index, labels, evaluated, counted, fooled)
+    return ImageOutcomes(jobs, targets, index, labels, evaluated, *all_bits)
 
 
 def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:

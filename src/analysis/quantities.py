@@ -171,6 +171,8 @@ _ENTRIES = (
 )
 QUANTITIES = {quantity.column: quantity for quantity in _ENTRIES}
 """All quantities by column, in the order of the columns of `rates`."""
+COUNTED = {name for name, entry in QUANTITIES.items() if entry.form == COUNT and entry.compute}
+"""Columns of counts of images, which are never averaged over sources or targets."""
 
 
 @dataclass(frozen=True)

@@ -189,7 +189,7 @@ def rates(
         ValueError: The table lacks the clean rows that the protocol needs.
     """
     pairs = evaluated_pairs(predictions, targets)
-    return pd.DataFrame(_rates(outcomes(predictions, source, pairs, protocol)))
+    return pd.DataFrame(rates_of(outcomes(predictions, source, pairs, protocol)))
 
 
 def rates_by_protocol(
@@ -209,7 +209,7 @@ def rates_by_protocol(
     for name, predictions in variants.items():
         outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
         for protocol in outcome.protocols:
-            columns = _rates(under(outcome, protocol))
+            columns = rates_of(under(outcome, protocol))
             origin = {"variant": name, "attack": attack, "source": source, "norm": norm}
             origin["protocol"] = protocol
             rows = len(columns["eps_255"])
@@ -227,7 +227,7 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[dict[str, NDArray[Any]], Mask]
     return named | {"eps_255": outcome.eps_255[budget]}, evaluated
 
 
-def _rates(outcome: Outcomes) -> dict[str, NDArray[Any]]:
+def rates_of(outcome: Outcomes) -> dict[str, NDArray[Any]]:
     """Return the columns of `rates`."""
     columns, evaluated = evaluated_budgets(outcome)
     source = outcome.source

@@ -1,0 +1,353 @@
+"""Results of finished jobs: one frame with every rate and mean, rankings, and alarms.
+
+Tables, terminal, page, figures and trackers show these numbers; none computes them again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from ..analysis.diagnostics import excess_by_control, mean_visibility
+from ..analysis.estimates import MEAN, contributions, intervals, mean_weights, nested_weights
+from ..analysis.image_outcomes import ImageOutcomes, by_budget, joined
+from ..analysis.intervals import wilson_interval
+from ..analysis.outcomes import Mask, Outcomes, Values, evaluated_pairs, outcomes, under
+from ..analysis.quantities import COUNTED, QUANTITIES, STATISTICS
+from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
+from ..analysis.sanity_checks import Alarm
+from ..analysis.transfer_rates import rates_of
+from ..artifacts.jobs import FinishedJob, rows_of_seeds
+from ..artifacts.likeness import overlaps
+from ..utils.model_names import NO_DEFENCE, ModelRef
+from .summary import group_of
+
+AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
+"""Axes of a frame's rows, besides norm, variant and seed."""
+_BLOCK = ["attack", "defence", "relation", "ensemble", "source_defence"]
+_PLACE = ["variant", "protocol", "eps_255"]
+"""Columns over which no mean is taken."""
+_OF_JOB = ["gradients_per_image", "forwards_per_image", "rms_255", "psnr", "ssim"]
+_KEYS = ["group", "source", "target", "seed"]
+_SAME = ("eps_255", "group")
+_RATES = ("success_rate", "robust_accuracy")
+_COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
+
+Place = tuple[str, str, float]
+"""A variant, a protocol and a budget."""
+
+
+@dataclass(frozen=True)
+class JobResults:
+    """Results of one job.
+
+    Attributes:
+        rates: Rates of every variant under every protocol, the rows of `rates.csv`.
+        excess: Excess of the primary variant over each control.
+        alarms: Failed sanity checks.
+        cost: `gradients_per_image` and `forwards_per_image` (including the passes for gradients) at
+            all budgets together, and gradients of a fit, if known.
+        sizes: `mean_visibility`; empty if it was not measured.
+        outcomes: Outcomes per image by variant, protocol and budget.
+    """
+
+    job: FinishedJob
+    rates: pd.DataFrame
+    excess: pd.DataFrame
+    alarms: Sequence[Alarm]
+    cost: Mapping[str, float] = field(default_factory=dict)
+    sizes: pd.DataFrame = field(default_factory=pd.DataFrame)
+    outcomes: Mapping[Place, ImageOutcomes] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Results:
+    """Results of several jobs.
+
+    Attributes:
+        rows: The jobs in order; jobs that differ only in their seeds are one row.
+        groups: Key of the comparable jobs of each row; only these are averaged and ranked together.
+    """
+
+    rows: Sequence[Sequence[JobResults]] = ()
+    groups: Sequence[str] = ()
+
+    @property
+    def jobs(self) -> list[FinishedJob]:
+        """All jobs."""
+        return [result.job for row in self.rows for result in row]
+
+    @cached_property
+    def attacked(self) -> list[Sequence[JobResults]]:
+        """The rows with adversarial images."""
+        return [row for row in self.rows if row[0].job.attacked]
+
+    @cached_property
+    def rates(self) -> pd.DataFrame:
+        """The rates of all pairs and seeds: the rows of all files `rates.csv`."""
+        return pd.concat([its.rates for row in self.attacked for its in row], ignore_index=True)
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """All rates and means, one row each.
+
+        The keys are `group` (number of the comparable jobs), `attack`, `source`, `target`,
+        `defence`, `variant`, `norm`, `protocol`, `seed` and `eps_255`. A source, target or seed
+        `mean` stands for the mean over them:
+
+        - over sources or targets, of pairs with one `relation`, without ensembles among single
+          sources, and for each defence of the sources; over both, targets weigh equally;
+        - at the budgets that all sources of the attack at its reference budget have;
+        - over the seeds of one recipe.
+
+        Further columns are those of `rates.csv`, `pairs`, the number of pairs of a mean, `images`
+        (counted in any of its pairs), `least` and `most` (counted in a pair), whether the variant
+        is `primary` and budget and protocol are the job's `reference`, costs and sizes.
+        """
+        parts = list[pd.DataFrame]()
+        for number, rows in enumerate(self._grouped, 1):
+            results = [(place, its) for place, row in enumerate(rows) for its in row]
+            pairs = pd.concat([_pairs(its, row, number) for row, its in results], ignore_index=True)
+            parts += [pairs, _means(pairs, [its for _, its in results])]
+        if not parts:
+            return pd.DataFrame()
+        frame = pd.concat(parts, ignore_index=True)
+        several = (frame["seed"] == MEAN).any()
+        return frame.assign(success_rate_sd=_over_seeds(frame) if several else nan)
+
+    @cached_property
+    def _grouped(self) -> list[list[Sequence[JobResults]]]:
+        groups = dict[str, list[Sequence[JobResults]]]()
+        for row, group in zip(self.rows, self.groups, strict=True):
+            if row[0].job.attacked:
+                groups.setdefault(group, []).append(row)
+        return [*groups.values()]
+
+    def select(self, **where: Any) -> pd.DataFrame:
+        """Return the rows of `frame` with these values in these columns; lists choose several."""
+        chosen = self.frame
+        for name, value in where.items():
+            chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
+        return chosen
+
+    @cached_property
+    def rankings(self) -> pd.DataFrame:
+        """The `rankings` of attacks for each group and budget, the reference budget first.
+
+        Leading columns: the number of the `group`, its `dataset`, `norm`, `eps_255`, `protocol`.
+        Trailing columns: `gradients` per image at all budgets, and `fit_gradients`, the gradients
+        of a fit per evaluated image; both are means over the sources.
+        """
+        parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
+        costs = [entry.column for entry in STATISTICS if entry.cost]
+        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, *costs])
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+    @cached_property
+    def sources(self) -> pd.DataFrame:
+        """The `source_rankings` per group and budget, with the leading columns of `rankings`."""
+        parts = [rows for _, rows in self._ranked(source_rankings)]
+        empty = pd.DataFrame(columns=[*_COMMON, *SOURCE_COLUMNS])
+        return pd.concat(parts, ignore_index=True) if parts else empty
+
+    def _ranked(
+        self, rank: Callable[[ImageOutcomes], pd.DataFrame]
+    ) -> Iterator[tuple[list[JobResults], pd.DataFrame]]:
+        """Yield the jobs and the ranking for each group and budget."""
+        for number, rows in enumerate(self._grouped, 1):
+            jobs, first = [its for row in rows for its in row], rows[0][0].job.record
+            by_place = [its.outcomes for its in jobs]
+            of = first.storage, first.protocol
+            tried = sorted({place[2] for its in by_place for place in its} - {0.0})
+            for eps in sorted(tried, key=lambda eps: eps != first.reference):
+                ranked = rank(joined([its[*of, eps] for its in by_place if (*of, eps) in its]))
+                columns = {"group": number, "dataset": first.dataset, "norm": first.norm}
+                named = ranked.assign(**columns, eps_255=eps, protocol=first.protocol)
+                yield jobs, named[[*_COMMON, *ranked]]
+
+
+def results_of(jobs: Sequence[FinishedJob]) -> Results:
+    """Compute the results of jobs from their tables, reading the rows of one job at a time.
+
+    Raises:
+        ValueError: A file of a job is damaged.
+    """
+    rows, groups, names = list[Sequence[JobResults]](), list[str](), dict[str, str]()
+    for seeds in rows_of_seeds(jobs):
+        groups.append(group_of(seeds[0], names))
+        alone = len(seeds) == 1
+        rows.append(
+            [_read(replace(job, shows_seed=job.shows_seed and alone)) for job in seeds]
+        )
+    return Results(rows, groups)
+
+
+def _read(job: FinishedJob) -> JobResults:
+    """Read a job's tables, and compute its rates, outcomes and costs."""
+    record, alarms = job.record, job.alarms
+    if not job.attacked:
+        return JobResults(job, pd.DataFrame(), pd.DataFrame(), alarms)
+    variants, parts, bits = job.variants(), list[dict[str, NDArray[Any]]](), {}
+    for variant, predictions in variants.items():
+        pairs = evaluated_pairs(predictions, record.targets)
+        every = outcomes(predictions, record.source, pairs, "all")
+        for protocol in every.protocols:
+            counted = under(every, protocol)
+            parts.append(_rates(job, variant, protocol, counted))
+            for eps, outcome in by_budget(counted, job.attack).items():
+                bits[variant, protocol, eps] = outcome
+    # One frame, since each takes milliseconds.
+    rates = pd.DataFrame({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+    pair = record.source, record.targets
+    excess = excess_by_control(variants, record.storage, *pair, record.protocol)
+    attacked = job.predictions[job.predictions["eps_255"] > 0]
+    means = attacked[["gradients", "forwards"]].mean().dropna()
+    cost = {f"{name}_per_image": float(value) for name, value in means.items()}
+    if record.fit_gradients:
+        fit = {"": record.fit_gradients, "_per_image": record.fit_gradients / record.images}
+        cost |= {f"fit_gradients{name}": value for name, value in fit.items()}
+    sizes = mean_visibility(job.table("visibility")) if "visibility" in job.files else None
+    job.forget()
+    return JobResults(job, rates, excess, alarms, cost, pd.DataFrame(sizes), bits)
+
+
+def _rates(
+    job: FinishedJob, variant: str, protocol: str, outcome: Outcomes
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of `rates.csv` for one variant and protocol."""
+    record, columns = job.record, rates_of(outcome)
+    count = len(columns["eps_255"])
+    names = {"variant": variant, "attack": job.attack, "source": record.source}
+    names |= {"norm": record.norm, "arithmetic": record.arithmetic, "protocol": protocol}
+    parts = {name: np.full(count, value, object) for name, value in names.items()}
+    for name, column in columns.items():
+        parts[name] = column
+        if name == "source_defence":
+            parts["seed"] = np.full(count, record.seed)
+        elif name == "defence":
+            shared = {its: overlaps(record, record.source, its) for its in record.targets}
+            parts["overlap"] = np.array([", ".join(shared[its]) for its in columns["target"]], object)
+    return parts
+
+
+def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
+    """Return a job's rows of the frame for its pairs; `row` tells recipes apart."""
+    record, rates = result.job.record, result.rates
+    n = rates["denominator"]
+    columns: dict[str, Any] = {"pairs": 1, "images": n, "least": n, "most": n}
+    ends = wilson_interval(rates["confidence"] * n, n)
+    columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
+    counted = rates["protocol"] == record.protocol
+    primary = rates["variant"] == record.storage
+    columns |= {"primary": primary, "reference": counted & (rates["eps_255"] == record.reference)}
+    columns |= {name: nan for name in _OF_JOB} | dict(result.cost)
+    rows = rates.assign(group=group, row=row, **columns)
+    if len(result.sizes):
+        sizes = result.sizes.set_index("eps_255").reindex(rates["eps_255"])
+        rows = rows.assign(**{name: sizes[name].to_numpy() for name in ("rms_255", "psnr", "ssim")})
+    return rows
+
+
+def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
+    """Return the rows of means over the pairs of comparable jobs."""
+    parts = list[dict[str, NDArray[Any]]]()
+    jobs, shared = pairs.groupby(["row", "seed"], sort=False).ngroup().to_numpy(), _shared(pairs)
+    columns = {name: pairs[name].to_numpy() for name in pairs}
+    for place, rows in pairs.groupby(_PLACE, sort=False).indices.items():
+        used = sorted({*jobs[rows]})
+        outcomes = joined([results[job].outcomes[place] for job in used])
+        targets = {pair.columns: number for number, pair in enumerate(outcomes.targets)}
+        block = pairs.iloc[rows]
+        for at in block.groupby(_BLOCK, sort=False).indices.values():
+            at = rows[at]
+            at = at[columns["denominator"][at] > 0]
+            if len(at):
+                named = zip(columns["target"][at], columns["defence"][at], strict=True)
+                places = np.searchsorted(used, jobs[at]), np.array([targets[pair] for pair in named])
+                block_columns = {name: column[at] for name, column in columns.items()}
+                parts.append(_mean_rows(block_columns, shared[at], outcomes, places))
+    parts = [part for part in parts if len(part["source"])]
+    if not parts:
+        return pairs[:0]
+    return pd.DataFrame({name: np.concatenate([its[name] for its in parts]) for name in parts[0]})
+
+
+def _shared(pairs: pd.DataFrame) -> Mask:
+    """Return which pairs are in means over sources: those of the same sources at each budget.
+
+    The sources are those of the attack at its reference budget, or else at the budget with most of
+    them; the budgets are those that all of these sources have.
+    """
+    shared = pd.Series(False, pairs.index)
+    for _, rows in pairs.groupby(["attack", "ensemble", "source_defence"], sort=False):
+        sources = rows[rows["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
+        reference = rows.loc[rows["reference"], "eps_255"].max()
+        chosen = sources.get(reference) or max(sources, key=len)
+        budgets = {0.0, *sources.index[[chosen <= names for names in sources]]}
+        shared[rows.index] = rows["eps_255"].isin(budgets) & rows["source"].isin(chosen)
+    return shared.to_numpy()
+
+
+def _mean_rows(
+    pairs: Mapping[str, NDArray[Any]],
+    shared: Mask,
+    outcomes: ImageOutcomes,
+    places: tuple[NDArray[np.intp], NDArray[np.intp]],
+) -> dict[str, NDArray[Any]]:
+    """Return the columns of the means over some pairs, at these places of job and target."""
+    keys = [pairs[name] for name in ("source", "target", "seed")]
+    names, weights = mean_weights(*keys, shared)
+    counted, fooled, correct = (
+        outcomes.unpack(bits[places])
+        for bits in (outcomes.counted, outcomes.fooled, outcomes.correct)
+    )
+    number = np.count_nonzero(weights, axis=1)
+    values, largest = contributions(np.stack([fooled, correct]), counted, weights)
+    rates = intervals(values, largest, number == 1)
+    same = {name for name, column in pairs.items() if column.dtype.kind in "Ob"} | {*_SAME}
+    columns = {
+        name: np.full(len(names), column[0] if name in same else nan)
+        for name, column in pairs.items()
+    }
+    numbers = [name for name in pairs if name in QUANTITIES]
+    columns |= {name: _weighted(weights, pairs[name], keys) for name in numbers}
+    for name, column in zip(("source", "target", "seed"), zip(*names, strict=True), strict=True):
+        columns[name] = np.array(column, object)
+    of_pair = (columns["source"] != MEAN) & (columns["target"] != MEAN)
+    for name in COUNTED & pairs.keys():
+        columns[name] = np.where(of_pair, columns[name], nan)
+    for at, name in enumerate(_RATES):
+        columns[name] = rates["mean"][at]
+        columns |= {f"{name}_{end}": rates[end][at] for end in ("low", "high")}
+    images, n = rates["images"], np.where(weights > 0, pairs["denominator"], nan)
+    ends = wilson_interval(columns["confidence"] * images, images)
+    columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
+    columns |= {"pairs": number, "images": images}
+    columns |= {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
+    return columns
+
+
+def _weighted(weights: Values, values: Values, keys: Sequence[NDArray[Any]]) -> Values:
+    """Compute means of means over pairs, of those that have a value; NaN without any."""
+    finite = np.isfinite(values)
+    if finite.all():
+        return weights @ values
+    means = np.full(len(weights), nan)
+    sources, targets, seeds = keys
+    for number, at in enumerate((weights > 0) & finite):
+        if at.any():
+            means[number] = nested_weights(targets[at], sources[at], seeds[at]) @ values[at]
+    return means
+
+
+def _over_seeds(frame: pd.DataFrame) -> pd.Series:
+    """Return the standard deviation of success over the seeds for means over seeds, else NaN."""
+    keys, mean = [name for name in [*_KEYS, *_BLOCK, *_PLACE] if name != "seed"], frame["seed"] == MEAN
+    rates = frame["success_rate"].where(~mean)
+    spread = rates.groupby([frame[key] for key in keys], sort=False).transform("std")
+    return spread.where(mean).round(12)
