@@ -87,7 +87,9 @@ def mean_weights(
     """Compute the weights of pairs in their means over sources, targets, both, and seeds.
 
     Args:
-        sources: Sources of P pairs, shape (P,); `targets` and `seeds` likewise.
+        sources: Sources of P pairs, shape (P,).
+        targets: Their targets.
+        seeds: Their seeds.
         shared: Whether a pair is in means over sources, shape (P,).
 
     Returns:

@@ -1,6 +1,6 @@
-"""Outcomes per image at one budget for several jobs, as packed bits, and their contributions."""
+"""Outcomes per image at one budget for several jobs, as packed bits."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -191,27 +191,3 @@ def joined(parts: Sequence[ImageOutcomes]) -> ImageOutcomes:
             wide = None if its is None else pd.Series(its, part.index)
             labels.append(None if wide is None else wide.reindex(index, fill_value=-1).to_numpy())
     return ImageOutcomes(jobs, targets, index, labels, evaluated, *all_bits)
-
-
-def contributions(scores: Mapping[Pair, Values]) -> tuple[Values, Values]:
-    """Compute what each image contributes to the success of each attack.
-
-    Args:
-        scores: Success of A attacks on N images by pair, shape (A, N), NaN where not counted.
-
-    Returns:
-        Contributions (A, M) and their largest values (M,) on the M images counted in any pair, both
-        scaled so that the mean over images is the attack's success, and 1.
-    """
-    counted = {pair: ~np.isnan(its).any(axis=0) for pair, its in scores.items()}
-    counted = {pair: its for pair, its in counted.items() if its.any()}
-    every = next(iter(scores.values()))
-    values, weights = np.zeros(every.shape), np.zeros(every.shape[1])
-    targets = [target for _, target in counted]
-    for pair, its in counted.items():
-        share = 1 / (its.sum() * targets.count(pair[1]) * len({*targets}))
-        values += np.where(its, scores[pair], 0) * share
-        weights += its * share
-    chosen = weights > 0
-    images = np.count_nonzero(chosen)
-    return values[:, chosen] * images, weights[chosen] * images

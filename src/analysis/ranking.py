@@ -7,15 +7,14 @@ tests and intervals are those of this number.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .image_outcomes import GROUP, ImageOutcomes, Pair, contributions
-from .intervals import means
+from .estimates import contributions, intervals, nested_weights
+from .image_outcomes import GROUP, ImageOutcomes, Pair
 from .multiple_comparisons import (
     LEVEL,
     PairTests,
@@ -134,21 +133,6 @@ def _falling(means: Values, names: NDArray[np.str_]) -> NDArray[np.intp]:
     return falling[np.lexsort((names[falling], level))]
 
 
-def target_means(outcomes: ImageOutcomes) -> pd.DataFrame:
-    """Return `mean`, `low`, `high` and `images` of each attack on single targets, over sources."""
-    rows = []
-    for place, targets, jobs in _groups(outcomes):
-        single = not (place["ensemble"] or place["source_defended"])
-        for (attack, its), target in product(jobs.items() if single else (), targets):
-            pairs = _pairs(outcomes, its, [target])
-            scores = {pair: outcomes.scores(its, target)[None] for pair, its in pairs.items()}
-            if len(scores) > 1 and len((both := contributions(scores))[1]):
-                numbers = {key: np.ravel(values)[0] for key, values in means(*both).items()}
-                numbers |= {"attack": attack, "target": outcomes.targets[target].model}
-                rows.append({**place, **numbers})
-    return pd.DataFrame(rows)
-
-
 def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, Any], list[int], Jobs]]:
     """Yield group and defence, the positions of targets, and of seeds by attack and source."""
     defences = [target.defence for target in outcomes.targets]
@@ -198,32 +182,50 @@ def _rank_attacks(
         key=lambda its: (len(its), _holders(pairs, its), _names(outcomes, its)),
     )
     names = [attack for attack, its in pairs.items() if its.keys() >= complete.keys()]
-    scores = {
-        pair: np.array([outcomes.scores(pairs[attack][pair], pair[1]) for attack in names])
-        for pair in complete
-    }
-    values, weights = contributions(scores)
-    if not len(weights):
+    scores = np.array(
+        [[outcomes.scores(pairs[attack][pair], pair[1]) for pair in complete] for attack in names]
+    )
+    counted = np.isfinite(scores).all(axis=0)
+    some = counted.any(axis=1)
+    if not some.any():
         return []
-    counting = [pair[1] for pair, its in scores.items() if np.isfinite(its).all(axis=0).any()]
+    shared = np.array([*complete], object)[some]
+    scores, counted = np.where(counted, scores, 0.0)[:, some], counted[some]
+
+    def over(targets: Sequence[int]) -> tuple[Values, Values]:
+        """Return what images contribute to the means over some targets, and at most."""
+        at = np.isin(shared[:, 1].astype(int), targets)
+        weights = nested_weights(*shared[at].T[::-1])[None]
+        values, largest = contributions(scores[:, at], counted[at], weights)
+        chosen = largest[0] > 0
+        return values[:, 0, chosen], largest[0, chosen]
+
+    counting = [*dict.fromkeys(shared[:, 1].tolist())]
+    values, largest = over(counting)
+    numbers = intervals(values, largest, len(shared) == 1)
     own = {"sources": len({source for source, _ in complete})}
-    numbers = means(values, weights) | {"targets": len({*counting})} | own
+    numbers |= {"targets": len(counting)} | own
     order = _falling(numbers["mean"], np.array(names))
     place: int | None = int(order[0])
     if against is not None:
         place = names.index(against) if against in names else None
-    tests = compare_pairs(values, one=place if against is not None else None)
+    tests = compare_pairs(_per_image(values), one=place if against is not None else None)
     ranked = _tested(_rows("attack", names, numbers), order, tests, place)
     _add_dependence(
         ranked,
         order,
         {outcomes.targets[at].model: at for at in counting if against is None},
-        lambda its: contributions({pair: scores[pair] for pair in scores if pair[1] in its})[0],
+        lambda its: _per_image(over(its)[0]),
     )
     others = [attack for attack in pairs if attack not in names]
     lacking = [_first(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
     unranked = zip(others, lacking, strict=True)
     return ranked + [{"attack": name, "lacks": its, **own, **_UNRANKED} for name, its in unranked]
+
+
+def _per_image(values: Values) -> Values:
+    """Scale contributions so that the mean over images is their sum."""
+    return values * values.shape[1]
 
 
 def _rows(of: str, names: Sequence[str], numbers: Mapping[str, Any]) -> list[Row]:

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .image_outcomes import ImageOutcomes, contributions
-from .intervals import means
+from .estimates import contributions, intervals
+from .image_outcomes import ImageOutcomes
 from .outcomes import Mask
 
 _PARTS = 11
@@ -64,11 +64,11 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     tries = int(available.sum(axis=0).min())
     shares, spent = _judged(fooled, counted, available, costs, tries)
     frame = pd.DataFrame({"q": np.arange(1, tries + 1), "gradients": spent})
-    for name, scores in zip(_CURVES, np.where(counted, shares, np.nan), strict=True):
-        curve = means(*contributions({("", at): scores[:, at] for at in range(len(counted))}))
-        frame[[name, f"{name}_low", f"{name}_high"]] = np.transpose(
-            [curve["mean"], *np.broadcast_arrays(curve["low"], curve["high"], curve["mean"])[:2]]
-        )
+    weights = np.full((1, len(counted)), 1 / len(counted))
+    curves = intervals(*contributions(shares, counted, weights), len(counted) == 1)
+    for at, name in enumerate(_CURVES):
+        for key, end in (("mean", ""), ("low", "_low"), ("high", "_high")):
+            frame[f"{name}{end}"] = curves[key][at, :, 0]
     for name, unknown in {"unseen": len(counted) < 2, "single": np.isnan(costs).any()}.items():
         if unknown:
             frame[[name, f"{name}_low", f"{name}_high"]] = np.nan

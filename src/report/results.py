@@ -24,7 +24,7 @@ from ..analysis.sanity_checks import Alarm
 from ..analysis.transfer_rates import rates_of
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
 from ..artifacts.likeness import overlaps
-from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.model_names import ModelRef
 from .summary import group_of
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
@@ -181,9 +181,7 @@ def results_of(jobs: Sequence[FinishedJob]) -> Results:
     for seeds in rows_of_seeds(jobs):
         groups.append(group_of(seeds[0], names))
         alone = len(seeds) == 1
-        rows.append(
-            [_read(replace(job, shows_seed=job.shows_seed and alone)) for job in seeds]
-        )
+        rows.append([_read(replace(job, shows_seed=job.shows_seed and alone)) for job in seeds])
     return Results(rows, groups)
 
 
@@ -231,7 +229,9 @@ def _rates(
             parts["seed"] = np.full(count, record.seed)
         elif name == "defence":
             shared = {its: overlaps(record, record.source, its) for its in record.targets}
-            parts["overlap"] = np.array([", ".join(shared[its]) for its in columns["target"]], object)
+            parts["overlap"] = np.array(
+                [", ".join(shared[its]) for its in columns["target"]], object
+            )
     return parts
 
 
@@ -268,7 +268,10 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
             at = at[columns["denominator"][at] > 0]
             if len(at):
                 named = zip(columns["target"][at], columns["defence"][at], strict=True)
-                places = np.searchsorted(used, jobs[at]), np.array([targets[pair] for pair in named])
+                places = (
+                    np.searchsorted(used, jobs[at]),
+                    np.array([targets[pair] for pair in named]),
+                )
                 block_columns = {name: column[at] for name, column in columns.items()}
                 parts.append(_mean_rows(block_columns, shared[at], outcomes, places))
     parts = [part for part in parts if len(part["source"])]
@@ -347,7 +350,33 @@ def _weighted(weights: Values, values: Values, keys: Sequence[NDArray[Any]]) -> 
 
 def _over_seeds(frame: pd.DataFrame) -> pd.Series:
     """Return the standard deviation of success over the seeds for means over seeds, else NaN."""
-    keys, mean = [name for name in [*_KEYS, *_BLOCK, *_PLACE] if name != "seed"], frame["seed"] == MEAN
+    keys, mean = (
+        [name for name in [*_KEYS, *_BLOCK, *_PLACE] if name != "seed"],
+        frame["seed"] == MEAN,
+    )
     rates = frame["success_rate"].where(~mean)
     spread = rates.groupby([frame[key] for key in keys], sort=False).transform("std")
     return spread.where(mean).round(12)
+
+
+def _with_cost(jobs: Sequence[JobResults], ranked: pd.DataFrame) -> pd.DataFrame:
+    """Add the gradients per image, and those of fits, for a source or averaged over sources.
+
+    Ensembles and sources behind defences are in no average.
+    """
+    columns = {}
+    for name, unknown in (("gradients", nan), ("fit_gradients", 0.0)):
+        costs = {
+            (its.job.attack, its.job.record.source): its.cost.get(f"{name}_per_image", unknown)
+            for its in jobs
+        }
+        alone = pd.Series(costs)[
+            [
+                not (source.is_ensemble or source.is_defended)
+                for source in map(ModelRef.parse, (name for _, name in costs))
+            ]
+        ]
+        means = alone.groupby(level=0).mean()
+        pairs = zip(ranked["attack"], ranked["source"], strict=True)
+        columns[name] = [costs.get(pair, means.get(pair[0], nan)) for pair in pairs]
+    return ranked.assign(**columns)
