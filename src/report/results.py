@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -21,14 +21,17 @@ from ..analysis.outcomes import Mask, Outcomes, Values, evaluated_pairs, outcome
 from ..analysis.quantities import COUNTED, QUANTITIES, STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from ..analysis.sanity_checks import Alarm
+from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import rates_of
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
 from ..artifacts.likeness import overlaps
 from ..utils.model_names import ModelRef
+from .beside import Ranks
 from .summary import group_of
 
-AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
-"""Axes of a frame's rows, besides norm, variant and seed."""
+if TYPE_CHECKING:
+    from .audit import Audit
+
 _BLOCK = ["attack", "defence", "relation", "ensemble", "source_defence"]
 _PLACE = ["variant", "protocol", "eps_255"]
 """Columns over which no mean is taken."""
@@ -72,10 +75,14 @@ class Results:
     Attributes:
         rows: The jobs in order; jobs that differ only in their seeds are one row.
         groups: Key of the comparable jobs of each row; only these are averaged and ranked together.
+        ranks: The attacks among the stored attacks of a preset; empty: not asked for.
+        audits: What an attacker can do to each target; empty: not asked for.
     """
 
     rows: Sequence[Sequence[JobResults]] = ()
     groups: Sequence[str] = ()
+    ranks: Ranks = field(default_factory=Ranks)
+    audits: Sequence["Audit"] = ()
 
     @property
     def jobs(self) -> list[FinishedJob]:
@@ -121,19 +128,47 @@ class Results:
         return frame.assign(success_rate_sd=_over_seeds(frame) if several else nan)
 
     @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The rows of `frame` for the primary variants; for several seeds, their means alone."""
+        rows = self.frame
+        if rows.empty:
+            return rows
+        names = pd.MultiIndex.from_frame(rows[["group", "attack"]])
+        over_seeds = names.isin(names[rows["seed"] == MEAN])
+        return rows[rows["primary"] & (~over_seeds | (rows["seed"] == MEAN))]
+
+    def select(self, **where: Any) -> pd.DataFrame:
+        """Return the rows of `shown` with these values in these columns; lists choose several."""
+        chosen = self.shown
+        for name, value in where.items():
+            chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
+        return chosen
+
+    def outcomes(
+        self, eps_255: float | None = None, protocol: str | None = None
+    ) -> list[ImageOutcomes]:
+        """Return the outcomes of each group of comparable jobs that has the budget.
+
+        Args:
+            eps_255: Budget in units of 1/255; None: the jobs' reference budget.
+            protocol: Protocol; None: the jobs' own.
+        """
+        found = list[ImageOutcomes]()
+        for rows in self._grouped:
+            record = rows[0][0].job.record
+            eps = record.reference if eps_255 is None else eps_255
+            place = record.storage, protocol or record.protocol, eps
+            parts = [its.outcomes[place] for row in rows for its in row if place in its.outcomes]
+            found += [joined(parts)] if parts else []
+        return found
+
+    @cached_property
     def _grouped(self) -> list[list[Sequence[JobResults]]]:
         groups = dict[str, list[Sequence[JobResults]]]()
         for row, group in zip(self.rows, self.groups, strict=True):
             if row[0].job.attacked:
                 groups.setdefault(group, []).append(row)
         return [*groups.values()]
-
-    def select(self, **where: Any) -> pd.DataFrame:
-        """Return the rows of `frame` with these values in these columns; lists choose several."""
-        chosen = self.frame
-        for name, value in where.items():
-            chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
-        return chosen
 
     @cached_property
     def rankings(self) -> pd.DataFrame:
@@ -161,11 +196,12 @@ class Results:
         """Yield the jobs and the ranking for each group and budget."""
         for number, rows in enumerate(self._grouped, 1):
             jobs, first = [its for row in rows for its in row], rows[0][0].job.record
-            by_place = [its.outcomes for its in jobs]
-            of = first.storage, first.protocol
-            tried = sorted({place[2] for its in by_place for place in its} - {0.0})
+            tried = sorted({eps for its in jobs for *_, eps in its.outcomes} - {0.0})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
-                ranked = rank(joined([its[*of, eps] for its in by_place if (*of, eps) in its]))
+                place = first.storage, first.protocol, eps
+                ranked = rank(
+                    joined([its.outcomes[place] for its in jobs if place in its.outcomes])
+                )
                 columns = {"group": number, "dataset": first.dataset, "norm": first.norm}
                 named = ranked.assign(**columns, eps_255=eps, protocol=first.protocol)
                 yield jobs, named[[*_COMMON, *ranked]]
@@ -183,6 +219,13 @@ def results_of(jobs: Sequence[FinishedJob]) -> Results:
         alone = len(seeds) == 1
         rows.append([_read(replace(job, shows_seed=job.shows_seed and alone)) for job in seeds])
     return Results(rows, groups)
+
+
+def described_images(job: FinishedJob) -> pd.DataFrame:
+    """Return the `trajectories` of a job's images, with minimum budgets refined by bisection."""
+    record = job.record
+    pair = (record.source, record.targets)
+    return trajectories(job.predictions, *pair, record.protocol, job.flips, record.norm)
 
 
 def _read(job: FinishedJob) -> JobResults:

@@ -18,7 +18,6 @@ from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.quantities import STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from ..analysis.sanity_checks import Alarm
-from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import (
     behind_defences,
     rates_by_protocol,
@@ -29,34 +28,12 @@ from ..artifacts.jobs import FinishedJob, rows_of_seeds
 from ..artifacts.likeness import model_digest, overlaps
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .beside import Ranks, beside
+from .verdicts import Label
 
 if TYPE_CHECKING:
     from .audit import Audit
 
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
-
-
-@dataclass(frozen=True)
-class Label:
-    """A text for people; it has no methods of `str`, so that nothing reads its parts."""
-
-    _text: str
-
-    def __str__(self) -> str:
-        return self._text
-
-
-def ranking_label(ranked: pd.Series, goal: bool = True) -> Label:
-    """Return the heading of a ranking from a row with the columns of `RankingGroup`.
-
-    With `goal=False` the heading does not say whether the attacks are targeted.
-    """
-    words = {
-        "targeted" if ranked["targeted"] else "untargeted": goal,
-        "of ensembles": ranked["ensemble"],
-        "behind a defence": ranked["source_defended"],
-    }
-    return Label(" ".join(word for word, holds in words.items() if holds))
 
 
 @dataclass(frozen=True)
@@ -237,13 +214,6 @@ def primary_rates(jobs: Sequence[JobSummary]) -> pd.DataFrame:
     """Return the rates of the jobs' primary variants, in the form that matrix and curves draw."""
     rates = pd.concat([summary.drawn for summary in jobs], ignore_index=True)
     return rates[rates["primary"]]
-
-
-def described_images(job: FinishedJob) -> pd.DataFrame:
-    """Return the `trajectories` of a job's images, with minimum budgets refined by bisection."""
-    record = job.record
-    pair = (record.source, record.targets)
-    return trajectories(job.predictions, *pair, record.protocol, job.flips, record.norm)
 
 
 def differences(groups: Iterable[str]) -> str:

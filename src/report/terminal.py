@@ -15,8 +15,8 @@ from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
-from .summary import Label, Summary
-from .verdicts import DIFFERENCES, on_target, resolution, unranked, verdict
+from .summary import Summary
+from .verdicts import DIFFERENCES, Label, on_target, resolution, unranked, verdict
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""

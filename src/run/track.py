@@ -19,7 +19,8 @@ from ..artifacts.layout import PAGE, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name
 from ..config.settings import Settings
-from ..report.summary import JobSummary, Label, Summary, ranking_label
+from ..report.summary import JobSummary, Summary
+from ..report.verdicts import Label, ranking_label
 from ..tracking import Point, Run, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 

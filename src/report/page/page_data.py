@@ -25,7 +25,8 @@ from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ...utils.package import command
 from ..diagnostics import CHARTS, own_statistics
-from ..summary import JobSummary, Summary, described_images
+from ..results import described_images
+from ..summary import JobSummary, Summary
 from .html import as_json
 
 MOST_BYTES = {"predictions": 6_000_000, "pictures": 3_500_000}

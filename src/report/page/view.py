@@ -13,7 +13,8 @@ from ...analysis.quantities import STATISTICS
 from ...analysis.ranking import MEAN_OF, by_mean
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
-from ..summary import Summary, differences, primary_rates, ranking_label
+from ..summary import Summary, differences, primary_rates
+from ..verdicts import ranking_label
 
 _AVERAGED = ["success_rate", "robust_accuracy", "confidence", "true_confidence"]
 _COMMON = ["group", "dataset", "norm", "protocol"]
