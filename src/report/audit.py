@@ -17,7 +17,8 @@ from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
 from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
-from .summary import Summary, differences, group_of
+from .results import Results
+from .summary import differences, group_of
 from .verdicts import COUNTED, share
 
 _SHOWN = (1, 2, 5, 10, 20, 50)
@@ -100,18 +101,18 @@ class Audit(NamedTuple):
     tries: pd.DataFrame | None = None
 
 
-def audited(summary: Summary) -> Summary:
-    """Return the summary with an audit of each target, and of each of its defences.
+def audited(results: Results) -> Results:
+    """Return the results with an audit of each target, and of each of its defences.
 
     Candidates and images are those of `tries`, at the reference budget.
     """
-    jobs = [job for its in summary.attacked for job in its.runs]
+    jobs = [its.job for row in results.attacked for its in row]
     if not jobs:
-        return summary
+        return results
     try:
         every, costs, labels = _candidates(jobs, "target_correct")
     except ValueError as error:
-        return replace(summary, audits=[Audit("", f"No audit: {error}")])
+        return replace(results, audits=[Audit("", f"No audit: {error}")])
     audits, record = [], jobs[0].record
     for target in dict.fromkeys(pair for job in jobs for pair in job.record.evaluated):
         model, defence = target.columns
@@ -126,12 +127,12 @@ def audited(summary: Summary) -> Summary:
         sentence = _sentence(rows, len(sources), outcomes.target_labels[0] is not None, place)
         classes = _classes(*class_success(outcomes, labels), record.class_names)
         audits.append(Audit(str(target), sentence, classes, rows))
-    return replace(summary, audits=audits)
+    return replace(results, audits=audits)
 
 
-def print_audits(summary: Summary, console: Console) -> None:
+def print_audits(results: Results, console: Console) -> None:
     """Print the audit of each target."""
-    for audit in summary.audits:
+    for audit in results.audits:
         console.print("", Text(audit.sentence, style="bold"), sep="\n", soft_wrap=True)
         if audit.classes:
             console.print(Text(audit.classes), soft_wrap=True)
