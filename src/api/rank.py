@@ -28,7 +28,7 @@ from ..run.data import open_data
 from ..run.job import make_record
 from ..run.models import ModelPool
 from ..run.outputs import make_job
-from ..run.results import compute_results
+from ..run.job_tables import compute_tables
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
 from ..utils.about import listed
@@ -151,7 +151,7 @@ def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: s
         models = pool.train(planned, data, planned.settings.models, Tracker())
         job = JobContext(planned, data, with_ensemble(planned.settings, models))
         try_attack(job, Rows(Path(cache)))
-        results = compute_results(job, Rows(Path(cache)))
+        results = compute_tables(job, Rows(Path(cache)))
     except REFUSALS as error:
         raise ValueError(explain(error)) from error.__cause__
     assert results is not None

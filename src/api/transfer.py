@@ -36,7 +36,7 @@ from ..run.attack import attack_function
 from ..run.job import make_record
 from ..run.outputs import make_job, write_results
 from ..run.pictures import choose_pictures
-from ..run.results import compute_results
+from ..run.job_tables import compute_tables
 from ..run.stages import JobContext, Planned
 from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE
@@ -246,7 +246,7 @@ def _run_all(
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
-    results = compute_results(job, cache)
+    results = compute_tables(job, cache)
     assert results is not None
     finished = make_job(job, results, make_record(job, results), folder or Path())
     for alarm in finished.raised:

@@ -35,7 +35,7 @@ from ..run.check_job import check_job
 from ..run.data import DataSets
 from ..run.job import make_record
 from ..run.models import ModelPool
-from ..run.results import compute_results
+from ..run.job_tables import compute_tables
 from ..run.stages import JobContext
 from ..utils import stopping
 from ..utils.package import CLONE, command, is_asset
@@ -200,7 +200,7 @@ def _compare(
     """
     indices, part = {*job.images.indices.tolist()}, job.images.part(positions)
     job = replace(job, data=replace(job.data, images=part, diagnosed=part))
-    results, record = compute_results(job, cache), stated.record
+    results, record = compute_tables(job, cache), stated.record
     assert results is not None
     follows = make_record(job, results)
     other = [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]
