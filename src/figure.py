@@ -81,7 +81,7 @@ def _draw(
     **options: Any,
 ) -> None:
     from .api import charts
-    from .artifacts.frame_jobs import named_folders
+    from .artifacts.sweep_folders import named_folders
     from .report.printed import writer
     from .utils.files import atomic_write
 

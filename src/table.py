@@ -68,7 +68,7 @@ def _print_table(
     against: list[str],
     **options: Any,
 ) -> None:
-    from .artifacts.frame_jobs import named_folders
+    from .artifacts.sweep_folders import named_folders
     from .report.beside import beside_text
     from .report.paper import table
 

@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 from altair.typing import ChartType
 
-from ..artifacts.frame_jobs import Sweeps, jobs_of
+from ..artifacts.sweep_folders import Sweeps, jobs_of
 from ..report import printed, printed_pairs
 from ..report.page.view import View, make_view
 from ..report.summary import Summary, summarise

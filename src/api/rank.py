@@ -7,12 +7,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard
 from uuid import uuid4
 
-import pandas as pd
 from omegaconf import DictConfig
 
 from ..artifacts.card import described, needs
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
+from ..artifacts.sweep_folders import Sweeps
 from ..cache.rows import Rows
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
@@ -21,14 +20,15 @@ from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
+from ..report.results import Results, open_jobs
 from ..run.attack import try_attack
 from ..run.build import with_ensemble
 from ..run.check_job import check_job
 from ..run.data import open_data
 from ..run.job import make_record
+from ..run.job_tables import compute_tables
 from ..run.models import ModelPool
 from ..run.outputs import make_job
-from ..run.job_tables import compute_tables
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
 from ..utils.about import listed
@@ -40,7 +40,7 @@ _OTHERS = ("tracking=none", "report=none", "trainer.progress_bar=false", "cache.
 
 
 def rank(
-    attack: Attack | str | Sweeps | pd.DataFrame,
+    attack: Attack | str | Sweeps | Results,
     preset: str = "small",
     *,
     source: str | Sequence[str] | None = None,
@@ -82,7 +82,7 @@ def rank(
     if _is_finished(attack):
         if tuning or source is not None:
             raise ValueError("source and tuning are for a function or the name of an attack.")
-        return beside(jobs_of(attack), preset, named)
+        return beside(open_jobs(attack), preset, named)
     # What cannot be used is refused before seconds of reading.
     crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
     if crafted is None:
@@ -109,11 +109,11 @@ def rank(
     return beside(jobs, preset, named, known_preset)
 
 
-def _is_finished(attack: Any) -> TypeGuard[Sweeps | pd.DataFrame]:
+def _is_finished(attack: Any) -> TypeGuard[Sweeps | Results]:
     """Return False for a function and a name, True for finished jobs; refuse anything else."""
     if callable(attack) or _is_name(attack):
         return False
-    if not isinstance(attack, str | Path | Mapping | pd.DataFrame):
+    if not isinstance(attack, str | Path | Mapping | Results):
         kind = type(attack).__name__
         raise ValueError(f"attack is {kind}. Pass a function, a name, or finished jobs.")
     return True

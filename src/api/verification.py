@@ -34,8 +34,8 @@ from ..run.build import fetches
 from ..run.check_job import check_job
 from ..run.data import DataSets
 from ..run.job import make_record
-from ..run.models import ModelPool
 from ..run.job_tables import compute_tables
+from ..run.models import ModelPool
 from ..run.stages import JobContext
 from ..utils import stopping
 from ..utils.package import CLONE, command, is_asset

@@ -13,11 +13,11 @@ from rich.text import Text
 from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.tries import class_success, success_within
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
+from ..artifacts.sweep_folders import Sweeps
 from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
-from .results import Results
+from .results import Results, open_jobs
 from .summary import differences, group_of
 from .verdicts import COUNTED, share
 
@@ -30,7 +30,7 @@ _NAMED = 3
 
 
 def tries(
-    folder: Sweeps | pd.DataFrame,
+    folder: Sweeps | Results,
     *more: Sweeps,
     eps_255: float | None = None,
     defence: str = NO_DEFENCE,
@@ -43,7 +43,7 @@ def tries(
     networks related to the target are skipped. Folders are as for `table`.
 
     Args:
-        folder: A frame from `load_sweep` or `transfer`, or folders.
+        folder: What `load_sweep` or `transfer` returned, or folders.
         *more: Further folders.
         eps_255: Budget in units of 1/255; None: the reference budget.
         defence: Defence of the targets.
@@ -59,7 +59,7 @@ def tries(
         ValueError: No ranking compares the jobs; no image counts; or there is no such budget,
             defence or protocol.
     """
-    every, costs, _ = _candidates(jobs_of(folder, *more), protocol, eps_255)
+    every, costs, _ = _candidates(open_jobs(folder, *more), protocol, eps_255)
     every = every.select(defence=defence)
     if not every.targets:
         raise ValueError(f"defence={defence}: no target is behind it.")

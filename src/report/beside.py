@@ -14,10 +14,10 @@ from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..analysis.ranking import rankings
 from ..artifacts.card import read_facts
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
+from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
 from .verdicts import DIFFERENCES, alike_sentence, neighbours, rank_sentence
 
@@ -147,7 +147,7 @@ def beside(
 def beside_text(sweeps: Sequence[Sweeps], preset: str, against: Sequence[str] = ()) -> str:
     """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
     find_preset(preset)  # a wrong name is refused before the jobs are read
-    return f"\n{beside(jobs_of(*sweeps), preset, against)}\n"
+    return f"\n{beside(find_jobs(named_folders(*sweeps)), preset, against)}\n"
 
 
 def read_preset(name: str, against: Sequence[str] = ()) -> tuple[dict[str, Any], list[FinishedJob]]:

@@ -5,9 +5,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from ..artifacts.frame_jobs import named_folders
 from ..artifacts.jobs import MORE_IMAGES, find_jobs, on_other_images
 from ..artifacts.layout import PAGE
+from ..artifacts.sweep_folders import named_folders
 from ..artifacts.sweep_state import OUTPUTS, newest_sweep, unfinished
 from ..config.sections import ReportCommand, ReportSettings
 from .audit import audited

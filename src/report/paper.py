@@ -13,8 +13,8 @@ from pydantic import ValidationError
 
 from ..analysis import CLEAN
 from ..analysis.multiple_comparisons import FEWEST_TESTED
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.record import JobRecord
+from ..artifacts.sweep_folders import Sweeps, jobs_of
 from ..config.errors import refusal
 from ..utils.files import no_formula
 from ..utils.model_names import renamed

@@ -23,8 +23,9 @@ from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_
 from ..analysis.sanity_checks import Alarm
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import rates_of
-from ..artifacts.jobs import FinishedJob, rows_of_seeds
+from ..artifacts.jobs import FinishedJob, find_jobs, rows_of_seeds, without_related
 from ..artifacts.likeness import overlaps
+from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..utils.model_names import ModelRef
 from .beside import Ranks
 from .summary import group_of
@@ -40,6 +41,12 @@ _KEYS = ["group", "source", "target", "seed"]
 _SAME = ("eps_255", "group")
 _RATES = ("success_rate", "robust_accuracy")
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
+
+_NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
+_NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
+_COUNTS = ("draws", "draws_correct", "gradients", "forwards")
+COLUMNS = (*_NAMES, *_NUMBERS, "true_confidence", *_COUNTS)
+"""Columns of predictions."""
 
 Place = tuple[str, str, float]
 """A variant, a protocol and a budget."""
@@ -68,9 +75,9 @@ class JobResults:
     outcomes: Mapping[Place, ImageOutcomes] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
-    """Results of several jobs.
+    """Results of several jobs; indexing it, and columns of `predictions` by name, read these.
 
     Attributes:
         rows: The jobs in order; jobs that differ only in their seeds are one row.
@@ -93,6 +100,42 @@ class Results:
     def attacked(self) -> list[Sequence[JobResults]]:
         """The rows with adversarial images."""
         return [row for row in self.rows if row[0].job.attacked]
+
+    def __repr__(self) -> str:
+        names = ", ".join(dict.fromkeys(job.attack or "clean images" for job in self.jobs))
+        return f"<Results of {len(self.jobs)} jobs: {names}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for notebooks."""
+        return str((self.table() if self.attacked else self.predictions.head())._repr_html_())
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.predictions[key]
+
+    def __getattr__(self, name: str) -> Any:
+        if name in COLUMNS:
+            return self.predictions[name]
+        raise AttributeError(f"Results have no {name!r}. Their predictions are a data frame.")
+
+    def table(self, **options: Any) -> Any:
+        """Lay out a table; see `src.table` for the options."""
+        from .paper import table  # which lays out results
+
+        return table(self, **options)
+
+    def figure(self, name: str, *image: int | str, **options: Any) -> Any:
+        """Draw a chart, such as `matrix` or `curves`; see `src.figure` for names and options."""
+        from . import figure
+
+        return getattr(figure, name)(*image, self, **options)
+
+    @cached_property
+    def predictions(self) -> pd.DataFrame:
+        """All predictions, as described for `load_sweep`."""
+        rows = pd.concat([part for job in self.jobs for part in _parts(job)], ignore_index=True)
+        models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
+        dtypes = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
+        return rows[[*COLUMNS]].astype(dtypes)
 
     @cached_property
     def rates(self) -> pd.DataFrame:
@@ -207,6 +250,35 @@ class Results:
                 yield jobs, named[[*_COMMON, *ranked]]
 
 
+def open_results(
+    folder: "Sweeps | Results", *more: "Sweeps | Results", related: bool = True
+) -> Results:
+    """Return the results of the jobs in folders of sweeps, or those that are passed.
+
+    Arguments and errors are as for `open_jobs`.
+    """
+    if isinstance(folder, Results) and related is True and not more:
+        return folder
+    return results_of(open_jobs(folder, *more, related=related))
+
+
+def open_jobs(*folders: "Sweeps | Results", related: bool = True) -> list[FinishedJob]:
+    """Return the jobs in folders of sweeps, or those of results.
+
+    With `related=False` pairs of related models are left out.
+
+    Raises:
+        ValueError: As in `load_sweep`; or an argument cannot be used.
+    """
+    if not isinstance(related, bool):
+        raise ValueError(f"related={related}: must be True, or False to leave out related pairs.")
+    loaded = [its for its in folders if isinstance(its, Results)]
+    if loaded and len(folders) > 1:
+        raise ValueError("Pass one result of load_sweep or transfer, or only folders.")
+    jobs = loaded[0].jobs if loaded else find_jobs(named_folders(*folders))
+    return jobs if related else without_related(jobs)
+
+
 def results_of(jobs: Sequence[FinishedJob]) -> Results:
     """Compute the results of jobs from their tables, reading the rows of one job at a time.
 
@@ -255,6 +327,17 @@ def _read(job: FinishedJob) -> JobResults:
     sizes = mean_visibility(job.table("visibility")) if "visibility" in job.files else None
     job.forget()
     return JobResults(job, rates, excess, alarms, cost, pd.DataFrame(sizes), bits)
+
+
+def _parts(job: FinishedJob) -> Iterator[pd.DataFrame]:
+    """Yield the predictions of each variant of a job, with columns that identify the job."""
+    record = job.record
+    names = {"attack": job.attack, "source": record.source}
+    names |= {"norm": record.norm, "protocol": record.protocol}
+    for variant, table in job.variants().items():
+        rows = table.assign(**names, variant=variant)
+        yield rows.astype(dict.fromkeys(("target_label", "draws_correct"), "Int64"))
+    job.forget()
 
 
 def _rates(

@@ -19,11 +19,11 @@ from ..analysis.source_choice import (
     profiles,
     transfer_of,
 )
-from ..artifacts.frame_jobs import jobs_of
 from ..artifacts.jobs import MORE_IMAGES
 from ..artifacts.likeness import model_digest
 from ..utils.model_names import ModelRef
 from ..utils.terminal import text_table
+from .results import open_jobs
 from .verdicts import share
 
 INTERVALS = "95 % intervals are for new targets and new images."
@@ -66,7 +66,7 @@ def choose_source(
         ValueError: There are too few models, the jobs are on different images, or networks of one
             name differ.
     """
-    jobs = [job for job in jobs_of(*folders, related=related) if job.attacked]
+    jobs = [job for job in open_jobs(*folders, related=related) if job.attacked]
     jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
     if not jobs:
         raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")

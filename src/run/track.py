@@ -199,7 +199,8 @@ def sweep_points(results: Results) -> list[Point]:
             points.append((f"{metric}/{name}/reference", value, 0))
 
     means = results.select(source=MEAN, target=MEAN).dropna(subset="success_rate")
-    for row in means[means["eps_255"] > 0].itertuples():
+    above: Any = means[means["eps_255"] > 0]
+    for row in above.itertuples():
         metric = {TRANSFER: "transfer_success", WHITE_BOX: "white_box_success"}.get(row.relation)
         if metric and row.protocol == records[row.attack].protocol:
             defended = f"through {row.source_defence}" * (row.source_defence != NO_DEFENCE)
@@ -208,7 +209,7 @@ def sweep_points(results: Results) -> list[Point]:
     ranked, keys = results.rankings, ["group", "attack", "defence", *GROUP, "eps_255"]
     for _, rows in ranked.dropna(subset="mean").groupby(keys, sort=False):
         if rows["source"].iloc[0].startswith(MEAN_OF) or len(rows) == 1:
-            row = next(rows.itertuples())
+            row: Any = next(rows.itertuples())
             difference = 0 if row.rank == 1 else row.difference
             if not math.isnan(difference):
                 heading = str(ranking_label(rows.iloc[0], goal=False))

@@ -7,7 +7,7 @@ import pytest
 
 from src import rankings, table
 from src.api import charts
-from src.artifacts.frame_jobs import JOBS, jobs_of
+from src.artifacts.sweep_folders import JOBS, jobs_of
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.summary import summarise

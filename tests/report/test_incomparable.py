@@ -10,7 +10,7 @@ import pytest
 from src import rankings, table
 from src.analysis.intervals import wilson_interval
 from src.api import charts
-from src.artifacts.frame_jobs import JOBS, jobs_of
+from src.artifacts.sweep_folders import JOBS, jobs_of
 from src.report.page.answers import answer_of
 from src.report.page.selections import RANKING_KEYS, key_of, selections
 from src.report.page.view import make_view

@@ -14,7 +14,7 @@ from scipy import stats
 
 from src import rankings, table, tries
 from src.api.frames import COLUMNS
-from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
+from src.artifacts.sweep_folders import JOBS, SHOWS_SEED
 from src.artifacts.sweep_state import SweepManifest, write_manifest
 from src.utils.model_names import TARGET_COLUMNS, ModelRef
 from tests.conftest import REPOSITORY

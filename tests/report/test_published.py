@@ -12,7 +12,7 @@ from scipy.stats import binomtest
 
 from src import table
 from src.api.frames import COLUMNS
-from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
+from src.artifacts.sweep_folders import JOBS, SHOWS_SEED
 from src.artifacts.record import record_of
 from src.config.compose import compose_words
 from src.config.read import read_job
