@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--value",
         default="success",
         help="success (default), accuracy, counts (1711 / 7448 = 22.97%%), confidence, "
-        "success_confidence, gradients, rms, psnr or ssim",
+        "success_confidence, conditional, gradients, rms, psnr or ssim",
     )
     add(
         "--eps",

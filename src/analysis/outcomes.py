@@ -34,6 +34,8 @@ class Outcomes:
         predicted: Predicted class; meaningless where there is no row.
         confidence, true_confidence: Probability of the predicted and of the true class; NaN where
             there is no row.
+        source_predicted: Class that the source predicts, shape (N, K); `ABSTAINED` also where the
+            table has no row.
         source_clean: Whether the source classifies the clean image correctly, shape (N,); None if
             its clean rows do not cover every image.
         target_clean: Whether the target classifies the clean image correctly, shape (T, N).
@@ -52,6 +54,7 @@ class Outcomes:
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
     true_confidence: NDArray[np.float64]
+    source_predicted: NDArray[np.int64]
     source_clean: Mask | None
     target_clean: Mask
     counted: Mask
@@ -72,6 +75,11 @@ class Outcomes:
         return self.present & self.is_success(self.predicted)
 
     @property
+    def source_fooled(self) -> Mask:
+        """Whether the attack succeeds on the source, shape (N, K); False without a prediction."""
+        return (self.source_predicted != ABSTAINED) & self.is_success(self.source_predicted)
+
+    @property
     def aimed_at_label(self) -> Mask:
         """Mask (N,) of images without a target label other than the true class; never counted."""
         if self.target_labels is None:
@@ -87,7 +95,7 @@ class Outcomes:
         return PROTOCOLS if defended else PROTOCOLS[:-1]
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
-        """Return the mask of successes among predictions (T, N, K), without `aimed_at_label`."""
+        """Return the mask of successes among predictions (..., N, K), without `aimed_at_label`."""
         if self.target_labels is None:
             return predicted != self.label[:, None]
         return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
@@ -125,8 +133,8 @@ def outcomes(
     abstained = present & (predicted == ABSTAINED)
     model = ModelRef.parse(source)
     its_place = _places_of(pairs, code, [model])
-    of_source = _rows_at(predictions, its_place, 1, index, [0.0])[0, :, 0]
-    source_correct = predictions["predicted"].to_numpy()[of_source] == label
+    of_source = _rows_at(predictions, its_place, 1, index, eps)[0]
+    by_source = np.where(of_source >= 0, predictions["predicted"].to_numpy()[of_source], ABSTAINED)
     wanted = target_labels(predictions)
     confidence, true_confidence = (
         np.where(present, predictions[column].to_numpy(np.float64)[row], np.nan)
@@ -152,7 +160,8 @@ def outcomes(
         predicted=predicted,
         confidence=confidence,
         true_confidence=true_confidence,
-        source_clean=source_correct if (of_source >= 0).all() else None,
+        source_predicted=by_source,
+        source_clean=by_source[:, 0] == label if (of_source[:, 0] >= 0).all() else None,
         target_clean=present[:, :, 0] & (predicted[:, :, 0] == label),
         counted=evaluated,
     )

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .definitions import TERMS
-from .outcomes import Mask, Outcomes, Values, ratio
+from .intervals import FEWEST_IMAGES
+from .outcomes import Mask, Outcomes, Values, ratio, under
 
 COUNT, SHARE = "{:,.0f}", "{:.1%}"
 
@@ -29,8 +30,10 @@ class Quantity:
         definition: Definition of the term, if `TERMS` lacks it.
         compute: Function from outcomes to values, shape (T, K); None: a share of `count`, or not
             computed from predictions.
-        count: Column with the count of which this is the share of the denominator. The share has
-            a 95 % Wilson interval, in the columns with `_low` and `_high`.
+        count: Column with the count of which this is the share of `of`. The share has a 95 %
+            Wilson interval, in the columns with `_low` and `_high`.
+        of: Column with the number of images that the share is of.
+        fewest: Fewest such images; the share of fewer is NaN.
         interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
         value: Its name in `table(value=NAME)`; empty: tables do not show it.
         metric: `reference`: an MLflow metric at the reference budget; `curve`: also over budgets.
@@ -43,6 +46,8 @@ class Quantity:
     definition: str = ""
     compute: Callable[[Outcomes], NDArray[Any]] | None = None
     count: str = ""
+    of: str = "denominator"
+    fewest: int = 0
     interval: bool = False
     value: str = ""
     metric: Literal["", "reference", "curve"] = ""
@@ -71,7 +76,15 @@ def _clean_accuracy(outcome: Outcomes) -> Values:
     return np.repeat(accuracy[:, None], len(outcome.eps_255), axis=1)
 
 
-_RATE, _CONFIDENCE = "fooled, correct, k / n", "confidence"
+def _source_fooled(outcome: Outcomes) -> Mask:
+    """Return the mask (T, N, K) of `joint` images that fool the source; none on its own network."""
+    if outcome.source_clean is None:
+        return np.zeros_like(outcome.present)
+    others = np.array([not outcome.source.includes(target) for target in outcome.targets])
+    return under(outcome, "joint").denominator & outcome.source_fooled & others[:, None, None]
+
+
+_RATE, _CONDITIONAL, _CONFIDENCE = "fooled, correct, k / n", "conditional success", "confidence"
 
 _ENTRIES = (
     Quantity(
@@ -124,6 +137,30 @@ _ENTRIES = (
         count="success",
         value="success",
         metric="curve",
+    ),
+    Quantity(
+        "conditional_images",
+        "Images that fool the source",
+        COUNT,
+        _CONDITIONAL,
+        compute=lambda outcome: _count(_source_fooled(outcome)),
+    ),
+    Quantity(
+        "conditional_success",
+        "Images that fool source and target",
+        COUNT,
+        _CONDITIONAL,
+        compute=lambda outcome: _count(_source_fooled(outcome) & outcome.success),
+    ),
+    Quantity(
+        "conditional",
+        "Conditional success rates in % (of joint images that fool the source)",
+        term=_CONDITIONAL,
+        count="conditional_success",
+        of="conditional_images",
+        fewest=FEWEST_IMAGES,
+        value="conditional",
+        metric="reference",
     ),
     Quantity(
         "confidence",

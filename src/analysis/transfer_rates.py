@@ -113,7 +113,7 @@ def relation(source: ModelRef, target: ModelRef) -> str:
     >>> relation(both, resnet), relation(vgg, vgg.behind("jpeg")), relation(vgg, resnet)
     ('white box', 'own', 'transfer')
     """
-    if target.members != source.members and target.model not in source.members:
+    if not source.includes(target):
         return TRANSFER
     return WHITE_BOX if source.defence == target.defence else OWN
 
@@ -176,6 +176,11 @@ def rates(
           `success`, `success_rate`;
         - `robust_accuracy_low` and `_high`, `success_rate_low` and `_high`: 95 % Wilson score
           intervals;
+        - `conditional_images`: images that source and target classify correctly when clean and on
+          which the attack succeeds on the source, under any protocol; `conditional_success`: those
+          of them on which it succeeds on the target; `conditional`, `conditional_low` and `_high`:
+          their ratio and its interval, NaN below 10 images. The counts are 0 for the source's own
+          networks and where the source was not evaluated;
         - `confidence` and `true_confidence`: mean probability of the predicted and of the
           true class over the images of the denominator;
         - `success_confidence`: mean probability of the predicted class over the successes only,
@@ -245,7 +250,9 @@ def rates_of(outcome: Outcomes) -> dict[str, NDArray[Any]]:
         if quantity.compute is not None:
             columns[name] = quantity.compute(outcome)[evaluated]
         elif quantity.count:
-            k, n = columns[quantity.count], columns["denominator"]
+            n = columns[quantity.of]
+            n = np.where(n < quantity.fewest, 0, n)
+            k = np.minimum(columns[quantity.count], n)
             columns[name] = ratio(k, n)
             columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(k, n)
     return columns

@@ -75,6 +75,8 @@ class TableSpec:
                 raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
         if twice := ", ".join(key for key, count in Counter(self.keys).items() if count > 1):
             raise ValueError(f"{twice} is in rows and columns twice.")
+        if VALUES[self.value].fewest:  # white boxes have no value
+            object.__setattr__(self, "white_boxes", False)
         if self.value == COUNTS and not {"source", "target"} <= {*self.keys}:
             raise ValueError("value=counts needs source and target in rows or columns.")
         named = "target" in self.columns and {"source", "attack"} & {*self.rows}
@@ -154,9 +156,15 @@ class TableCells:
         Raises:
             ValueError: A cell would combine jobs that no ranking compares.
         """
-        column, seeds = VALUES[self.spec.value].column, seeds_of(self.pairs)
+        quantity, seeds = VALUES[self.spec.value], seeds_of(self.pairs)
+        column = quantity.column
         if column not in self.pairs:
             raise ValueError(f"value={self.spec.value}: run the jobs with diagnostics=full.")
+        if quantity.fewest and self.pairs[column].isna().all():
+            raise ValueError(
+                f"value={self.spec.value}: no pair has a value. It needs a source that is a "
+                f"target, too (no ensemble), and that is fooled on {quantity.fewest} images."
+            )
         names, used = list(keys), averaged_pairs(self.pairs, keys)
         mixed = used.groupby(names)["group"].transform("nunique") > 1
         if unlike := differences(used.loc[mixed, "group"]):
@@ -164,7 +172,9 @@ class TableCells:
             way = ways["source" in self.spec.keys]
             raise ValueError(f"{way}: a mean would combine jobs that differ in {unlike}.")
         ends = {f"{column}_{end}": end for end in ("low", "high")}
-        wide = used.assign(**{name: np.nan for name in ends if name not in used})
+        counted = used[quantity.of].where(used[quantity.of] >= quantity.fewest)
+        blank = {name: np.nan for name in ends if name not in used}
+        wide = used.assign(**blank, denominator=counted)
         means = cell_means(wide, keys, [column, *seeds], [*ends, COUNTS])
         means = means.rename(columns={column: "value", **ends})
         cells = self.pairs[names].drop_duplicates().merge(means)

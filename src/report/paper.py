@@ -64,7 +64,8 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
               if there are several defences, rows or columns have `defence` in any case;
             - `columns`: one or more of the same axes; default: `target`;
             - `value`: `success` (default), `accuracy` (robust accuracy), `confidence`,
-              `success_confidence` (over fooled images only), `gradients` (per image) or `counts`
+              `success_confidence` (over fooled images only), `conditional` (success on images that
+              fool the source), `gradients` (per image) or `counts`
               (`1711 / 7448 = 22.97%`: still correct, or successes of targeted attacks); with
               `diagnostics=full` also `rms` (change in 1/255), `psnr` and `ssim`;
             - `eps_255`: budget in units of 1/255; default: each job's reference budget;
@@ -311,8 +312,10 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     )
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
-    counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
-    title = VALUES[spec.value].title.format(counted=_distinct(pairs["counted"]))
+    quantity = VALUES[spec.value]
+    counted = f"{_span(least, most)} counted per cell"
+    counted += f" ({_distinct(pairs['protocol'])})" * (not quantity.fewest)
+    title = quantity.title.format(counted=_distinct(pairs["counted"]))
     single = "".join(
         f" {word} {renamed(pairs[axis].iloc[0], names)}"
         for axis, word in _SINGLE.items()
@@ -335,6 +338,9 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
         ),
         f"{names.get(DIFFERENCE, DIFFERENCE)}: from the first in the ranking, in points, "
         "simultaneous 95 % intervals": (DIFFERENCE in set(shown[spec.columns[0]])),
+        f"n/a: source not evaluated, or fooled on fewer than {quantity.fewest} of these images": (
+            quantity.fewest > 0 and bool(shown.loc[~shown["white"], "value"].isna().any())
+        ),
         "in brackets: 95 % intervals": spec.intervals,
         f"{names.get(CLEAN, CLEAN)}: accuracy on all clean images": spec.clean,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),

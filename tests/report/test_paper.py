@@ -109,6 +109,29 @@ def test_of_robust_accuracy_the_least_is_the_best():
     ]
 
 
+def test_conditional_success_is_of_images_that_fool_the_source():
+    frame = frame_of(
+        {("fgsm", "vgg", "vgg"): 10, ("fgsm", "vgg", "vit"): 5}
+        | {("mi", "vgg", "vgg"): 4, ("mi", "vgg", "vit"): 5}  # too few images fool the source
+        | {("fgsm", "vit", "vgg"): 10}  # the source was not evaluated
+    )
+    text = table(frame, value="conditional", to="markdown")
+    head, _, *body = cells_of(text)
+    none = "\N{EN DASH}"
+    assert head == ["source", "attack", "vgg", "vit", "average"]
+    assert body == [
+        ["vgg", "fgsm", none, "50.0", "50.0"],
+        ["", "mi", none, "n/a", "n/a"],
+        ["vit", "fgsm", "n/a", none, "n/a"],
+    ]
+    assert "20 counted per cell. Without white boxes" in text and "n/a: source not" in text
+    again = table(frame, value="conditional", protocol="all", to="markdown")
+    assert "(joint)" not in text and text == again
+    assert cells_of(table(frame, value="conditional", eps_255=4, to="markdown"))[2][3] == "40.0"
+    with pytest.raises(ValueError, match=r"no pair has a value.* target, too .*fooled on 10"):
+        table(frame[frame["attack"] == "mi"], value="conditional")
+
+
 @pytest.mark.parametrize("to", ["markdown", "latex", "csv", None])
 def test_counts_with_clean_accuracies(to):
     frame = ordinary()

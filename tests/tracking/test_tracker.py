@@ -339,6 +339,7 @@ def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_
     rows = pd.DataFrame({"eps_255": [0.0, 0.25, 8.0], **both, "robust_accuracy_high": 0.95})
     unknown = float("nan")
     rows = rows.assign(success_rate=unknown, clean_accuracy=unknown, confidence=[0.9, 0.8, 0.6])
+    rows = rows.assign(conditional=unknown)
     points, intervals = pair_points(rows.assign(true_confidence=[0.9, 0.7, unknown]), 8.0)
     assert points == [
         *[("robust_accuracy/curve", 1.0, 0), ("robust_accuracy/curve", 0.5, 8)],
