@@ -175,14 +175,15 @@ def with_defence(table: pd.DataFrame) -> pd.DataFrame:
 
 def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[ModelRef]:
     """Return the targets without a defence, then behind each defence they were evaluated behind."""
-    table = with_defence(predictions)
+    pairs, code = _coded_pairs(predictions)
+    _check_known("target", targets, {pair.model for pair in pairs})
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
-    evaluated = (table["defence"] == NO_DEFENCE) | (table["eps_255"] > 0)
-    rows = table.loc[evaluated, [*TARGET_COLUMNS]]
-    pairs, _ = _coded_pairs(rows)
-    _check_known("target", targets, table["target"].unique())
-    every = behind_each(targets, (pair.defence for pair in pairs))
-    return [pair for pair in every if pair in pairs]
+    attacked = np.bincount(code[predictions["eps_255"].to_numpy() > 0], minlength=len(pairs)) > 0
+    evaluated = {
+        pair: None for pair, its in zip(pairs, attacked, strict=True) if its or not pair.is_defended
+    }
+    every = behind_each(targets, (pair.defence for pair in evaluated))
+    return [pair for pair in every if pair in evaluated]
 
 
 def _coded_pairs(table: pd.DataFrame) -> tuple[list[ModelRef], NDArray[np.intp]]:

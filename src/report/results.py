@@ -306,12 +306,13 @@ def _read(job: FinishedJob) -> JobResults:
     if not job.attacked:
         return JobResults(job, pd.DataFrame(), pd.DataFrame(), alarms)
     variants, parts, bits = job.variants(), list[dict[str, NDArray[Any]]](), {}
+    shared = {its: ", ".join(overlaps(record, record.source, its)) for its in record.targets}
     for variant, predictions in variants.items():
         pairs = evaluated_pairs(predictions, record.targets)
         every = outcomes(predictions, record.source, pairs, "all")
         for protocol in every.protocols:
             counted = under(every, protocol)
-            parts.append(_rates(job, variant, protocol, counted))
+            parts.append(_rates(job, variant, protocol, rates_of(counted), shared))
             for eps, outcome in by_budget(counted, job.attack).items():
                 bits[variant, protocol, eps] = outcome
     # One frame, since each takes milliseconds.
@@ -341,24 +342,24 @@ def _parts(job: FinishedJob) -> Iterator[pd.DataFrame]:
 
 
 def _rates(
-    job: FinishedJob, variant: str, protocol: str, outcome: Outcomes
+    job: FinishedJob,
+    variant: str,
+    protocol: str,
+    rates: Mapping[str, NDArray[Any]],
+    overlap: Mapping[str, str],
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of `rates.csv` for one variant and protocol."""
-    record, columns = job.record, rates_of(outcome)
-    count = len(columns["eps_255"])
+    record, count = job.record, len(rates["eps_255"])
     names = {"variant": variant, "attack": job.attack, "source": record.source}
     names |= {"norm": record.norm, "arithmetic": record.arithmetic, "protocol": protocol}
-    parts = {name: np.full(count, value, object) for name, value in names.items()}
-    for name, column in columns.items():
-        parts[name] = column
+    columns = {name: np.full(count, value, object) for name, value in names.items()}
+    for name, column in rates.items():
+        columns[name] = column
         if name == "source_defence":
-            parts["seed"] = np.full(count, record.seed)
+            columns["seed"] = np.full(count, record.seed)
         elif name == "defence":
-            shared = {its: overlaps(record, record.source, its) for its in record.targets}
-            parts["overlap"] = np.array(
-                [", ".join(shared[its]) for its in columns["target"]], object
-            )
-    return parts
+            columns["overlap"] = np.array([overlap[its] for its in rates["target"]], object)
+    return columns
 
 
 def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
