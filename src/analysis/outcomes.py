@@ -1,7 +1,8 @@
-"""Predictions as arrays by target, image and budget: counted, still correct, success."""
+"""Outcomes per image: of one job at all budgets, and of several jobs at one budget."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
@@ -18,7 +19,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class JobOutcomes:
     """Predictions of T targets for N images at K budgets, as arrays of shape (T, N, K).
 
     Attributes:
@@ -101,6 +102,140 @@ class Outcomes:
         return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
 
 
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes for J jobs (attack and source), T targets and N images at one budget.
+
+    Attributes:
+        jobs: Attack and source of each job; the seeds of a job have equal entries.
+        index: Numbers of the images in the data set, increasing, shape (N,).
+        targeted: Whether the attacks have target labels, shape (J,).
+        evaluated: Whether a job was evaluated on a target, shape (J, T).
+        counted: Whether an image is in the denominator, shape (J, T, N).
+        fooled: Whether the attack succeeds on a counted image, shape (J, T, N).
+        correct: Whether a counted image is classified correctly, shape (J, T, N).
+    """
+
+    jobs: list[tuple[str, str]]
+    targets: list[ModelRef]
+    index: NDArray[np.int64]
+    targeted: Mask
+    evaluated: Mask
+    counted: Mask
+    fooled: Mask
+    correct: Mask
+
+    @cached_property
+    def sources(self) -> list[ModelRef]:
+        """The source of each job."""
+        return [ModelRef.parse(source) for _, source in self.jobs]
+
+    def pairs(self, jobs: Iterable[int], targets: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the positions of evaluated jobs and targets, if the target is another network."""
+        return [
+            (job, target)
+            for job in jobs
+            for target in targets
+            if self.evaluated[job, target] and not self.sources[job].includes(self.targets[target])
+        ]
+
+    def select(self, **where: str) -> "Outcomes":
+        """Return the outcomes for one `source`, `target` or `defence`, given by name."""
+        jobs = [at for at, (_, name) in enumerate(self.jobs) if where.get("source", name) == name]
+        targets = [
+            at
+            for at, (target, defence) in enumerate(pair.columns for pair in self.targets)
+            if where.get("target", target) == target and where.get("defence", defence) == defence
+        ]
+        both = np.ix_(jobs, targets)
+        return Outcomes(
+            [self.jobs[at] for at in jobs],
+            [self.targets[at] for at in targets],
+            self.index,
+            self.targeted[jobs],
+            *(array[both] for array in (self.evaluated, self.counted, self.fooled, self.correct)),
+        )
+
+    def on_images(self, index: NDArray[np.int64]) -> "Outcomes":
+        """Return the outcomes on some of the images."""
+        chosen = np.isin(self.index, index)
+        counted, fooled, correct = (
+            mask[..., chosen] for mask in (self.counted, self.fooled, self.correct)
+        )
+        return replace(
+            self, index=self.index[chosen], counted=counted, fooled=fooled, correct=correct
+        )
+
+    def scores(self, seeds: Sequence[int], target: int) -> Values:
+        """Return each image's mean success over the seeds of a job on a target, shape (N,).
+
+        NaN where some seed does not count the image.
+        """
+        counted = self.counted[seeds, target].all(axis=0)
+        return np.where(counted, self.fooled[seeds, target].mean(axis=0), np.nan)
+
+
+def outcomes_by_budget(outcome: JobOutcomes, attack: str) -> dict[float, Outcomes]:
+    """Return a job's outcomes by budget, from 0 on; `attack` is its name among other jobs."""
+    evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
+    counted = outcome.denominator
+    masks = [
+        np.ascontiguousarray(np.moveaxis(mask, -1, 0))[:, None]
+        for mask in (counted, counted & outcome.success, counted & outcome.correct)
+    ]
+    return {
+        float(eps): Outcomes(
+            [(attack, str(outcome.source))],
+            outcome.targets,
+            outcome.index,
+            np.array([outcome.target_labels is not None]),
+            evaluated[None, :, at],
+            *(mask[at] for mask in masks),
+        )
+        for at, eps in enumerate(outcome.eps_255)
+    }
+
+
+def outcomes_of(
+    predictions: pd.DataFrame,
+    attack: str,
+    source: str,
+    targets: Sequence[str],
+    protocol: str,
+    eps_255: float,
+) -> Outcomes:
+    """Return one job's outcomes at a budget above 0; other arguments are as for `rates`.
+
+    Raises:
+        ValueError: As `rates`; or the table has no row with this budget.
+    """
+    rows = at_budget(predictions, eps_255)
+    outcome = job_outcomes(rows, source, evaluated_pairs(rows, targets), protocol)
+    return outcomes_by_budget(outcome, attack)[eps_255]
+
+
+def joined(parts: Sequence[Outcomes]) -> Outcomes:
+    """Combine the outcomes of several jobs at one budget."""
+    index = np.unique(
+        np.concatenate([*{part.index.tobytes(): part.index for part in parts}.values()])
+    )
+    targets = list(dict.fromkeys(name for part in parts for name in part.targets))
+    jobs = [job for part in parts for job in part.jobs]
+    evaluated = np.zeros((len(jobs), len(targets)), bool)
+    counted, fooled, correct = np.zeros((3, *evaluated.shape, len(index)), bool)
+    first = 0
+    for part in parts:
+        rows = first + np.arange(len(part.jobs))
+        places = np.array([targets.index(name) for name in part.targets], np.intp)
+        images = np.searchsorted(index, part.index)
+        evaluated[np.ix_(rows, places)] = part.evaluated
+        block = np.ix_(rows, places, images)
+        counted[block], fooled[block], correct[block] = part.counted, part.fooled, part.correct
+        first += len(rows)
+    targeted = np.concatenate([part.targeted for part in parts])
+    return Outcomes(jobs, targets, index, targeted, evaluated, counted, fooled, correct)
+
+
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Values) -> Values:
     """Divide, with NaN and no warning where the denominator is 0."""
     top = numerator.astype(np.float64)
@@ -108,9 +243,9 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Value
     return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
 
 
-def outcomes(
+def job_outcomes(
     predictions: pd.DataFrame, source: str, targets: Sequence[ModelRef], protocol: str
-) -> Outcomes:
+) -> JobOutcomes:
     """Arrange predictions by target, image and budget; arguments as for `rates`.
 
     Raises:
@@ -147,7 +282,7 @@ def outcomes(
             f"the table lacks the clean prediction (eps_255 = 0) of target "
             f"'{targets[target]}' for image {index[image]}."
         )
-    outcome = Outcomes(
+    outcome = JobOutcomes(
         source=model,
         targets=list(targets),
         index=index,
@@ -211,7 +346,7 @@ def _check_known(what: str, names: Sequence[object], known: Iterable[object]) ->
         raise ValueError(f"{what} {named or '(none)'}: choose from {listed}.")
 
 
-def under(outcome: Outcomes, protocol: str) -> Outcomes:
+def under(outcome: JobOutcomes, protocol: str) -> JobOutcomes:
     """Return the outcomes with the denominator of a protocol; its clean rows are required."""
     counted = (outcome.present | outcome.abstained).any(axis=2) & ~outcome.aimed_at_label
     if protocol in ("target_correct", "joint", "common"):

@@ -1,7 +1,7 @@
 """The quantities of a job: how each is computed, its format, its definition and where it shows.
 
 A new quantity is an entry in `QUANTITIES` and, if it depends on predictions, a function of their
-`Outcomes`. Tables, charts, MLflow and the definitions follow the entry.
+`JobOutcomes`. Tables, charts, MLflow and the definitions follow the entry.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .definitions import TERMS
 from .intervals import FEWEST_IMAGES
-from .outcomes import Mask, Outcomes, Values, ratio, under
+from .outcomes import JobOutcomes, Mask, Values, ratio, under
 
 COUNT, SHARE = "{:,.0f}", "{:.1%}"
 
@@ -44,7 +44,7 @@ class Quantity:
     form: str = SHARE
     term: str = ""
     definition: str = ""
-    compute: Callable[[Outcomes], NDArray[Any]] | None = None
+    compute: Callable[[JobOutcomes], NDArray[Any]] | None = None
     count: str = ""
     of: str = "denominator"
     fewest: int = 0
@@ -70,13 +70,13 @@ def _mean(values: Values, mask: Mask) -> Values:
     return ratio(np.where(mask, values, 0.0).sum(axis=1), _count(mask))
 
 
-def _clean_accuracy(outcome: Outcomes) -> Values:
+def _clean_accuracy(outcome: JobOutcomes) -> Values:
     """Compute the accuracy on all clean images, the same at all budgets."""
     accuracy = ratio(outcome.target_clean.sum(axis=1), outcome.present[:, :, 0].sum(axis=1))
     return np.repeat(accuracy[:, None], len(outcome.eps_255), axis=1)
 
 
-def _source_fooled(outcome: Outcomes) -> Mask:
+def _source_fooled(outcome: JobOutcomes) -> Mask:
     """Return the mask (T, N, K) of `joint` images that fool the source; none on its own network."""
     if outcome.source_clean is None:
         return np.zeros_like(outcome.present)

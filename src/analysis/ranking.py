@@ -7,21 +7,20 @@ tests and intervals are those of this number.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from .estimates import contributions, intervals, nested_weights
-from .image_outcomes import GROUP, ImageOutcomes, Pair
 from .multiple_comparisons import (
     LEVEL,
     PairTests,
     compare_pairs,
     detectable,
 )
-from .outcomes import Mask
+from .outcomes import Mask, Outcomes
 from .quantities import statistics_of
 from .source_choice import missing_target, source_values
 
@@ -29,6 +28,26 @@ ALL_TARGETS = "all targets"
 """Target of a ranking of sources over several targets."""
 MEAN_OF = "mean of "
 """Start of the `source` of a mean over sources; such a mean may have one source left."""
+
+Pair = tuple[str, int]
+"""A source and the position of a target."""
+
+
+class RankingGroup(NamedTuple):
+    """Properties that the jobs of one ranking share; they are columns of rankings.
+
+    Attributes:
+        targeted: Whether the attacks have target labels.
+        ensemble: Whether the sources are ensembles.
+        source_defended: Whether the sources are behind a defence.
+    """
+
+    targeted: bool
+    ensemble: bool
+    source_defended: bool
+
+
+GROUP = [*RankingGroup._fields]
 
 _ROUNDING = 1e-9
 _UNRANKED = {"undecided": True, "depends_on": ""}
@@ -44,7 +63,7 @@ Jobs = Mapping[str, Mapping[str, list[int]]]
 """Positions of the seeds of a job, by attack and source."""
 
 
-def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFrame:
+def rankings(outcomes: Outcomes, against: str | None = None) -> pd.DataFrame:
     """Rank attacks by success on models other than the source, at one budget.
 
     There is one ranking per source, and one over all single sources. Targeted attacks, ensembles,
@@ -89,7 +108,7 @@ def rankings(outcomes: ImageOutcomes, against: str | None = None) -> pd.DataFram
     return pd.DataFrame(ranked, columns=ATTACK_COLUMNS)
 
 
-def source_rankings(outcomes: ImageOutcomes) -> pd.DataFrame:
+def source_rankings(outcomes: Outcomes) -> pd.DataFrame:
     """Rank sources at one budget, on the images that a target counts for every source.
 
     A source with few correct predictions would otherwise count only easy images. The rates of
@@ -133,10 +152,13 @@ def _falling(means: Values, names: NDArray[np.str_]) -> NDArray[np.intp]:
     return falling[np.lexsort((names[falling], level))]
 
 
-def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, Any], list[int], Jobs]]:
+def _groups(outcomes: Outcomes) -> Iterator[tuple[dict[str, Any], list[int], Jobs]]:
     """Yield group and defence, the positions of targets, and of seeds by attack and source."""
     defences = [target.defence for target in outcomes.targets]
-    groups = [outcomes.group(job) for job in range(len(outcomes.jobs))]
+    groups = [
+        RankingGroup(bool(targeted), source.is_ensemble, source.is_defended)
+        for targeted, source in zip(outcomes.targeted, outcomes.sources, strict=True)
+    ]
     for group in sorted({*groups}):
         for defence in dict.fromkeys(defences):
             targets = [place for place, its in enumerate(defences) if its == defence]
@@ -153,7 +175,7 @@ def _groups(outcomes: ImageOutcomes) -> Iterator[tuple[dict[str, Any], list[int]
 
 
 def _pairs(
-    outcomes: ImageOutcomes, jobs: Mapping[str, list[int]], targets: Sequence[int]
+    outcomes: Outcomes, jobs: Mapping[str, list[int]], targets: Sequence[int]
 ) -> dict[Pair, list[int]]:
     """Return the seeds by pair of a source and a target that is another network."""
     return {
@@ -164,7 +186,7 @@ def _pairs(
 
 
 def _rank_attacks(
-    outcomes: ImageOutcomes,
+    outcomes: Outcomes,
     jobs: Jobs,
     members: Sequence[str],
     targets: Sequence[int],
@@ -240,19 +262,19 @@ def _holders(pairs: Mapping[str, Mapping[Pair, Any]], its: Mapping[Pair, Any]) -
     return sum(other.keys() >= its.keys() for other in pairs.values())
 
 
-def _names(outcomes: ImageOutcomes, pairs: Iterable[Pair]) -> list[str]:
+def _names(outcomes: Outcomes, pairs: Iterable[Pair]) -> list[str]:
     """Return pairs as texts, sorted."""
     return sorted(f"{source} -> {outcomes.targets[target]}" for source, target in pairs)
 
 
-def _first(outcomes: ImageOutcomes, pairs: Iterable[Pair]) -> str:
+def _first(outcomes: Outcomes, pairs: Iterable[Pair]) -> str:
     """Return the first of some pairs, and the number of the others, as text."""
     first, *others = _names(outcomes, pairs)
     return f"{first} and {len(others)} more" if others else first
 
 
 def _rank_sources(
-    outcomes: ImageOutcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
+    outcomes: Outcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
 ) -> list[Row]:
     """Rank the sources of some attacks, which all have them; on one target, the other sources."""
     sources = list(attacks[0])
@@ -263,8 +285,9 @@ def _rank_sources(
     jobs = [seed for its in attacks for seeds in its.values() for seed in seeds]
     common = {}
     for target in sorted({target for _, target in pairs}):
-        bits = outcomes.counted[jobs, target][outcomes.evaluated[jobs, target]]
-        images = outcomes.unpack(np.bitwise_and.reduce(bits))
+        images = (outcomes.counted[jobs, target] | ~outcomes.evaluated[jobs, target, None]).all(
+            axis=0
+        )
         if images.any():
             common[target] = images
     targets, lacks = list(common), "an image that a target counts for every source"

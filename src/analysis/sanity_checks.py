@@ -14,7 +14,7 @@ from scipy.special import bdtrc
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ..utils.refusals import class_order
 from .intervals import FEWEST_IMAGES, wilson_interval
-from .outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
+from .outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under, with_defence
 from .transfer_rates import WHITE_BOX, format_cell, relation
 
 ZERO_GRADIENTS = 0.01
@@ -108,7 +108,7 @@ def alarms(
 
     A share raises an alarm only if the lower end of its interval is above the limit.
     """
-    result = outcomes(table, source, list(map(ModelRef.parse, targets)), protocol)
+    result = job_outcomes(table, source, list(map(ModelRef.parse, targets)), protocol)
     correct = under(result, "target_correct")
     raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
     if zero_gradients > ZERO_GRADIENTS:
@@ -133,7 +133,7 @@ def many_abstentions(
     These are the images of the protocol, or all: a protocol of images that are classified correctly
     when clean counts none of those on which a target abstains when clean.
     """
-    every = outcomes(table, source, evaluated_pairs(table, targets), "all")
+    every = job_outcomes(table, source, evaluated_pairs(table, targets), "all")
     raised = []
     for place, target in enumerate(every.targets):
         worst = (0.0, "")
@@ -238,13 +238,13 @@ def over_budget(
     return Alarm("over_budget", finding)
 
 
-def _few_images(result: Outcomes, place: int, protocol: str) -> Alarm | None:
+def _few_images(result: JobOutcomes, place: int, protocol: str) -> Alarm | None:
     n = int(result.counted[place].sum())
     finding = f"{_pair(result, place)}: images counted: {n} ({protocol})"
     return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
 
 
-def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
+def _loss_not_rising(result: JobOutcomes, place: int) -> Alarm | None:
     """Count the images whose true class never gets less likely than on the clean image."""
     confidence, present = result.true_confidence[place], result.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
@@ -259,7 +259,7 @@ def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
     return Alarm("loss_not_rising", f"{_pair(result, place)}, {finding} {format_cell(k, n)}")
 
 
-def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> Alarm | None:
+def _weaker_at_larger_budget(result: JobOutcomes, place: int, white_boxes: int) -> Alarm | None:
     """Compare the budget with the most successes with the one above it with the fewest."""
     success = result.success[place] & result.counted[place][:, None]
     counts = success.sum(axis=0)
@@ -280,7 +280,7 @@ def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> 
     return Alarm("weaker_at_larger_budget", f"{_pair(result, place)}, {finding}")
 
 
-def _above_chance(result: Outcomes, place: int, num_classes: int) -> Alarm | None:
+def _above_chance(result: JobOutcomes, place: int, num_classes: int) -> Alarm | None:
     """Compare the accuracy at the largest budget with that of guessing."""
     eps = result.eps_255[-1]
     k, n = (int(mask[place, :, -1].sum()) for mask in (result.correct, result.present))
@@ -290,7 +290,7 @@ def _above_chance(result: Outcomes, place: int, num_classes: int) -> Alarm | Non
     return Alarm("above_chance", f"{_pair(result, place)}, white box at {eps:g}/255: {cell}")
 
 
-def _pair(result: Outcomes, place: int) -> str:
+def _pair(result: JobOutcomes, place: int) -> str:
     return f"{result.source} -> {result.targets[place]}"
 
 

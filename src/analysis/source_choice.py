@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from ..utils.model_names import NO_DEFENCE, ModelRef
-from .image_outcomes import ImageOutcomes
-from .outcomes import Mask, ratio
+from .outcomes import Mask, Outcomes, ratio
 
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""
@@ -79,7 +78,7 @@ class Transfer:
         return missing
 
 
-def transfer_of(outcomes: ImageOutcomes) -> Transfer:
+def transfer_of(outcomes: Outcomes) -> Transfer:
     """Extract the transfer of untargeted attacks between sources and targets without a defence.
 
     Attacks that some single source lacks are left out, then ensembles that lack an attack. A source
@@ -90,11 +89,10 @@ def transfer_of(outcomes: ImageOutcomes) -> Transfer:
         ValueError: No attack is left.
     """
     plain = outcomes.select(defence=NO_DEFENCE)
-    groups = [plain.group(job) for job in range(len(plain.jobs))]
     ran = {
         job: name
         for job, name in enumerate(plain.jobs)
-        if not groups[job].targeted and not groups[job].source_defended
+        if not plain.targeted[job] and not plain.sources[job].is_defended
     }
     there = list(dict.fromkeys(source for _, source in ran.values()))
     single = [source for source in there if not ModelRef.parse(source).is_ensemble]

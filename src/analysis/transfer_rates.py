@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from .intervals import wilson_interval
-from .outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
+from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, ratio, under
 from .quantities import QUANTITIES
 
 CLEAN = "clean"
@@ -194,7 +194,7 @@ def rates(
         ValueError: The table lacks the clean rows that the protocol needs.
     """
     pairs = evaluated_pairs(predictions, targets)
-    return pd.DataFrame(rates_of(outcomes(predictions, source, pairs, protocol)))
+    return pd.DataFrame(rates_of(job_outcomes(predictions, source, pairs, protocol)))
 
 
 def rates_by_protocol(
@@ -212,7 +212,7 @@ def rates_by_protocol(
     """
     parts = []
     for name, predictions in variants.items():
-        outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
+        outcome = job_outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
         for protocol in outcome.protocols:
             columns = rates_of(under(outcome, protocol))
             origin = {"variant": name, "attack": attack, "source": source, "norm": norm}
@@ -223,7 +223,7 @@ def rates_by_protocol(
     return pd.DataFrame({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
 
 
-def evaluated_budgets(outcome: Outcomes) -> tuple[dict[str, NDArray[Any]], Mask]:
+def evaluated_budgets(outcome: JobOutcomes) -> tuple[dict[str, NDArray[Any]], Mask]:
     """Return the evaluated budgets: columns target, defence, eps_255, and a mask (T, K)."""
     evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
@@ -232,7 +232,7 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[dict[str, NDArray[Any]], Mask]
     return named | {"eps_255": outcome.eps_255[budget]}, evaluated
 
 
-def rates_of(outcome: Outcomes) -> dict[str, NDArray[Any]]:
+def rates_of(outcome: JobOutcomes) -> dict[str, NDArray[Any]]:
     """Return the columns of `rates`."""
     columns, evaluated = evaluated_budgets(outcome)
     source = outcome.source

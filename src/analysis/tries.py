@@ -12,8 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .estimates import contributions, intervals
-from .image_outcomes import ImageOutcomes
-from .outcomes import Mask
+from .outcomes import Mask, Outcomes
 
 _PARTS = 11
 _DRAWS = 9_999
@@ -22,7 +21,7 @@ _CURVES = ("fooled", "unseen", "single")
 Values = NDArray[np.float64]
 
 
-def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.DataFrame:
+def success_within(outcomes: Outcomes, gradients: Sequence[float]) -> pd.DataFrame:
     """Compute the share of units that are fooled within q = 1, 2, ... candidates.
 
     Orders are greedy: the next candidate fools most of the units that those before it do not, as a
@@ -81,7 +80,7 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     )
 
 
-def class_success(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[pd.DataFrame, float]:
+def class_success(outcomes: Outcomes, labels: NDArray[np.int64]) -> tuple[pd.DataFrame, float]:
     """Count the units of each class that a candidate fools, and test if all classes are alike.
 
     Args:
@@ -135,7 +134,7 @@ def _judged(
     return shares, spent / counted.size
 
 
-def _units(outcomes: ImageOutcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:
+def _units(outcomes: Outcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:
     """Return successes (C, T, N), units (T, N), and the candidates that targets try (C, T).
 
     Targets without a unit are left out.
@@ -143,9 +142,9 @@ def _units(outcomes: ImageOutcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Ma
     available = np.zeros((len(jobs), len(outcomes.targets)), bool)
     for job, target in outcomes.pairs(jobs, range(len(outcomes.targets))):
         available[jobs.index(job), target] = True
-    counted: Mask = np.all(outcomes.unpack(outcomes.counted[jobs]) | ~available[:, :, None], axis=0)
+    counted: Mask = np.all(outcomes.counted[jobs] | ~available[:, :, None], axis=0)
     chosen = available.any(axis=0) & counted.any(axis=1)
-    fooled = outcomes.unpack(outcomes.fooled[jobs]) & available[:, :, None] & counted
+    fooled = outcomes.fooled[jobs] & available[:, :, None] & counted
     return fooled[:, chosen], counted[chosen], available[:, chosen]
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pandas as pd
 
 from .. import analysis
-from ..analysis.image_outcomes import GROUP
 from ..analysis.multiple_comparisons import images_for
+from ..analysis.ranking import GROUP
 from ..artifacts.jobs import MORE_IMAGES, find_jobs, on_other_images
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..artifacts.sweep_state import unfinished

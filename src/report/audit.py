@@ -10,8 +10,8 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import LEVEL
+from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.tries import class_success, success_within
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps
@@ -124,7 +124,7 @@ def audited(results: Results) -> Results:
             continue
         sources = {every.jobs[job][1] for job, _ in outcomes.pairs(range(len(every.jobs)), [0])}
         place = f"{record.images} that {target} classifies correctly, at {record.reference:g}/255"
-        sentence = _sentence(rows, len(sources), outcomes.target_labels[0] is not None, place)
+        sentence = _sentence(rows, len(sources), bool(outcomes.targeted[0]), place)
         classes = _classes(*class_success(outcomes, labels), record.class_names)
         audits.append(Audit(str(target), sentence, classes, rows))
     return replace(results, audits=audits)
@@ -140,7 +140,7 @@ def print_audits(results: Results, console: Console) -> None:
 
 def _candidates(
     jobs: Sequence[FinishedJob], protocol: str, eps_255: float | None = None
-) -> tuple[ImageOutcomes, list[float], np.ndarray]:
+) -> tuple[Outcomes, list[float], np.ndarray]:
     """Return the candidates' outcomes at a budget, their gradients per image, the images' classes.
 
     An image on which the target abstains counts as not fooled, so that all candidates have the same
@@ -158,21 +158,21 @@ def _candidates(
     if unlike := differences(group_of(seeds[0], names) for seeds in rows):
         raise ValueError(f"tries needs attacks that a ranking compares; these differ in {unlike}.")
     eps = rows[0][0].record.reference if eps_255 is None else eps_255
-    parts, labels = list[tuple[ImageOutcomes, float]](), pd.Series(dtype=np.int64)
+    parts, labels = list[tuple[Outcomes, float]](), pd.Series(dtype=np.int64)
     for job, *seeds in rows:
         record, table = job.record, job.defended
         title = job.row_title if seeds else job.attack
         abstains = (table["predicted"] == ABSTAINED) & (table["eps_255"] > 0)
         table = table.assign(predicted=table["predicted"].mask(abstains, table["label"]))
-        budgets = image_outcomes(table, title, record.source, record.targets, protocol)
         cost = job.predictions.query("eps_255 > 0")["gradients"].mean()
         job.forget()
-        if eps in budgets:
-            parts.append((budgets[eps], float(cost)))
+        if eps in record.budgets:
+            pair = record.source, record.targets
+            parts.append((outcomes_of(table, title, *pair, protocol, eps), float(cost)))
             labels = table.drop_duplicates("index").set_index("index")["label"]
     if not parts:
         raise ValueError(f"eps_255={eps:g}: there are no images with this budget.")
-    parts = [part for part in parts if part[0].target_labels[0] is None] or parts
+    parts = [part for part in parts if not part[0].targeted[0]] or parts
     every = joined([outcomes for outcomes, _ in parts])
     classes = labels.reindex(every.index, fill_value=-1).to_numpy()
     return every, [cost for _, cost in parts], classes

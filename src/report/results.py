@@ -15,9 +15,17 @@ from numpy.typing import NDArray
 
 from ..analysis.diagnostics import excess_by_control, mean_visibility
 from ..analysis.estimates import MEAN, contributions, intervals, mean_weights, nested_weights
-from ..analysis.image_outcomes import ImageOutcomes, by_budget, joined
 from ..analysis.intervals import wilson_interval
-from ..analysis.outcomes import Mask, Outcomes, Values, evaluated_pairs, outcomes, under
+from ..analysis.outcomes import (
+    Mask,
+    Outcomes,
+    Values,
+    evaluated_pairs,
+    job_outcomes,
+    joined,
+    outcomes_by_budget,
+    under,
+)
 from ..analysis.quantities import COUNTED, QUANTITIES, STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from ..analysis.sanity_checks import Alarm
@@ -72,7 +80,7 @@ class JobResults:
     alarms: Sequence[Alarm]
     cost: Mapping[str, float] = field(default_factory=dict)
     sizes: pd.DataFrame = field(default_factory=pd.DataFrame)
-    outcomes: Mapping[Place, ImageOutcomes] = field(default_factory=dict)
+    outcomes: Mapping[Place, Outcomes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -187,16 +195,14 @@ class Results:
             chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
         return chosen
 
-    def outcomes(
-        self, eps_255: float | None = None, protocol: str | None = None
-    ) -> list[ImageOutcomes]:
+    def outcomes(self, eps_255: float | None = None, protocol: str | None = None) -> list[Outcomes]:
         """Return the outcomes of each group of comparable jobs that has the budget.
 
         Args:
             eps_255: Budget in units of 1/255; None: the jobs' reference budget.
             protocol: Protocol; None: the jobs' own.
         """
-        found = list[ImageOutcomes]()
+        found = list[Outcomes]()
         for rows in self._grouped:
             record = rows[0][0].job.record
             eps = record.reference if eps_255 is None else eps_255
@@ -234,7 +240,7 @@ class Results:
         return pd.concat(parts, ignore_index=True) if parts else empty
 
     def _ranked(
-        self, rank: Callable[[ImageOutcomes], pd.DataFrame]
+        self, rank: Callable[[Outcomes], pd.DataFrame]
     ) -> Iterator[tuple[list[JobResults], pd.DataFrame]]:
         """Yield the jobs and the ranking for each group and budget."""
         for number, rows in enumerate(self._grouped, 1):
@@ -309,11 +315,11 @@ def _read(job: FinishedJob) -> JobResults:
     shared = {its: ", ".join(overlaps(record, record.source, its)) for its in record.targets}
     for variant, predictions in variants.items():
         pairs = evaluated_pairs(predictions, record.targets)
-        every = outcomes(predictions, record.source, pairs, "all")
+        every = job_outcomes(predictions, record.source, pairs, "all")
         for protocol in every.protocols:
             counted = under(every, protocol)
             parts.append(_rates(job, variant, protocol, rates_of(counted), shared))
-            for eps, outcome in by_budget(counted, job.attack).items():
+            for eps, outcome in outcomes_by_budget(counted, job.attack).items():
                 bits[variant, protocol, eps] = outcome
     # One frame, since each takes milliseconds.
     rates = pd.DataFrame({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
@@ -426,18 +432,17 @@ def _shared(pairs: pd.DataFrame) -> Mask:
 def _mean_rows(
     pairs: Mapping[str, NDArray[Any]],
     shared: Mask,
-    outcomes: ImageOutcomes,
+    outcomes: Outcomes,
     places: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of the means over some pairs, at these places of job and target."""
     keys = [pairs[name] for name in ("source", "target", "seed")]
     names, weights = mean_weights(*keys, shared)
-    counted, fooled, correct = (
-        outcomes.unpack(bits[places])
-        for bits in (outcomes.counted, outcomes.fooled, outcomes.correct)
-    )
+    counted = outcomes.counted[places]
     number = np.count_nonzero(weights, axis=1)
-    values, largest = contributions(np.stack([fooled, correct]), counted, weights)
+    values, largest = contributions(
+        np.stack([outcomes.fooled[places], outcomes.correct[places]]), counted, weights
+    )
     rates = intervals(values, largest, number == 1)
     same = {name for name, column in pairs.items() if column.dtype.kind in "Ob"} | {*_SAME}
     columns = {

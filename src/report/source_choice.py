@@ -11,7 +11,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.image_outcomes import image_outcomes, joined
+from ..analysis.outcomes import joined, outcomes_of
 from ..analysis.source_choice import (
     FEWEST_FOR_INTERVAL,
     Transfer,
@@ -82,11 +82,10 @@ def choose_source(
     eps, parts = first.reference if eps_255 is None else eps_255, []
     for job in jobs:
         pair = job.record.source, job.record.targets
-        outcomes = image_outcomes(job.defended, job.row_title, *pair, first.protocol)
-        job.forget()
-        if eps not in outcomes:
+        if eps not in job.record.budgets:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
-        parts.append(outcomes[eps])
+        parts.append(outcomes_of(job.defended, job.row_title, *pair, first.protocol, eps))
+        job.forget()
     transfer = transfer_of(joined(parts))
     ranked = profiles(transfer)
     return SourceChoice(

@@ -11,8 +11,7 @@ from rich.text import Text
 
 from ..analysis import CAUSES, CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell, transfer_matrix
 from ..analysis.estimates import MEAN
-from ..analysis.image_outcomes import GROUP
-from ..analysis.ranking import ALL_TARGETS
+from ..analysis.ranking import ALL_TARGETS, GROUP
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv

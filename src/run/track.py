@@ -11,9 +11,8 @@ import pandas as pd
 
 from ..analysis import TRANSFER, WHITE_BOX, explained
 from ..analysis.estimates import MEAN
-from ..analysis.image_outcomes import GROUP
 from ..analysis.quantities import QUANTITIES
-from ..analysis.ranking import MEAN_OF
+from ..analysis.ranking import GROUP, MEAN_OF
 from ..artifacts.layout import PAGE, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import WHITE_BOX
-from ...analysis.image_outcomes import GROUP
+from ...analysis.ranking import GROUP
 from ...analysis.intervals import FEWEST_IMAGES
 from ...analysis.multiple_comparisons import FEWEST_TESTED, LEVEL
 from ...analysis.ranking import MEAN_OF

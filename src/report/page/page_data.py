@@ -16,7 +16,7 @@ from PIL import Image
 from ...analysis import relation
 from ...analysis.confidence import initial_confidence_effect, initial_groups
 from ...analysis.diagnostics import mean_visibility, success_over_iterations
-from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
+from ...analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.layout import TOP_FIVE
@@ -70,7 +70,7 @@ class JobBlocks:
         """Add a job's blocks; `images` are its `trajectories`."""
         record = job.record
         targets = list(map(ModelRef.parse, record.targets))
-        result = outcomes(job.predictions, record.source, targets, record.protocol)
+        result = job_outcomes(job.predictions, record.source, targets, record.protocol)
         if record.class_names not in self.classes:
             self.classes.append(record.class_names)
         if record.data not in self._data:
@@ -185,7 +185,7 @@ def _predictions(job: FinishedJob) -> dict[str, Any]:
     source = record.source_model
     if source not in pairs and source in {ModelRef.parse(*name) for name in names}:
         pairs = [*pairs, source]
-    result = outcomes(job.defended, record.source, pairs, "all")
+    result = job_outcomes(job.defended, record.source, pairs, "all")
     protocols = {name: under(result, name).counted for name in result.protocols}
     return {
         "index": result.index.tolist(),
@@ -202,7 +202,7 @@ def _predictions(job: FinishedJob) -> dict[str, Any]:
     }
 
 
-def _codes(result: Outcomes) -> list[int | None]:
+def _codes(result: JobOutcomes) -> list[int | None]:
     codes = np.where(result.correct, 0, result.predicted + 1).astype(float)
     codes = np.where(result.abstained, -1, codes)
     return _integers(np.where(result.present | result.abstained, codes, np.nan))

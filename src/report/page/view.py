@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from ...analysis import TRANSFER
-from ...analysis.image_outcomes import GROUP
+from ...analysis.ranking import GROUP
 from ...analysis.quantities import STATISTICS
 from ...analysis.ranking import MEAN_OF, by_mean
 from ...utils.model_names import NO_DEFENCE
