@@ -116,3 +116,29 @@ def mean_weights(
                     names.append((source, target, seed))
                     rows.append(weights)
     return names, np.array(rows).reshape(len(rows), len(seeds))
+
+
+def weighted_means(
+    weights: Values,
+    values: Values,
+    sources: NDArray[Any],
+    targets: NDArray[Any],
+    seeds: NDArray[Any],
+) -> Values:
+    """Compute means of values over pairs; pairs without a value (NaN) are in no mean.
+
+    Args:
+        weights: Weights of P pairs in M means, shape (M, P), see `mean_weights`.
+        values: Values of the pairs, shape (P,).
+        sources: Sources of the pairs, shape (P,).
+        targets: Their targets.
+        seeds: Their seeds.
+    """
+    finite = np.isfinite(values)
+    if finite.all():
+        return weights @ values
+    means = np.full(len(weights), np.nan)
+    for number, at in enumerate((weights > 0) & finite):
+        if at.any():
+            means[number] = nested_weights(targets[at], sources[at], seeds[at]) @ values[at]
+    return means

@@ -71,38 +71,6 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     return cells.assign(cell=list(map(format_cell, cells["k"], cells["n"], spread)))
 
 
-def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
-    """Average clean and robust accuracy behind each defence over the targets of other sources.
-
-    A target's rate is its mean over the sources other than itself; targets weigh equally.
-
-    `rates` is as for `transfer_matrix`, with all defences.
-
-    Returns:
-        One row per `source_defence` and `defence` of the targets, none first: the number of
-        `targets`, `clean_accuracy` on all clean images, `rate` at the budget under the protocol,
-        what it has `counted` (see `with_cell_columns`), the number of predictions (`n`) and
-        abstentions (`abstained`), and `itself`, the counts with the sources' own networks as
-        targets (empty: they are none).
-    """
-    rows, keys = with_cell_columns(rates), ["source_defence", "defence"]
-    rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    others, own = rows["relation"] == TRANSFER, rows["relation"].isin([WHITE_BOX, OWN])
-    counts = rows[own].groupby(keys)[["k", "n"]].sum()
-    kept = {"counted": "first", "abstained": "sum", "n": "sum"}
-    of_target = rows[others].groupby([*keys, "target"], sort=False)
-    cells_ = of_target.agg({"clean_accuracy": "mean", "rate": "mean", **kept}).reset_index()
-    means = cells_.groupby(keys, sort=False).agg(
-        targets=("rate", "count"),
-        clean_accuracy=("clean_accuracy", "mean"),
-        rate=("rate", "mean"),
-        **{name: (name, how) for name, how in kept.items()},
-    )
-    cells = [format_cell(*row) for row in counts.itertuples(index=False)]
-    itself = pd.Series(cells, counts.index, dtype=object).reindex(means.index).fillna("")
-    return means.assign(itself=itself).reset_index()
-
-
 def relation(source: ModelRef, target: ModelRef) -> str:
     """Return the relation of a target to the source of the images.
 

@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..analysis.diagnostics import excess_by_control, mean_visibility
-from ..analysis.estimates import MEAN, contributions, intervals, mean_weights, nested_weights
+from ..analysis.estimates import MEAN, contributions, intervals, mean_weights, weighted_means
 from ..analysis.intervals import wilson_interval
 from ..analysis.outcomes import (
     Mask,
@@ -45,7 +45,6 @@ _BLOCK = ["attack", "defence", "relation", "ensemble", "source_defence"]
 _PLACE = ["variant", "protocol", "eps_255"]
 """Columns over which no mean is taken."""
 _OF_JOB = ["gradients_per_image", "forwards_per_image", "rms_255", "psnr", "ssim"]
-_KEYS = ["group", "source", "target", "seed"]
 _SAME = ("eps_255", "group")
 _RATES = ("success_rate", "robust_accuracy")
 _COMMON = ["group", "dataset", "norm", "eps_255", "protocol"]
@@ -450,7 +449,7 @@ def _mean_rows(
         for name, column in pairs.items()
     }
     numbers = [name for name in pairs if name in QUANTITIES]
-    columns |= {name: _weighted(weights, pairs[name], keys) for name in numbers}
+    columns |= {name: weighted_means(weights, pairs[name], *keys) for name in numbers}
     for name, column in zip(("source", "target", "seed"), zip(*names, strict=True), strict=True):
         columns[name] = np.array(column, object)
     of_pair = (columns["source"] != MEAN) & (columns["target"] != MEAN)
@@ -462,30 +461,14 @@ def _mean_rows(
     images, n = rates["images"], np.where(weights > 0, pairs["denominator"], nan)
     ends = wilson_interval(columns["confidence"] * images, images)
     columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
-    columns |= {"pairs": number, "images": images}
+    columns |= {"pairs": number, "images": images, "overlap": np.full(len(names), "", object)}
     columns |= {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
     return columns
 
 
-def _weighted(weights: Values, values: Values, keys: Sequence[NDArray[Any]]) -> Values:
-    """Compute means of means over pairs, of those that have a value; NaN without any."""
-    finite = np.isfinite(values)
-    if finite.all():
-        return weights @ values
-    means = np.full(len(weights), nan)
-    sources, targets, seeds = keys
-    for number, at in enumerate((weights > 0) & finite):
-        if at.any():
-            means[number] = nested_weights(targets[at], sources[at], seeds[at]) @ values[at]
-    return means
-
-
 def _over_seeds(frame: pd.DataFrame) -> pd.Series:
     """Return the standard deviation of success over the seeds for means over seeds, else NaN."""
-    keys, mean = (
-        [name for name in [*_KEYS, *_BLOCK, *_PLACE] if name != "seed"],
-        frame["seed"] == MEAN,
-    )
+    mean, keys = frame["seed"] == MEAN, ["group", "source", "target", *_BLOCK, *_PLACE]
     rates = frame["success_rate"].where(~mean)
     spread = rates.groupby([frame[key] for key in keys], sort=False).transform("std")
     return spread.where(mean).round(12)
