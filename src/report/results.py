@@ -19,7 +19,6 @@ from ..analysis.intervals import wilson_interval
 from ..analysis.outcomes import (
     Mask,
     Outcomes,
-    Values,
     evaluated_pairs,
     job_outcomes,
     joined,

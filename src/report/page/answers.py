@@ -4,10 +4,9 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import WHITE_BOX
-from ...analysis.ranking import GROUP
 from ...analysis.intervals import FEWEST_IMAGES
 from ...analysis.multiple_comparisons import FEWEST_TESTED, LEVEL
-from ...analysis.ranking import MEAN_OF
+from ...analysis.ranking import GROUP, MEAN_OF
 from ...utils.model_names import NO_DEFENCE
 from ..summary import Summary
 from ..verdicts import COUNTED, dependence, needed, too_few

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from ...analysis import TRANSFER
-from ...analysis.ranking import GROUP
 from ...analysis.quantities import STATISTICS
-from ...analysis.ranking import MEAN_OF, by_mean
+from ...analysis.ranking import GROUP, MEAN_OF, by_mean
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
 from ..summary import Summary, differences, primary_rates
