@@ -15,8 +15,8 @@ from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.tries import class_success, success_within
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
-from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
+from ..utils.vocabulary import Protocol
 from .summary import Summary, differences, group_of
 from .verdicts import COUNTED, share
 

@@ -17,7 +17,6 @@ from ..analysis.diagnostics import excess_by_control
 from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.quantities import STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
-from ..analysis.sanity_checks import Alarm
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import (
     behind_defences,
@@ -27,6 +26,7 @@ from ..analysis.transfer_rates import (
 )
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
 from ..artifacts.likeness import model_digest, overlaps
+from ..artifacts.tables import Alarm
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .beside import Ranks, beside
 

@@ -1,6 +1,7 @@
 """Terminal output for a summary (transfer matrices, rankings, alarms), and rankings as CSV."""
 
 from collections.abc import Sequence
+from math import isnan
 from pathlib import Path
 
 import pandas as pd
@@ -8,13 +9,15 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis import CAUSES, CLEAN, OWN, WHITE_BOX
+from ..analysis import CLEAN, OWN, WHITE_BOX
 from ..analysis.image_outcomes import GROUP
 from ..analysis.ranking import ALL_TARGETS
 from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
+from ..utils.formats import format_cell, format_cells
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
+from .sanity_checks import CAUSES
 from .summary import Label, Summary
 from .verdicts import DIFFERENCES, on_target, resolution, unranked, verdict
 
@@ -38,8 +41,9 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple
         counted, rate = "target class reached", "targeted success rate"
         clean = "clean images already classified as their target label"
     marks = matrix["relation"].map(MARKS).fillna("")
-    pairs = matrix[["source", "target"]].assign(cell=marks + matrix["cell"])
-    rates = pairs.assign(cell=marks + matrix["cell"].str.rpartition(" = ")[2])
+    has_seeds = bool(matrix["success_rate_sd"].notna().any())
+    pairs = matrix[["source", "target"]].assign(cell=marks + format_cells(matrix))
+    rates = pairs.assign(cell=marks + format_cells(matrix).str.rpartition(" = ")[2])
     narrow, wide = _grid(rates).rename(columns=lambda name: name.replace("_", "_\n")), _grid(pairs)
     forms = (wide.add_prefix("-> "), narrow, pairs.set_index("source"))
     tables = [_table(form.reset_index()) for form in forms]
@@ -51,7 +55,7 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
         "+ own: the source's network behind another defence": OWN in relations,
-        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": has_seeds,
     }
     shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
     return Group(shown, tables[chosen]), [line for line, holds in legend.items() if holds]
@@ -76,7 +80,8 @@ def defence_table(behind: pd.DataFrame) -> tuple[Table, list[str]]:
     shown["clean"] = behind["clean_accuracy"].map(share)
     shown[counted] = behind["rate"].map(share)
     if adaptive:
-        shown["the source itself"] = behind["itself"]
+        own = zip(behind["own_k"], behind["own_n"], strict=True)
+        shown["the source itself"] = ["" if isnan(n) else format_cell(k, n) for k, n in own]
     if behind["abstained"].any():
         total = behind["abstained"] + behind["n"]
         pairs_of_counts = zip(behind["abstained"], total, strict=True)
@@ -146,10 +151,6 @@ def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
     return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
 
 
-def _has_seeds(matrix: pd.DataFrame) -> bool:
-    return "success_rate_sd" in matrix and bool(matrix["success_rate_sd"].notna().any())
-
-
 def _table(frame: pd.DataFrame) -> Table:
     rows = frame.itertuples(index=False, name=None)
     return text_table([*frame], rows, ("source", "target", "defence", "attack"), ruled=True)
@@ -164,7 +165,7 @@ def row_text(summary: Summary) -> str:
     for matrix in summary.matrices:
         cells = matrix.cells[matrix.cells["source"] != CLEAN]
         marks = cells["relation"].map(MARKS).fillna("")
-        rates = ", ".join(marks + cells["target"] + cells["cell"].str.rpartition(" =")[2])
+        rates = ", ".join(marks + cells["target"] + format_cells(cells).str.rpartition(" =")[2])
         parts.append(f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255: {rates}")
     return ", ".join(parts)
 

@@ -13,11 +13,12 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..analysis import format_cell, is_at_chance, wilson_interval
+from ..analysis import is_at_chance, wilson_interval
 from ..config.settings import Settings
 from ..data import ImageDataset, to_unit
 from ..models import ModelError, PixelClassifier, weight_facts
 from ..models.pixel_classifier import NORMALISATION
+from ..utils.formats import format_cell
 from ..utils.model_names import ABSTAINED, TARGET_COLUMNS, ModelRef
 from .stages import JobContext
 

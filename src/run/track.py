@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import pandas as pd
 
-from ..analysis import WHITE_BOX, explained
+from ..analysis import WHITE_BOX
 from ..analysis.image_outcomes import GROUP
 from ..analysis.quantities import QUANTITIES
 from ..analysis.ranking import MEAN_OF
@@ -19,6 +19,7 @@ from ..artifacts.layout import PAGE, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name
 from ..config.settings import Settings
+from ..report.sanity_checks import explained
 from ..report.summary import JobSummary, Label, Summary, ranking_label
 from ..tracking import Point, Run, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef

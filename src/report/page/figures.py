@@ -11,8 +11,8 @@ from altair.typing import ChartType
 from ...analysis import OWN
 from ...analysis.confidence import by_class, confidence_profiles
 from ...analysis.diagnostics import SIZES
-from ...config.sections import CONTROLS
 from ...utils.model_names import ABSTAINED, ModelRef
+from ...utils.vocabulary import CONTROLS
 from ..charts.curves import series_chart
 from ..charts.dot_plot import dot_plot, success_over
 from ..charts.theme import (
