@@ -17,6 +17,7 @@ from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.record import JobRecord
 from ..config.errors import refusal
 from ..utils.files import no_formula
+from ..utils.formats import span
 from ..utils.model_names import renamed
 from .audit import tries, tries_cells
 from .cells import AVERAGE, DIFFERENCE, VALUES, TableCells, TableSpec, cells_of, seeds_of
@@ -310,8 +311,8 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
     of = _distinct(map(_set_of_images, records))
-    least, most = shown["least"].min(), shown["most"].max()
-    counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
+    ends = shown["least"].min(), shown["most"].max()
+    counted = f"{span(ends)} counted per cell ({_distinct(pairs['protocol'])})"
     title = VALUES[spec.value].title.format(counted=_distinct(pairs["counted"]))
     single = "".join(
         f" {word} {renamed(pairs[axis].iloc[0], names)}"
@@ -376,10 +377,6 @@ def _averaged(cells: TableCells) -> list[str]:
 
 def _distinct(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
-
-
-def _span(least: float, most: float) -> str:
-    return f"{least:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
 
 
 def _set_of_images(record: JobRecord) -> str:

@@ -169,7 +169,7 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
             model = job.models[name].classifier
             advice = suggest(model, job.images) if isinstance(model, PixelClassifier) else ""
             message = (
-                f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its {origin} "
+                f"model {name}: clean accuracy is {format_cell(k, n)}, but its {origin} "
                 f"{expected:.2%} +- {check.tolerance:.2%}. Likely causes are wrong preprocessing "
                 f"(mean, std, input_size), weights or labels{advice}"
             )

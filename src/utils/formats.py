@@ -1,5 +1,6 @@
 """Counts and rates as text."""
 
+from collections.abc import Iterable
 from math import isnan, nan
 
 import pandas as pd
@@ -30,3 +31,9 @@ def format_cells(rows: pd.DataFrame) -> pd.Series:
     """Format the counts `k` of `n` in rows, with their standard deviation `success_rate_sd`."""
     columns = (rows[name] for name in ("k", "n", "success_rate_sd"))
     return pd.Series(list(map(format_cell, *columns)), rows.index, dtype=object)
+
+
+def span(counts: Iterable[float]) -> str:
+    """Return `MIN to MAX` of the counts, or the single value if all are equal."""
+    least, most = (f"{end(counts):.0f}" for end in (min, max))
+    return least if least == most else f"{least} to {most}"

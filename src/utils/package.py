@@ -81,12 +81,13 @@ def resolve(name: str) -> Any:
 
 def lazily(package: str, **homes: str) -> Callable[[str], Any]:
     """Return the `__getattr__` of a package that imports names on first use, by their modules."""
-    home_of = {name: f".{home}" for home, names in homes.items() for name in names.split()}
+    home_of = {name: home for home, names in homes.items() for name in names.split()}
 
     def get(name: str) -> Any:
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        return getattr(import_module(home_of[name], package), name)
+        home = import_module(f".{home_of[name]}", package)
+        return home if name == home_of[name] else getattr(home, name)
 
     return get
 
