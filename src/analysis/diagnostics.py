@@ -7,8 +7,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ..config.sections import CONTROLS
 from ..utils.model_names import ModelRef
+from ..utils.vocabulary import CONTROLS
 from .intervals import FEWEST_IMAGES, Z, paired_interval, wilson_interval
 from .outcomes import at_budget, job_outcomes, ratio, row_positions, target_labels, with_defence
 from .transfer_rates import evaluated_budgets, rates, relation

@@ -34,6 +34,12 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Va
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
+def is_at_chance(k: int, n: int, num_classes: int) -> bool:
+    """Return True if `k` correct of `n` images may be guessing, unless `n` is too small to tell."""
+    least, most = wilson_interval([k, n], n)[0]
+    return bool(least <= 1 / num_classes < most)  # if `most` is lower, n is too small to tell
+
+
 def paired_interval(
     first_only: ArrayLike, second_only: ArrayLike, trials: ArrayLike
 ) -> tuple[Values, Values]:

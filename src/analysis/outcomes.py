@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, TARGET_COLUMNS, ModelRef, behind_each
+from ..utils.vocabulary import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 

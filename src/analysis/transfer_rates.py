@@ -1,7 +1,7 @@
 """Rates of pairs of source and target, with denominators, and their matrix in long form."""
 
 from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -60,15 +60,14 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     variant only.
 
     Returns:
-        One row per cell, with the columns of `with_cell_columns` and `cell` (see `format_cell`).
-        The first rows, with `source` = `clean`, are for clean images, and count all images under
-        any protocol.
+        One row per cell, with the columns of `with_cell_columns`. The first rows, with `source` =
+        `clean`, are for clean images, and count all images under any protocol.
     """
     rows = with_cell_columns(rates)
     here = (rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)
     cells = pd.concat([clean_rows(rows), rows[here]], ignore_index=True)
     spread = cells["success_rate_sd"].mask(cells["source"] == CLEAN)
-    return cells.assign(cell=list(map(format_cell, cells["k"], cells["n"], spread)))
+    return cells.assign(success_rate_sd=spread)
 
 
 def relation(source: ModelRef, target: ModelRef) -> str:
@@ -84,27 +83,6 @@ def relation(source: ModelRef, target: ModelRef) -> str:
     if not source.includes(target):
         return TRANSFER
     return WHITE_BOX if source.defence == target.defence else OWN
-
-
-def format_count(count: float) -> str:
-    """Format a count, or the mean of counts over seeds, without a trailing `.0`."""
-    return f"{count:.1f}".removesuffix(".0")
-
-
-def format_cell(count: float, denominator: float, deviation: float = nan) -> str:
-    """Format a rate with its counts and, if known, its standard deviation over the seeds.
-
-    >>> format_cell(1374, 8139)
-    '1374 / 8139 = 16.88%'
-    >>> format_cell(0, 0)
-    '0 / 0 = n/a'
-    >>> format_cell(12.5, 20, 0.035)
-    '12.5 / 20 = 62.50% \N{PLUS-MINUS SIGN} 3.50%'
-    """
-    rate = f"{count / denominator:.2%}" if denominator else "n/a"
-    if not isnan(deviation):
-        rate += f" \N{PLUS-MINUS SIGN} {deviation:.2%}"
-    return f"{format_count(count)} / {format_count(denominator)} = {rate}"
 
 
 def rates(

@@ -19,7 +19,6 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..analysis import explained
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_state import take_store
 from ..attacks import adapt
@@ -32,6 +31,7 @@ from ..config.settings import Settings
 from ..defences import Defence
 from ..images.attacker import Attack, AttackError, accepted
 from ..report.results import Results, results_of
+from ..report.sanity_checks import explained
 from ..run.attack import attack_function
 from ..run.job import make_record
 from ..run.job_tables import compute_tables

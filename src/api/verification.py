@@ -27,7 +27,7 @@ from ..config.attack_settings import AttackSettings
 from ..config.compose import files
 from ..config.errors import explain
 from ..config.resolvers import CONF
-from ..config.sections import CONTROLS, ModelSettings
+from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..models.providers import LOADER, find, section_of
 from ..run.build import fetches
@@ -40,6 +40,7 @@ from ..run.stages import JobContext
 from ..utils import stopping
 from ..utils.package import CLONE, command, is_asset
 from ..utils.refusals import suggestion
+from ..utils.vocabulary import CONTROLS
 from .transfer import quiet
 
 _FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round

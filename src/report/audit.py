@@ -15,8 +15,8 @@ from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.tries import class_success, success_within
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps
-from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
+from ..utils.vocabulary import Protocol
 from .results import Results, open_jobs
 from .summary import differences, group_of
 from .verdicts import COUNTED, share

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..analysis import CLEAN, TRANSFER, clean_rows, format_cell
+from ..analysis import CLEAN, TRANSFER, clean_rows
 from ..analysis.diagnostics import mean_visibility
 from ..analysis.image_outcomes import GROUP, ImageOutcomes, image_outcomes, joined
 from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import rankings
 from ..analysis.transfer_rates import relation
 from ..utils.checked_dataclass import checked
+from ..utils.formats import format_cells
 from ..utils.model_names import ModelRef
 from .summary import JobSummary, differences, mean_over_seeds, primary_rates
 
@@ -325,7 +326,7 @@ def cells_of(jobs: Sequence[JobSummary], spec: TableSpec) -> TableCells:
             rows[f"seed={seed.job.record.seed}"] = part.get(VALUES[spec.value].column)
         pairs.append(rows)
     every, groups = pd.concat(pairs, ignore_index=True), list(map(joined, outcomes.values()))
-    every[COUNTS] = _counts(every)
+    every[COUNTS] = format_cells(every)
     if spec.defence is not None:
         if spec.defence not in (known := list(every["defence"].unique())):
             raise ValueError(f"defence={spec.defence}: choose from {', '.join(known)}.")
@@ -351,18 +352,12 @@ def _clean(jobs: Sequence[JobSummary], pairs: pd.DataFrame, spec: TableSpec) -> 
     if rows.empty:
         raise ValueError("clean needs jobs with the same clean images.")
     rows = rows.assign(**{end: rows[f"robust_accuracy{name}"] for name, end in ends.items()})
-    rows[COUNTS] = _counts(rows.assign(success_rate_sd=np.nan))
+    rows[COUNTS] = format_cells(rows.assign(success_rate_sd=np.nan))
     marks = dict.fromkeys(("white", "partial", "best", "undecided"), False)
     first, *others = (axis for axis in spec.rows if axis not in columns)
     place = dict.fromkeys(others, "") | {first: CLEAN}
     cells = rows[[*columns, *ends.values(), COUNTS]].merge(pairs[columns].drop_duplicates())
     return cells.assign(**place, **marks)
-
-
-def _counts(rows: pd.DataFrame) -> list[str]:
-    """Format counts with their rate and its standard deviation over seeds."""
-    columns = (rows[name] for name in ("k", "n", "success_rate_sd"))
-    return list(map(format_cell, *columns))
 
 
 def _check_means(pairs: pd.DataFrame, keys: Sequence[str]) -> None:

@@ -313,7 +313,7 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
     quantity = VALUES[spec.value]
-    counted = f"{_span(least, most)} counted per cell"
+    counted = f"{span((least, most))} counted per cell"
     counted += f" ({_distinct(pairs['protocol'])})" * (not quantity.fewest)
     title = quantity.title.format(counted=_distinct(pairs["counted"]))
     single = "".join(
@@ -382,10 +382,6 @@ def _averaged(cells: TableCells) -> list[str]:
 
 def _distinct(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
-
-
-def _span(least: float, most: float) -> str:
-    return f"{least:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
 
 
 def _set_of_images(record: JobRecord) -> str:

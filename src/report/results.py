@@ -27,12 +27,12 @@ from ..analysis.outcomes import (
 )
 from ..analysis.quantities import COUNTED, QUANTITIES, STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
-from ..analysis.sanity_checks import Alarm
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import rates_of
 from ..artifacts.jobs import FinishedJob, find_jobs, rows_of_seeds, without_related
 from ..artifacts.likeness import overlaps
 from ..artifacts.sweep_folders import Sweeps, named_folders
+from ..artifacts.tables import Alarm
 from ..utils.model_names import ModelRef
 from .beside import Ranks
 from .summary import group_of

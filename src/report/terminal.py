@@ -9,15 +9,17 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis import CAUSES, CLEAN, OWN, TRANSFER, WHITE_BOX, format_cell, transfer_matrix
+from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, transfer_matrix
 from ..analysis.estimates import MEAN
 from ..analysis.ranking import ALL_TARGETS, GROUP
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
+from ..utils.formats import format_cell, format_cells
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
 from .results import Results
+from .sanity_checks import CAUSES
 from .verdicts import DIFFERENCES, Label, on_target, resolution, unranked, verdict
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
@@ -40,8 +42,9 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple
         counted, rate = "target class reached", "targeted success rate"
         clean = "clean images already classified as their target label"
     marks = matrix["relation"].map(MARKS).fillna("")
-    pairs = matrix[["source", "target"]].assign(cell=marks + matrix["cell"])
-    rates = pairs.assign(cell=marks + matrix["cell"].str.rpartition(" = ")[2])
+    has_seeds = bool(matrix["success_rate_sd"].notna().any())
+    pairs = matrix[["source", "target"]].assign(cell=marks + format_cells(matrix))
+    rates = pairs.assign(cell=marks + format_cells(matrix).str.rpartition(" = ")[2])
     narrow, wide = _grid(rates).rename(columns=lambda name: name.replace("_", "_\n")), _grid(pairs)
     forms = (wide.add_prefix("-> "), narrow, pairs.set_index("source"))
     tables = [_table(form.reset_index()) for form in forms]
@@ -53,7 +56,7 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
         "+ own: the source's network behind another defence": OWN in relations,
-        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": has_seeds,
     }
     shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
     return Group(shown, tables[chosen]), [line for line, holds in legend.items() if holds]
@@ -166,10 +169,6 @@ def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
     return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
 
 
-def _has_seeds(matrix: pd.DataFrame) -> bool:
-    return "success_rate_sd" in matrix and bool(matrix["success_rate_sd"].notna().any())
-
-
 def _table(frame: pd.DataFrame) -> Table:
     rows = frame.itertuples(index=False, name=None)
     return text_table([*frame], rows, ("source", "target", "defence", "attack"), ruled=True)
@@ -184,7 +183,7 @@ def row_text(results: Results) -> str:
     for _, cells in matrices(results):
         cells = cells[cells["source"] != CLEAN]
         marks = cells["relation"].map(MARKS).fillna("")
-        rates = ", ".join(marks + cells["target"] + cells["cell"].str.rpartition(" =")[2])
+        rates = ", ".join(marks + cells["target"] + format_cells(cells).str.rpartition(" =")[2])
         parts.append(f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255: {rates}")
     return ", ".join(parts)
 

@@ -13,18 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ..analysis import (
-    alarms,
-    clean_at_chance,
-    copies_of_images,
-    flip_summary,
-    labels_permuted,
-    many_abstentions,
-    over_budget,
-    trajectories,
-)
-from ..analysis.sanity_checks import Alarm
-from ..analysis.transfer_rates import format_cell
+from ..analysis import flip_summary, trajectories
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.layout import (
     ALARMS,
@@ -41,7 +30,7 @@ from ..artifacts.layout import (
     clear_summary,
 )
 from ..artifacts.record import JobRecord, clear, job_record, with_record
-from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
+from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
 from ..attacks.settings import steepest_ascent
 from ..cache.rows import Rows
 from ..images.attacker import Attack
@@ -51,7 +40,16 @@ from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from ..measure.protocol import Measurement
 from ..measure.registry import MEASUREMENTS
 from ..report.results import JobResults, Results, results_of
+from ..report.sanity_checks import (
+    alarms,
+    clean_at_chance,
+    copies_of_images,
+    labels_permuted,
+    many_abstentions,
+    over_budget,
+)
 from ..utils.files import atomic_write, write_csv, write_text, writing
+from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import with_progress
 from .compute import adversarial_images

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 import pandas as pd
 
-from ..analysis import TRANSFER, WHITE_BOX, explained
+from ..analysis import TRANSFER, WHITE_BOX
 from ..analysis.estimates import MEAN
 from ..analysis.quantities import QUANTITIES
 from ..analysis.ranking import GROUP, MEAN_OF
@@ -18,6 +18,7 @@ from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name
 from ..config.settings import Settings
 from ..report.results import JobResults, Results
+from ..report.sanity_checks import explained
 from ..report.verdicts import ranking_label
 from ..tracking import Point, Run, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef

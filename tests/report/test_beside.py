@@ -17,7 +17,7 @@ import findings.baselines
 import src.config.fields
 from findings.baselines import pack_preset
 from src import rankings
-from src.analysis.sanity_checks import Alarm
+from src.artifacts import Alarm
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.beside import Beside, beside, read_preset

@@ -4,14 +4,15 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...analysis import CAUSES, format_cell
 from ...analysis.confidence import top_k
 from ...analysis.quantities import definitions
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.record import JobRecord
 from ...config.sections import ReportSettings
+from ...utils.formats import format_cell
 from ...utils.package import command
 from ..diagnostics import CHARTS
+from ..sanity_checks import CAUSES
 from ..summary import JobSummary, Summary
 from .answers import answer_of
 from .figures import clean_figures, page_charts, tries_figure, why_figures

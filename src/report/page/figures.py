@@ -11,8 +11,9 @@ from altair.typing import ChartType
 from ...analysis import OWN
 from ...analysis.confidence import by_class, confidence_profiles
 from ...analysis.diagnostics import SIZES
-from ...config.sections import CONTROLS
+from ...utils.formats import span
 from ...utils.model_names import ABSTAINED, ModelRef
+from ...utils.vocabulary import CONTROLS
 from ..charts.curves import series_chart
 from ..charts.dot_plot import dot_plot, success_over
 from ..charts.theme import (
@@ -30,7 +31,7 @@ from ..charts.theme import (
     tooltip,
 )
 from ..diagnostics import CHARTS, draw_own
-from .html import ENOUGH, OF_PAIR, Figure, span, vega_of
+from .html import ENOUGH, OF_PAIR, Figure, vega_of
 from .page_data import PageData
 from .view import View
 

@@ -5,17 +5,18 @@ Each check returns an `Alarm`, or None if it passes. All intervals are 95 % Wils
 
 from collections.abc import Sequence
 from math import comb
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import bdtrc
 
+from ..analysis.intervals import FEWEST_IMAGES, is_at_chance, wilson_interval
+from ..analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under, with_defence
+from ..analysis.transfer_rates import WHITE_BOX, relation
+from ..artifacts.tables import Alarm
+from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ..utils.refusals import class_order
-from .intervals import FEWEST_IMAGES, wilson_interval
-from .outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under, with_defence
-from .transfer_rates import WHITE_BOX, format_cell, relation
 
 ZERO_GRADIENTS = 0.01
 """Raise an alarm if more than this share of gradients is zero in every pixel."""
@@ -66,13 +67,6 @@ CAUSES = {
     "vanish where it is confident; attacks, losses and ensembles here are of logits: return those",
 }
 """Usual causes of each alarm, by the alarm's name."""
-
-
-class Alarm(NamedTuple):
-    """A failed sanity check: its name, and the finding for a model or pair, with counts."""
-
-    name: str
-    finding: str
 
 
 def explained(alarm: Alarm) -> str:
@@ -219,12 +213,6 @@ def _numbers(true: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
     np.add.at(table, (true, predicted), 1)
     numbers: np.ndarray = linear_sum_assignment(table, maximize=True)[1]
     return numbers
-
-
-def is_at_chance(k: int, n: int, num_classes: int) -> bool:
-    """Return True if `k` correct of `n` images may be guessing, unless `n` is too small to tell."""
-    least, most = wilson_interval([k, n], n)[0]
-    return bool(least <= 1 / num_classes < most)  # if `most` is lower, n is too small to tell
 
 
 def over_budget(
