@@ -1,10 +1,10 @@
 """Statistics: pure functions of the table of predictions, without a model, GPU or rerun."""
 
 from .diagnostics import excess, excess_by_control
-from .image_outcomes import ImageOutcomes, joined
+from .estimates import MEAN
 from .intervals import Values, is_at_chance, paired_interval, wilson_interval
 from .multiple_comparisons import LEVEL
-from .outcomes import outcomes, ratio
+from .outcomes import Outcomes, job_outcomes, joined, outcomes_of, ratio
 from .ranking import MEAN_OF, rankings
 from .trajectories import KINDS, flip_summary, trajectories
 from .transfer_rates import (
@@ -14,7 +14,6 @@ from .transfer_rates import (
     WHITE_BOX,
     clean_rows,
     rates,
-    rates_by_protocol,
     relation,
     transfer_matrix,
     with_cell_columns,

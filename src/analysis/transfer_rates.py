@@ -1,6 +1,6 @@
 """Rates of pairs of source and target, with denominators, and their matrix in long form."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import nan
 from typing import Any
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from .intervals import wilson_interval
-from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, ratio, under
+from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, ratio
 from .quantities import QUANTITIES
 
 CLEAN = "clean"
@@ -141,32 +141,6 @@ def rates(
     """
     pairs = evaluated_pairs(predictions, targets)
     return pd.DataFrame(rates_of(job_outcomes(predictions, source, pairs, protocol)))
-
-
-def rates_by_protocol(
-    variants: Mapping[str, pd.DataFrame],
-    source: str,
-    targets: Sequence[str],
-    attack: str,
-    norm: str,
-) -> pd.DataFrame:
-    """Compute a job's rates for every variant, under every protocol whose clean rows exist.
-
-    `variants` holds predictions by the name of a variant, such as `float32`, or of a control. The
-    rows are those of `rates`, after the columns `variant`, `attack`, `source`, `norm` and
-    `protocol`.
-    """
-    parts = []
-    for name, predictions in variants.items():
-        outcome = job_outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
-        for protocol in outcome.protocols:
-            columns = rates_of(under(outcome, protocol))
-            origin = {"variant": name, "attack": attack, "source": source, "norm": norm}
-            origin["protocol"] = protocol
-            rows = len(columns["eps_255"])
-            parts.append({key: np.full(rows, its, object) for key, its in origin.items()} | columns)
-    # One frame, since each takes milliseconds.
-    return pd.DataFrame({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
 
 
 def evaluated_budgets(outcome: JobOutcomes) -> tuple[dict[str, NDArray[Any]], Mask]:

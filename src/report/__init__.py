@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .charts.theme import theme
     from .page.content import build_report
     from .page.page_data import PageData, compute_page_data
-    from .summary import Summary, summarise
+    from .results import Results, open_results, results_of
     from .terminal import print_matrices
 else:  # the page and the charts load Altair
     _HOMES = {
@@ -17,7 +17,7 @@ else:  # the page and the charts load Altair
         "charts.theme": "theme",
         "page.content": "build_report",
         "page.page_data": "PageData compute_page_data",
-        "summary": "Summary summarise",
+        "results": "Results open_results results_of",
         "terminal": "print_matrices",
     }
     __getattr__ = lazily(__name__, **_HOMES)
