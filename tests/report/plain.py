@@ -6,7 +6,8 @@ intervals are computed by loops, from the definitions alone.
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from math import isnan, nan, sqrt
+from itertools import product
+from math import nan, sqrt
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -39,22 +40,28 @@ Cells = list[list[list[Images]]]
 
 
 def every_number(predictions: pd.DataFrame, reference: float) -> dict[Place, dict[str, float]]:
-    """Return the numbers of all pairs and means, by their place."""
+    """Return the numbers of all pairs and means, by their place.
+
+    The predictions have a row per attack, source, seed, target, defence, budget and image.
+    """
     jobs = _jobs(predictions)
     results: dict[Place, dict[str, float]] = {}
-    for attack in {attack for attack, _, _ in jobs}:
-        seeds = sorted({seed for its, _, seed in jobs if its == attack})
-        several = [(MEAN, seeds)] if len(seeds) > 1 else []
-        for seed, its_seeds in [*((seed, [seed]) for seed in seeds), *several]:
-            for protocol in PROTOCOLS:
-                pairs = defaultdict[tuple[Pair, float], list[Images]](list)
-                for (name, source, its), rows in jobs.items():
-                    if name == attack and its in its_seeds:
-                        for (target, defence, eps), images in _counted(source, rows, protocol):
-                            pairs[(source, target, defence), eps].append(images)
-                for source, target, defence, eps, cells in _means(pairs, reference):
-                    place = Place(attack, source, target, defence, protocol, eps, seed)
-                    results[place] = _numbers(cells)
+    for attack, protocol in product({attack for attack, _, _ in jobs}, PROTOCOLS):
+        counted = {
+            (source, seed): dict(_counted(source, rows, protocol))
+            for (name, source, seed), rows in jobs.items()
+            if name == attack
+        }
+        seeds = {seed for _, seed in counted}
+        for seed in [*seeds, *[MEAN] * (len(seeds) > 1)]:
+            pairs = defaultdict[tuple[Pair, float], list[Images]](list)
+            for (source, its_seed), job in counted.items():
+                for (target, defence, eps), images in job.items():
+                    if seed in (its_seed, MEAN):
+                        pairs[(source, target, defence), eps].append(images)
+            for source, target, defence, eps, cells in _means(pairs, reference):
+                place = Place(attack, source, target, defence, protocol, eps, seed)
+                results[place] = _numbers(cells)
     return results
 
 
@@ -162,20 +169,35 @@ def _shared(places: Iterable[tuple[Pair, float]], reference: float) -> tuple[set
 
 def _numbers(cells: Cells) -> dict[str, float]:
     """Return values, intervals and counts of a pair or a mean."""
+    pairs = [seeds for target in cells for seeds in target if any(seeds)]
     weighted = _weighted(cells)
-    pairs = sum(any(seeds) for target in cells for seeds in target)
     every = {image for images, _ in weighted for image in images}
-    numbers: dict[str, float] = {"images": len(every), "pairs": pairs}
+    numbers: dict[str, float] = {"images": len(every), "pairs": len(pairs)}
     if len(cells) == len(cells[0]) == 1:
         seeds = cells[0][0]
         numbers["denominator"] = sum(map(len, seeds)) / len(seeds)
         for at, name in enumerate(("success", "still_correct")):
             numbers[name] = sum(its[at] for images in seeds for its in images.values()) / len(seeds)
     for at, name in enumerate(QUANTITIES):
-        numbers[name] = _mean(weighted, at)
-        low, high = _interval(weighted, at, numbers[name], len(every))
+        numbers[name] = mean = sum(weight * _share(images, at) for images, weight in weighted)
+        if not pairs:
+            numbers[name] = low = high = nan
+        elif len(pairs) == 1:  # the mean of its seeds' ends
+            seeds = [images for images in pairs[0] if images]
+            ends = [wilson(_share(its, at) * len(its), len(its)) for its in seeds]
+            low, high = (sum(end) / len(ends) for end in zip(*ends, strict=True))
+        elif len(every) < 10:
+            low = high = nan
+        elif name in ("confidence", "true_confidence"):
+            low, high = wilson(mean * len(every), len(every))
+        else:
+            low, high = _of_contributions(weighted, at, len(every))
         numbers |= {f"{name}_low": low, f"{name}_high": high}
     return numbers
+
+
+def _share(images: Images, at: int) -> float:
+    return sum(its[at] for its in images.values()) / len(images)
 
 
 def _weighted(cells: Cells) -> Weighted:
@@ -189,28 +211,6 @@ def _weighted(cells: Cells) -> Weighted:
             for images in counting:
                 weighted.append((images, 1 / len(counting) / len(target) / len(targets)))
     return weighted
-
-
-def _mean(weighted: Weighted, at: int) -> float:
-    """Return the weighted mean of the shares of the images."""
-    if not weighted:
-        return nan
-    shares = [
-        weight * sum(its[at] for its in images.values()) / len(images)
-        for images, weight in weighted
-    ]
-    return sum(shares)
-
-
-def _interval(weighted: Weighted, at: int, mean: float, images: int) -> tuple[float, float]:
-    """Return the 95 % interval of a mean of some images."""
-    if isnan(mean):
-        return nan, nan
-    if len(weighted) == 1:
-        return wilson(mean * images, images)
-    if images < 10:
-        return nan, nan
-    return wilson(mean * images, images) if at > 1 else _of_contributions(weighted, at, images)
 
 
 def _of_contributions(weighted: Weighted, at: int, images: int) -> tuple[float, float]:
