@@ -161,9 +161,10 @@ class Results:
         - at the budgets that all sources of the attack at its reference budget have;
         - over the seeds of one recipe.
 
-        Further columns are those of `rates.csv`, `pairs`, the number of pairs of a mean, `images`
-        (counted in any of its pairs), `least` and `most` (counted in a pair), whether the variant
-        is `primary` and budget and protocol are the job's `reference`, costs and sizes.
+        Further columns are those of `rates.csv`; the number of `pairs`, `sources` and `targets` of
+        a mean, `images` (counted in any of its pairs), `least` and `most` (counted in a pair);
+        whether the variant is `primary`, and budget and protocol are the job's `reference`; costs
+        and sizes.
         """
         parts = list[pd.DataFrame]()
         for number, rows in enumerate(self._grouped, 1):
@@ -370,7 +371,14 @@ def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
     """Return a job's rows of the frame for its pairs; `row` tells recipes apart."""
     record, rates = result.job.record, result.rates
     n = rates["denominator"]
-    columns: dict[str, Any] = {"pairs": 1, "images": n, "least": n, "most": n}
+    columns: dict[str, Any] = {
+        "pairs": 1,
+        "sources": 1,
+        "targets": 1,
+        "images": n,
+        "least": n,
+        "most": n,
+    }
     ends = wilson_interval(rates["confidence"] * n, n)
     columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
     counted = rates["protocol"] == record.protocol
@@ -461,6 +469,9 @@ def _mean_rows(
     ends = wilson_interval(columns["confidence"] * images, images)
     columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
     columns |= {"pairs": number, "images": images, "overlap": np.full(len(names), "", object)}
+    for name, key in (("sources", keys[0]), ("targets", keys[1])):
+        used = (weights > 0) @ (key[:, None] == np.unique(key))
+        columns[name] = np.count_nonzero(used, axis=1)
     columns |= {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
     return columns
 
