@@ -121,7 +121,7 @@ class Results:
     def __getattr__(self, name: str) -> Any:
         if name in COLUMNS:
             return self.predictions[name]
-        raise AttributeError(f"Results have no {name!r}. Their predictions are a data frame.")
+        raise AttributeError(f"Results have no {name!r}; results.predictions is a data frame.")
 
     def table(self, **options: Any) -> Any:
         """Lay out a table; see `src.table` for the options."""
