@@ -178,14 +178,19 @@ class Results:
         return frame.assign(success_rate_sd=_over_seeds(frame) if several else nan)
 
     @cached_property
-    def shown(self) -> pd.DataFrame:
-        """The rows of `frame` for the primary variants; for several seeds, their means alone."""
+    def over_seeds(self) -> pd.DataFrame:
+        """The rows of `frame`; for several seeds, their means alone."""
         rows = self.frame
         if rows.empty:
             return rows
         names = pd.MultiIndex.from_frame(rows[["group", "attack"]])
-        over_seeds = names.isin(names[rows["seed"] == MEAN])
-        return rows[rows["primary"] & (~over_seeds | (rows["seed"] == MEAN))]
+        several = names.isin(names[rows["seed"] == MEAN])
+        return rows[~several | (rows["seed"] == MEAN)]
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The rows of `over_seeds` for the primary variants."""
+        return self.over_seeds[self.over_seeds["primary"]] if self.attacked else self.frame
 
     def select(self, **where: Any) -> pd.DataFrame:
         """Return the rows of `shown` with these values in these columns; lists choose several."""
