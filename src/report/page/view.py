@@ -86,9 +86,6 @@ def make_view(results: Results) -> View:
     means = (means if several else means[:0]).assign(source=MEAN)
     of_targets = means[means["target"] != estimates.MEAN]
     rows = pd.concat([rates[plain], rates[~plain], of_targets], ignore_index=True)
-    overall = pd.concat([shown[~of_means], means])
-    others = (overall["target"] == estimates.MEAN) & (overall["relation"] == TRANSFER)
-    overall = overall[others]
     tried = sorted(_tried(rows), key=lambda eps: eps != record.reference)
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
@@ -97,6 +94,11 @@ def make_view(results: Results) -> View:
     reference = ranking[(ranking["eps_255"] == record.reference) & (ranking["defence"] == defence)]
     first = pd.concat([reference, ranking])  # an attack may have other budgets alone
     order = [*filter(None, dict.fromkeys(first["attack"]))]
+    overall = pd.concat([shown[~of_means], means])
+    of_others = (overall["target"] == estimates.MEAN) & (overall["relation"] == TRANSFER)
+    overall = overall[of_others].sort_values(
+        "attack", key=lambda names: names.map(order.index), kind="stable"
+    )
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
     pairs = rows[at & (rows["defence"] == defence) & (rows["source"] != MEAN)]
     pairs = pairs.assign(
