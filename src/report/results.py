@@ -464,7 +464,7 @@ def _mean_rows(
     columns |= {name: weighted_means(weights, pairs[name], *keys) for name in numbers}
     for name, column in zip(("source", "target", "seed"), zip(*names, strict=True), strict=True):
         columns[name] = np.array(column, object)
-    of_pair = (columns["source"] != MEAN) & (columns["target"] != MEAN)
+    of_pair = (columns["source"] != MEAN) & (columns["target"] != MEAN) | (number == 1)
     for name in COUNTED & pairs.keys():
         columns[name] = np.where(of_pair, columns[name], nan)
     for at, name in enumerate(_RATES):
