@@ -130,14 +130,21 @@ class Outcomes:
         """The source of each job."""
         return [ModelRef.parse(source) for _, source in self.jobs]
 
+    @cached_property
+    def transfers(self) -> Mask:
+        """Whether a job was evaluated on a target that is another network, shape (J, T)."""
+        white = [[source.includes(its) for its in self.targets] for source in self.sources]
+        return self.evaluated & ~np.array(white, bool).reshape(self.evaluated.shape)
+
+    def counted_for_all(self, jobs: Sequence[int]) -> Mask:
+        """Return whether a target counts an image for all jobs evaluated on it, shape (T, N)."""
+        missing = ~self.evaluated[jobs, :, None]
+        counted: Mask = np.all(self.counted[jobs] | missing, axis=0)
+        return counted
+
     def pairs(self, jobs: Iterable[int], targets: Sequence[int]) -> list[tuple[int, int]]:
-        """Return the positions of evaluated jobs and targets, if the target is another network."""
-        return [
-            (job, target)
-            for job in jobs
-            for target in targets
-            if self.evaluated[job, target] and not self.sources[job].includes(self.targets[target])
-        ]
+        """Return the positions of jobs and targets in `transfers`."""
+        return [(job, target) for job in jobs for target in targets if self.transfers[job, target]]
 
     def select(self, **where: str) -> "Outcomes":
         """Return the outcomes for one `source`, `target` or `defence`, given by name."""

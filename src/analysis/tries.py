@@ -139,9 +139,7 @@ def _units(outcomes: Outcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:
 
     Targets without a unit are left out.
     """
-    available = np.zeros((len(jobs), len(outcomes.targets)), bool)
-    for job, target in outcomes.pairs(jobs, range(len(outcomes.targets))):
-        available[jobs.index(job), target] = True
+    available = outcomes.transfers[jobs]
     counted: Mask = np.all(outcomes.counted[jobs] | ~available[:, :, None], axis=0)
     chosen = available.any(axis=0) & counted.any(axis=1)
     fooled = outcomes.fooled[jobs] & available[:, :, None] & counted
