@@ -13,12 +13,12 @@ from rich.text import Text
 from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.tries import class_success, success_within
+from ..artifacts.comparable import differences
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
 from ..utils.vocabulary import Protocol
 from .results import Results, open_jobs
-from .summary import differences, group_of
 from .verdicts import COUNTED, share
 
 _SHOWN = (1, 2, 5, 10, 20, 50)
@@ -154,8 +154,7 @@ def _candidates(
     )
     if not rows:
         raise ValueError("tries needs an attack whose source is unrelated to a target.")
-    names = dict[str, str]()
-    if unlike := differences(group_of(seeds[0], names) for seeds in rows):
+    if unlike := ", ".join(differences(*(seeds[0].record for seeds in rows))):
         raise ValueError(f"tries needs attacks that a ranking compares; these differ in {unlike}.")
     eps = rows[0][0].record.reference if eps_255 is None else eps_255
     parts, labels = list[tuple[Outcomes, float]](), pd.Series(dtype=np.int64)

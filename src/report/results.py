@@ -29,13 +29,12 @@ from ..analysis.quantities import COUNTED, QUANTITIES, STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import rates_of
+from ..artifacts.comparable import Group, groups_of, overlaps, training_of
 from ..artifacts.jobs import FinishedJob, find_jobs, rows_of_seeds, without_related
-from ..artifacts.likeness import overlaps
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..artifacts.tables import Alarm
 from ..utils.model_names import ModelRef
 from .beside import Ranks
-from .summary import group_of
 
 if TYPE_CHECKING:
     from .audit import Audit
@@ -93,7 +92,7 @@ class Results:
     """
 
     rows: Sequence[Sequence[JobResults]] = ()
-    groups: Sequence[str] = ()
+    groups: Sequence[Group] = ()
     ranks: Ranks = field(default_factory=Ranks)
     audits: Sequence["Audit"] = ()
 
@@ -138,7 +137,8 @@ class Results:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """All predictions, as described for `load_sweep`."""
-        rows = pd.concat([part for job in self.jobs for part in _parts(job)], ignore_index=True)
+        parts = [part for row in self.rows for its in row for part in _parts(its.job, len(row) > 1)]
+        rows = pd.concat(parts, ignore_index=True)
         models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
         dtypes = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
         return rows[[*COLUMNS]].astype(dtypes)
@@ -153,8 +153,9 @@ class Results:
         """All rates and means, one row each.
 
         The keys are `group` (number of the comparable jobs), `attack`, `source`, `target`,
-        `defence`, `variant`, `norm`, `protocol`, `seed` and `eps_255`. A source, target or seed
-        `mean` stands for the mean over them:
+        `defence`, `variant`, `norm`, `protocol`, `seed` and `eps_255`. `source_training` and
+        `target_training` are the seed or file of a model's weights. A source, target or seed `mean`
+        stands for the mean over them:
 
         - over sources or targets, of pairs with one `relation`, without ensembles among single
           sources, and for each defence of the sources; over both, targets weigh equally;
@@ -217,7 +218,7 @@ class Results:
 
     @cached_property
     def _grouped(self) -> list[list[Sequence[JobResults]]]:
-        groups = dict[str, list[Sequence[JobResults]]]()
+        groups = dict[Group, list[Sequence[JobResults]]]()
         for row, group in zip(self.rows, self.groups, strict=True):
             if row[0].job.attacked:
                 groups.setdefault(group, []).append(row)
@@ -295,12 +296,10 @@ def results_of(jobs: Sequence[FinishedJob]) -> Results:
     Raises:
         ValueError: A file of a job is damaged.
     """
-    rows, groups, names = list[Sequence[JobResults]](), list[str](), dict[str, str]()
-    for seeds in rows_of_seeds(jobs):
-        groups.append(group_of(seeds[0], names))
-        alone = len(seeds) == 1
-        rows.append([_read(replace(job, shows_seed=job.shows_seed and alone)) for job in seeds])
-    return Results(rows, groups)
+    rows = rows_of_seeds(jobs)
+    groups = groups_of(seeds[0].record for seeds in rows)
+    results = [[_read(replace(job, shows_seed=False)) for job in seeds] for seeds in rows]
+    return Results(results, groups)
 
 
 def described_images(job: FinishedJob) -> pd.DataFrame:
@@ -340,10 +339,10 @@ def _read(job: FinishedJob) -> JobResults:
     return JobResults(job, rates, excess, alarms, cost, pd.DataFrame(sizes), bits)
 
 
-def _parts(job: FinishedJob) -> Iterator[pd.DataFrame]:
+def _parts(job: FinishedJob, one_of_seeds: bool) -> Iterator[pd.DataFrame]:
     """Yield the predictions of each variant of a job, with columns that identify the job."""
-    record = job.record
-    names = {"attack": job.attack, "source": record.source}
+    record, seed = job.record, f" seed={job.record.seed}" * one_of_seeds
+    names = {"attack": job.attack + seed, "source": record.source}
     names |= {"norm": record.norm, "protocol": record.protocol}
     for variant, table in job.variants().items():
         rows = table.assign(**names, variant=variant)
@@ -390,6 +389,9 @@ def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
     primary = rates["variant"] == record.storage
     columns |= {"primary": primary, "reference": counted & (rates["eps_255"] == record.reference)}
     columns |= {name: nan for name in _OF_JOB} | dict(result.cost)
+    trainings = {name: training_of(record, name) for name in record.weights}
+    columns["source_training"] = trainings.get(record.source_model.model, "")
+    columns["target_training"] = rates["target"].map(trainings).fillna("")
     rows = rates.assign(group=group, row=row, **columns)
     if len(result.sizes):
         sizes = result.sizes.set_index("eps_255").reindex(rates["eps_255"])
@@ -479,6 +481,9 @@ def _mean_rows(
     ends = wilson_interval(columns["confidence"] * size, size)
     columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
     columns |= {**numbers, "images": images, "overlap": np.full(len(names), "", object)}
+    for key, name in zip(keys, ("source", "target"), strict=False):
+        trainings = dict(zip(key, pairs[f"{name}_training"], strict=True)) | {MEAN: ""}
+        columns[f"{name}_training"] = np.array([trainings[its] for its in columns[name]], object)
     columns |= {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
     return columns
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from src.artifacts.likeness import overlaps
+from src.artifacts.comparable import overlaps
 from src.artifacts.record import JobRecord
 from src.models.providers import LOADER
 from src.utils.package import find_asset
