@@ -54,7 +54,7 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     runs = _runs(outcomes, sources)
     there = outcomes.transfers[runs].all(axis=0)
     fooled = outcomes.fooled[runs].astype(np.float64)
-    counted = outcomes.counted_for_all(range(len(outcomes.jobs)))
+    counted = outcomes.counted_for_all(*map(range, outcomes.evaluated.shape))
     random, count = np.random.default_rng(seed), len(outcomes.index)
     first = random.permuted(np.tile(np.arange(count) % 2 == 0, (_HALVES, 1)), axis=1)
     halves = np.vstack([np.ones((1, count), bool), first, ~first])
