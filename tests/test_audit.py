@@ -16,8 +16,8 @@ from scipy.stats import chi2_contingency
 from src import load_sweep, tries
 from src.analysis.tries import class_success, success_within
 from src.api.frames import frame_of
-from src.artifacts.sweep_folders import jobs_of
 from src.artifacts.jobs import FinishedJob, find_jobs
+from src.artifacts.sweep_folders import jobs_of
 from src.attacks.__main__ import listed
 from src.report.audit import audited as add_audits
 from src.report.beside import read_preset

@@ -1,6 +1,7 @@
 """Values of pairs and of means over pairs, with intervals and counts."""
 
 from collections.abc import Sequence
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -82,7 +83,11 @@ def intervals(values: Values, largest: Values, single: Mask | bool = False) -> d
 
 
 def mean_weights(
-    sources: NDArray[Any], targets: NDArray[Any], seeds: NDArray[Any], shared: Mask
+    sources: NDArray[Any],
+    targets: NDArray[Any],
+    seeds: NDArray[Any],
+    shared: Mask,
+    over_seeds: bool,
 ) -> tuple[list[tuple[Any, Any, Any]], Values]:
     """Compute the weights of pairs in their means over sources, targets, both, and seeds.
 
@@ -91,30 +96,27 @@ def mean_weights(
         targets: Their targets.
         seeds: Their seeds.
         shared: Whether a pair is in means over sources, shape (P,).
+        over_seeds: Whether there are means over seeds.
 
     Returns:
         Source, target and seed of M means, of which at least one is `MEAN`, and the weights of the
         pairs, shape (M, P). A mean over both is over targets of each target's mean over sources. A
-        seed that lacks a pair of another seed is in no mean of its own.
+        seed has no mean if it lacks a pair that another seed has in it.
     """
     names, rows = list[tuple[Any, Any, Any]](), list[Values]()
     every = [[*dict.fromkeys(axis.tolist())] for axis in (sources, targets, seeds)]
-    pairs = {*zip(sources.tolist(), targets.tolist(), strict=True)}
-    for seed in (*every[2], MEAN) if len(every[2]) > 1 else every[2]:
-        of_seed = np.ones(len(seeds), bool) if seed == MEAN else seeds == seed
-        if seed != MEAN and np.count_nonzero(of_seed) < len(pairs):
-            continue
-        for source in (*every[0], MEAN):
-            of_source = of_seed & (shared if source == MEAN else sources == source)
-            for target in (*every[1], MEAN):
-                if MEAN not in (source, target, seed):
-                    continue
-                at = of_source if target == MEAN else of_source & (targets == target)
-                if at.any():
-                    weights = np.zeros(len(seeds))
-                    weights[at] = nested_weights(targets[at], sources[at], seeds[at])
-                    names.append((source, target, seed))
-                    rows.append(weights)
+    for source, target in product((*every[0], MEAN), (*every[1], MEAN)):
+        over = shared if source == MEAN else sources == source
+        over = over if target == MEAN else over & (targets == target)
+        pairs = len({*zip(sources[over], targets[over], strict=True)})
+        for seed in (*every[2], *[MEAN] * over_seeds):
+            at = over if seed == MEAN else over & (seeds == seed)
+            whole = seed == MEAN or np.count_nonzero(at) == pairs
+            if pairs and whole and MEAN in (source, target, seed):
+                weights = np.zeros(len(seeds))
+                weights[at] = nested_weights(targets[at], sources[at], seeds[at])
+                names.append((source, target, seed))
+                rows.append(weights)
     return names, np.array(rows).reshape(len(rows), len(seeds))
 
 

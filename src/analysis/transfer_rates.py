@@ -1,7 +1,6 @@
 """Rates of pairs of source and target, with denominators, and their matrix in long form."""
 
 from collections.abc import Sequence
-from math import nan
 from typing import Any
 
 import numpy as np
@@ -22,22 +21,20 @@ WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
 def with_cell_columns(rates: pd.DataFrame) -> pd.DataFrame:
     """Add the numbers in a matrix cell: success for targeted attacks, else robust accuracy.
 
-    `rates` has rows of `rates_by_protocol`, either all targeted or all untargeted. The added
-    columns are `k` of `n` images, their `rate` with `rate_low` and `rate_high`, `counted` (what k
-    counts, in words), and the 95 % interval of the mean confidence, `confidence_low` and
-    `confidence_high`. `success_rate_sd` is added as NaN if there is only one seed.
+    The added columns are `k` of `n` images, their `rate` with `rate_low` and `rate_high`, and
+    `counted`: what k counts, in words.
     """
-    targeted = bool(rates["targeted"].any())
-    rate = QUANTITIES["success_rate" if targeted else "robust_accuracy"]
-    n = rates["denominator"]
-    columns: dict[str, Any] = {
-        f"rate{end}": rates[f"{rate.column}{end}"] for end in ("", "_low", "_high")
+    targeted = rates["targeted"].to_numpy(bool)
+    columns = {"k": ("success", "still_correct")}
+    columns |= {
+        f"rate{end}": (f"success_rate{end}", f"robust_accuracy{end}")
+        for end in ("", "_low", "_high")
     }
-    for name in (name for name, quantity in QUANTITIES.items() if quantity.interval):
-        columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(rates[name] * n, n)
-    counted = "target class reached" if targeted else "still correct"
-    rows = rates.assign(k=rates[rate.count], n=n, counted=counted, **columns)
-    return rows if "success_rate_sd" in rows else rows.assign(success_rate_sd=nan)
+    cells: dict[str, Any] = {
+        name: np.where(targeted, rates[one], rates[other]) for name, (one, other) in columns.items()
+    }
+    counted = np.where(targeted, "target class reached", "still correct")
+    return rates.assign(n=rates["denominator"], counted=counted, **cells)
 
 
 def clean_rows(

@@ -21,14 +21,11 @@ from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
 from ..report.results import Results, open_jobs
-from ..run.attack import try_attack
 from ..run.build import with_ensemble
 from ..run.check_job import check_job
 from ..run.data import open_data
-from ..run.job import make_record
-from ..run.job_tables import compute_tables
+from ..run.job import compute_job, train_models
 from ..run.models import ModelPool
-from ..run.outputs import make_job
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
 from ..utils.about import listed
@@ -148,12 +145,11 @@ def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: s
             settings = settings.model_copy(update={"attack": attack[0]})
             planned = Planned(settings, attack[1], {}, call=call)
         planned, data = open_data(planned, pool.sets)
-        models = pool.train(planned, data, planned.settings.models, Tracker())
+        models = train_models(planned, data, pool, Tracker(), Rows(Path(cache)))
         job = JobContext(planned, data, with_ensemble(planned.settings, models))
-        try_attack(job, Rows(Path(cache)))
-        results = compute_tables(job, Rows(Path(cache)))
+        computed = compute_job(job, Rows(Path(cache)))
     except REFUSALS as error:
         raise ValueError(explain(error)) from error.__cause__
-    assert results is not None
-    finished = make_job(job, results, make_record(job, results), Path())
+    assert computed is not None
+    finished = computed[1]
     return replace(finished, title=finished.record.label)

@@ -33,9 +33,8 @@ from ..images.attacker import Attack, AttackError, accepted
 from ..report.results import Results, results_of
 from ..report.sanity_checks import explained
 from ..run.attack import attack_function
-from ..run.job import make_record
-from ..run.job_tables import compute_tables
-from ..run.outputs import make_job, write_results
+from ..run.job import compute_job
+from ..run.outputs import write_results
 from ..run.pictures import choose_pictures
 from ..run.stages import JobContext, Planned
 from ..run.trainer import for_device
@@ -245,9 +244,9 @@ def _run_all(
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
-    results = compute_tables(job, cache)
-    assert results is not None
-    finished = make_job(job, results, make_record(job, results), folder or Path())
+    computed = compute_job(job, cache, folder)
+    assert computed is not None
+    results, finished = computed
     for alarm in finished.raised:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..analysis.diagnostics import excess_by_control, mean_visibility
 from ..analysis.estimates import MEAN, contributions, intervals, mean_weights, weighted_means
-from ..analysis.intervals import wilson_interval
+from ..analysis.intervals import FEWEST_IMAGES, wilson_interval
 from ..analysis.outcomes import (
     Mask,
     Outcomes,
@@ -40,8 +40,8 @@ from .summary import group_of
 if TYPE_CHECKING:
     from .audit import Audit
 
-_BLOCK = ["attack", "defence", "relation", "ensemble", "source_defence"]
-_PLACE = ["variant", "protocol", "eps_255"]
+_KIND = ["attack", "relation", "ensemble", "source_defence"]
+_BLOCK, _PLACE = [*_KIND, "defence"], ["variant", "protocol", "eps_255"]
 """Columns over which no mean is taken."""
 _OF_JOB = ["gradients_per_image", "forwards_per_image", "rms_255", "psnr", "ssim"]
 _SAME = ("eps_255", "group")
@@ -121,7 +121,7 @@ class Results:
     def __getattr__(self, name: str) -> Any:
         if name in COLUMNS:
             return self.predictions[name]
-        raise AttributeError(f"Results have no {name!r}. Their predictions are a data frame.")
+        raise AttributeError(f"Results have no {name!r}; results.predictions is a data frame.")
 
     def table(self, **options: Any) -> Any:
         """Lay out a table; see `src.table` for the options."""
@@ -178,14 +178,19 @@ class Results:
         return frame.assign(success_rate_sd=_over_seeds(frame) if several else nan)
 
     @cached_property
-    def shown(self) -> pd.DataFrame:
-        """The rows of `frame` for the primary variants; for several seeds, their means alone."""
+    def over_seeds(self) -> pd.DataFrame:
+        """The rows of `frame`; for several seeds, their means alone."""
         rows = self.frame
         if rows.empty:
             return rows
         names = pd.MultiIndex.from_frame(rows[["group", "attack"]])
-        over_seeds = names.isin(names[rows["seed"] == MEAN])
-        return rows[rows["primary"] & (~over_seeds | (rows["seed"] == MEAN))]
+        several = names.isin(names[rows["seed"] == MEAN])
+        return rows[~several | (rows["seed"] == MEAN)]
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """The rows of `over_seeds` for the primary variants."""
+        return self.over_seeds[self.over_seeds["primary"]] if self.attacked else self.frame
 
     def select(self, **where: Any) -> pd.DataFrame:
         """Return the rows of `shown` with these values in these columns; lists choose several."""
@@ -404,6 +409,7 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
         block = pairs.iloc[rows]
         for at in block.groupby(_BLOCK, sort=False).indices.values():
             at = rows[at]
+            several = len({*columns["seed"][at]}) > 1
             at = at[columns["denominator"][at] > 0]
             if len(at):
                 named = zip(columns["target"][at], columns["defence"][at], strict=True)
@@ -412,7 +418,7 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
                     np.array([targets[pair] for pair in named]),
                 )
                 block_columns = {name: column[at] for name, column in columns.items()}
-                parts.append(_mean_rows(block_columns, shared[at], outcomes, places))
+                parts.append(_mean_rows(block_columns, shared[at], several, outcomes, places))
     parts = [part for part in parts if len(part["source"])]
     if not parts:
         return pairs[:0]
@@ -426,7 +432,7 @@ def _shared(pairs: pd.DataFrame) -> Mask:
     them; the budgets are those that all of these sources have.
     """
     shared = pd.Series(False, pairs.index)
-    for _, rows in pairs.groupby(["attack", "ensemble", "source_defence"], sort=False):
+    for _, rows in pairs.groupby(_KIND, sort=False):
         sources = rows[rows["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
         reference = rows.loc[rows["reference"], "eps_255"].max()
         chosen = sources.get(reference) or max(sources, key=len)
@@ -438,40 +444,41 @@ def _shared(pairs: pd.DataFrame) -> Mask:
 def _mean_rows(
     pairs: Mapping[str, NDArray[Any]],
     shared: Mask,
+    over_seeds: bool,
     outcomes: Outcomes,
     places: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of the means over some pairs, at these places of job and target."""
     keys = [pairs[name] for name in ("source", "target", "seed")]
-    names, weights = mean_weights(*keys, shared)
-    counted = outcomes.counted[places]
-    number = np.count_nonzero(weights, axis=1)
-    values, largest = contributions(
-        np.stack([outcomes.fooled[places], outcomes.correct[places]]), counted, weights
-    )
-    rates = intervals(values, largest, number == 1)
+    names, weights = mean_weights(*keys, shared, over_seeds)
+    both = keys[0] + "\n" + keys[1]
+    numbers = {
+        name: np.count_nonzero((weights > 0) @ (key[:, None] == np.unique(key)), axis=1)
+        for name, key in (("pairs", both), ("sources", keys[0]), ("targets", keys[1]))
+    }
+    single = numbers["pairs"] == 1
+    scores = np.stack([outcomes.fooled[places], outcomes.correct[places]])
+    values, largest = contributions(scores, outcomes.counted[places], weights)
+    rates = intervals(values, largest, single)
     same = {name for name, column in pairs.items() if column.dtype.kind in "Ob"} | {*_SAME}
     columns = {
         name: np.full(len(names), column[0] if name in same else nan)
         for name, column in pairs.items()
     }
-    numbers = [name for name in pairs if name in QUANTITIES]
-    columns |= {name: weighted_means(weights, pairs[name], *keys) for name in numbers}
+    for name in (name for name in pairs if name in QUANTITIES):
+        columns[name] = weighted_means(weights, pairs[name], *keys)
     for name, column in zip(("source", "target", "seed"), zip(*names, strict=True), strict=True):
         columns[name] = np.array(column, object)
-    of_pair = (columns["source"] != MEAN) & (columns["target"] != MEAN)
     for name in COUNTED & pairs.keys():
-        columns[name] = np.where(of_pair, columns[name], nan)
+        columns[name] = np.where(single, columns[name], nan)
     for at, name in enumerate(_RATES):
         columns[name] = rates["mean"][at]
         columns |= {f"{name}_{end}": rates[end][at] for end in ("low", "high")}
     images, n = rates["images"], np.where(weights > 0, pairs["denominator"], nan)
-    ends = wilson_interval(columns["confidence"] * images, images)
+    size = np.where(single | (images >= FEWEST_IMAGES), images, 0)
+    ends = wilson_interval(columns["confidence"] * size, size)
     columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
-    columns |= {"pairs": number, "images": images, "overlap": np.full(len(names), "", object)}
-    for name, key in (("sources", keys[0]), ("targets", keys[1])):
-        used = (weights > 0) @ (key[:, None] == np.unique(key))
-        columns[name] = np.count_nonzero(used, axis=1)
+    columns |= {**numbers, "images": images, "overlap": np.full(len(names), "", object)}
     columns |= {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
     return columns
 

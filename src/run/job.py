@@ -10,6 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ..artifacts.jobs import JobInMemory
 from ..artifacts.record import JobRecord, clear, record_of
 from ..artifacts.sweep_state import fail, running, start_clock
 from ..cache.keys import code_keys
@@ -60,22 +61,21 @@ def run_job(
     """
     cache = Rows(Path(planned.settings.cache.dir))
     planned, data = open_data(planned, pool.sets)
-    models = _prepare_models(planned, data, pool, tracker, cache)
+    models = train_models(planned, data, pool, tracker, cache)
     start_clock(folder)
     meet(planned.settings.trainer)
     command_key(from_first_process(command_key()))
     job = JobContext(planned, data, with_ensemble(planned.settings, models))
-    results = compute_tables(job, cache)
-    if results is None:
+    computed = compute_job(job, cache, folder)
+    if computed is None:
         choose_pictures(job, None, cache)
         return None  # the first process of this job writes the results
-    record = make_record(job, results, folder)
-    finished = make_job(job, results, record, folder)
+    results, finished = computed
     pictures = choose_pictures(job, finished, cache)
     clear(folder)  # remove an earlier job's files
     statistics = write_results(job, results, finished, pictures, cache)
     if planned.settings.save_adversarial:
-        save_adversarial_images(job, results, record, folder, cache)
+        save_adversarial_images(job, results, finished.record, folder, cache)
     clean = next(iter(ask_for(job, None)))
     origin = job.attack_key if job.settings.budgets else job.place(clean)[0]
     cache.finish(origin, finished_key(planned, len(job.images)), job.images.digest())
@@ -84,7 +84,17 @@ def run_job(
     return statistics
 
 
-def _prepare_models(
+def compute_job(
+    job: JobContext, cache: Rows, folder: Path | None = None
+) -> tuple[JobTables, JobInMemory] | None:
+    """Compute a job's tables and what they give; None unless this is the first process."""
+    results = compute_tables(job, cache)
+    if results is None:
+        return None
+    return results, make_job(job, results, make_record(job, results, folder), folder or Path())
+
+
+def train_models(
     planned: Planned, data: Data, pool: ModelPool, tracker: Tracker, cache: Rows
 ) -> Mapping[str, Model]:
     """Return a job's models; try the attack on the source before the targets are trained."""

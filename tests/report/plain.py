@@ -61,8 +61,17 @@ def every_number(predictions: pd.DataFrame, reference: float) -> dict[Place, dic
                         pairs[(source, target, defence), eps].append(images)
             for source, target, defence, eps, cells in _means(pairs, reference):
                 place = Place(attack, source, target, defence, protocol, eps, seed)
-                results[place] = _numbers(cells)
-    return results
+                numbers = _numbers(cells)
+                if numbers["images"] or MEAN not in (source, target, seed):
+                    results[place] = numbers
+    whole = {place._replace(seed=MEAN): its["pairs"] for place, its in results.items()}
+    whole |= {place: its["pairs"] for place, its in results.items() if place.seed == MEAN}
+    return {
+        place: its
+        for place, its in results.items()
+        if MEAN not in (place.source, place.target)
+        or its["pairs"] == whole[place._replace(seed=MEAN)]
+    }
 
 
 def _jobs(predictions: pd.DataFrame) -> dict[tuple[str, str, Any], list[dict[str, Any]]]:
@@ -172,9 +181,9 @@ def _numbers(cells: Cells) -> dict[str, float]:
     pairs = [seeds for target in cells for seeds in target if any(seeds)]
     weighted = _weighted(cells)
     every = {image for images, _ in weighted for image in images}
-    numbers: dict[str, float] = {"images": len(every), "pairs": len(pairs)}
+    numbers: dict[str, float] = {"images": len(every), "pairs": max(len(pairs), 1)}
     if len(cells) == len(cells[0]) == 1:
-        seeds = cells[0][0]
+        seeds = [images for images in cells[0][0] if images] or [{}]
         numbers["denominator"] = sum(map(len, seeds)) / len(seeds)
         for at, name in enumerate(("success", "still_correct")):
             numbers[name] = sum(its[at] for images in seeds for its in images.values()) / len(seeds)
@@ -182,11 +191,7 @@ def _numbers(cells: Cells) -> dict[str, float]:
         numbers[name] = mean = sum(weight * _share(images, at) for images, weight in weighted)
         if not pairs:
             numbers[name] = low = high = nan
-        elif len(pairs) == 1:  # the mean of its seeds' ends
-            seeds = [images for images in pairs[0] if images]
-            ends = [wilson(_share(its, at) * len(its), len(its)) for its in seeds]
-            low, high = (sum(end) / len(ends) for end in zip(*ends, strict=True))
-        elif len(every) < 10:
+        elif len(pairs) > 1 and len(every) < 10:
             low = high = nan
         elif name in ("confidence", "true_confidence"):
             low, high = wilson(mean * len(every), len(every))

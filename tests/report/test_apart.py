@@ -7,8 +7,8 @@ import pytest
 
 from src import rankings, table
 from src.api import charts
-from src.artifacts.sweep_folders import JOBS, jobs_of
 from src.artifacts.jobs import find_jobs
+from src.artifacts.sweep_folders import JOBS, jobs_of
 from src.report.page.content import build_report
 from src.report.summary import summarise
 from tests.report.conftest import make_sweep

@@ -20,7 +20,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
 from tests.records import make_record
 
-from .plain import PROTOCOLS, QUANTITIES, Place, every_number
+from .plain import MEAN, PROTOCOLS, QUANTITIES, Place, every_number
 
 MODELS, CLASSES, REFERENCE = ("a", "b", "c"), 3, 8.0
 CLOSE = 1e-12
@@ -151,6 +151,9 @@ def numbers_of(jobs: Any) -> dict[Place, dict[str, float]]:
     from src.report.results import results_of
 
     rows = results_of(jobs).frame
+    of_mean = (rows["source"] == MEAN) | (rows["target"] == MEAN)
+    plain = (rows["source"] != MEAN) | ~rows["ensemble"] & (rows["source_defence"] == "none")
+    rows = rows[plain & (~of_mean | (rows["relation"] == "transfer"))]
     return {
         Place(*(row[name] for name in Place._fields)): {name: row[name] for name in VALUES + COUNTS}
         for row in rows.to_dict("records")
