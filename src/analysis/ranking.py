@@ -149,7 +149,7 @@ def _falling(means: Values, names: NDArray[np.str_]) -> NDArray[np.intp]:
     return falling[np.lexsort((names[falling], level))]
 
 
-def _groups(outcomes: Outcomes) -> Iterator[tuple[dict[str, Any], list[int], dict[str, Seeds]]]:
+def _groups(outcomes: Outcomes) -> Iterator[tuple[dict[str, Any], list[int], Mapping[str, Seeds]]]:
     """Yield group and defence, the positions of targets, and the seeds of each attack.
 
     Sources that count no image are left out.
@@ -315,7 +315,7 @@ def _tested(
     """
     order = _falling(numbers["mean"], names.to_numpy(str))
     first, *others = order.tolist()
-    one = None if against is None or against not in names else int(names.get_loc(against))
+    one = None if against is None or against not in names else names.tolist().index(against)
     tests = compare_pairs(values, one=one)
     place = first if against is None else one
     columns = np.full((4, len(names)), np.nan)

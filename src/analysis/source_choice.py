@@ -58,8 +58,9 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     random, count = np.random.default_rng(seed), len(outcomes.index)
     first = random.permuted(np.tile(np.arange(count) % 2 == 0, (_HALVES, 1)), axis=1)
     halves = np.vstack([np.ones((1, count), bool), first, ~first])
-    sums = (counted * fooled.mean(axis=0)) @ halves.T
-    rates = np.moveaxis(ratio(sums, counted @ halves.T.astype(np.int64)), -1, 0)
+    weights = halves.T.astype(np.float64)
+    sums = (counted * fooled.mean(axis=0)) @ weights
+    rates = np.moveaxis(ratio(sums, counted.astype(np.float64) @ weights), -1, 0)
     rates[:, ~there] = np.nan
     rows, contributions = [], []
     for target, name in enumerate(outcomes.targets):
