@@ -198,9 +198,9 @@ def sweep_points(results: Results) -> list[Point]:
         if row.eps_255 == reference:
             points.append((f"{metric}/{name}/reference", value, 0))
 
+    row: Any
     means = results.select(source=MEAN, target=MEAN).dropna(subset="success_rate")
-    above: Any = means[means["eps_255"] > 0]
-    for row in above.itertuples():
+    for row in means[means["eps_255"] > 0].itertuples():
         metric = {TRANSFER: "transfer_success", WHITE_BOX: "white_box_success"}.get(row.relation)
         if metric and row.protocol == records[row.attack].protocol:
             defended = f"through {row.source_defence}" * (row.source_defence != NO_DEFENCE)
@@ -209,7 +209,7 @@ def sweep_points(results: Results) -> list[Point]:
     ranked, keys = results.rankings, ["group", "attack", "defence", *GROUP, "eps_255"]
     for _, rows in ranked.dropna(subset="mean").groupby(keys, sort=False):
         if rows["source"].iloc[0].startswith(MEAN_OF) or len(rows) == 1:
-            row: Any = next(rows.itertuples())
+            row = next(rows.itertuples())
             difference = 0 if row.rank == 1 else row.difference
             if not math.isnan(difference):
                 heading = str(ranking_label(rows.iloc[0], goal=False))

@@ -7,9 +7,9 @@ from typing import Any
 from altair.typing import ChartType
 
 from ..artifacts.sweep_folders import Sweeps
-from ..report import printed, printed_pairs
-from ..report.page.view import View, make_view
-from ..report.results import Results, open_results
+from . import printed, printed_pairs
+from .page.view import View, make_view
+from .results import Results, open_results
 
 Names = str | Sequence[str] | None
 _AXES = ("attack", "source", "target")
