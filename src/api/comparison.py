@@ -11,6 +11,7 @@ from rich.table import Table
 
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.transfer_rates import TRANSFER, relation
+from ..artifacts.comparable import differences
 from ..artifacts.frame_jobs import jobs_of
 from ..artifacts.record import JobRecord
 from ..utils.model_names import NO_DEFENCE, ModelRef, parts_of, renamed
@@ -268,17 +269,12 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
 
 def _check_alike(old: _Side, new: _Side, eps_255: float | None) -> None:
     """Raise a ValueError unless jobs of the same name have the same images, norm and budgets."""
-    compared = {"images": "data", "norms": "norm"}
-    if eps_255 is None:
-        compared |= {"reference budgets": "reference", "budgets": "budgets"}
+    budgets = ["epsilon.reference", "epsilon.grid"] * (eps_255 is None)
     for job in (job for job in old.jobs if job in new.jobs):
-        for what, field in compared.items():
-            one, two = (getattr(side.jobs[job], field) for side in (old, new))
-            if one != two:
-                how = " Choose one budget with --eps." if what.endswith("budgets") else ""
-                raise ValueError(
-                    f"The {what} of {' from '.join(job)} differ: OLD {one}, NEW {two}.{how}"
-                )
+        for fields, way in ((["images", "norm"], ""), (budgets, " Choose one budget with --eps.")):
+            if unlike := differences(old.jobs[job], new.jobs[job], fields=fields):
+                name = " from ".join(job)
+                raise ValueError(f"{name}: OLD and NEW differ in {', '.join(unlike)}.{way}")
 
 
 def _notes(old: _Side, new: _Side) -> list[str]:
@@ -287,17 +283,12 @@ def _notes(old: _Side, new: _Side) -> list[str]:
     images = [
         " from ".join(job)
         for job, record in old.jobs.items()
-        if job in new.jobs and _images_of(new.jobs[job]) != _images_of(record)
+        if job in new.jobs and differences(record, new.jobs[job], fields=("attack", "storage"))
     ]
     return [
         f"other networks as targets: {shortened(targets) or 'none'}",
         f"other adversarial images: {shortened(images) or 'none'}",
     ]
-
-
-def _images_of(record: JobRecord) -> tuple[str, str]:
-    """Return what decides adversarial images, besides the clean images and the budget."""
-    return record.crafting, record.storage
 
 
 def _means(measure: str, cells: pd.Index) -> tuple[pd.DataFrame, Values]:

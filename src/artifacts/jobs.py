@@ -17,8 +17,8 @@ from ..analysis.sanity_checks import Alarm
 from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
 from .card import CardJob, read_card
+from .comparable import RELATED_BY, Group, groups_of, overlaps, recipe, titles_of
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
-from .likeness import RELATED_BY, overlaps, recipe
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
 from .tables import read_alarms, read_images, read_job_table
@@ -223,7 +223,7 @@ def find_jobs(
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )
-    return _named(_titled(finished))
+    return _named(finished)
 
 
 def _jobs_of_card(card: Path) -> list[FinishedJob]:
@@ -279,48 +279,52 @@ def _sweeps(jobs: Iterable[FinishedJob]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
 
 
-def _titled(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
-    """Return the jobs with titles that state the swept overrides which their labels lack."""
-    overrides = defaultdict[tuple[str, Path], list[set[str]]](list)
-    for job in jobs:
-        overrides[job.record.label, job.sweep_folder].append({*job.record.overrides})
-    distinct = []
-    for job in jobs:
-        shared = set.intersection(*overrides[job.record.label, job.sweep_folder])
-        swept = [word for word in job.record.overrides if word not in shared]
-        shown = [word for word in swept if not job.record.shows(word)]
-        seed = f"seed={job.record.seed}"
-        title = " ".join([job.record.label, *(word for word in shown if word != seed)])
-        distinct.append(replace(job, title=title, shows_seed=seed in shown))
-    return distinct
-
-
 def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
-    """Return the jobs with distinct names, the seeds of one attack next to each other.
+    """Return the jobs with titles that tell rows apart, the seeds of a row next to each other.
 
-    A sweep's name is added to all of its jobs if one of them has the same attack and source as a
-    different row.
+    A title is the label and the swept overrides that it lacks. If jobs of one such title may not be
+    averaged, it gets the facts in which they differ. If different rows still have one title and
+    source, all jobs of their sweeps get the name of the sweep.
     """
+    rows = rows_of_seeds(_with_swept(jobs))
+    groups = groups_of(row[0].record for row in rows)
+    alike = defaultdict[str, defaultdict[Group, list[JobRecord]]](lambda: defaultdict(list))
+    for row, group in zip(rows, groups, strict=True):
+        alike[row[0].title][group] += [job.record for job in row]
+    facts = {title: titles_of(members) for title, members in alike.items()}
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
-    for row in rows_of_seeds(jobs):
-        row = [replace(job, shows_seed=job.shows_seed and len(row) == 1) for job in row]
-        sweeps = _sweeps(row)
-        other = places[row[0].attack, row[0].record.source].setdefault(sweeps, row)[0]
+    for row, group in zip(rows, groups, strict=True):
+        fact, sweeps = facts[row[0].title][group], _sweeps(row)
+        title = row[0].title + f" ({fact})" * bool(fact)
+        row = [replace(job, title=title, shows_seed=len(row) > 1) for job in row]
+        other = places[title, row[0].record.source].setdefault(sweeps, row)[0]
         if other is not row[0]:
             raise ValueError(
                 f"{other.folder} and {row[0].folder} have different jobs named {other.attack} on "
                 f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
             )
     clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
-    named_jobs = []
-    for rows in places.values():
-        for sweeps, row in rows.items():
-            end = f" ({'+'.join(sweeps)})" if sweeps in clashing else ""
-            named_jobs += [
-                replace(job, title=job.row_title + end, shows_seed=job.shows_seed or len(row) > 1)
-                for job in row
-            ]
-    return named_jobs
+    return [
+        replace(job, title=job.title + f" ({'+'.join(sweeps)})" * (sweeps in clashing))
+        for rows in places.values()
+        for sweeps, row in rows.items()
+        for job in row
+    ]
+
+
+def _with_swept(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
+    """Return the jobs with titles that state the swept overrides, except seeds, after the label."""
+    overrides = defaultdict[tuple[str, Path], list[set[str]]](list)
+    for job in jobs:
+        overrides[job.record.label, job.sweep_folder].append({*job.record.overrides})
+    titled = []
+    for job in jobs:
+        shared = set.intersection(*overrides[job.record.label, job.sweep_folder])
+        left_out = {*shared, f"seed={job.record.seed}"}
+        swept = [word for word in job.record.overrides if word not in left_out]
+        shown = (word for word in swept if not job.record.shows(word))
+        titled.append(replace(job, title=" ".join([job.record.label, *shown])))
+    return titled
 
 
 def _rank(path: Path) -> list[tuple[int, str]]:

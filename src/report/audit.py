@@ -13,11 +13,12 @@ from rich.text import Text
 from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.tries import class_success, success_within
+from ..artifacts.comparable import differences
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
 from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
-from .summary import Summary, differences, group_of
+from .summary import Summary
 from .verdicts import COUNTED, share
 
 _SHOWN = (1, 2, 5, 10, 20, 50)
@@ -153,8 +154,7 @@ def _candidates(
     )
     if not rows:
         raise ValueError("tries needs an attack whose source is unrelated to a target.")
-    names = dict[str, str]()
-    if unlike := differences(group_of(seeds[0], names) for seeds in rows):
+    if unlike := ", ".join(differences(*(seeds[0].record for seeds in rows))):
         raise ValueError(f"tries needs attacks that a ranking compares; these differ in {unlike}.")
     eps = rows[0][0].record.reference if eps_255 is None else eps_255
     parts, labels = list[tuple[ImageOutcomes, float]](), pd.Series(dtype=np.int64)

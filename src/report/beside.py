@@ -1,6 +1,6 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any
@@ -14,6 +14,7 @@ from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..analysis.ranking import rankings
 from ..artifacts.card import read_facts
+from ..artifacts.comparable import differences, differing
 from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.layout import PREDICTIONS
@@ -152,7 +153,8 @@ def beside_text(sweeps: Sequence[Sweeps], preset: str, against: Sequence[str] = 
 
 def read_preset(name: str, against: Sequence[str] = ()) -> tuple[dict[str, Any], list[FinishedJob]]:
     """Return the facts and the jobs of a stored preset; refuse attacks `against` that it lacks."""
-    jobs = find_jobs([path := find_preset(name)])
+    path = find_preset(name)
+    jobs = [replace(job, title="") for job in find_jobs([path])]  # other code is tolerated
     attacks = sorted({job.record.attack for job in jobs})
     if unknown := [its for its in against if its not in attacks]:
         raise ValueError(f"against={unknown[0]}: preset {name} has {', '.join(attacks)}.")
@@ -299,27 +301,27 @@ def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list
     """Return the targets of a job that can be compared with the stored ones, and why others not."""
     mine, start = job.record, "Not compared:"
     both_stored = f"{PREDICTIONS}-{first.storage}" in job.files
-    for what, its, other in (
-        ("norm", mine.norm, stored.norm),
-        ("storage", stored.storage if both_stored else mine.storage, stored.storage),
-        ("precision", mine.precision, stored.precision),
-        ("target labels", *(record.config["attack"]["target_label"] for record in (mine, stored))),
-    ):
-        if its != other:
-            return [], [f"{start} {what} {its}; stored is {other}."]
+    fields = ["norm", "trainer.precision", "attack.target_label", *["storage"] * (not both_stored)]
+    if unlike := differences(mine, stored, fields=fields):
+        return [], [f"{start} the job and the stored one differ in {', '.join(unlike)}."]
     if first.reference not in mine.budgets:
         budgets = ", ".join(f"{eps:g}" for eps in mine.budgets if eps)
         return [], [f"{start} budgets {budgets}/255; stored is {first.reference:g}/255."]
     members = mine.source_model.members
+    others = differing(mine, stored, fields=["weights", "preprocessing"])
+    different = {name: _difference(name, mine, others) for name in mine.weights}
     for name in members:
-        if differs := _difference(name, mine, stored):
+        if differs := different.get(name):
             return [], [f"{start} source {name} has {differs} than the stored one."]
     targets = [name for name in mine.targets if name in stored.targets]
-    different = {name: its for name in targets if (its := _difference(name, mine, stored))}
-    shared = [name for name in targets if name not in different]
+    shared = [name for name in targets if not different[name]]
     notes = [f"{start} targets behind {', '.join(mine.defences)}."] * bool(mine.defences)
+    code = differing(mine, stored, fields=["program's code"])
+    notes += ["The stored attacks were run by other code of this program."] * bool(code)
     notes += [
-        f"{start} target {name} has {its} than the stored one." for name, its in different.items()
+        f"{start} target {name} has {different[name]} than the stored one."
+        for name in targets
+        if different[name]
     ]
     if {*shared} <= {*members}:
         known = ", ".join(name for name in stored.targets if name not in members)
@@ -328,15 +330,14 @@ def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list
     return shared, notes + [f"{start} target {name} is not stored." for name in absent]
 
 
-def _difference(name: str, mine: JobRecord, stored: JobRecord) -> str:
-    """Return what differs between the models of two jobs: weights, preprocessing, or nothing."""
-    models = [record.config["model"].get(name, {}) for record in (mine, stored)]
-    if mine.weights.get(name) != stored.weights.get(name):
-        built = "_target_" in models[0].get("network", {})
-        passed = not built and models[0].get("weights") == "included"  # to `transfer`
+def _difference(name: str, mine: JobRecord, others: Collection[str]) -> str:
+    """Say what of a model differs from the stored one, weights or preprocessing, or nothing."""
+    if f"weights.{name}" in others:
+        model = mine.config["model"].get(name, {})
+        built = "_target_" in model.get("network", {})
+        passed = not built and model.get("weights") == "included"  # to `transfer`
         return f"another digest of {'a module passed to transfer' if passed else 'weights'}"
-    same = all(models[0].get(key) == models[1].get(key) for key in ("mean", "std", "input_size"))
-    return "" if same else "another preprocessing"
+    return "another preprocessing" * (f"preprocessing.{name}" in others)
 
 
 def at_reference(

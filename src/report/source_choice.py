@@ -19,9 +19,9 @@ from ..analysis.source_choice import (
     profiles,
     transfer_of,
 )
+from ..artifacts.comparable import ALIKE, differences
 from ..artifacts.frame_jobs import jobs_of
 from ..artifacts.jobs import MORE_IMAGES
-from ..artifacts.likeness import model_digest
 from ..utils.model_names import ModelRef
 from ..utils.terminal import text_table
 from .verdicts import share
@@ -63,22 +63,18 @@ def choose_source(
         related: False: leave out pairs of models that share weights, architecture or family.
 
     Raises:
-        ValueError: There are too few models, the jobs are on different images, or networks of one
-            name differ.
+        ValueError: There are too few models, or the jobs differ in more than seed and program.
     """
     jobs = [job for job in jobs_of(*folders, related=related) if job.attacked]
     jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
     if not jobs:
         raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
     first = jobs[0].record
-    if any(job.record.data != first.data for job in jobs):
-        raise ValueError(f"the jobs are on different images. {MORE_IMAGES}")
-    digests = dict[str, str]()
-    for job in jobs:
-        for name in job.record.weights:
-            its = model_digest(job.record, name)
-            if digests.setdefault(name, its) != its:
-                raise ValueError(f"{name} is another network in {job.folder}; rename one of them.")
+    rest = [name for name in ALIKE if name not in ("images", "model", "program's code", "seed")]
+    ways = {MORE_IMAGES: ["images"], "Rename one of the networks.": ["model"]}
+    for way, fields in (ways | {"Choose attacks that share it.": rest}).items():
+        if unlike := differences(*(job.record for job in jobs), fields=fields):
+            raise ValueError(f"the jobs differ in {', '.join(unlike)}. {way}")
     eps, parts = first.reference if eps_255 is None else eps_255, []
     for job in jobs:
         pair = job.record.source, job.record.targets

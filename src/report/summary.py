@@ -25,8 +25,8 @@ from ..analysis.transfer_rates import (
     transfer_matrix,
     with_cell_columns,
 )
+from ..artifacts.comparable import groups_of, overlaps
 from ..artifacts.jobs import FinishedJob, rows_of_seeds
-from ..artifacts.likeness import model_digest, overlaps
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .beside import Ranks, beside
 
@@ -220,13 +220,12 @@ def summarise(jobs: Sequence[FinishedJob]) -> Summary:
     Raises:
         ValueError: A file of a job is damaged.
     """
-    summaries = []
-    names: dict[str, str] = {}
-    for row in rows_of_seeds(jobs):
-        group, parts = group_of(row[0], names), []
+    summaries, rows = [], rows_of_seeds(jobs)
+    for row, group in zip(rows, groups_of(row[0].record for row in rows), strict=True):
+        parts = []
         for job in row:
             named = replace(job, shows_seed=job.shows_seed and len(row) == 1)
-            parts.append(_summary(named, group))
+            parts.append(_summary(named, json.dumps(dict(group))))
             job.forget()
         summaries.append(_over_seeds(parts) if len(row) > 1 else parts[0])
     attacked = Summary(summaries).attacked
@@ -251,24 +250,6 @@ def differences(groups: Iterable[str]) -> str:
     facts = pd.DataFrame([json.loads(group) for group in dict.fromkeys(groups)]).fillna("another")
     unlike = {name: its.astype(str).unique() for name, its in facts.items()}
     return ", ".join(f"{name} ({', '.join(its)})" for name, its in unlike.items() if len(its) > 1)
-
-
-def group_of(job: FinishedJob, names: dict[str, str]) -> str:
-    """Return a job's group: facts as JSON, and models whose name was another in earlier jobs."""
-    record, trainer = job.record, job.record.config["trainer"]
-    facts = {
-        "images": f"{record.images} of digest {record.data}",
-        **{"norm": record.norm, "epsilon.reference": f"{record.reference!r}".removesuffix(".0")},
-        **{"protocol": record.protocol, "storage": record.storage, "seed": record.seed},
-        **{"trainer.precision": record.precision, "program's code": record.code.get("program", "")},
-        **{f"trainer.{key}": trainer[key] for key in ("attack_precision", "fold_batch_norms")},
-    }
-    changed = {
-        f"model.{name}": digest
-        for name in record.weights
-        if names.setdefault(f"{record.data} {name}", digest := model_digest(record, name)) != digest
-    }
-    return json.dumps(facts | changed)
 
 
 def mean_over_seeds(rows: pd.DataFrame) -> pd.DataFrame:

@@ -383,10 +383,10 @@ def test_what_else_differs_is_said(old):
 @pytest.mark.parametrize(
     ("change", "options", "said"),
     [
-        ({"data": "other"}, {}, "images of fgsm from .* differ"),
-        ({"norm": "l2"}, {}, "norms of"),
-        ({"budgets": [0, 4]}, {}, "budgets of .* --eps"),
-        ({"reference": 8.0}, {}, "NEW has no adv|reference budgets of"),
+        ({"data": "other"}, {}, "fgsm from .* differ in images"),
+        ({"norm": "l2"}, {}, "differ in norm"),
+        ({"budgets": [0, 4]}, {}, "epsilon.grid .* --eps"),
+        ({"reference": 8.0}, {}, "NEW has no adv|epsilon.reference"),
         ({}, {"eps_255": 3}, "no adversarial images at --eps 3"),
         ({}, {"pairs": {"nosuch": "vit_small"}}, "NEW lacks|no model"),
     ],

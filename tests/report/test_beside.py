@@ -134,9 +134,9 @@ def test_one_against_all_sees_smaller_differences_than_all_pairs(sweep: Path):
             "source vgg has another digest of a module passed to transfer",
         ),
         ({"source": "vgg@jpeg"}, "source vgg@jpeg is not stored"),
-        ({"norm": "l2"}, "norm l2; stored is linf"),
-        ({"storage": "uint8"}, "storage uint8; stored is float32"),
-        ({"precision": "bf16"}, "precision bf16"),
+        ({"norm": "l2"}, r"norm \(l2, linf\)"),
+        ({"storage": "uint8"}, r"storage \(uint8, float32\)"),
+        ({"precision": "bf16"}, r"precision \(bf16, 32-true\)"),
         ({"budgets": (0.0, 8.0), "reference": 8.0}, "budgets 8/255; stored is 4/255"),
     ],
 )
@@ -295,7 +295,7 @@ def test_an_attack_that_does_not_fit_is_named_after_the_others(sweep: Path, tmp_
     fits = jobs_named(sweep, "mi_own")
     ranks = beside([*other, *fits], "made-up")
     assert [result.attack for result in ranks] == ["mi_own"]
-    reason = "<b>: Not compared: norm l2; stored is linf."
+    reason = "<b>: Not compared: the job and the stored one differ in norm (l2, linf)."
     assert ranks.notes == (reason,) and str(ranks).endswith(reason)
 
 

@@ -18,9 +18,9 @@ from ...analysis.confidence import initial_confidence_effect, initial_groups
 from ...analysis.diagnostics import mean_visibility, success_over_iterations
 from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
 from ...analysis.trajectories import by_kind
+from ...artifacts.comparable import model_digest
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.layout import TOP_FIVE
-from ...artifacts.likeness import model_digest
 from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ...utils.package import command

@@ -1,0 +1,228 @@
+"""What may be compared: the facts in which jobs differ, and the facts that models share."""
+
+import hashlib
+import json
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import PurePath
+from typing import Any
+
+from ..utils.model_names import ModelRef
+from ..utils.package import is_asset
+from .record import JobRecord
+
+_FACTS = {
+    *("attack", "source", "backward_rule", "layer", "norm", "targets", "defences", "storage"),
+    *("budgets", "reference", "protocol", "dataset", "class_names", "values"),
+    *("precision", "device", "code", "versions"),
+}
+_SECTIONS = ("attack", "ensemble", "source_defence", "source_draws", "defence")
+_ARITHMETIC = ("attack_precision", "fold_batch_norms", "gradient_batch")
+_CHOICE = {"n_images", "seed", "images"}
+"""Keys of `dataset` that choose images, and change nothing about them.
+
+Records of version 0.4.0 and earlier ones have `n_images` there.
+"""
+_TAGGED = ("timm/", "torchvision/")
+"""Providers whose names end in a tag of the weights, as in `resnet50.a1_in1k`."""
+RELATED_BY = {"same weights", "same architecture", "same family"}
+_COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
+_COMMON |= {"pretrained", "weights"}
+
+_PREPROCESSING = ("mean", "std", "input_size")
+
+
+def digest(content: Any) -> str:
+    """Return a digest of plain values, 16 hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def model_digest(record: JobRecord, name: str) -> str:
+    """Return a digest of everything that decides a model's logits: weights, settings and code."""
+    model = record.config["model"].get(name, {})  # an ensemble has no settings
+    settings = {key: model[key] for key in ("network", *_PREPROCESSING) if key in model}
+    return digest([record.weights.get(name), settings, record.code.get(name)])
+
+
+FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
+    "images": lambda its: f"{its.images} of digest {its.data}",
+    "norm": lambda its: its.norm,
+    "epsilon.reference": lambda its: f"{its.reference!r}".removesuffix(".0"),
+    "protocol": lambda its: its.protocol,
+    "storage": lambda its: its.storage,
+    "trainer.precision": lambda its: its.precision,
+    "trainer.attack_precision": lambda its: its.config["trainer"]["attack_precision"],
+    "trainer.fold_batch_norms": lambda its: its.config["trainer"]["fold_batch_norms"],
+    "program's code": lambda its: its.code.get("program", ""),
+    "seed": lambda its: its.seed,
+    "attack.target_label": lambda its: its.config["attack"]["target_label"],
+    "epsilon.grid": lambda its: [*its.budgets[1:]],
+    "attack": lambda its: its.crafting,
+}
+"""Facts of a job by name."""
+OF_MODELS: Mapping[str, Callable[[JobRecord, str], Any]] = {
+    "model": model_digest,
+    "weights": lambda record, name: record.weights[name],
+    "preprocessing": lambda record, name: digest(
+        [record.config["model"].get(name, {}).get(key) for key in _PREPROCESSING]
+    ),
+}
+"""Facts of each model of a job; that of `resnet50` is named `model.resnet50`."""
+ALIKE = (*[*FIELDS][:10], "model")
+"""Facts that jobs must share to be averaged and ranked together."""
+Group = tuple[tuple[str, str], ...]
+"""Key of jobs that may be averaged and ranked together: the names and values of `ALIKE`."""
+_WORDS: Mapping[str, Callable[[JobRecord], Sequence[str]]] = {
+    "images": lambda its: (
+        f"{its.images} images",
+        f"{round((its.values / 3) ** 0.5)} px",
+        f"images {its.data[:6]}",
+        f"images {its.data}",
+    ),
+    "norm": lambda its: (its.norm,),
+    "epsilon.reference": lambda its: (f"reference {its.reference:g}",),
+    "protocol": lambda its: (its.protocol,),
+    "storage": lambda its: (its.storage,),
+    "trainer.precision": lambda its: (its.arithmetic,),
+}
+"""Words for a fact in a title, the shortest first."""
+
+
+def facts(record: JobRecord, fields: Iterable[str] = ALIKE) -> dict[str, str]:
+    """Return some facts of a job as text by name; the names are those of `FIELDS` and models."""
+    stated = {}
+    for field in fields:
+        if field in FIELDS:
+            stated[field] = str(FIELDS[field](record))
+        else:
+            fact = OF_MODELS[field]
+            stated |= {
+                f"{field}.{name}": str(fact(record, name)) for name in sorted(record.weights)
+            }
+    return stated
+
+
+def differing(*records: JobRecord, fields: Iterable[str] = ALIKE) -> dict[str, list[str]]:
+    """Return the values of the facts in which some jobs differ, in their order.
+
+    A model that a job lacks is no difference.
+    """
+    values = defaultdict[str, dict[str, None]](dict)
+    for record in records:
+        for name, value in facts(record, fields).items():
+            values[name][value] = None
+    return {name: [*its] for name, its in values.items() if len(its) > 1}
+
+
+def differences(*records: JobRecord, fields: Iterable[str] = ALIKE) -> list[str]:
+    """Return the facts in which some jobs differ, with their values, such as `norm (linf, l2)`."""
+    unlike = differing(*records, fields=fields)
+    return [f"{name} ({', '.join(values)})" for name, values in unlike.items()]
+
+
+def groups_of(records: Iterable[JobRecord]) -> list[Group]:
+    """Return the group of each job.
+
+    The groups of two jobs are equal if and only if they have no `differences`, and each of their
+    models is the first one of its name among all jobs, or the same other one.
+    """
+    first, groups = dict[str, str](), list[Group]()
+    for record in records:
+        stated = facts(record).items()
+        same = {name for name, value in stated if first.setdefault(name, value) == value}
+        groups.append(tuple(its for its in stated if its[0] in FIELDS or its[0] not in same))
+    return groups
+
+
+def titles_of(groups: Mapping[Group, Sequence[JobRecord]]) -> dict[Group, str]:
+    """Return a short text that tells the jobs of each group from those of the others.
+
+    Examples: `500 images`, `images 3f2a9c`, `l2`, `program 1a2b3c`, `resnet50 3f2a9c`, `seed 1`.
+    """
+    titles: dict[Group, tuple[str, ...]] = dict.fromkeys(groups, ())
+    changed = sorted({name for group in groups for name, _ in group} - {*FIELDS})
+    for name in [*FIELDS, *changed]:
+        texts = zip(*(_words(name, records) for records in groups.values()), strict=True)
+        best = max(texts, key=lambda its: len({*its}))  # the first of several
+        longer = {key: (*titles[key], text) for key, text in zip(groups, best, strict=True)}
+        if len({*longer.values()}) > len({*titles.values()}):
+            titles = longer
+    return {key: ", ".join(filter(None, texts)) for key, texts in titles.items()}
+
+
+def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
+    """Return words for a fact that some jobs share, the shortest first."""
+    if name in _WORDS:
+        return _WORDS[name](records[0])
+    values = dict[str, None]()
+    for record in records:
+        values |= dict.fromkeys(filter(None, [facts(record).get(name)]))
+    short = [value[:6] if len(value) > 8 else value for value in values]
+    label = re.sub(r"^(model|trainer)\.|'s code$", "", name)
+    return [f"{label} {', '.join(its)}" * bool(its) for its in (short, values)]
+
+
+def recipe(record: JobRecord) -> str:
+    """Return a digest of everything that decides a job's rows, except which images, and seeds."""
+    settings = [record.config.get(name) for name in _SECTIONS]
+    settings += [record.config["trainer"].get(name) for name in _ARITHMETIC]
+    dataset = record.config["dataset"]
+    settings.append({key: dataset[key] for key in dataset.keys() - _CHOICE})
+    models = {name: model_digest(record, name) for name in record.weights}
+    defences = record.config.get("defence", {}).values()
+    parts = [record.config["attack"].get("settings", {}), *defences]
+    if any("function" in part for part in parts):  # from Python: no key identifies it
+        settings.append(record.crafting)
+    return digest([record.model_dump(mode="json", include=_FACTS), settings, models])
+
+
+def training_of(record: JobRecord, model: str) -> str:
+    """Return which training a model's weights are from: the seed of a training here, or a file.
+
+    Weights that come with their network, and those of ensembles, have an empty text.
+    """
+    settings = record.config["model"].get(model, {"weights": "included"})
+    if (weights := settings.get("weights")) is None:
+        return str(record.config.get("training", {}).get("seed", ""))
+    return "" if weights == "included" else PurePath(weights).stem
+
+
+def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
+    """Return the facts that a target shares with a source or one of its members.
+
+    - `same weights`: equal digests.
+    - `same architecture`: same network name (timm's and torchvision's without tag), arguments.
+    - `same family`: same first word of the name before a number, such as `resnet`.
+    - `same pretraining`: weights `included` or fine-tuned, with the same tag or name.
+    - `same data`: last trained on the job's data set, on the embedded images, or on the data set
+      named by the same tag.
+    """
+    facts, members = _shared(record, target), ModelRef.parse(source).members
+    shared = [facts.items() & _shared(record, member).items() for member in members]
+    return tuple(name for name in facts if any((name, facts[name]) in its for its in shared))
+
+
+def _shared(record: JobRecord, name: str) -> dict[str, str]:
+    model = record.config["model"].get(name, {})
+    network, weights = model.get("network", {}), str(model.get("weights", ""))
+    target = str(network.get("_target_", "torch.nn"))  # parts of torch.nn are no architecture
+    stated = network.get("model_name") or network.get("name") or target.rpartition(".")[2]
+    stated = "" if target.startswith("torch.nn") else str(stated).lower()
+    # Elsewhere a dot may part a package from a class, or belong to a repository.
+    tagged = "model_name" in network or stated.startswith(_TAGGED)
+    architecture, _, tag = stated.partition(".") if tagged else (stated, "", "")
+    family = re.match(r"(?:tf_|wide_)?([a-z]+?)(?=v?\d|_|$)", architecture)
+    others = {key: value for key, value in network.items() if key not in _COMMON}
+    start = tag or "DEFAULT" if network.get("pretrained") else network.get("weights")
+    start = start if weights in ("None", "included") else None
+    included = start and (tag.rpartition("_")[2] or "in1k")
+    of_file = is_asset(weights) and "cifar10_mini"
+    facts = {
+        "same weights": record.weights.get(name),
+        "same architecture": architecture and architecture + json.dumps(others, sort_keys=True),
+        "same family": family and family[1],
+        "same pretraining": start,
+        "same data": {"None": record.dataset, "included": included}.get(weights, of_file),
+    }
+    return {name: value for name, value in facts.items() if value}
