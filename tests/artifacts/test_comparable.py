@@ -130,7 +130,7 @@ OTHERWISE = {
     "trainer.precision (32-true, bf16-mixed)": ({"precision": "bf16-mixed"}, "bf16-mixed"),
     "trainer.attack_precision (32-true, tf32)": (
         {"config": {"trainer": ARITHMETIC | {"attack_precision": "tf32"}}},
-        "attack_precision tf32",
+        "gradients in TF32",
     ),
     "trainer.fold_batch_norms (True, False)": (
         {"config": {"trainer": ARITHMETIC | {"fold_batch_norms": False}}},
