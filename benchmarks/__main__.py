@@ -21,7 +21,7 @@ from benchmarks.attacks import costs
 from benchmarks.beside import Plan, compare
 from benchmarks.gpu import PARTS, check
 from benchmarks.theirs import ATTACKS
-from src.artifacts.record import git_commit
+from src.artifacts import git_commit
 from src.utils.files import write_text
 
 TOLD = {"torch", "torchvision", "timm", "pytorch-lightning", "hydra-core", "mlflow", "numpy"}

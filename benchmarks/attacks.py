@@ -13,8 +13,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import src.attacks
-from src.api.classifier import load_classifier
-from src.config.resolvers import CONF
+from src import load_classifier
+from src.config import CONF
 from src.data import load_dataset
 from src.models import Ensemble
 from src.utils.processes import keep_freed_memory

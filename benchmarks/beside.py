@@ -18,7 +18,7 @@ from torchvision import transforms
 
 from benchmarks.agreement import CELL, counted, differences
 from src import load_classifier, load_sweep
-from src.artifacts.jobs import find_jobs
+from src.artifacts import find_jobs
 from src.data import load_dataset
 from src.utils.files import write_text
 

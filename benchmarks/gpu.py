@@ -21,7 +21,7 @@ from benchmarks import gpu_parts
 from benchmarks.agreement import counted, differences
 from benchmarks.gpu_parts import SIDES, Row, Setup
 from src import load_sweep
-from src.config.command_line import ignore_harmless_warnings
+from src.config import ignore_harmless_warnings
 from src.utils.files import write_text
 from src.utils.processes import keep_freed_memory
 

@@ -17,10 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
-from src.config.compose import compose_words
-from src.config.read import read_job
-from src.config.resolvers import CONF
-from src.config.settings import Settings
+from src.config import CONF, Settings, compose_words, read_job
 from src.images.attacker import CountedModel
 from src.models import (
     Ensemble,

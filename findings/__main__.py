@@ -19,11 +19,10 @@ from findings.matched import Matched
 from findings.networks import Networks, frequencies
 from findings.numbers import Sweep, beside_published, difference, p_value, span
 from src import curves, ranking
-from src.analysis import format_cell
-from src.analysis.ranking import MEAN_OF
-from src.analysis.trajectories import KINDS
-from src.artifacts.jobs import FinishedJob, find_jobs
+from src.analysis import KINDS, MEAN_OF
+from src.artifacts import FinishedJob, find_jobs
 from src.utils.files import atomic_write, write_text
+from src.utils.formats import format_cell
 from src.utils.model_names import NO_DEFENCE
 
 HERE = Path(__file__).parent

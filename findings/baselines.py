@@ -15,11 +15,9 @@ import numpy as np
 
 from findings.collect import ABSOLUTE
 from findings.costs import COSTS
-from src.artifacts.card import CardJob, read_facts, write_card
-from src.artifacts.jobs import FinishedJob, find_jobs
-from src.artifacts.record import JobRecord
-from src.config.fields import PRESETS
-from src.data.subset import balanced_subset
+from src.artifacts import CardJob, FinishedJob, JobRecord, find_jobs, read_facts, write_card
+from src.config import PRESETS
+from src.data import balanced_subset
 
 TUNING = 200
 """Number of images for tuning in the preset `small`: those of the demo."""

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from findings.costs import COSTS
-from src.analysis.image_outcomes import ImageOutcomes
-from src.report.beside import at_reference, cost_of, rank_untuned, read_preset
+from src.analysis import ImageOutcomes
+from src.report import at_reference, cost_of, rank_untuned, read_preset
 
 TRANSFORMER = "vit_small"
 """Source from which attacks of more than 100 gradients per image did not run."""

@@ -8,10 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from src.artifacts.jobs import find_jobs
-from src.artifacts.layout import TOP_FIVE
-from src.artifacts.record import JobRecord, with_record
-from src.artifacts.tables import read_job_table
+from src.artifacts import TOP_FIVE, JobRecord, find_jobs, read_job_table, with_record
 from src.utils.files import atomic_write, write_text
 
 TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}

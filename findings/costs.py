@@ -15,10 +15,10 @@ from hydra import compose, initialize_config_dir
 from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.outcomes import outcomes
-from src.artifacts.jobs import FinishedJob, find_jobs
-from src.config.attack_settings import AttackSettings
+from src import analysis
+from src.analysis import ImageOutcomes
+from src.artifacts import FinishedJob, find_jobs
+from src.config import AttackSettings
 from src.utils.files import atomic_write
 from src.utils.hydra_versions import VERSION_BASE
 from src.utils.model_names import ModelRef
@@ -161,7 +161,8 @@ def pack(folder: Path) -> None:
 def packed_rows(job: FinishedJob, attack: str, setting: str) -> list[list[Any]]:
     """Return a job's rows of the table, with the values of `COLUMNS`."""
     rows, own = [], job.record
-    found = outcomes(job.predictions, own.source, list(map(ModelRef.parse, own.targets)), "joint")
+    targets = list(map(ModelRef.parse, own.targets))
+    found = analysis.outcomes(job.predictions, own.source, targets, "joint")
     at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
     for place, target in enumerate(found.targets):
         bits = found.counted[place], found.success[place, :, at]

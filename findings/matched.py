@@ -8,8 +8,7 @@ import pandas as pd
 from scipy.stats import rankdata
 
 from findings.costs import COSTS, TABLE, unpacked
-from src.analysis.multiple_comparisons import LEVEL
-from src.analysis.ranking import MEAN_OF, rankings
+from src.analysis import LEVEL, MEAN_OF, rankings
 from src.utils.model_names import ModelRef
 
 SETTINGS = ("own", *map(str, COSTS))

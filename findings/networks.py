@@ -8,9 +8,7 @@ import pandas as pd
 
 from findings.numbers import Sweep
 from findings.paired_tests import both_ways, holm, paired_tests
-from src.analysis.image_outcomes import joined
-from src.analysis.intervals import wilson_interval
-from src.analysis.ranking import MEAN_OF
+from src.analysis import MEAN_OF, joined, wilson_interval
 
 BANDS = ["low", "mid", "high"]
 """Bands of frequencies."""

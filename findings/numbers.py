@@ -12,14 +12,18 @@ from altair.typing import ChartType
 from rich.console import Console
 
 from findings.paired_tests import both_ways, holm, paired_tests
-from src.analysis.intervals import wilson_interval
-from src.analysis.trajectories import trajectories
-from src.artifacts.jobs import FinishedJob, find_jobs
-from src.report.charts.theme import theme
-from src.report.page.content import build_report
-from src.report.page.page_data import PageData, compute_page_data
-from src.report.summary import Summary, summarise
-from src.report.terminal import print_matrices
+from src import analysis
+from src.analysis import wilson_interval
+from src.artifacts import FinishedJob, find_jobs
+from src.report import (
+    PageData,
+    Summary,
+    build_report,
+    compute_page_data,
+    print_matrices,
+    summarise,
+    theme,
+)
 
 WIDTH = 120
 """Characters of a line of a matrix."""
@@ -78,7 +82,7 @@ class Sweep:
     def images(self, attack: str, source: str, target: str) -> pd.DataFrame:
         """Describe every image of a pair over the budgets; see `trajectories`."""
         job = next(job for job in self.jobs if (job.attack, job.record.source) == (attack, source))
-        return trajectories(job.predictions, source, [target], "joint", job.flips)
+        return analysis.trajectories(job.predictions, source, [target], "joint", job.flips)
 
     def attacks(self, *, targeted: bool = False) -> list[str]:
         """Return the names of the attacks, in the order of the jobs, with target labels or none."""

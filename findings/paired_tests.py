@@ -9,9 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import bdtr
 
-from src.analysis.image_outcomes import ImageOutcomes
-from src.analysis.intervals import Values, paired_interval
-from src.analysis.outcomes import ratio
+from src.analysis import ImageOutcomes, Values, paired_interval, ratio
 
 _NAMES = ["source", "target", "first", "second"]
 _COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]

@@ -41,56 +41,45 @@ the name `src` to you. A `_target_` may use either name: both mean the running p
 
 import os
 import sys
-from importlib import import_module
 from tempfile import mkdtemp
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from .utils.package import lazily
+
 if TYPE_CHECKING:
-    from . import attacks as attacks
-    from .api.charts import confidence_groups as confidence_groups
-    from .api.charts import cost as cost
-    from .api.charts import curves as curves
-    from .api.charts import image as image
-    from .api.charts import matrix as matrix
-    from .api.charts import profiles as profiles
-    from .api.charts import ranking as ranking
-    from .api.charts import strip as strip
-    from .api.classifier import load_classifier as load_classifier
-    from .api.comparison import compare as compare
-    from .api.frames import images_needed as images_needed
-    from .api.frames import load_sweep as load_sweep
-    from .api.frames import load_table as load_table
-    from .api.frames import rankings as rankings
-    from .api.frames import rates as rates
-    from .api.rank import rank as rank
-    from .api.transfer import transfer as transfer
-    from .report.audit import tries as tries
-    from .report.paper import table as table
+    from . import attacks
+    from .api.classifier import load_classifier
+    from .api.comparison import compare
+    from .api.frames import images_needed, load_sweep, load_table, rankings, rates
+    from .api.rank import rank
+    from .api.transfer import transfer
+    from .report.audit import tries
+    from .report.figure import (
+        confidence_groups,
+        cost,
+        curves,
+        image,
+        matrix,
+        profiles,
+        ranking,
+        strip,
+    )
+    from .report.paper import table
 
 _HOMES = {
-    "attacks": ".attacks",
-    "compare": ".api.comparison",
-    "confidence_groups": ".api.charts",
-    "cost": ".api.charts",
-    "curves": ".api.charts",
-    "image": ".api.charts",
-    "images_needed": ".api.frames",
-    "load_classifier": ".api.classifier",
-    "load_sweep": ".api.frames",
-    "load_table": ".api.frames",
-    "matrix": ".api.charts",
-    "profiles": ".api.charts",
-    "ranking": ".api.charts",
-    "rank": ".api.rank",
-    "rankings": ".api.frames",
-    "rates": ".api.frames",
-    "strip": ".api.charts",
-    "table": ".report.paper",
-    "transfer": ".api.transfer",
-    "tries": ".report.audit",
+    "report.figure": "confidence_groups cost curves image matrix profiles ranking strip",
+    "api.classifier": "load_classifier",
+    "api.comparison": "compare",
+    "api.frames": "images_needed load_sweep load_table rankings rates",
+    "api.rank": "rank",
+    "api.transfer": "transfer",
+    "attacks": "attacks",
+    "report.audit": "tries",
+    "report.paper": "table",
 }
-__all__ = list(_HOMES)
+__all__ = " ".join(_HOMES.values()).split()
+__getattr__ = lazily(__name__, **_HOMES)  # importing torch alone takes seconds
 
 # Streams that were closed, as in `command >&-`, are opened on the null device before other imports
 # open files. Otherwise libraries fail, and a data file gets the number of a closed stream.
@@ -109,14 +98,6 @@ if os.path.expanduser("~") == "~":
 # On a GPU, cuBLAS is deterministic only if it finds this variable when it starts.
 if (_torch := sys.modules.get("torch")) is None or not _torch.cuda.is_initialized():
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name on first use: importing torch alone takes seconds."""
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = import_module(_HOMES[name], __name__)
-    return home if name == "attacks" else getattr(home, name)
 
 
 class _Package(ModuleType):

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .artifacts.card import write_card
-from .artifacts.frame_jobs import named_folders
 from .artifacts.jobs import find_jobs
 from .artifacts.layout import IMAGES, PREDICTIONS
+from .artifacts.sweep_folders import named_folders
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command

@@ -41,9 +41,8 @@ def _print_changes(
     from rich.console import Console
 
     from .api.comparison import NOTES, as_json, change_table, compare, gate, sentence
-    from .api.frames import load_sweep
 
-    changes = compare(load_sweep(old), load_sweep(new), pairs=distinct(pairs), **options)
+    changes = compare(old, new, pairs=distinct(pairs), **options)
     passed, verdict = gate(changes, max_fall)
     code = int(not passed)
     if json_only:

@@ -27,7 +27,7 @@ def main(words: Sequence[str] | None = None) -> int:
         "--value",
         default="success",
         help="success (default), accuracy, counts (1711 / 7448 = 22.97%%), confidence, "
-        "success_confidence, gradients, rms, psnr or ssim",
+        "success_confidence, conditional, gradients, rms, psnr or ssim",
     )
     add(
         "--eps",
@@ -68,7 +68,7 @@ def _print_table(
     against: list[str],
     **options: Any,
 ) -> None:
-    from .artifacts.frame_jobs import named_folders
+    from .artifacts.sweep_folders import named_folders
     from .report.beside import beside_text
     from .report.paper import table
 

@@ -22,7 +22,6 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_convert
 from torchmetrics.classification import MulticlassAccuracy
 
-from .analysis import format_cell
 from .attacks import image_seeds
 from .config.sections import TrainerSettings, TrainingSettings
 from .data import Batch, ImageDataset, to_unit
@@ -30,6 +29,7 @@ from .models import PixelClassifier, choose_layout, save_weights, use_channels_l
 from .utils import stopping
 from .utils.devices import computes_in_bfloat16, device_of
 from .utils.files import atomic_write, is_held
+from .utils.formats import format_cell
 from .utils.processes import is_first_process
 from .utils.terminal import Progress
 

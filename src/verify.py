@@ -3,7 +3,7 @@
 exit codes:
   0          what was recomputed agrees
   1          outcomes, images, weights or stated facts differ
-  2 or more  nothing was recomputed, or not every job in time, or the command failed
+  2 or more  nothing was recomputed, or the command failed
 """
 
 import secrets
@@ -18,9 +18,8 @@ from .utils.package import command
 from .utils.refusals import printable, shortened
 from .utils.terminal import text_table
 
-MOST_MINUTES = 10_000
 DIFFERS, NOTHING = 1, 2
-"""Exit codes: some outcomes or digests differ; nothing, or too little, could be recomputed."""
+"""Exit codes: some outcomes or digests differ; nothing could be recomputed."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,76 +28,59 @@ def main(words: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("card", type=Path, help="the card")
     add("words", nargs="*", metavar="KEY=VALUE", help="a file or code of yours that jobs may use")
-    add("--minutes", type=float, default=5, help="time; default: 5")
+    add("--images", type=int, default=16, help="images per job; default: 16")
     add("--seed", type=int, help="seed of the sample; default: a new one")
     return run_command(_verify, parser.parse_intermixed_args, words)
 
 
-def _verify(card: Path, words: list[str], minutes: float, seed: int | None) -> int:
+def _verify(card: Path, words: list[str], images: int, seed: int | None) -> int:
     """Print what a sample of a card's outcomes shows, and return the exit code."""
-    from .analysis.agreement import found_share, most_wrong  # here: loading these takes seconds
-    from .api.verification import CheckedJob, check_jobs
+    from .analysis.agreement import most_wrong  # here: loading these takes seconds
+    from .api.verification import check_jobs
     from .artifacts.card import described, read_card, read_facts
 
-    if not 0 < minutes <= MOST_MINUTES:
-        raise ValueError(f"--minutes {minutes:g}: it must be above 0, and at most {MOST_MINUTES}.")
+    if images < 1 or (seed or 0) < 0:
+        raise ValueError("--images must be at least 1, and --seed at least 0.")
     if wrong_word := next((word for word in words if "=" not in word), None):
         raise ValueError(f"{wrong_word}: type KEY=VALUE.")
-    if seed is not None and seed < 0:
-        raise ValueError(f"--seed {seed}: it must be at least 0.")
     stated, seed = read_card(card), secrets.randbits(32) if seed is None else seed
     print(f"{card}: {len(stated)} jobs, sampled with --seed {seed}", flush=True)
     # The confidences of the presets are in 16 steps, and those of version 0.5.0 in 1,000.
     step = 1 / 16 if (facts := read_facts(card)).get("coarse") else 0.001
-    jobs = check_jobs(stated, words, step, minutes, seed)
-    total, wrong = (sum(map(of, (job.wrong for job in jobs))) for of in (len, sum))
+    jobs = check_jobs(stated, words, step, images, seed)
     checked = sum(len(job.wrong) > 0 for job in jobs)
-    most, rows = most_wrong(sum(job.honest for job in jobs), checked + 1), []
-    notes = dict[str, list[str]]()
-    differ = wrong > most or any(job.differs for job in jobs)
+    rows, notes, results = list[list[str]](), dict[str, list[str]](), set[str]()
     for job in jobs:
         # On one line, because a second one could read like a result of this program.
-        name = " ".join(f"{job.stated.record.label} {job.stated.record.source}".split())
+        name = printable(" ".join(f"{job.stated.record.label} {job.stated.record.source}".split()))
         count, bad = len(job.wrong), int(sum(job.wrong))
-        result = "agrees" if bad <= most_wrong(job.honest, checked + 1) else "differs"
-        if job.differs or not count:
-            result = "differs" if job.differs else "not checked"
-            notes.setdefault(f"{result}: {job.differs or job.reason}", []).append(name)
-        differ |= result == "differs"
+        result = "agrees" if count else "not checked"
+        if job.differs or bad > most_wrong(job.honest, checked + 1):
+            result = "differs"
+        if note := job.differs or job.reason:
+            notes.setdefault(f"{result}: {note}", []).append(name)
+        results.add(result)
         every = sum(map(len, job.stated.tables.values()))
-        rows.append([printable(name), f"{count:,} of {every:,}", f"{bad:,}", result])
+        rows.append([name, f"{count:,} of {every:,}", f"{bad:,}", result])
+    total, wrong = (sum(map(of, (job.wrong for job in jobs))) for of in (len, sum))
+    most = most_wrong(sum(job.honest for job in jobs), checked + 1)
+    differ = wrong > most or "differs" in results
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    columns = ["job", "outcomes", "differ", "result"]
     if total or differ:
+        columns = ["job", "outcomes", "differ", "result"]
         console.print(text_table(columns, rows, left=["job", "result"]), soft_wrap=False)
     for note, names in notes.items():
-        console.print(printable(f"{_listed(names, len(jobs))}: {note}"))
-    late = len(notes.get(f"not checked: {CheckedJob.reason}", ()))
+        every_job = f"all {len(jobs)} jobs" if len(names) == len(jobs) > 1 else shortened(names)
+        count_text = f" ({len(names)} jobs)" * (3 < len(names) < len(jobs))
+        console.print(printable(f"{every_job}{count_text}: {note}"))
     if not (total or differ):
-        within = " within --minutes" * (late > 0)
-        console.print(f"{described(facts)}No outcome can be recomputed here{within}.")
+        console.print(f"{described(facts)}No outcome can be recomputed here.")
         return NOTHING
     console.print(
         f"{'differs' if differ else 'agrees'}: {wrong:,} of {total:,} outcomes differ, in "
         f"{checked} of {len(jobs)} jobs; rounding explains up to {most:,}."
     )
-    if total:
-        console.print(
-            f"A card in which more than {found_share(total, most):.2%} of these outcomes were "
-            "changed by more than rounding, scattered at random, would differ in 95 % of such "
-            "samples."
-        )
-    if late and not differ:
-        console.print(f"Time was up after {len(jobs) - late} of {len(jobs)} jobs. Raise --minutes.")
-        return NOTHING
     return DIFFERS if differ else 0
-
-
-def _listed(names: Sequence[str], jobs: int) -> str:
-    """Return the names of some of a card's jobs as text."""
-    if len(names) == jobs > 1:
-        return f"all {jobs} jobs"
-    return shortened(names) + f" ({len(names)} jobs)" * (len(names) > 3)
 
 
 if __name__ == "__main__":

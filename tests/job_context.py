@@ -26,7 +26,7 @@ from src.data import ImageDataset
 from src.measure.own_measurement import own_measurements
 from src.run.compute import stored_images
 from src.run.data import mixing_pool
-from src.run.results import compute_results
+from src.run.job_tables import compute_tables
 from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.about import About
 
@@ -90,7 +90,7 @@ def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> 
     job = make_context(*arguments, **keywords)
     with TemporaryDirectory() as temporary:
         rows = Rows(Path(temporary) if cache is None else cache)
-        results = compute_results(job, rows)
+        results = compute_tables(job, rows)
         index = job.images.indices.tolist()
         versions = [stored_images(job, rows, index, eps) for eps in job.settings.budgets]
         there = set.intersection(*({*found} for found in versions)) if versions else set()

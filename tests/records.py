@@ -1,8 +1,20 @@
-"""Records of made-up jobs."""
+"""Records of made-up jobs, and results of frames that tests make up or change."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+
+from src.artifacts.jobs import JobInMemory
+from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
+from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
+from src.report import Results, results_of
+
+JOBS = "jobs"
+"""Key in the `attrs` of a frame: its jobs' records as plain data."""
 
 
 def make_record(**facts: Any) -> JobRecord:
@@ -31,3 +43,21 @@ def make_record(**facts: Any) -> JobRecord:
         **{"overrides": (), "flags": (), "created": "", "commit": "", "versions": none},
     }
     return JobRecord(**values | facts | {"config": config | facts.get("config", {})})
+
+
+def results_of_frame(frame: pd.DataFrame) -> Results:
+    """Return the results of a frame of predictions, whose `attrs` have its jobs' records."""
+    columns = [field.name for field in (*PREDICTION_SCHEMA, *NAMES) if field.name in frame]
+    rows = frame.copy(deep=False)
+    rows.attrs = {}
+    parts, jobs = dict(iter(rows.groupby(["attack", "source"], sort=False))), []
+    for record in map(JobRecord.model_validate, frame.attrs[JOBS]):
+        job = JobInMemory(record, Path(), {PREDICTIONS: Path()})
+        if (part := parts.get((job.attack, record.source))) is None:
+            continue
+        there = set(part.loc[part["eps_255"] > 0, "target"])
+        targets = [name for name in record.targets if name in there]
+        table = pa.Table.from_pandas(part[columns], preserve_index=False)
+        record = record.model_copy(update={"targets": targets})
+        jobs.append(replace(job, record=record, tables={PREDICTIONS: table}))
+    return results_of(jobs)

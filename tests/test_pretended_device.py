@@ -20,7 +20,7 @@ from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePa
 from src.models import PixelClassifier
 from src.run import predict, trainer
 from src.run.hours import speed_key
-from src.run.results import compute_results
+from src.run.job_tables import compute_tables
 from src.utils import devices
 from tests.job_context import make_context
 from tests.own_measurement import OWN
@@ -88,7 +88,7 @@ def tables(folder: Path, attack, device: torch.device, **words) -> dict[str, pd.
     networks = {"a": network(0), "b": network(1)}
     job = make_context(images(), networks, attack, (1.0, 8.0), reference=8.0, **words)
     job = dataclasses.replace(job, data=dataclasses.replace(job.data, device=device))
-    results = compute_results(job, Rows(folder))
+    results = compute_tables(job, Rows(folder))
     found = {**results.predictions, **results.diagnostics, "clean": results.clean}
     return {name: table.to_pandas() for name, table in found.items()}
 

@@ -19,18 +19,18 @@ from typing import Any
 import pandas as pd
 import pytest
 from rich.console import Console
+from src.report.summary import Summary, summarise
 
-from src.api import charts
 from src.api.comparison import change_table, compare, sentence
 from src.api.frames import load_sweep
 from src.artifacts.jobs import find_jobs
+from src.report import figure as charts
 from src.report.audit import audited, print_audits
 from src.report.beside import beside
 from src.report.page import selections
 from src.report.page.view import make_view
 from src.report.paper import table
 from src.report.source_choice import choose_source, source_tables
-from src.report.summary import Summary, summarise
 from src.report.terminal import print_alarms, print_matrices, print_rankings
 from src.run.track import pair_points, sweep_points
 

@@ -1,28 +1,19 @@
 """Statistics: pure functions of the table of predictions, without a model, GPU or rerun."""
 
 from .diagnostics import excess, excess_by_control
-from .intervals import wilson_interval
-from .sanity_checks import (
-    CAUSES,
-    alarms,
-    clean_at_chance,
-    copies_of_images,
-    explained,
-    is_at_chance,
-    labels_permuted,
-    many_abstentions,
-    over_budget,
-)
-from .trajectories import flip_summary, trajectories
+from .estimates import MEAN
+from .intervals import Values, is_at_chance, paired_interval, wilson_interval
+from .multiple_comparisons import LEVEL
+from .outcomes import Outcomes, job_outcomes, joined, outcomes_of, ratio
+from .ranking import MEAN_OF, rankings
+from .trajectories import KINDS, flip_summary, trajectories
 from .transfer_rates import (
     CLEAN,
     OWN,
     TRANSFER,
     WHITE_BOX,
     clean_rows,
-    format_cell,
     rates,
-    rates_by_protocol,
     relation,
     transfer_matrix,
     with_cell_columns,

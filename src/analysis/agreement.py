@@ -29,9 +29,9 @@ def wrong_outcomes(
     Two outcomes differ if the probability of their predicted class or of the true class differs by
     more than a limit, or if the computed probability of the stated class is that far below the
     likeliest one's. An outcome that is not stated differs, and so does one of another image or
-    label, of another number of passes through a defence, or with other correct passes: ten passes,
-    and `wide` outcomes, may differ by one. An outcome also differs if its own probabilities or
-    passes exclude its class.
+    label, of other gradients per image, of another number of passes through a defence, or with
+    other correct passes: ten passes, and `wide` outcomes, may differ by one. An outcome also
+    differs if its own probabilities or passes exclude its class.
 
     Args:
         stated: Rows of a table of predictions.
@@ -53,6 +53,7 @@ def wrong_outcomes(
         wrong |= (both[name] - both[f"{name}_stated"]).abs() > limit
     passes = both["draws_correct"] - both["draws_correct_stated"].fillna(np.inf)
     wrong |= passes.abs() > np.where(wide | (both["draws"] >= _MANY), 1, 0)
+    wrong |= ~np.isclose(both["gradients"], both["gradients_stated"], equal_nan=True)
     for name in ("label", "target_label", "image", "iteration", "draws"):
         wrong |= both[name].fillna(-1) != both[f"{name}_stated"].fillna(-1)
     return (wrong | _contradicts(both, step)).to_numpy(bool)
@@ -99,10 +100,3 @@ def most_wrong(honest: float, tests: int) -> int:
     from scipy import stats  # slow to import
 
     return int(stats.poisson.isf(0.01 / tests, honest)) if honest else 0
-
-
-def found_share(outcomes: int, most: int) -> float:
-    """Return the share of changed outcomes that makes more than `most` wrong in 95 % of samples."""
-    from scipy import stats
-
-    return float(stats.beta.ppf(0.95, most + 1, outcomes - most)) if outcomes > most else 1.0

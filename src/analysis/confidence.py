@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..utils.model_names import ABSTAINED, ModelRef
 from .intervals import FEWEST_IMAGES, wilson_interval
-from .outcomes import Outcomes, outcomes, ratio
+from .outcomes import JobOutcomes, job_outcomes, ratio
 
 _COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict"]
 
@@ -147,11 +147,11 @@ def by_initial_confidence(
         `confidence` with their 95 % intervals (see `wilson_interval`; at budget 0 the confidence
         interval is within the group's range).
     """
-    result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
+    result = job_outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
     return initial_groups(result, groups)
 
 
-def initial_groups(result: Outcomes, groups: int | Sequence[float]) -> pd.DataFrame:
+def initial_groups(result: JobOutcomes, groups: int | Sequence[float]) -> pd.DataFrame:
     """Return `by_initial_confidence` from outcomes."""
     arrays = (result.present, result.correct, result.confidence)
     initial = result.confidence[:, :, 0].round(_DIGITS)

@@ -7,10 +7,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ..config.sections import CONTROLS
 from ..utils.model_names import ModelRef
+from ..utils.vocabulary import CONTROLS
 from .intervals import FEWEST_IMAGES, Z, paired_interval, wilson_interval
-from .outcomes import at_budget, outcomes, ratio, row_positions, target_labels, with_defence
+from .outcomes import at_budget, job_outcomes, ratio, row_positions, target_labels, with_defence
 from .transfer_rates import evaluated_budgets, rates, relation
 
 SIZES = ("rms_255", "linf_255", "psnr", "ssim")
@@ -68,7 +68,7 @@ def excess(
         the control succeeds), both rates, and their difference `excess` with its 95 % interval (see
         `paired_interval`). The rates are NaN if the denominator is 0.
     """
-    attack = outcomes(attacked, source, list(map(ModelRef.parse, targets)), protocol)
+    attack = job_outcomes(attacked, source, list(map(ModelRef.parse, targets)), protocol)
     row = row_positions(control, attack.targets, attack.index, attack.eps_255)
     counted = attack.present & (attack.eps_255 > 0) & attack.counted[:, :, None]
     if (counted & (row < 0)).any():
@@ -217,7 +217,7 @@ def pair_similarity(
         behaviour of CNNs and humans by measuring error consistency, NeurIPS (2020).
     """
     pairs = list(map(ModelRef.parse, targets))
-    result = outcomes(at_budget(predictions, eps_255), source, pairs, protocol)
+    result = job_outcomes(at_budget(predictions, eps_255), source, pairs, protocol)
     row = row_positions(similarity.assign(eps_255=0.0), pairs, result.index, [0.0])[:, :, 0]
     counted = result.counted & result.present[:, :, -1] & (row >= 0)
     n = np.count_nonzero(counted, axis=1)

@@ -1,6 +1,4 @@
-"""Intervals for one proportion, for means, and for two proportions on the same images."""
-
-from typing import Any
+"""Intervals for one proportion, and for two proportions on the same images."""
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,29 +34,10 @@ def wilson_interval(successes: ArrayLike, trials: ArrayLike) -> tuple[Values, Va
     return np.where(n == 0, np.nan, low), np.where(n == 0, np.nan, high)
 
 
-def means(values: Values, weights: Values) -> dict[str, Any]:
-    """Compute means with Wilson intervals at the effective sample size.
-
-    The effective size is the number of zeros and ones whose mean would vary as much. Two extra
-    images with the variance of zeros and ones keep the interval from vanishing where nearly all
-    images agree.
-
-    Args:
-        values: Contributions of images, shape (A, M).
-        weights: Their largest values, shape (M,), with mean 1.
-
-    Reference:
-        C. Franco et al., Comparative study of confidence intervals for proportions in complex
-        sample surveys, J. Surv. Stat. Methodol. 7 (2019).
-    """
-    images, mean = len(weights), values.mean(axis=1)
-    squares, largest = ((values - mean[:, None] * weights) ** 2).sum(axis=1), mean * (1 - mean)
-    few = images * np.minimum(mean, 1 - mean)
-    variance = (few * squares / images + 2 * largest) / (few + 2)
-    alike = np.divide(largest, variance, out=np.ones_like(mean), where=variance > 0)
-    trials = images * alike
-    ends = wilson_interval(mean * trials, trials) if images >= FEWEST_IMAGES else (np.nan, np.nan)
-    return {"images": images, "mean": mean, "low": ends[0], "high": ends[1]}
+def is_at_chance(k: int, n: int, num_classes: int) -> bool:
+    """Return True if `k` correct of `n` images may be guessing, unless `n` is too small to tell."""
+    least, most = wilson_interval([k, n], n)[0]
+    return bool(least <= 1 / num_classes < most)  # if `most` is lower, n is too small to tell
 
 
 def paired_interval(

@@ -1,15 +1,16 @@
-"""Predictions as arrays by target, image and budget: counted, still correct, success."""
+"""Outcomes per image: of one job at all budgets, and of several jobs at one budget."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import get_args
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from ..config.sections import Protocol
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, TARGET_COLUMNS, ModelRef, behind_each
+from ..utils.vocabulary import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
 
@@ -18,7 +19,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Outcomes:
+class JobOutcomes:
     """Predictions of T targets for N images at K budgets, as arrays of shape (T, N, K).
 
     Attributes:
@@ -34,6 +35,8 @@ class Outcomes:
         predicted: Predicted class; meaningless where there is no row.
         confidence, true_confidence: Probability of the predicted and of the true class; NaN where
             there is no row.
+        source_predicted: Class that the source predicts, shape (N, K); `ABSTAINED` also where the
+            table has no row.
         source_clean: Whether the source classifies the clean image correctly, shape (N,); None if
             its clean rows do not cover every image.
         target_clean: Whether the target classifies the clean image correctly, shape (T, N).
@@ -52,6 +55,7 @@ class Outcomes:
     predicted: NDArray[np.int64]
     confidence: NDArray[np.float64]
     true_confidence: NDArray[np.float64]
+    source_predicted: NDArray[np.int64]
     source_clean: Mask | None
     target_clean: Mask
     counted: Mask
@@ -72,6 +76,11 @@ class Outcomes:
         return self.present & self.is_success(self.predicted)
 
     @property
+    def source_fooled(self) -> Mask:
+        """Whether the attack succeeds on the source, shape (N, K); False without a prediction."""
+        return (self.source_predicted != ABSTAINED) & self.is_success(self.source_predicted)
+
+    @property
     def aimed_at_label(self) -> Mask:
         """Mask (N,) of images without a target label other than the true class; never counted."""
         if self.target_labels is None:
@@ -87,10 +96,151 @@ class Outcomes:
         return PROTOCOLS if defended else PROTOCOLS[:-1]
 
     def is_success(self, predicted: NDArray[np.int64]) -> Mask:
-        """Return the mask of successes among predictions (T, N, K), without `aimed_at_label`."""
+        """Return the mask of successes among predictions (..., N, K), without `aimed_at_label`."""
         if self.target_labels is None:
             return predicted != self.label[:, None]
         return (predicted == self.target_labels[:, None]) & ~self.aimed_at_label[:, None]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """Outcomes for J jobs (attack and source), T targets and N images at one budget.
+
+    Attributes:
+        jobs: Attack and source of each job; the seeds of a job have equal entries.
+        index: Numbers of the images in the data set, increasing, shape (N,).
+        targeted: Whether the attacks have target labels, shape (J,).
+        evaluated: Whether a job was evaluated on a target, shape (J, T).
+        counted: Whether an image is in the denominator, shape (J, T, N).
+        fooled: Whether the attack succeeds on a counted image, shape (J, T, N).
+        correct: Whether a counted image is classified correctly, shape (J, T, N).
+    """
+
+    jobs: list[tuple[str, str]]
+    targets: list[ModelRef]
+    index: NDArray[np.int64]
+    targeted: Mask
+    evaluated: Mask
+    counted: Mask
+    fooled: Mask
+    correct: Mask
+
+    @cached_property
+    def sources(self) -> list[ModelRef]:
+        """The source of each job."""
+        return [ModelRef.parse(source) for _, source in self.jobs]
+
+    @cached_property
+    def transfers(self) -> Mask:
+        """Whether a job was evaluated on a target that is another network, shape (J, T)."""
+        white = [[source.includes(its) for its in self.targets] for source in self.sources]
+        return self.evaluated & ~np.array(white, bool).reshape(self.evaluated.shape)
+
+    def counted_for_all(self, jobs: Sequence[int], targets: Sequence[int]) -> Mask:
+        """Return whether targets count an image for all jobs evaluated on them, shape (T, N)."""
+        both = np.ix_(jobs, targets)
+        counted: Mask = np.all(self.counted[both] | ~self.evaluated[both][..., None], axis=0)
+        return counted
+
+    def pairs(self, jobs: Iterable[int], targets: Sequence[int]) -> list[tuple[int, int]]:
+        """Return the positions of jobs and targets in `transfers`."""
+        return [(job, target) for job in jobs for target in targets if self.transfers[job, target]]
+
+    def select(self, **where: str) -> "Outcomes":
+        """Return the outcomes for one `source`, `target` or `defence`, given by name."""
+        jobs = [at for at, (_, name) in enumerate(self.jobs) if where.get("source", name) == name]
+        targets = [
+            at
+            for at, (target, defence) in enumerate(pair.columns for pair in self.targets)
+            if where.get("target", target) == target and where.get("defence", defence) == defence
+        ]
+        both = np.ix_(jobs, targets)
+        return Outcomes(
+            [self.jobs[at] for at in jobs],
+            [self.targets[at] for at in targets],
+            self.index,
+            self.targeted[jobs],
+            *(array[both] for array in (self.evaluated, self.counted, self.fooled, self.correct)),
+        )
+
+    def on_images(self, index: NDArray[np.int64]) -> "Outcomes":
+        """Return the outcomes on some of the images."""
+        chosen = np.isin(self.index, index)
+        counted, fooled, correct = (
+            mask[..., chosen] for mask in (self.counted, self.fooled, self.correct)
+        )
+        return replace(
+            self, index=self.index[chosen], counted=counted, fooled=fooled, correct=correct
+        )
+
+    def scores(self, seeds: Sequence[int], target: int) -> Values:
+        """Return each image's mean success over the seeds of a job on a target, shape (N,).
+
+        NaN where some seed does not count the image.
+        """
+        counted = self.counted[seeds, target].all(axis=0)
+        return np.where(counted, self.fooled[seeds, target].mean(axis=0), np.nan)
+
+
+def outcomes_by_budget(outcome: JobOutcomes, attack: str) -> dict[float, Outcomes]:
+    """Return a job's outcomes by budget, from 0 on; `attack` is its name among other jobs."""
+    evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
+    counted = outcome.denominator
+    masks = [
+        np.ascontiguousarray(np.moveaxis(mask, -1, 0))[:, None]
+        for mask in (counted, counted & outcome.success, counted & outcome.correct)
+    ]
+    return {
+        float(eps): Outcomes(
+            [(attack, str(outcome.source))],
+            outcome.targets,
+            outcome.index,
+            np.array([outcome.target_labels is not None]),
+            evaluated[None, :, at],
+            *(mask[at] for mask in masks),
+        )
+        for at, eps in enumerate(outcome.eps_255)
+    }
+
+
+def outcomes_of(
+    predictions: pd.DataFrame,
+    attack: str,
+    source: str,
+    targets: Sequence[str],
+    protocol: str,
+    eps_255: float,
+) -> Outcomes:
+    """Return one job's outcomes at a budget above 0; other arguments are as for `rates`.
+
+    Raises:
+        ValueError: As `rates`; or the table has no row with this budget.
+    """
+    rows = at_budget(predictions, eps_255)
+    outcome = job_outcomes(rows, source, evaluated_pairs(rows, targets), protocol)
+    return outcomes_by_budget(outcome, attack)[eps_255]
+
+
+def joined(parts: Sequence[Outcomes]) -> Outcomes:
+    """Combine the outcomes of several jobs at one budget."""
+    index = np.unique(
+        np.concatenate([*{part.index.tobytes(): part.index for part in parts}.values()])
+    )
+    targets = list(dict.fromkeys(name for part in parts for name in part.targets))
+    jobs = [job for part in parts for job in part.jobs]
+    evaluated = np.zeros((len(jobs), len(targets)), bool)
+    counted, fooled, correct = np.zeros((3, *evaluated.shape, len(index)), bool)
+    first = 0
+    for part in parts:
+        rows = first + np.arange(len(part.jobs))
+        places = np.array([targets.index(name) for name in part.targets], np.intp)
+        images = np.searchsorted(index, part.index)
+        evaluated[np.ix_(rows, places)] = part.evaluated
+        block = np.ix_(rows, places, images)
+        counted[block], fooled[block], correct[block] = part.counted, part.fooled, part.correct
+        first += len(rows)
+    targeted = np.concatenate([part.targeted for part in parts])
+    return Outcomes(jobs, targets, index, targeted, evaluated, counted, fooled, correct)
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Values) -> Values:
@@ -100,9 +250,9 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Value
     return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
 
 
-def outcomes(
+def job_outcomes(
     predictions: pd.DataFrame, source: str, targets: Sequence[ModelRef], protocol: str
-) -> Outcomes:
+) -> JobOutcomes:
     """Arrange predictions by target, image and budget; arguments as for `rates`.
 
     Raises:
@@ -125,8 +275,8 @@ def outcomes(
     abstained = present & (predicted == ABSTAINED)
     model = ModelRef.parse(source)
     its_place = _places_of(pairs, code, [model])
-    of_source = _rows_at(predictions, its_place, 1, index, [0.0])[0, :, 0]
-    source_correct = predictions["predicted"].to_numpy()[of_source] == label
+    of_source = _rows_at(predictions, its_place, 1, index, eps)[0]
+    by_source = np.where(of_source >= 0, predictions["predicted"].to_numpy()[of_source], ABSTAINED)
     wanted = target_labels(predictions)
     confidence, true_confidence = (
         np.where(present, predictions[column].to_numpy(np.float64)[row], np.nan)
@@ -139,7 +289,7 @@ def outcomes(
             f"the table lacks the clean prediction (eps_255 = 0) of target "
             f"'{targets[target]}' for image {index[image]}."
         )
-    outcome = Outcomes(
+    outcome = JobOutcomes(
         source=model,
         targets=list(targets),
         index=index,
@@ -152,7 +302,8 @@ def outcomes(
         predicted=predicted,
         confidence=confidence,
         true_confidence=true_confidence,
-        source_clean=source_correct if (of_source >= 0).all() else None,
+        source_predicted=by_source,
+        source_clean=by_source[:, 0] == label if (of_source[:, 0] >= 0).all() else None,
         target_clean=present[:, :, 0] & (predicted[:, :, 0] == label),
         counted=evaluated,
     )
@@ -166,14 +317,15 @@ def with_defence(table: pd.DataFrame) -> pd.DataFrame:
 
 def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[ModelRef]:
     """Return the targets without a defence, then behind each defence they were evaluated behind."""
-    table = with_defence(predictions)
+    pairs, code = _coded_pairs(predictions)
+    _check_known("target", targets, {pair.model for pair in pairs})
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
-    evaluated = (table["defence"] == NO_DEFENCE) | (table["eps_255"] > 0)
-    rows = table.loc[evaluated, [*TARGET_COLUMNS]]
-    pairs, _ = _coded_pairs(rows)
-    _check_known("target", targets, table["target"].unique())
-    every = behind_each(targets, (pair.defence for pair in pairs))
-    return [pair for pair in every if pair in pairs]
+    attacked = np.bincount(code[predictions["eps_255"].to_numpy() > 0], minlength=len(pairs)) > 0
+    evaluated = {
+        pair: None for pair, its in zip(pairs, attacked, strict=True) if its or not pair.is_defended
+    }
+    every = behind_each(targets, (pair.defence for pair in evaluated))
+    return [pair for pair in every if pair in evaluated]
 
 
 def _coded_pairs(table: pd.DataFrame) -> tuple[list[ModelRef], NDArray[np.intp]]:
@@ -201,7 +353,7 @@ def _check_known(what: str, names: Sequence[object], known: Iterable[object]) ->
         raise ValueError(f"{what} {named or '(none)'}: choose from {listed}.")
 
 
-def under(outcome: Outcomes, protocol: str) -> Outcomes:
+def under(outcome: JobOutcomes, protocol: str) -> JobOutcomes:
     """Return the outcomes with the denominator of a protocol; its clean rows are required."""
     counted = (outcome.present | outcome.abstained).any(axis=2) & ~outcome.aimed_at_label
     if protocol in ("target_correct", "joint", "common"):

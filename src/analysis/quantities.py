@@ -1,7 +1,7 @@
 """The quantities of a job: how each is computed, its format, its definition and where it shows.
 
 A new quantity is an entry in `QUANTITIES` and, if it depends on predictions, a function of their
-`Outcomes`. Tables, charts, MLflow and the definitions follow the entry.
+`JobOutcomes`. Tables, charts, MLflow and the definitions follow the entry.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .definitions import TERMS
-from .outcomes import Mask, Outcomes, Values, ratio
+from .intervals import FEWEST_IMAGES
+from .outcomes import JobOutcomes, Mask, Values, ratio, under
 
 COUNT, SHARE = "{:,.0f}", "{:.1%}"
 
@@ -29,8 +30,10 @@ class Quantity:
         definition: Definition of the term, if `TERMS` lacks it.
         compute: Function from outcomes to values, shape (T, K); None: a share of `count`, or not
             computed from predictions.
-        count: Column with the count of which this is the share of the denominator. The share has
-            a 95 % Wilson interval, in the columns with `_low` and `_high`.
+        count: Column with the count of which this is the share of `of`. The share has a 95 %
+            Wilson interval, in the columns with `_low` and `_high`.
+        of: Column with the number of images that the share is of.
+        fewest: Fewest such images; the share of fewer is NaN.
         interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
         value: Its name in `table(value=NAME)`; empty: tables do not show it.
         metric: `reference`: an MLflow metric at the reference budget; `curve`: also over budgets.
@@ -41,8 +44,10 @@ class Quantity:
     form: str = SHARE
     term: str = ""
     definition: str = ""
-    compute: Callable[[Outcomes], NDArray[Any]] | None = None
+    compute: Callable[[JobOutcomes], NDArray[Any]] | None = None
     count: str = ""
+    of: str = "denominator"
+    fewest: int = 0
     interval: bool = False
     value: str = ""
     metric: Literal["", "reference", "curve"] = ""
@@ -65,13 +70,21 @@ def _mean(values: Values, mask: Mask) -> Values:
     return ratio(np.where(mask, values, 0.0).sum(axis=1), _count(mask))
 
 
-def _clean_accuracy(outcome: Outcomes) -> Values:
+def _clean_accuracy(outcome: JobOutcomes) -> Values:
     """Compute the accuracy on all clean images, the same at all budgets."""
     accuracy = ratio(outcome.target_clean.sum(axis=1), outcome.present[:, :, 0].sum(axis=1))
     return np.repeat(accuracy[:, None], len(outcome.eps_255), axis=1)
 
 
-_RATE, _CONFIDENCE = "fooled, correct, k / n", "confidence"
+def _source_fooled(outcome: JobOutcomes) -> Mask:
+    """Return the mask (T, N, K) of `joint` images that fool the source; none on its own network."""
+    if outcome.source_clean is None:
+        return np.zeros_like(outcome.present)
+    others = np.array([not outcome.source.includes(target) for target in outcome.targets])
+    return under(outcome, "joint").denominator & outcome.source_fooled & others[:, None, None]
+
+
+_RATE, _CONDITIONAL, _CONFIDENCE = "fooled, correct, k / n", "conditional success", "confidence"
 
 _ENTRIES = (
     Quantity(
@@ -126,6 +139,30 @@ _ENTRIES = (
         metric="curve",
     ),
     Quantity(
+        "conditional_images",
+        "Images that fool the source",
+        COUNT,
+        _CONDITIONAL,
+        compute=lambda outcome: _count(_source_fooled(outcome)),
+    ),
+    Quantity(
+        "conditional_success",
+        "Images that fool source and target",
+        COUNT,
+        _CONDITIONAL,
+        compute=lambda outcome: _count(_source_fooled(outcome) & outcome.success),
+    ),
+    Quantity(
+        "conditional",
+        "Conditional success rates in % (of joint images that fool the source)",
+        term=_CONDITIONAL,
+        count="conditional_success",
+        of="conditional_images",
+        fewest=FEWEST_IMAGES,
+        value="conditional",
+        metric="reference",
+    ),
+    Quantity(
         "confidence",
         "Mean confidence in %",
         term=_CONFIDENCE,
@@ -171,6 +208,8 @@ _ENTRIES = (
 )
 QUANTITIES = {quantity.column: quantity for quantity in _ENTRIES}
 """All quantities by column, in the order of the columns of `rates`."""
+COUNTED = {name for name, entry in QUANTITIES.items() if entry.form == COUNT and entry.compute}
+"""Columns of counts of images, which are never averaged over sources or targets."""
 
 
 @dataclass(frozen=True)

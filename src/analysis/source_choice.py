@@ -1,8 +1,6 @@
 """Choice of a source for an unseen target."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from itertools import combinations
 
 import numpy as np
@@ -10,9 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from ..utils.model_names import NO_DEFENCE, ModelRef
-from .image_outcomes import ImageOutcomes
-from .outcomes import Mask, ratio
+from ..utils.model_names import ModelRef
+from .outcomes import Mask, Outcomes, ratio
 
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""
@@ -26,137 +23,17 @@ _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class Transfer:
-    """Success of attacks from S sources on T targets for N images.
-
-    Attributes:
-        scores: Success in [0, 1] of A attacks with each seed, shape (A, S, T, N); averaged over
-            seeds if jobs have different numbers of them; NaN for white boxes.
-        counts: Images that a target counts for a source, shape (S, T, N); True where the pair was
-            not evaluated.
-        own: Success rate on the source itself, averaged over attacks, shape (S,); NaN if the source
-            is not a target.
-    """
-
-    sources: Sequence[str]
-    targets: Sequence[str]
-    attacks: Sequence[str]
-    scores: Values
-    counts: Mask
-    own: Values
-
-    @cached_property
-    def counted(self) -> Mask:
-        """Images that a target counts for every source, shape (T, N)."""
-        return np.logical_and.reduce(self.counts)
-
-    @property
-    def rates(self) -> Values:
-        """Success rates averaged over attacks, shape (S, T); NaN for white boxes."""
-        return self.rates_of(np.ones((1, self.counted.shape[-1])))[0]
-
-    @property
-    def single(self) -> "Transfer":
-        """The transfer from single sources, without ensembles."""
-        places = [
-            place for place, name in enumerate(self.sources) if not ModelRef.parse(name).is_ensemble
-        ]
-        return Transfer(
-            [self.sources[place] for place in places],
-            self.targets,
-            self.attacks,
-            self.scores[:, places],
-            self.counts[places],
-            self.own[places],
-        )
-
-    def rates_of(self, weights: Values) -> Values:
-        """Compute the rates, shape (B, S, T), for weights of images, shape (B, N)."""
-        sums = np.where(self.counted, self.scores, 0).mean(axis=0) @ weights.T
-        rates = np.moveaxis(ratio(sums, self.counted @ weights.T), -1, 0)
-        missing: Values = np.where(np.isnan(self.scores).all(axis=(0, -1)), np.nan, rates)
-        return missing
-
-
-def transfer_of(outcomes: ImageOutcomes) -> Transfer:
-    """Extract the transfer of untargeted attacks between sources and targets without a defence.
-
-    Attacks that some single source lacks are left out, then ensembles that lack an attack. A source
-    with few correct predictions would count only easy images, so a target counts the same images
-    for every source.
-
-    Raises:
-        ValueError: No attack is left.
-    """
-    plain = outcomes.select(defence=NO_DEFENCE)
-    groups = [plain.group(job) for job in range(len(plain.jobs))]
-    ran = {
-        job: name
-        for job, name in enumerate(plain.jobs)
-        if not groups[job].targeted and not groups[job].source_defended
-    }
-    there = list(dict.fromkeys(source for _, source in ran.values()))
-    single = [source for source in there if not ModelRef.parse(source).is_ensemble]
-    attacks = [
-        attack
-        for attack in dict.fromkeys(attack for attack, _ in ran.values())
-        if all((attack, source) in ran.values() for source in single)
-    ]
-    if not attacks or not single:
-        raise ValueError("no attack was run from every source; add the missing jobs.")
-    pairs = {source: {(attack, source) for attack in attacks} for source in there}
-    sources = [source for source in there if pairs[source] <= {*ran.values()}]
-    targets = [target.model for target in plain.targets]
-    jobs_of = {name: [job for job, its in ran.items() if its == name] for name in ran.values()}
-    counts_of_seeds = {len(jobs_of[attack, source]) for attack in attacks for source in sources}
-    seeds = counts_of_seeds.pop() if len(counts_of_seeds) == 1 else 1
-    scores = np.full((len(attacks) * seeds, len(sources), len(targets), len(plain.index)), np.nan)
-    counts, white_box = np.ones(scores.shape[1:], bool), np.full(scores.shape[:2], np.nan)
-    for at in np.ndindex(scores.shape[:3]):
-        names, target = (attacks[at[0] // seeds], sources[at[1]]), at[2]
-        mine = jobs_of[names][at[0] % seeds :: seeds]
-        if not plain.evaluated[mine[0], target]:
-            continue
-        values = plain.scores(mine, target)
-        counts[at[1], target] &= ~np.isnan(values)
-        if plain.pairs(mine, [target]):
-            scores[at] = values
-        elif targets[target] == names[1] and not np.isnan(values).all():
-            white_box[at[:2]] = np.nanmean(values)
-    return Transfer(sources, targets, attacks, scores, counts, white_box.mean(axis=0))
-
-
-def _values(rates: Values) -> Values:
-    """Compute the values of sources from rates (S, T), NaN where missing; see `source_values`."""
-    rates = rates[:, np.isfinite(rates).any(axis=0)]
-    there = np.isfinite(rates)
-    values: Values = source_values(there) @ rates[there]
-    return values
-
-
-def profiles(transfer: Transfer) -> pd.DataFrame:
-    """Rank single sources by their success on other models, best first.
-
-    Returns:
-        One row per source: `success`, its value as in `source_rankings` (NaN if sources have too
-        few common targets, and `lacks` says what to add), and `own`, its success on itself.
-    """
-    transfer = transfer.single
-    rates = transfer.rates
-    rows = pd.DataFrame({"source": transfer.sources, "own": transfer.own, "success": np.nan})
-    rows["lacks"] = missing_target(np.isfinite(rates), transfer.sources, transfer.targets)
-    if not rows["lacks"].any():
-        rows["success"] = _values(rates)
-    return rows.sort_values("success", ascending=False, kind="stable", ignore_index=True)
-
-
-def choices(transfer: Transfer, seed: int = 0) -> pd.DataFrame:
+def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     """Choose a source for each target by its success on the other targets, as if unseen.
 
     A source is chosen on one half of the images and judged on the other half, both ways, for
     `_HALVES` random halves. Two or three sources are combined: an image is fooled if one of them
-    succeeds.
+    succeeds. A target counts the images that it counts for every source: a source with few correct
+    predictions would otherwise count only easy images.
+
+    Args:
+        outcomes: Outcomes of the same untargeted attacks from each source.
+        seed: Seed of the halves.
 
     Returns:
         One row per target, and a last row `mean` with means and 95 % intervals for new targets and
@@ -168,36 +45,43 @@ def choices(transfer: Transfer, seed: int = 0) -> pd.DataFrame:
         - `best_2`, `best_3`: success with the two or three best sources;
         - `candidates`: the number of candidate sources.
     """
-    if len(transfer.targets) < FEWEST_MODELS:
+    if len(outcomes.targets) < FEWEST_MODELS:
         raise ValueError(
             f"choosing a source needs at least {FEWEST_MODELS} targets, and the sweep has "
-            f"{len(transfer.targets)}: add some with targets=[...]."
+            f"{len(outcomes.targets)}: add some with targets=[...]."
         )
-    random, count = np.random.default_rng(seed), transfer.counted.shape[-1]
+    sources = list(dict.fromkeys(source for _, source in outcomes.jobs))
+    runs = _runs(outcomes, sources)
+    there = outcomes.transfers[runs].all(axis=0)
+    fooled = outcomes.fooled[runs].astype(np.float64)
+    counted = outcomes.counted_for_all(*map(range, outcomes.evaluated.shape))
+    random, count = np.random.default_rng(seed), len(outcomes.index)
     first = random.permuted(np.tile(np.arange(count) % 2 == 0, (_HALVES, 1)), axis=1)
     halves = np.vstack([np.ones((1, count), bool), first, ~first])
-    rates = transfer.rates_of(halves.astype(np.float64))
+    weights = halves.T.astype(np.float64)
+    sums = (counted * fooled.mean(axis=0)) @ weights
+    rates = np.moveaxis(ratio(sums, counted.astype(np.float64) @ weights), -1, 0)
+    rates[:, ~there] = np.nan
     rows, contributions = [], []
-    for target, name in enumerate(transfer.targets):
+    for target, name in enumerate(outcomes.targets):
         able = np.flatnonzero(np.isfinite(rates[0, :, target]))
         seen = np.delete(rates[:, able], target, axis=2)
-        values = np.array([_values(its) for its in seen])
+        values = np.array([_values(half) for half in seen])
         if len(able) < 2 or np.isnan(values).any():
             continue
         orders = able[np.argsort(-values.round(9), axis=1, kind="stable")]
         best: NDArray[np.intp] = able[rates[:, able, target].round(9).argmax(axis=1)]
-        row = {"target": name, "candidates": len(able), "chosen": transfer.sources[orders[0][0]]}
+        chosen = {"chosen": sources[orders[0][0]], "best": sources[best[0]]}
         parts = []
         for half, order in enumerate(orders[1:], start=1):
-            judged = ~halves[half] & transfer.counted[target]
+            judged = ~halves[half] & counted[target]
             if not judged.any():
                 continue
-            scores = transfer.scores[:, :, target]
             groups = [order[:1], best[half, None], order[:2], order[:3]]
-            fooled = [scores[:, group].max(axis=1).mean(axis=0) for group in groups]
-            fooled.insert(2, scores[:, able].mean(axis=(0, 1)))
-            parts.append(np.where(judged, [*fooled, np.ones(count)], 0) / judged.sum())
-        rows.append(row | {"best": transfer.sources[best[0]]})
+            shares = [fooled[:, group, target].max(axis=1).mean(axis=0) for group in groups]
+            shares.insert(2, fooled[:, able, target].mean(axis=(0, 1)))
+            parts.append(np.where(judged, [*shares, np.ones(count)], 0) / judged.sum())
+        rows.append({"target": name.model, "candidates": len(able), **chosen})
         contributions.append(np.mean(parts, axis=0))
     if not rows:
         raise ValueError(
@@ -208,6 +92,31 @@ def choices(transfer: Transfer, seed: int = 0) -> pd.DataFrame:
     frame[_NUMBERS] = images[:, :-1].sum(axis=2)
     last = {"target": "mean", **_mean_of_new_targets(images)}
     return pd.concat([frame, pd.DataFrame([last])], ignore_index=True)
+
+
+def _runs(outcomes: Outcomes, sources: Sequence[str]) -> NDArray[np.intp]:
+    """Return the positions of the jobs of each attack and seed, shape (runs, S).
+
+    The seeds of a job that has fewer of them than another are used again.
+    """
+    jobs = dict[str, dict[str, list[int]]]()
+    for at, (attack, source) in enumerate(outcomes.jobs):
+        jobs.setdefault(attack, {}).setdefault(source, []).append(at)
+    return np.array(
+        [
+            [seeds[source][number % len(seeds[source])] for source in sources]
+            for seeds in jobs.values()
+            for number in range(max(map(len, seeds.values())))
+        ]
+    )
+
+
+def _values(rates: Values) -> Values:
+    """Compute the values of sources from rates (S, T), NaN where missing; see `source_values`."""
+    rates = rates[:, np.isfinite(rates).any(axis=0)]
+    there = np.isfinite(rates)
+    values: Values = source_values(there) @ rates[there]
+    return values
 
 
 def _mean_of_new_targets(images: Values) -> dict[str, float]:

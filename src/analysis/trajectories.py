@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..utils.model_names import ModelRef
 from .intervals import Values
-from .outcomes import Mask, Outcomes, outcomes, row_positions
+from .outcomes import JobOutcomes, Mask, job_outcomes, row_positions
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
@@ -73,7 +73,7 @@ def trajectories(
         - `ends_more_confident_wrong`: `end_confidence` exceeds the initial confidence;
         - `below_8_bits`, only for `norm` `linf`: the image flips below 1/255.
     """
-    result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
+    result = job_outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
     counted = result.counted & result.target_clean
     columns = _numbers(result)
     if flips is not None and len(flips):
@@ -112,7 +112,7 @@ def typical_images(
     Confidences are compared in whole percent, as readers see them; the smaller index comes first.
     The arguments are as for `rates`.
     """
-    result = outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
+    result = job_outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
     fooled = result.denominator & result.success
     shares = np.rint(100 * result.confidence)
     typical = {}
@@ -144,7 +144,7 @@ def flip_summary(table: pd.DataFrame) -> pd.DataFrame:
     return summary.reset_index()
 
 
-def _numbers(result: Outcomes) -> dict[str, Values]:
+def _numbers(result: JobOutcomes) -> dict[str, Values]:
     """Compute the numeric columns of `trajectories`, each of shape (T, N)."""
     eps = result.eps_255
     tried = result.present & (eps > 0)
@@ -179,7 +179,7 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
 
 
 def _refine(
-    result: Outcomes, counted: Mask, first: Values, flips: pd.DataFrame
+    result: JobOutcomes, counted: Mask, first: Values, flips: pd.DataFrame
 ) -> tuple[Mask, Values]:
     """Return the counted images, and the smaller of minimum and tried budget, shape (T, N)."""
     row = row_positions(flips.assign(eps_255=0.0), result.targets, result.index, [0.0])[:, :, 0]

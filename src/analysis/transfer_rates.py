@@ -1,7 +1,6 @@
 """Rates of pairs of source and target, with denominators, and their matrix in long form."""
 
-from collections.abc import Mapping, Sequence
-from math import isnan, nan
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from .intervals import wilson_interval
-from .outcomes import Mask, Outcomes, evaluated_pairs, outcomes, ratio, under
+from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, ratio
 from .quantities import QUANTITIES
 
 CLEAN = "clean"
@@ -22,22 +21,20 @@ WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
 def with_cell_columns(rates: pd.DataFrame) -> pd.DataFrame:
     """Add the numbers in a matrix cell: success for targeted attacks, else robust accuracy.
 
-    `rates` has rows of `rates_by_protocol`, either all targeted or all untargeted. The added
-    columns are `k` of `n` images, their `rate` with `rate_low` and `rate_high`, `counted` (what k
-    counts, in words), and the 95 % interval of the mean confidence, `confidence_low` and
-    `confidence_high`. `success_rate_sd` is added as NaN if there is only one seed.
+    The added columns are `k` of `n` images, their `rate` with `rate_low` and `rate_high`, and
+    `counted`: what k counts, in words.
     """
-    targeted = bool(rates["targeted"].any())
-    rate = QUANTITIES["success_rate" if targeted else "robust_accuracy"]
-    n = rates["denominator"]
-    columns: dict[str, Any] = {
-        f"rate{end}": rates[f"{rate.column}{end}"] for end in ("", "_low", "_high")
+    targeted = rates["targeted"].to_numpy(bool)
+    columns = {"k": ("success", "still_correct")}
+    columns |= {
+        f"rate{end}": (f"success_rate{end}", f"robust_accuracy{end}")
+        for end in ("", "_low", "_high")
     }
-    for name in (name for name, quantity in QUANTITIES.items() if quantity.interval):
-        columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(rates[name] * n, n)
-    counted = "target class reached" if targeted else "still correct"
-    rows = rates.assign(k=rates[rate.count], n=n, counted=counted, **columns)
-    return rows if "success_rate_sd" in rows else rows.assign(success_rate_sd=nan)
+    cells: dict[str, Any] = {
+        name: np.where(targeted, rates[one], rates[other]) for name, (one, other) in columns.items()
+    }
+    counted = np.where(targeted, "target class reached", "still correct")
+    return rates.assign(n=rates["denominator"], counted=counted, **cells)
 
 
 def clean_rows(
@@ -60,47 +57,14 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     variant only.
 
     Returns:
-        One row per cell, with the columns of `with_cell_columns` and `cell` (see `format_cell`).
-        The first rows, with `source` = `clean`, are for clean images, and count all images under
-        any protocol.
+        One row per cell, with the columns of `with_cell_columns`. The first rows, with `source` =
+        `clean`, are for clean images, and count all images under any protocol.
     """
     rows = with_cell_columns(rates)
     here = (rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)
     cells = pd.concat([clean_rows(rows), rows[here]], ignore_index=True)
     spread = cells["success_rate_sd"].mask(cells["source"] == CLEAN)
-    return cells.assign(cell=list(map(format_cell, cells["k"], cells["n"], spread)))
-
-
-def behind_defences(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.DataFrame:
-    """Average clean and robust accuracy behind each defence over the targets of other sources.
-
-    A target's rate is its mean over the sources other than itself; targets weigh equally.
-
-    `rates` is as for `transfer_matrix`, with all defences.
-
-    Returns:
-        One row per `source_defence` and `defence` of the targets, none first: the number of
-        `targets`, `clean_accuracy` on all clean images, `rate` at the budget under the protocol,
-        what it has `counted` (see `with_cell_columns`), the number of predictions (`n`) and
-        abstentions (`abstained`), and `itself`, the counts with the sources' own networks as
-        targets (empty: they are none).
-    """
-    rows, keys = with_cell_columns(rates), ["source_defence", "defence"]
-    rows = rows[(rows["protocol"] == protocol) & (rows["eps_255"] == eps_255)]
-    others, own = rows["relation"] == TRANSFER, rows["relation"].isin([WHITE_BOX, OWN])
-    counts = rows[own].groupby(keys)[["k", "n"]].sum()
-    kept = {"counted": "first", "abstained": "sum", "n": "sum"}
-    of_target = rows[others].groupby([*keys, "target"], sort=False)
-    cells_ = of_target.agg({"clean_accuracy": "mean", "rate": "mean", **kept}).reset_index()
-    means = cells_.groupby(keys, sort=False).agg(
-        targets=("rate", "count"),
-        clean_accuracy=("clean_accuracy", "mean"),
-        rate=("rate", "mean"),
-        **{name: (name, how) for name, how in kept.items()},
-    )
-    cells = [format_cell(*row) for row in counts.itertuples(index=False)]
-    itself = pd.Series(cells, counts.index, dtype=object).reindex(means.index).fillna("")
-    return means.assign(itself=itself).reset_index()
+    return cells.assign(success_rate_sd=spread)
 
 
 def relation(source: ModelRef, target: ModelRef) -> str:
@@ -113,30 +77,9 @@ def relation(source: ModelRef, target: ModelRef) -> str:
     >>> relation(both, resnet), relation(vgg, vgg.behind("jpeg")), relation(vgg, resnet)
     ('white box', 'own', 'transfer')
     """
-    if target.members != source.members and target.model not in source.members:
+    if not source.includes(target):
         return TRANSFER
     return WHITE_BOX if source.defence == target.defence else OWN
-
-
-def format_count(count: float) -> str:
-    """Format a count, or the mean of counts over seeds, without a trailing `.0`."""
-    return f"{count:.1f}".removesuffix(".0")
-
-
-def format_cell(count: float, denominator: float, deviation: float = nan) -> str:
-    """Format a rate with its counts and, if known, its standard deviation over the seeds.
-
-    >>> format_cell(1374, 8139)
-    '1374 / 8139 = 16.88%'
-    >>> format_cell(0, 0)
-    '0 / 0 = n/a'
-    >>> format_cell(12.5, 20, 0.035)
-    '12.5 / 20 = 62.50% \N{PLUS-MINUS SIGN} 3.50%'
-    """
-    rate = f"{count / denominator:.2%}" if denominator else "n/a"
-    if not isnan(deviation):
-        rate += f" \N{PLUS-MINUS SIGN} {deviation:.2%}"
-    return f"{format_count(count)} / {format_count(denominator)} = {rate}"
 
 
 def rates(
@@ -176,6 +119,11 @@ def rates(
           `success`, `success_rate`;
         - `robust_accuracy_low` and `_high`, `success_rate_low` and `_high`: 95 % Wilson score
           intervals;
+        - `conditional_images`: images that source and target classify correctly when clean and on
+          which the attack succeeds on the source, under any protocol; `conditional_success`: those
+          of them on which it succeeds on the target; `conditional`, `conditional_low` and `_high`:
+          their ratio and its interval, NaN below 10 images. The counts are 0 for the source's own
+          networks and where the source was not evaluated;
         - `confidence` and `true_confidence`: mean probability of the predicted and of the
           true class over the images of the denominator;
         - `success_confidence`: mean probability of the predicted class over the successes only,
@@ -189,36 +137,10 @@ def rates(
         ValueError: The table lacks the clean rows that the protocol needs.
     """
     pairs = evaluated_pairs(predictions, targets)
-    return pd.DataFrame(_rates(outcomes(predictions, source, pairs, protocol)))
+    return pd.DataFrame(rates_of(job_outcomes(predictions, source, pairs, protocol)))
 
 
-def rates_by_protocol(
-    variants: Mapping[str, pd.DataFrame],
-    source: str,
-    targets: Sequence[str],
-    attack: str,
-    norm: str,
-) -> pd.DataFrame:
-    """Compute a job's rates for every variant, under every protocol whose clean rows exist.
-
-    `variants` holds predictions by the name of a variant, such as `float32`, or of a control. The
-    rows are those of `rates`, after the columns `variant`, `attack`, `source`, `norm` and
-    `protocol`.
-    """
-    parts = []
-    for name, predictions in variants.items():
-        outcome = outcomes(predictions, source, evaluated_pairs(predictions, targets), "all")
-        for protocol in outcome.protocols:
-            columns = _rates(under(outcome, protocol))
-            origin = {"variant": name, "attack": attack, "source": source, "norm": norm}
-            origin["protocol"] = protocol
-            rows = len(columns["eps_255"])
-            parts.append({key: np.full(rows, its, object) for key, its in origin.items()} | columns)
-    # One frame, since each takes milliseconds.
-    return pd.DataFrame({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
-
-
-def evaluated_budgets(outcome: Outcomes) -> tuple[dict[str, NDArray[Any]], Mask]:
+def evaluated_budgets(outcome: JobOutcomes) -> tuple[dict[str, NDArray[Any]], Mask]:
     """Return the evaluated budgets: columns target, defence, eps_255, and a mask (T, K)."""
     evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
@@ -227,7 +149,7 @@ def evaluated_budgets(outcome: Outcomes) -> tuple[dict[str, NDArray[Any]], Mask]
     return named | {"eps_255": outcome.eps_255[budget]}, evaluated
 
 
-def _rates(outcome: Outcomes) -> dict[str, NDArray[Any]]:
+def rates_of(outcome: JobOutcomes) -> dict[str, NDArray[Any]]:
     """Return the columns of `rates`."""
     columns, evaluated = evaluated_budgets(outcome)
     source = outcome.source
@@ -245,7 +167,9 @@ def _rates(outcome: Outcomes) -> dict[str, NDArray[Any]]:
         if quantity.compute is not None:
             columns[name] = quantity.compute(outcome)[evaluated]
         elif quantity.count:
-            k, n = columns[quantity.count], columns["denominator"]
+            n = columns[quantity.of]
+            n = np.where(n < quantity.fewest, 0, n)
+            k = np.minimum(columns[quantity.count], n)
             columns[name] = ratio(k, n)
             columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(k, n)
     return columns

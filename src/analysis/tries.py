@@ -11,9 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from .image_outcomes import ImageOutcomes, contributions
-from .intervals import means
-from .outcomes import Mask
+from .estimates import contributions, intervals
+from .outcomes import Mask, Outcomes
 
 _PARTS = 11
 _DRAWS = 9_999
@@ -22,7 +21,7 @@ _CURVES = ("fooled", "unseen", "single")
 Values = NDArray[np.float64]
 
 
-def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.DataFrame:
+def success_within(outcomes: Outcomes, gradients: Sequence[float]) -> pd.DataFrame:
     """Compute the share of units that are fooled within q = 1, 2, ... candidates.
 
     Orders are greedy: the next candidate fools most of the units that those before it do not, as a
@@ -64,11 +63,11 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     tries = int(available.sum(axis=0).min())
     shares, spent = _judged(fooled, counted, available, costs, tries)
     frame = pd.DataFrame({"q": np.arange(1, tries + 1), "gradients": spent})
-    for name, scores in zip(_CURVES, np.where(counted, shares, np.nan), strict=True):
-        curve = means(*contributions({("", at): scores[:, at] for at in range(len(counted))}))
-        frame[[name, f"{name}_low", f"{name}_high"]] = np.transpose(
-            [curve["mean"], *np.broadcast_arrays(curve["low"], curve["high"], curve["mean"])[:2]]
-        )
+    weights = np.full((1, len(counted)), 1 / len(counted))
+    curves = intervals(*contributions(shares, counted, weights), len(counted) == 1)
+    for at, name in enumerate(_CURVES):
+        for key, end in (("mean", ""), ("low", "_low"), ("high", "_high")):
+            frame[f"{name}{end}"] = curves[key][at, :, 0]
     for name, unknown in {"unseen": len(counted) < 2, "single": np.isnan(costs).any()}.items():
         if unknown:
             frame[[name, f"{name}_low", f"{name}_high"]] = np.nan
@@ -81,7 +80,7 @@ def success_within(outcomes: ImageOutcomes, gradients: Sequence[float]) -> pd.Da
     )
 
 
-def class_success(outcomes: ImageOutcomes, labels: NDArray[np.int64]) -> tuple[pd.DataFrame, float]:
+def class_success(outcomes: Outcomes, labels: NDArray[np.int64]) -> tuple[pd.DataFrame, float]:
     """Count the units of each class that a candidate fools, and test if all classes are alike.
 
     Args:
@@ -135,17 +134,15 @@ def _judged(
     return shares, spent / counted.size
 
 
-def _units(outcomes: ImageOutcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:
+def _units(outcomes: Outcomes, jobs: Sequence[int]) -> tuple[Mask, Mask, Mask]:
     """Return successes (C, T, N), units (T, N), and the candidates that targets try (C, T).
 
     Targets without a unit are left out.
     """
-    available = np.zeros((len(jobs), len(outcomes.targets)), bool)
-    for job, target in outcomes.pairs(jobs, range(len(outcomes.targets))):
-        available[jobs.index(job), target] = True
-    counted: Mask = np.all(outcomes.unpack(outcomes.counted[jobs]) | ~available[:, :, None], axis=0)
+    available = outcomes.transfers[jobs]
+    counted: Mask = np.all(outcomes.counted[jobs] | ~available[:, :, None], axis=0)
     chosen = available.any(axis=0) & counted.any(axis=1)
-    fooled = outcomes.unpack(outcomes.fooled[jobs]) & available[:, :, None] & counted
+    fooled = outcomes.fooled[jobs] & available[:, :, None] & counted
     return fooled[:, chosen], counted[chosen], available[:, chosen]
 
 

@@ -12,8 +12,9 @@ from rich.table import Table
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.transfer_rates import TRANSFER, relation
 from ..artifacts.comparable import differences
-from ..artifacts.frame_jobs import jobs_of
 from ..artifacts.record import JobRecord
+from ..artifacts.sweep_folders import Sweeps
+from ..report.results import Results, open_jobs
 from ..utils.model_names import NO_DEFENCE, ModelRef, parts_of, renamed
 from ..utils.refusals import shortened
 from ..utils.terminal import text_table
@@ -28,22 +29,22 @@ Values = NDArray[np.float64]
 
 
 def compare(
-    old: pd.DataFrame,
-    new: pd.DataFrame,
+    old: Sweeps | Results,
+    new: Sweeps | Results,
     *,
     pairs: Mapping[str, str] | None = None,
     eps_255: float | None = None,
     common: bool = False,
 ) -> pd.DataFrame:
-    """Compute how much accuracy changed between two frames of `load_sweep` on the same images.
+    """Compute how much accuracy changed between two sweeps on the same images.
 
     Every image counts. It is right if the predicted class is the true one, and wrong if the target
     abstains. A cell of robust accuracy is an attack, source, target and defence; one of clean
     accuracy is a target and defence.
 
     Args:
-        old: The frame that the other one is compared with.
-        new: The other frame.
+        old: What `load_sweep` or `transfer` returned, or a folder; compared with the other one.
+        new: The other one.
         pairs: Names of models in `new` by their names in `old`, where these differ. Models of `old`
             keep different names.
         eps_255: Budget in units of 1/255; None: each job's reference budget.
@@ -220,7 +221,9 @@ class _Side:
     right: Mapping[str, pd.DataFrame]
 
 
-def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[str, str]) -> _Side:
+def _read(
+    sweep: Sweeps | Results, name: str, eps_255: float | None, pairs: Mapping[str, str]
+) -> _Side:
     """Read the primary variants at `eps_255`, or at each job's reference budget."""
     jobs: dict[tuple[str, str], JobRecord] = {}
     targets: dict[str, str] = {}
@@ -231,7 +234,7 @@ def _read(frame: pd.DataFrame, name: str, eps_255: float | None, pairs: Mapping[
         return str(ModelRef(tuple(sorted(ref.members)), ref.defence))  # a+b is b+a
 
     right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
-    for job in (job for job in jobs_of(frame) if job.attacked):
+    for job in (job for job in open_jobs(sweep) if job.attacked):
         record, source = job.record, called(job.record.source)
         eps = record.reference if eps_255 is None else eps_255
         jobs[job.attack, source] = record

@@ -1,8 +1,8 @@
-"""Data frames of finished sweeps: predictions, rates and rankings; commands that name sweeps."""
+"""Results of finished sweeps: predictions, rates and rankings; commands that name sweeps."""
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -10,24 +10,18 @@ from typing import Any
 import pandas as pd
 
 from .. import analysis
-from ..analysis.image_outcomes import GROUP
 from ..analysis.multiple_comparisons import images_for
-from ..artifacts.frame_jobs import JOBS, SHOWS_SEED, Sweeps, jobs_of, named_folders
-from ..artifacts.jobs import MORE_IMAGES, FinishedJob, find_jobs, on_other_images
+from ..analysis.ranking import GROUP
+from ..artifacts.jobs import MORE_IMAGES, find_jobs, on_other_images
+from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..artifacts.sweep_state import unfinished
 from ..report.cells import AVERAGE, DIFFERENCE
-from ..report.summary import summarise
+from ..report.results import Results, open_results, results_of
 from ..utils.model_names import parts_of
 
-_NAMES = ("attack", "source", "target", "defence", "norm", "protocol", "variant")
-_NUMBERS = ("eps_255", "index", "label", "target_label", "predicted", "confidence")
-_COUNTS = ("draws", "draws_correct", "gradients", "forwards")
-COLUMNS = (*_NAMES, *_NUMBERS, "true_confidence", *_COUNTS)
-_WHOLE = ("target_label", "draws_correct")
 
-
-def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
-    """Load all predictions from the finished jobs of one or several sweeps as one data frame.
+def load_sweep(*folders: str | Path, **named: str | Path) -> Results:
+    """Load the results of the finished jobs of one or several sweeps.
 
     Args:
         *folders: Folders of sweeps, such as `outputs/DATE`, or folders that contain such folders.
@@ -35,7 +29,9 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
             same label, the label gets this name, or else the name of the folder.
 
     Returns:
-        One row per job, variant, target, budget and image, with the columns
+        The `Results`: `frame` (all rates and means), `rates`, `rankings`, `sources`, `table()`,
+        `figure()`, and `predictions`, a data frame that indexing reads. It has one row per job,
+        variant, target, budget and image, with the columns
 
         - `attack`: the attack's label, including what distinguishes jobs with the same attack and
           source, such as ` seed=1`;
@@ -60,9 +56,8 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
           and noise, missing if unknown.
 
         The first seven columns are categoricals. `source` and `target` share their categories, so
-        `frame[frame.source != frame.target]` leaves out the white boxes. `frame.attrs["jobs"]`
-        holds the jobs' records as plain data: settings, budgets, digests of data and weights, and
-        versions.
+        `frame[frame.source != frame.target]` leaves out the white boxes. `results.jobs` have the
+        records: settings, budgets, digests of data and weights, and versions.
 
     Raises:
         ValueError: A folder does not exist or holds no finished job, or a file in it is damaged.
@@ -72,7 +67,7 @@ def load_sweep(*folders: str | Path, **named: str | Path) -> pd.DataFrame:
         >>> wrong = frame.predicted != frame.label  # doctest: +SKIP
         >>> wrong.groupby([frame.attack, frame.eps_255]).mean()  # doctest: +SKIP
     """
-    return frame_of(find_jobs(named_folders(*folders, named)))
+    return results_of(find_jobs(named_folders(*folders, named)))
 
 
 def load_table(name: str, *folders: str | Path, **named: str | Path) -> pd.DataFrame:
@@ -102,21 +97,8 @@ def load_table(name: str, *folders: str | Path, **named: str | Path) -> pd.DataF
     return rows[[*dict.fromkeys(["attack", "source", *rows])]]
 
 
-def frame_of(jobs: Sequence[FinishedJob]) -> pd.DataFrame:
-    """Return the predictions of jobs in the format of `load_sweep`."""
-    rows = pd.concat([part for job in jobs for part in _parts(job)], ignore_index=True)
-    models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
-    dtypes = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
-    frame = rows[[*COLUMNS]].astype(dtypes)
-    frame.attrs[JOBS] = [
-        job.record.model_dump(mode="json") | {"label": job.row_title, SHOWS_SEED: job.shows_seed}
-        for job in jobs
-    ]
-    return frame
-
-
 def rates(
-    frame: pd.DataFrame,
+    frame: Results | pd.DataFrame,
     source: str | None = None,
     targets: Sequence[str] | None = None,
     protocol: str | None = None,
@@ -139,14 +121,13 @@ def rates(
     Raises:
         ValueError: The frame lacks the clean rows that the protocol needs.
     """
+    frame = frame.predictions if isinstance(frame, Results) else frame
     if source is not None:
         named = list(frame["target"].unique()) if targets is None else targets
         return analysis.rates(frame, source, named, protocol or "joint")
     keys = ["attack", "source", "variant", "norm", "protocol"]
     parts = {}
-    bare = frame.copy(deep=False)
-    bare.attrs = {}  # pandas copies them in every operation
-    for place, rows in bare.groupby(keys, observed=True, sort=False):
+    for place, rows in frame.groupby(keys, observed=True, sort=False):
         attack, name, variant, norm, job_protocol = map(str, place)
         there = rows.loc[rows["eps_255"] > 0, "target"].unique()
         wanted = [target for target in there if targets is None or target in targets]
@@ -157,21 +138,6 @@ def rates(
     if not parts:
         raise ValueError(f"targets={targets}: the frame has no adversarial images for them.")
     return pd.concat(parts, names=keys).reset_index(keys).reset_index(drop=True)
-
-
-def _parts(job: FinishedJob) -> Iterator[pd.DataFrame]:
-    """Yield the predictions of each variant of a job, with columns that identify the job."""
-    record = job.record
-    job_names = {
-        "attack": job.attack,
-        "source": record.source,
-        "norm": record.norm,
-        "protocol": record.protocol,
-    }
-    for variant, table in job.variants().items():
-        rows = table.assign(**job_names, variant=variant)
-        yield rows.astype(dict.fromkeys(_WHOLE, "Int64"))
-    job.forget()
 
 
 def add_sweeps(parser: argparse.ArgumentParser) -> None:
@@ -228,9 +194,9 @@ def distinct(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
 
 
 def rankings(
-    folder: Sweeps | pd.DataFrame, *more: Sweeps, of: str = "attack", related: bool = True
+    folder: Sweeps | Results, *more: Sweeps, of: str = "attack", related: bool = True
 ) -> pd.DataFrame:
-    """Rank the attacks, or with `of="source"` the sources, in a frame or in finished sweeps.
+    """Rank the attacks, or with `of="source"` the sources, in results or in finished sweeps.
 
     The result has the rows of `attacks.csv` or `sources.csv`. `related=False` leaves out pairs of
     models with the same weights, architecture or family. Other arguments and errors are as for
@@ -238,15 +204,15 @@ def rankings(
     """
     if of not in ("attack", "source"):
         raise ValueError(f"of={of}: must be attack or source.")
-    summary = summarise(jobs_of(folder, *more, related=related))
-    return summary.rankings if of == "attack" else summary.sources
+    results = open_results(folder, *more, related=related)
+    return results.rankings if of == "attack" else results.sources
 
 
 def images_needed(
     difference: float,
     discordance: float | None = None,
     attacks: int | None = None,
-    frame: str | Path | pd.DataFrame | None = None,
+    frame: Sweeps | Results | None = None,
 ) -> int:
     """Return how many images a ranking needs to decide a difference with a power of 80 %.
 
@@ -257,7 +223,7 @@ def images_needed(
             median in `frame`.
         attacks: Number of attacks that are ranked together. None: the number in `frame`. For a
             gate of `compare` that excludes a fall, the number of its rows plus 1.
-        frame: A frame, or the folder of a sweep; its first ranking is used.
+        frame: Results, or the folder of a sweep; the first ranking is used.
 
     Raises:
         ValueError: A number is missing or impossible.
@@ -266,8 +232,8 @@ def images_needed(
         >>> images_needed(difference=0.03, discordance=0.2, attacks=36)
         4932
     """
-    if isinstance(difference, str | Path | pd.DataFrame):
-        raise ValueError("difference must be a number in (0, 1]. Pass a frame as frame=frame.")
+    if isinstance(difference, str | Path | Results):
+        raise ValueError("difference must be a number in (0, 1]. Pass results as frame=results.")
     if frame is not None:
         ranked = rankings(frame)
         keys = ["group", "eps_255", *GROUP, "defence", "source"]
@@ -279,6 +245,6 @@ def images_needed(
     if not attacks or attacks < 2 or not 0 < difference <= sqrt(discordance or 0) <= 1:
         raise ValueError(
             f"difference={difference}, discordance={discordance}, attacks={attacks}: must satisfy "
-            "0 < difference ** 2 <= discordance <= 1 and attacks >= 2. Pass them, or a frame."
+            "0 < difference ** 2 <= discordance <= 1 and attacks >= 2. Pass them, or results."
         )
     return images_for(difference, discordance or 0, attacks)

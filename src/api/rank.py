@@ -7,12 +7,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeGuard
 from uuid import uuid4
 
-import pandas as pd
 from omegaconf import DictConfig
 
 from ..artifacts.card import described, needs
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob
+from ..artifacts.sweep_folders import Sweeps
 from ..cache.rows import Rows
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
@@ -21,14 +20,12 @@ from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
-from ..run.attack import try_attack
+from ..report.results import Results, open_jobs
 from ..run.build import with_ensemble
 from ..run.check_job import check_job
 from ..run.data import open_data
-from ..run.job import make_record
+from ..run.job import compute_job, train_models
 from ..run.models import ModelPool
-from ..run.outputs import make_job
-from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..tracking import Tracker
 from ..utils.about import listed
@@ -40,7 +37,7 @@ _OTHERS = ("tracking=none", "report=none", "trainer.progress_bar=false", "cache.
 
 
 def rank(
-    attack: Attack | str | Sweeps | pd.DataFrame,
+    attack: Attack | str | Sweeps | Results,
     preset: str = "small",
     *,
     source: str | Sequence[str] | None = None,
@@ -82,7 +79,7 @@ def rank(
     if _is_finished(attack):
         if tuning or source is not None:
             raise ValueError("source and tuning are for a function or the name of an attack.")
-        return beside(jobs_of(attack), preset, named)
+        return beside(open_jobs(attack), preset, named)
     # What cannot be used is refused before seconds of reading.
     crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
     if crafted is None:
@@ -109,11 +106,11 @@ def rank(
     return beside(jobs, preset, named, known_preset)
 
 
-def _is_finished(attack: Any) -> TypeGuard[Sweeps | pd.DataFrame]:
+def _is_finished(attack: Any) -> TypeGuard[Sweeps | Results]:
     """Return False for a function and a name, True for finished jobs; refuse anything else."""
     if callable(attack) or _is_name(attack):
         return False
-    if not isinstance(attack, str | Path | Mapping | pd.DataFrame):
+    if not isinstance(attack, str | Path | Mapping | Results):
         kind = type(attack).__name__
         raise ValueError(f"attack is {kind}. Pass a function, a name, or finished jobs.")
     return True
@@ -148,12 +145,11 @@ def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: s
             settings = settings.model_copy(update={"attack": attack[0]})
             planned = Planned(settings, attack[1], {}, call=call)
         planned, data = open_data(planned, pool.sets)
-        models = pool.train(planned, data, planned.settings.models, Tracker())
+        models = train_models(planned, data, pool, Tracker(), Rows(Path(cache)))
         job = JobContext(planned, data, with_ensemble(planned.settings, models))
-        try_attack(job, Rows(Path(cache)))
-        results = compute_results(job, Rows(Path(cache)))
+        computed = compute_job(job, Rows(Path(cache)))
     except REFUSALS as error:
         raise ValueError(explain(error)) from error.__cause__
-    assert results is not None
-    finished = make_job(job, results, make_record(job, results), Path())
+    assert computed is not None
+    finished = computed[1]
     return replace(finished, title=finished.record.label)

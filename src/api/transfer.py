@@ -14,13 +14,11 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike
 from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..analysis import explained
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_state import take_store
 from ..attacks import adapt
@@ -32,16 +30,16 @@ from ..config.errors import refusal
 from ..config.settings import Settings
 from ..defences import Defence
 from ..images.attacker import Attack, AttackError, accepted
+from ..report.results import Results, results_of
+from ..report.sanity_checks import explained
 from ..run.attack import attack_function
-from ..run.job import make_record
-from ..run.outputs import make_job, write_results
+from ..run.job import compute_job
+from ..run.outputs import write_results
 from ..run.pictures import choose_pictures
-from ..run.results import compute_results
 from ..run.stages import JobContext, Planned
 from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
-from .frames import frame_of
 from .inputs import Inputs, name_of
 
 log = logging.getLogger(__name__)
@@ -73,7 +71,7 @@ def transfer(
     batch_size: int | None = None,
     progress_bar: bool = True,
     store: str | Path | None = None,
-) -> pd.DataFrame:
+) -> Results:
     """Attack every source with every attack, and evaluate all targets on the same images.
 
     The modules are copied, and run on the device that they are on.
@@ -120,13 +118,13 @@ def transfer(
             saved.
 
     Returns:
-        A frame as from `load_sweep`, with the variant float32 and, with `controls`, the controls.
+        Results as from `load_sweep`, with the variant float32 and, with `controls`, the controls.
 
     Raises:
         ValueError: A module, attack or argument cannot be used, or `store` holds other files.
 
     Examples:
-        >>> frame = transfer({"a": a}, {"a": a, "b": b}, images, labels, attacks=["mi"])
+        >>> results = transfer({"a": a}, {"a": a, "b": b}, images, labels, attacks=["mi"])
         ... # doctest: +SKIP
     """
     rule = target_labels if isinstance(target_labels, str | None) else "data"
@@ -168,7 +166,7 @@ def transfer(
         except ValidationError as error:
             raise ValueError(refusal(error)) from None
         planned = [Planned(job, attack, functions, call=call) for job, attack in jobs]
-        return frame_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
+        return results_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 
 def _attacks(attacks: Any, keywords: Mapping[str, Any]) -> list[tuple[AttackSettings, Attack]]:
@@ -246,9 +244,9 @@ def _run_all(
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
-    results = compute_results(job, cache)
-    assert results is not None
-    finished = make_job(job, results, make_record(job, results), folder or Path())
+    computed = compute_job(job, cache, folder)
+    assert computed is not None
+    results, finished = computed
     for alarm in finished.raised:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:

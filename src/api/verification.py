@@ -1,15 +1,13 @@
-"""Recompute a sample of the outcomes in a card, as many as a time allows."""
+"""Recompute a sample of the outcomes in a card, on this machine."""
 
-import copy
 import re
 import shlex
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -20,50 +18,44 @@ from ..analysis.agreement import honest_shares, wrong_outcomes
 from ..artifacts.card import CardJob, needs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
-from ..attacks.settings import Settings as LoopSettings
 from ..cache.rows import Rows
 from ..config.attack_file import crafted_settings
-from ..config.attack_settings import AttackSettings
 from ..config.compose import files
 from ..config.errors import explain
 from ..config.resolvers import CONF
-from ..config.sections import CONTROLS, ModelSettings
+from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..models.providers import LOADER, find, section_of
 from ..run.build import fetches
 from ..run.check_job import check_job
 from ..run.data import DataSets
-from ..run.job import make_record
+from ..run.job import compute_job
 from ..run.models import ModelPool
-from ..run.results import compute_results
 from ..run.stages import JobContext
 from ..utils import stopping
 from ..utils.package import CLONE, command, is_asset
 from ..utils.refusals import suggestion
+from ..utils.vocabulary import CONTROLS
 from .transfer import quiet
 
-_FIRST, _GROWTH = 4, 4  # images per job in the first round, and growth per round
-_SPARE = 0.8  # share of the time left that a round may take
-_SAME_COST = 1e-6  # relative difference of equal numbers of gradients
-_LARGEST_SIDE = 1024  # in pixels; a pass over larger images does not stop in time
 _SMALL = 3 * 64**2  # values of an image, up to which rounding hardly changes an attack
-_TAKEN = ["attack", "source", "targets", "ensemble", "defences", "source_defence", "source_draws"]
-_TAKEN += ["epsilon", "protocol", "storage", "variants", "seed", "n_images", "dataset", "model"]
-_TAKEN += ["defence", "training", "trainer", "cache", "clean_accuracy_check"]
-_OURS = {"cache": {}, "clean_accuracy_check": {"tolerance": 1.0, "action": "warn"}}
-_OF_TRAINER = ("precision", "attack_precision", "fold_batch_norms")
-_FOLLOWING = ["source", "targets", "defences", "norm", "budgets", "reference", "protocol", "layer"]
-_FOLLOWING += ["storage", "dataset", "precision", "seed", "backward_rule", "iterative", "values"]
-_FOLLOWING += ["class_names"]
-# Keys whose texts open nothing, and keys whose types list the texts that they may have.
+_SECTIONS = "source targets ensemble defences source_defence source_draws epsilon protocol storage"
+_SECTIONS += " variants seed n_images attack dataset model defence training trainer cache"
+_FOLLOWING = "source targets defences norm budgets reference protocol layer storage dataset"
+_FOLLOWING += " precision seed backward_rule iterative values class_names"
+# Texts of a stranger that need no trust: keys that open nothing, and words of a key.
 _LABELS = ("dataset.name", "dataset.class_names", "model.feature_layer")
-_CHOICES: Sequence[tuple[str, type, Sequence[str]]] = (
-    ("attack", AttackSettings, ("norm", "target_label")),
-    ("attack", LoopSettings, ("loss", "random_start", "lookahead", "copies_average")),
-    ("model", ModelSettings, ("channels",)),
-)
-_ODD = {*"'\"`\\\N{REPLACEMENT CHARACTER}"}  # quotes, and what stands for a control character
+_WORDS = {
+    "attack.copies_average": "gradients logits",
+    "attack.lookahead": "gradient momentum",
+    "attack.loss": "calibrated cross_entropy logit margin",
+    "attack.norm": "l2 linf",
+    "attack.random_start": "sign uniform",
+    "attack.target_label": "data least_likely next random",
+    "model.channels": "BGR RGB",
+}
 _PUBLIC = ("timm/", "torchvision/")  # whose weights are tensors, and come with no code
+_ODD = {*"'\"`\\\N{REPLACEMENT CHARACTER}"}  # quotes, and what stands for a control character
 
 
 class DifferenceError(Exception):
@@ -75,101 +67,65 @@ class CheckedJob:
     """A job in a card, and what a sample of its outcomes showed.
 
     Attributes:
-        order: Positions of its images in a random order, of which the first `images` are checked.
-        wrong: Whether each outcome of these images differs by more than rounding, bool (n,).
+        wrong: Whether each outcome of the sample differs by more than rounding, bool (n,).
         honest: Expected number of such outcomes in an honest card, at most.
-        pace: Seconds per image of the last pass.
         differs: What differs apart from outcomes, such as `weights of vgg16`.
         reason: Why nothing was recomputed.
     """
 
     stated: CardJob
-    order: NDArray[np.int64]
     wrong: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     honest: float = 0.0
-    images: int = 0
-    pace: float = 0.0
     differs: str = ""
-    reason: str = "time was up"
+    reason: str = ""
 
 
 def check_jobs(
-    stated: Sequence[CardJob], words: Sequence[str], step: float, minutes: float, seed: int
+    stated: Sequence[CardJob], words: Sequence[str], step: float, images: int, seed: int
 ) -> list[CheckedJob]:
-    """Recompute some images of each job, four times as many in each round, until time is up.
+    """Recompute the outcomes of some images of each job, drawn at random.
 
     Args:
         stated: Jobs of a card.
         words: Settings that the user has typed, `KEY=VALUE`; they replace those of the jobs.
         step: Size of the steps in which the card has confidences.
-        minutes: Time for all jobs together.
+        images: Number of images per job, at most.
         seed: Seed of the sample.
 
     Raises:
         ValueError: No job has the key of a word.
     """
-    _check_keys(stated, words)
-    end, size = time.monotonic() + 60 * minutes, _FIRST
-    draws = [np.random.default_rng([seed, number]) for number in range(len(stated) + 1)]
-    orders = [draw.permutation(job.record.images) for job, draw in zip(stated, draws, strict=False)]
-    jobs = [*map(CheckedJob, stated, orders)]
-    turns = [jobs[number] for number in draws[-1].permutation(len(jobs))]
-    pool, timer = ModelPool(), stopping.request_after(60 * minutes)
+    typed, places = dict(word.split("=", 1) for word in words), {"cache.dir"}
+    for config in (job.record.config for job in stated):
+        attack = config["attack"].get("settings", {})
+        places |= {place for place, _ in _leaves(config | {"attack": attack})}
+    if new := next((key for key in typed if key not in places), None):
+        raise ValueError(f"{new}: no job in the card has this key.{suggestion(new, [*places])}")
+    jobs, pool = [*map(CheckedJob, stated)], ModelPool()
     pool.sets = DataSets(download=False)
-    try:
-        with quiet(), TemporaryDirectory() as folder:
-            while turns:
-                for job in turns:
-                    _check(job, size, words, step, pool, Rows(Path(folder)))
-                turns = [job for job in turns if 0 < job.images < len(job.order)]
-                left, pace = end - time.monotonic(), sum(job.pace for job in turns)
-                more = min(size * (_GROWTH - 1), int(_SPARE * left / pace) if turns else 0)
-                size, turns = size + more, turns if more > 0 else []
-    except KeyboardInterrupt:
-        if time.monotonic() < end:
-            raise
-    finally:
-        timer.cancel()
+    with quiet(), TemporaryDirectory() as folder:
+        for number, job in enumerate(jobs):
+            stopping.raise_if_interrupted()
+            order = np.random.default_rng([seed, number]).permutation(job.stated.record.images)
+            try:
+                context = _prepare(job.stated.record, typed, pool)
+                sample = context.images.part(np.sort(order[:images]))
+                job.wrong, job.honest = _compare(context, job.stated, sample, step, Path(folder))
+            except DifferenceError as difference:
+                job.differs = str(difference)
+            except Exception as error:  # a hostile card's settings may raise anything
+                job.reason = explain(error)
     return jobs
 
 
-def _check_keys(stated: Sequence[CardJob], words: Sequence[str]) -> None:
-    """Refuse a typed key that no job in a card has."""
-    places = {"cache.dir"}
-    for job in stated:
-        config = job.record.config
-        config = config | {"attack": config["attack"].get("settings", {})}
-        places |= {place for place, _ in _leaves(config)}
-    for key in (word.partition("=")[0] for word in words):
-        if not any(f"{place}.".startswith(f"{key}.") for place in places):
-            raise ValueError(f"{key}: no job in the card has this key.{suggestion(key, [*places])}")
-
-
-def _check(
-    job: CheckedJob, size: int, words: Sequence[str], step: float, pool: ModelPool, rows: Rows
-) -> None:
-    """Recompute a job's first `size` images in its order, and note what it shows."""
-    stopping.raise_if_interrupted()
-    try:
-        context, start = _prepare(job.stated.record, words, pool), time.monotonic()
-        order = job.order[:size]
-        job.wrong, job.honest = _compare(context, job.stated, np.sort(order), step, rows)
-        job.pace = (time.monotonic() - start) / (len(order) - job.images)
-        job.images = len(order)
-    except DifferenceError as difference:
-        job.differs = str(difference)
-    except Exception as error:  # a hostile card's settings may raise anything
-        job.reason = explain(error)
-
-
-def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobContext:
+def _prepare(record: JobRecord, typed: Mapping[str, str], pool: ModelPool) -> JobContext:
     """Return a job on this machine.
 
     Raises:
         ValueError: It cannot be computed again here; the message says why.
         DifferenceError: It has other images or weights than this machine.
     """
-    settings = _settings(record, words)
+    settings = _settings(record, typed)
     if {0.0, *settings.budgets} != {*record.budgets}:
         raise DifferenceError("budgets in the record, from its settings")
     missing = [name for name, model in settings.model.items() if model.missing or fetches(model)]
@@ -189,166 +145,136 @@ def _prepare(record: JobRecord, words: Sequence[str], pool: ModelPool) -> JobCon
 
 
 def _compare(
-    job: JobContext, stated: CardJob, positions: NDArray[np.int64], step: float, cache: Rows
+    job: JobContext, stated: CardJob, sample: Any, step: float, cache: Path
 ) -> tuple[NDArray[np.bool_], float]:
-    """Compute the outcomes of some images, and return which of the stated ones are wrong.
-
-    The second result is the number of wrong ones to expect in an honest card, at most.
+    """Return which stated outcomes of some images are wrong, and how many honest ones may be.
 
     Raises:
-        DifferenceError: The record states facts that do not follow from its settings.
+        DifferenceError: The record or its tables do not follow from its settings.
     """
-    indices, part = {*job.images.indices.tolist()}, job.images.part(positions)
-    job = replace(job, data=replace(job.data, images=part, diagnosed=part))
-    results, record = compute_results(job, cache), stated.record
-    assert results is not None
-    follows = make_record(job, results)
-    other = [key for key in _FOLLOWING if getattr(follows, key) != getattr(record, key)]
+    part, record = replace(job.data, images=sample, diagnosed=sample), stated.record
+    computed = compute_job(replace(job, data=part), Rows(cache))
+    assert computed is not None
+    results, follows = computed[0], computed[1].record
+    other = [key for key in _FOLLOWING.split() if getattr(follows, key) != getattr(record, key)]
     if other := other + ["attack"] * (not _is_named(record)):
         raise DifferenceError(f"{', '.join(other)} in the record, from its settings")
+    variants = results.predictions or {record.storage: results.clean[:0]}
+    names = {f"{PREDICTIONS}-{its}": its for its in variants if its != record.storage}
+    names[PREDICTIONS] = record.storage
+    asked = stated.tables.keys() - {f"{PREDICTIONS}-{its}" for its in CONTROLS}
+    if unlike := names.keys() ^ asked:
+        raise DifferenceError(f"rows of {', '.join(sorted(unlike))}, from its settings")
     coarse = record.arithmetic != "float32"  # of another format
-    large = coarse or record.values > _SMALL
-    other_device = record.device != follows.device
-    clean, wrong, honest = results.clean.to_pandas(), [], 0.0
-    predictions = results.predictions or {record.storage: results.clean[:0]}
-    names = {its: f"{PREDICTIONS}-{its}" for its in (*predictions, *CONTROLS)}
-    names[record.storage] = PREDICTIONS
-    if unasked := stated.tables.keys() - names.values():
-        raise DifferenceError(f"its settings lack the rows of {', '.join(sorted(unasked))}")
-    for name, table in predictions.items():
-        if names[name] not in stated.tables:
-            raise DifferenceError(f"it lacks the rows of {name}")
-        frame = stated.tables[names[name]].to_pandas()
-        if {*frame["index"]} != indices:
-            raise DifferenceError(f"images in the rows of {name}")
+    large, clean = coarse or record.values > _SMALL, results.clean.to_pandas()
+    wrong, honest = list[NDArray[np.bool_]](), 0.0
+    for name, variant in names.items():
+        frame = stated.tables[name].to_pandas()
+        if {*frame["index"]} != {*job.images.indices.tolist()}:
+            raise DifferenceError(f"images in the rows of {variant}")
         pairs = [its["target"] + "@" + its["defence"] for its in (clean, frame)]
         of_table = clean[pairs[0].isin(pairs[1])]  # a variant has fewer models
-        adversarial = table.to_pandas()
-        costs = (its.groupby("index")["gradients"].max() for its in (frame, adversarial))
-        stated_cost, cost = (its.loc[adversarial["index"]] for its in costs)
-        if not np.allclose(stated_cost, cost, rtol=_SAME_COST, equal_nan=True):
-            raise DifferenceError(f"gradients per image: {cost.mean():g} are computed")
-        computed = pd.concat([of_table, adversarial])
-        wide = np.where(computed["eps_255"] > 0, large, coarse)
-        wrong.append(wrong_outcomes(frame, computed, step, wide))
-        honest += float(honest_shares(computed, wide, other_device).sum())
+        rows = pd.concat([of_table, variants[variant].to_pandas()])
+        wide = np.where(rows["eps_255"] > 0, large, coarse)
+        wrong.append(wrong_outcomes(frame, rows, step, wide))
+        honest += float(honest_shares(rows, wide, record.device != follows.device).sum())
     return np.concatenate(wrong), honest
 
 
 def _is_named(record: JobRecord) -> bool:
     """Return False if an attack has the name of one of the program's, but is another."""
-    if record.config["attack"]["kind"] == "none":
+    attack = record.config["attack"]
+    if attack["kind"] == "none":
         return not record.attack
     name, shown = ("".join(its.split()[:1]) for its in (record.attack, record.label))
-    if name != shown:  # further words are a preset's
-        return False
-    own = files("attack", [CONF]).get(name)
-    section = yaml.safe_load(own.read_text("utf-8")) if own else {}
-    if "${" in (target := section.get("_target_", "${")):
-        return True
-    settings = record.config["attack"]["settings"]
-    only = section.get("about", {}).get("targeted") == "only"
-    untargeted = settings.get("target_label") is None
-    return target == settings.get("_target_") and not (only and untargeted)
+    path = files("attack", [CONF]).get(name)
+    target = str(yaml.safe_load(path.read_bytes()).get("_target_", "${")) if path else "${"
+    # Further words are a preset's.
+    return name == shown and ("${" in target or target == attack["settings"].get("_target_"))
 
 
-def _settings(record: JobRecord, words: Sequence[str]) -> Settings:
+def _settings(record: JobRecord, typed: Mapping[str, str]) -> Settings:
     """Return a job's settings, without those that decide no outcome.
 
     A text in a card may name code or a file. It is used only if the program's own files have it for
-    the same key and `_target_`, if it is a word that the key's type lists, if it belongs to a
-    public model, or if the user has typed it for this key.
+    the same key and `_target_`, if it is a label or a word of its key, if it belongs to a public
+    model, or if the user has typed it for this key.
     """
-    config = copy.deepcopy(record.config) | copy.deepcopy(_OURS)
-    config["epsilon"]["below_one"] = True  # another version's records may lack the key
-    typed = {pair for word in words for pair in _type(config, word)}
-    attack, sections = config["attack"], {"dataset": config["dataset"]}
-    unknown = dict[str, str]()
-    if attack["kind"] == "crafted":
-        sections["attack"] = attack["settings"]
-    elif attack["kind"] == "none":
-        config["attack"] = {key: attack[key] for key in ("kind", "name", "label")}
-    else:
+    config, unknown = dict(record.config), dict[str, str]()
+    attack = config["attack"]
+    if attack["kind"] not in ("crafted", "none"):
         raise ValueError("its adversarial images are files, which a card does not have")
-    for section in config["model"].values():
-        if is_asset(weights := str(section.get("weights"))):  # wherever the author has them
-            section["weights"] = f"{CLONE}/assets/{PurePosixPath(weights).name}"
+    config["dataset"] = _trusted("dataset", config["dataset"], typed, unknown)
     for group in ("model", "defence"):
-        sections |= {f"{group}.{name}": section for name, section in config[group].items()}
-    for key, section in sections.items():
-        group = key.partition(".")[0]
-        called = section["network"] if group == "model" else section
-        if "_target_" not in called:
-            raise ValueError(f"{key} was passed as a Python object")
-        known = _known(group, str(called["_target_"])) | _choices()
-        if called["_target_"] == LOADER and str(called["name"]).startswith(_PUBLIC):
-            known |= {*_texts(section_of(called["name"]), group)}
-            if not find(called["name"]).path.exists():
-                raise ValueError(f"weights of {called['name']} are missing")
-        for place, text in _texts(section):
-            label = re.sub(r"\.\d+$", "", f"{group}.{place}") in _LABELS  # or in a list of them
-            trusted = (f"{group}.{place}", text) in known or (f"{key}.{place}", text) in typed
-            if not (label or trusted):
-                unknown[f"{key}.{place}"] = text
-    absent = [name for name, section in config["model"].items() if _lacks_weights(section)]
+        config[group] = {
+            name: _trusted(f"{group}.{name}", section, typed, unknown)
+            for name, section in config[group].items()
+        }
+    crafted = attack["kind"] == "crafted"
+    section = _trusted("attack", attack["settings"], typed, unknown) if crafted else {}
     if unknown:
-        raise ValueError(_untrusted(record, unknown, absent, words))
-    if absent:
-        paths = (f"{config['model'][name]['weights']} of {name}" for name in absent)
-        raise ValueError(f"no file has the weights {', '.join(paths)}")
-    for section in config["model"].values():
-        for name in section.keys() - ModelSettings.model_fields.keys():
-            del section[name]  # of another version
-    if attack["kind"] == "crafted":
-        config["attack"] = crafted_settings(attack["name"], attack["settings"])
-    config["trainer"] = {key: config["trainer"][key] for key in _OF_TRAINER}
-    settings = Settings.model_validate({key: config[key] for key in _TAKEN}, strict=False)
-    sides = {f"model.{name}.input_size": its.input_size for name, its in settings.model.items()}
-    for key in ("image_size", "resize"):
-        sides[f"dataset.{key}"] = getattr(settings.dataset, key)
-    for key, side in sides.items():
-        if (side or 0) > _LARGEST_SIDE:
-            raise ValueError(f"{key}={side} is above {_LARGEST_SIDE}")
-    return settings
+        raise ValueError(_untrusted(record, unknown, typed))
+    for name, its in config["model"].items():  # without keys of another version
+        config["model"][name] = {key: its[key] for key in ModelSettings.model_fields if key in its}
+    config["attack"] = {key: attack[key] for key in ("kind", "name", "label")}
+    if crafted:
+        config["attack"] = crafted_settings(attack["name"], section)
+    config["epsilon"] = config["epsilon"] | {"below_one": True}  # older records lack the key
+    used = ("precision", "attack_precision", "fold_batch_norms")
+    config["trainer"] = {key: config["trainer"][key] for key in used}
+    config["cache"] = {"dir": typed["cache.dir"]} if "cache.dir" in typed else {}
+    taken = {key: config[key] for key in _SECTIONS.split()}
+    taken["clean_accuracy_check"] = {"tolerance": 1.0, "action": "warn"}
+    return Settings.model_validate(taken, strict=False)
 
 
-def _lacks_weights(section: Mapping[str, Any]) -> bool:
-    """Return True if a network's weights are a file that is neither here nor in the program."""
-    weights = section.get("weights")
-    file = weights not in (None, "included") and not section.get("url")
-    return bool(file) and not (is_asset(str(weights)) or Path(str(weights)).expanduser().is_file())
+def _trusted(
+    key: str, section: Mapping[str, Any], typed: Mapping[str, str], unknown: dict[str, str]
+) -> dict[str, Any]:
+    """Return a section with what the user has typed; add its texts without trust to `unknown`."""
+    group = key.partition(".")[0]
+
+    def replaced(place: str, value: Any) -> Any:
+        if place in typed:
+            return typed[place] if isinstance(value, str) else yaml.safe_load(typed[place])
+        if place == f"{key}.weights" and is_asset(str(value)):  # wherever the author has them
+            return f"{CLONE}/assets/{PurePosixPath(value).name}"
+        return value
+
+    used: dict[str, Any] = _mapped(section, key, replaced)
+    called = used["network"] if group == "model" else used
+    if "_target_" not in called:
+        raise ValueError(f"{key} was passed as a Python object")
+    known = _known(group, str(called["_target_"]))
+    if called["_target_"] == LOADER and str(called["name"]).startswith(_PUBLIC):
+        known |= _texts(section_of(called["name"]), group)
+        if not find(called["name"]).path.exists():
+            raise ValueError(f"weights of {called['name']} are missing")
+    for place, text in _texts(used, group):
+        full = key + place.removeprefix(group)
+        label = re.sub(r"\.\d+$", "", place) in _LABELS  # or in a list of them
+        word = text in _WORDS.get(place, "").split()
+        if not (label or word or full in typed or (place, text) in known):
+            unknown[full] = text
+    return used
 
 
-def _untrusted(
-    record: JobRecord, unknown: Mapping[str, str], absent: Sequence[str], words: Sequence[str]
-) -> str:
+def _untrusted(record: JobRecord, unknown: Mapping[str, str], typed: Mapping[str, str]) -> str:
     """Return a command for files and code that a card names, and what is not here."""
-    root = unknown.get("dataset.root")
-    elsewhere = {f"model.{name}.weights": "FILE" for name in absent}
-    elsewhere |= {"dataset.root": "FOLDER"} if root and not Path(root).is_dir() else {}
-    typed = sorted(f"{key}={elsewhere.get(key, its)}" for key, its in unknown.items())
-    if odd := next((word for word in typed if not word.isprintable() or _ODD & {*word}), None):
-        raise ValueError(
-            f"its {odd.partition('.')[0]} has text with quotes or control characters, which is not "
-            "repeated here. If you know and trust it, type its KEY=VALUE"
-        )
-    line = f"type: {command('verify')} CARD {shlex.join([*words, *typed])}"
-    if elsewhere:
+    words = [f"{key}={text}" for key, text in typed.items()]
+    for key, text in sorted(unknown.items()):
+        place = {"weights": "FILE", "root": "FOLDER"}.get(key.rpartition(".")[2])
+        away = place and not Path(text).expanduser().exists()
+        words.append(f"{key}={place if away else text}")
+        if not words[-1].isprintable() or _ODD & {*words[-1]}:
+            return (
+                f"its {key.partition('.')[0]} has text with quotes or control characters, which is "
+                "not repeated here. If you know and trust it, type its KEY=VALUE"
+            )
+    line = f"type: {command('verify')} CARD {shlex.join(words)}"
+    if {"FILE", "FOLDER"} & {word.partition("=")[2] for word in words}:
         return f"it needs {needs(record)}. Fill in its places and, if you trust the code, {line}"
     return f"it names files or code. If you trust them, {line}"
-
-
-def _type(config: dict[str, Any], word: str) -> Iterator[tuple[str, str]]:
-    """Set a typed `KEY=VALUE` in a job's config if it has the key; yield its texts with keys."""
-    key, _, text = word.partition("=")
-    (first, *path), section = key.split("."), config
-    for name in (first, *["settings"] * (first == "attack"), *path)[:-1]:
-        section = section.get(name, {}) if isinstance(section, dict) else {}
-    known, last = section if isinstance(section, dict) else {}, key.rpartition(".")[2]
-    value = text if isinstance(known.get(last), str) else yaml.safe_load(text)
-    if key == "cache.dir" or last in known:
-        section[last] = value
-    yield from _texts(value, key)
 
 
 @cache
@@ -361,34 +287,29 @@ def _known(group: str, target: str) -> frozenset[tuple[str, str]]:
         if called.get("_target_") == target:
             bases = (base.partition("@")[0] for base in section.pop("defaults", ()))
             included = [path.with_stem(base) for base in bases if base != "_self_"]
-            sections = [section, *(yaml.safe_load(its.read_bytes()) for its in included)]
-            known |= {pair for its in sections for pair in _texts(its, group)}
+            for its in (section, *(yaml.safe_load(file.read_bytes()) for file in included)):
+                known |= _texts(its, group)
     return frozenset(pair for pair in known if "${" not in pair[1] and pair[1] != "???")
 
 
-@cache
-def _choices() -> frozenset[tuple[str, str]]:
-    """Return the keys in `_CHOICES`, each with the words that its type lists."""
-    return frozenset(
-        (f"{group}.{name}", word)
-        for group, owner, names in _CHOICES
-        for name in names
-        for hint in (get_type_hints(owner)[name],)
-        for its in (hint, *get_args(hint))
-        if get_origin(its) is Literal
-        for word in get_args(its)
-    )
+def _texts(section: Any, place: str) -> set[tuple[str, str]]:
+    """Return the texts in a section with their dotted places."""
+    return {(its, text) for its, text in _leaves(section, place) if isinstance(text, str)}
 
 
-def _texts(section: Any, place: str = "") -> Iterator[tuple[str, str]]:
-    """Yield the texts in a section with their dotted places, recursively."""
-    return ((its, text) for its, text in _leaves(section, place) if isinstance(text, str))
+def _leaves(section: Any, place: str = "") -> list[tuple[str, Any]]:
+    """Return the values in a section with their dotted places, recursively."""
+    leaves = list[tuple[str, Any]]()
+    _mapped(section, place, lambda *leaf: leaves.append(leaf))
+    return leaves
 
 
-def _leaves(section: Any, place: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the values in a section with their dotted places, recursively."""
-    if isinstance(section, dict | list) and section:
-        for key, value in section.items() if isinstance(section, dict) else enumerate(section):
-            yield from _leaves(value, f"{place}.{key}".strip("."))
-    else:
-        yield place, section
+def _mapped(section: Any, place: str, change: Callable[[str, Any], Any]) -> Any:
+    """Return a section with each value changed by its dotted place and itself, recursively."""
+    if isinstance(section, dict) and section:
+        return {
+            key: _mapped(its, f"{place}.{key}".strip("."), change) for key, its in section.items()
+        }
+    if isinstance(section, list) and section:
+        return [_mapped(its, f"{place}.{at}", change) for at, its in enumerate(section)]
+    return change(place, section)

@@ -16,13 +16,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from ..analysis.sanity_checks import Alarm
 from ..utils.files import atomic_write
 from ..utils.package import is_asset
 from ..utils.refusals import first_line, printable_all
 from .layout import PREDICTIONS, kind_of
 from .record import JobRecord, parse_record, sealed
-from .tables import NAMES, PREDICTION_SCHEMA, TEXT, checked
+from .tables import NAMES, PREDICTION_SCHEMA, TEXT, Alarm, checked
 
 VERSION = 2
 """Version of the cards written; version 1 left cells empty that follow from others."""

@@ -13,15 +13,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..analysis.sanity_checks import Alarm
-from ..config.sections import CONTROLS
 from ..utils.model_names import NO_DEFENCE
+from ..utils.vocabulary import CONTROLS
 from .card import CardJob, read_card
 from .comparable import RELATED_BY, Group, groups_of, overlaps, recipe, titles_of
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
-from .tables import read_alarms, read_images, read_job_table
+from .tables import Alarm, read_alarms, read_images, read_job_table
 
 MORE_IMAGES = "For more images of one data set, raise n_images: stored rows are reused."
 

@@ -4,7 +4,7 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +17,6 @@ from ..utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
 from ..utils.refusals import first_line, printable_all
 from .layout import ALARMS, PREDICTIONS
 from .record import JobRecord
-
-if TYPE_CHECKING:
-    from ..analysis.sanity_checks import Alarm
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
 CLASSES = "classes"
@@ -128,10 +125,15 @@ def read_images(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is damaged or no NumPy archive.") from error
 
 
-def read_alarms(folder: Path) -> "list[Alarm]":
-    """Read a job's alarms; an empty list if it has no file of alarms."""
-    from ..analysis.sanity_checks import Alarm  # which decides no row
+class Alarm(NamedTuple):
+    """A failed sanity check: its name, and the finding for a model or pair, with counts."""
 
+    name: str
+    finding: str
+
+
+def read_alarms(folder: Path) -> list[Alarm]:
+    """Read a job's alarms; an empty list if it has no file of alarms."""
     path = folder / ALARMS
     try:
         stated = json.loads(path.read_bytes()) if path.is_file() else []

@@ -26,7 +26,6 @@ from ..utils.about import listed
 from ..utils.package import CLONE, INSTALLED, find_asset
 from .fields import Budget, Budgets, Name, Place, check_units, distinct
 
-Protocol = Literal["all", "source_correct", "target_correct", "joint", "common"]
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
 PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
 """Keyword arguments of attacks that the program sets."""
@@ -36,8 +35,6 @@ ONNX = "src.models.onnx_network"
 """`_target_` of a network in an ONNX file."""
 Side = Annotated[int, Field(gt=0, le=4096)]
 """Side of images in pixels."""
-CONTROLS = {"noise": "random-sign noise", "shuffled": "shuffled perturbations"}
-"""Controls by the name of their table, `predictions-NAME`, in order of evaluation."""
 
 
 class Section(BaseModel):

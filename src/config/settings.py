@@ -6,6 +6,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_
 
 from ..utils.about import listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, behind_each
+from ..utils.vocabulary import Protocol
 from .attack_settings import AttackSettings
 from .fields import ModelNames, Name, Preset, Variant, check_among, distinct
 from .sections import (
@@ -18,7 +19,6 @@ from .sections import (
     MeasurementSettings,
     ModelSettings,
     PlanSettings,
-    Protocol,
     ReportSettings,
     Section,
     TrackingSettings,

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from ..artifacts.layout import PREDICTIONS, TOP_FIVE
 from ..artifacts.tables import IMAGE, NAMES
 from ..cache.keys import measurement_key
-from ..config.sections import CONTROLS
 from ..config.settings import Settings
 from ..utils.call_target import call_target
 from ..utils.devices import is_out_of_memory
 from ..utils.refusals import first_line
+from ..utils.vocabulary import CONTROLS
 from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
 from .registry import MEASUREMENTS
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ..artifacts.tables import PREDICTION_SCHEMA
-from ..config.sections import CONTROLS
 from ..images.storage import AS_SAVED, AttackedImages
 from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.vocabulary import CONTROLS
 from .attack_cost import AttackCost
 from .prediction_rows import prediction_rows, with_cost
 from .protocol import EvaluatedBatch, Job, Measurement, RowRequest

@@ -4,11 +4,11 @@ import sys
 from collections.abc import Sequence
 from fnmatch import filter as matching
 
-from ..analysis import format_cell
 from ..api.classifier import load_classifier, model_settings
 from ..config.command_line import CommandParser, run_command
 from ..run.clean_accuracy import search, stated
 from ..run.data import DataSets
+from ..utils.formats import format_cell
 from ..utils.model_names import PROVIDERS
 from ..utils.package import command
 from .providers import find, load_network, open_provider

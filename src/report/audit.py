@@ -10,15 +10,15 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import LEVEL
+from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.tries import class_success, success_within
 from ..artifacts.comparable import differences
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
-from ..config.sections import Protocol
+from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
-from .summary import Summary
+from ..utils.vocabulary import Protocol
+from .results import Results, open_jobs
 from .verdicts import COUNTED, share
 
 _SHOWN = (1, 2, 5, 10, 20, 50)
@@ -30,8 +30,8 @@ _NAMED = 3
 
 
 def tries(
-    folder: Sweeps | pd.DataFrame,
-    *more: Sweeps,
+    folder: Sweeps | Results,
+    *more: Sweeps | Results,
     eps_255: float | None = None,
     defence: str = NO_DEFENCE,
     protocol: Protocol = "target_correct",
@@ -43,7 +43,7 @@ def tries(
     networks related to the target are skipped. Folders are as for `table`.
 
     Args:
-        folder: A frame from `load_sweep` or `transfer`, or folders.
+        folder: What `load_sweep` or `transfer` returned, or folders.
         *more: Further folders.
         eps_255: Budget in units of 1/255; None: the reference budget.
         defence: Defence of the targets.
@@ -59,7 +59,7 @@ def tries(
         ValueError: No ranking compares the jobs; no image counts; or there is no such budget,
             defence or protocol.
     """
-    every, costs, _ = _candidates(jobs_of(folder, *more), protocol, eps_255)
+    every, costs, _ = _candidates(open_jobs(folder, *more), protocol, eps_255)
     every = every.select(defence=defence)
     if not every.targets:
         raise ValueError(f"defence={defence}: no target is behind it.")
@@ -101,18 +101,18 @@ class Audit(NamedTuple):
     tries: pd.DataFrame | None = None
 
 
-def audited(summary: Summary) -> Summary:
-    """Return the summary with an audit of each target, and of each of its defences.
+def audited(results: Results) -> Results:
+    """Return the results with an audit of each target, and of each of its defences.
 
     Candidates and images are those of `tries`, at the reference budget.
     """
-    jobs = [job for its in summary.attacked for job in its.runs]
+    jobs = [its.job for row in results.attacked for its in row]
     if not jobs:
-        return summary
+        return results
     try:
         every, costs, labels = _candidates(jobs, "target_correct")
     except ValueError as error:
-        return replace(summary, audits=[Audit("", f"No audit: {error}")])
+        return replace(results, audits=[Audit("", f"No audit: {error}")])
     audits, record = [], jobs[0].record
     for target in dict.fromkeys(pair for job in jobs for pair in job.record.evaluated):
         model, defence = target.columns
@@ -124,15 +124,15 @@ def audited(summary: Summary) -> Summary:
             continue
         sources = {every.jobs[job][1] for job, _ in outcomes.pairs(range(len(every.jobs)), [0])}
         place = f"{record.images} that {target} classifies correctly, at {record.reference:g}/255"
-        sentence = _sentence(rows, len(sources), outcomes.target_labels[0] is not None, place)
+        sentence = _sentence(rows, len(sources), bool(outcomes.targeted[0]), place)
         classes = _classes(*class_success(outcomes, labels), record.class_names)
         audits.append(Audit(str(target), sentence, classes, rows))
-    return replace(summary, audits=audits)
+    return replace(results, audits=audits)
 
 
-def print_audits(summary: Summary, console: Console) -> None:
+def print_audits(results: Results, console: Console) -> None:
     """Print the audit of each target."""
-    for audit in summary.audits:
+    for audit in results.audits:
         console.print("", Text(audit.sentence, style="bold"), sep="\n", soft_wrap=True)
         if audit.classes:
             console.print(Text(audit.classes), soft_wrap=True)
@@ -140,7 +140,7 @@ def print_audits(summary: Summary, console: Console) -> None:
 
 def _candidates(
     jobs: Sequence[FinishedJob], protocol: str, eps_255: float | None = None
-) -> tuple[ImageOutcomes, list[float], np.ndarray]:
+) -> tuple[Outcomes, list[float], np.ndarray]:
     """Return the candidates' outcomes at a budget, their gradients per image, the images' classes.
 
     An image on which the target abstains counts as not fooled, so that all candidates have the same
@@ -157,21 +157,21 @@ def _candidates(
     if unlike := ", ".join(differences(*(seeds[0].record for seeds in rows))):
         raise ValueError(f"tries needs attacks that a ranking compares; these differ in {unlike}.")
     eps = rows[0][0].record.reference if eps_255 is None else eps_255
-    parts, labels = list[tuple[ImageOutcomes, float]](), pd.Series(dtype=np.int64)
+    parts, labels = list[tuple[Outcomes, float]](), pd.Series(dtype=np.int64)
     for job, *seeds in rows:
         record, table = job.record, job.defended
         title = job.row_title if seeds else job.attack
         abstains = (table["predicted"] == ABSTAINED) & (table["eps_255"] > 0)
         table = table.assign(predicted=table["predicted"].mask(abstains, table["label"]))
-        budgets = image_outcomes(table, title, record.source, record.targets, protocol)
         cost = job.predictions.query("eps_255 > 0")["gradients"].mean()
         job.forget()
-        if eps in budgets:
-            parts.append((budgets[eps], float(cost)))
+        if eps in record.budgets:
+            pair = record.source, record.targets
+            parts.append((outcomes_of(table, title, *pair, protocol, eps), float(cost)))
             labels = table.drop_duplicates("index").set_index("index")["label"]
     if not parts:
         raise ValueError(f"eps_255={eps:g}: there are no images with this budget.")
-    parts = [part for part in parts if part[0].target_labels[0] is None] or parts
+    parts = [part for part in parts if not part[0].targeted[0]] or parts
     every = joined([outcomes for outcomes, _ in parts])
     classes = labels.reindex(every.index, fill_value=-1).to_numpy()
     return every, [cost for _, cost in parts], classes

@@ -10,15 +10,15 @@ import pandas as pd
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from ..analysis.image_outcomes import ImageOutcomes, image_outcomes, joined
 from ..analysis.multiple_comparisons import FEWEST_TESTED
+from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import rankings
 from ..artifacts.card import read_facts
 from ..artifacts.comparable import differences, differing
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
+from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
 from .verdicts import DIFFERENCES, alike_sentence, neighbours, rank_sentence
 
@@ -122,7 +122,7 @@ def beside(
     for job in jobs:
         if job.attacked:
             attacks.setdefault(job.row_title, []).append(job)
-    known = dict[tuple[str, tuple[str, ...]], ImageOutcomes]()
+    known = dict[tuple[str, tuple[str, ...]], Outcomes]()
     names = {job.row_title for job in stored}
     named = {job.row_title: job.record.attack for job in stored if job.record.attack in against}
     results, refused = list[Beside](), dict[str, list[str]]()
@@ -148,7 +148,7 @@ def beside(
 def beside_text(sweeps: Sequence[Sweeps], preset: str, against: Sequence[str] = ()) -> str:
     """Return the results of `beside` for the jobs of sweeps as text to print after a table."""
     find_preset(preset)  # a wrong name is refused before the jobs are read
-    return f"\n{beside(jobs_of(*sweeps), preset, against)}\n"
+    return f"\n{beside(find_jobs(named_folders(*sweeps)), preset, against)}\n"
 
 
 def read_preset(name: str, against: Sequence[str] = ()) -> tuple[dict[str, Any], list[FinishedJob]]:
@@ -166,11 +166,11 @@ def _beside(
     jobs: Sequence[FinishedJob],
     stored: Sequence[FinishedJob],
     facts: Mapping[str, Any],
-    known: dict[tuple[str, tuple[str, ...]], ImageOutcomes],
+    known: dict[tuple[str, tuple[str, ...]], Outcomes],
 ) -> Beside | list[str]:
     """Return an attack beside the stored ones, or why nothing of it can be compared."""
     first, notes = stored[0].record, dict[str, None]()
-    sources, costs = dict[str, ImageOutcomes](), dict[str, float]()
+    sources, costs = dict[str, Outcomes](), dict[str, float]()
     for source in dict.fromkeys(job.record.source for job in jobs):
         seeds = [job for job in jobs if job.record.source == source]
         its, costs[source], reasons = _of_source(title, seeds, stored, first)
@@ -228,7 +228,7 @@ def _beside(
 
 def _of_source(
     title: str, jobs: Sequence[FinishedJob], stored: Sequence[FinishedJob], first: JobRecord
-) -> tuple[ImageOutcomes | None, float, list[str]]:
+) -> tuple[Outcomes | None, float, list[str]]:
     """Return an attack's outcomes from one source, its cost, and what is not compared."""
     other = next((its for its in stored if its.record.source == jobs[0].record.source), None)
     if other is None:
@@ -239,7 +239,7 @@ def _of_source(
         fitting += [(job, targets)] if targets else []
         notes += reasons
     shared = [name for name in first.targets if all(name in its for _, its in fitting)]
-    parts, costs = list[ImageOutcomes](), list[float]()
+    parts, costs = list[Outcomes](), list[float]()
     for job, _ in fitting if shared else ():
         rows, reasons = _comparable_rows(job, other, shared, first)
         notes += reasons
@@ -257,7 +257,7 @@ def _of_source(
     return joined(parts), float(np.mean(costs)), notes
 
 
-def _counted(seeds: ImageOutcomes) -> NDArray[np.int64]:
+def _counted(seeds: Outcomes) -> NDArray[np.int64]:
     """Return the numbers of the images that every seed counts for some other network."""
     jobs = [*range(len(seeds.jobs))]
     pairs = seeds.pairs([0], range(len(seeds.targets)))
@@ -342,10 +342,10 @@ def _difference(name: str, mine: JobRecord, others: Collection[str]) -> str:
 
 def at_reference(
     rows: pd.DataFrame, attack: str, record: JobRecord, targets: Sequence[str], first: JobRecord
-) -> ImageOutcomes:
+) -> Outcomes:
     """Return a job's outcomes at the stored budget and with the stored denominators."""
     plain = [name for name in targets if name in record.targets]
-    return image_outcomes(rows, attack, record.source, plain, first.protocol)[first.reference]
+    return outcomes_of(rows, attack, record.source, plain, first.protocol, first.reference)
 
 
 def cost_of(job: FinishedJob) -> float:
@@ -362,7 +362,7 @@ def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.b
 
 
 def rank_untuned(
-    parts: Sequence[ImageOutcomes],
+    parts: Sequence[Outcomes],
     index: NDArray[np.int64],
     facts: Mapping[str, Any],
     against: str | None = None,

@@ -18,10 +18,11 @@ from ..analysis.diagnostics import filtered_rates, low_pass_accuracy, pair_simil
 from ..artifacts.jobs import FinishedJob
 from ..config.errors import explain
 from ..config.sections import ChartSettings
+from ..utils.formats import span
 from ..utils.model_names import NO_DEFENCE
 from .charts.dot_plot import dot_plot
 from .charts.theme import PANEL, PERCENT, ROWS, STROKES, colour_by, curve, extent, points, tooltip
-from .page.html import ENOUGH, OF_ATTACK, OF_PAIR, Figure, span
+from .page.html import ENOUGH, OF_ATTACK, OF_PAIR, Figure
 
 Rename = Callable[[str], str]
 """Gives a model a unique name if another job has a different model with the same name."""

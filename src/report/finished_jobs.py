@@ -5,15 +5,15 @@ from pathlib import Path
 from rich.console import Console
 from rich.status import Status
 
-from ..artifacts.frame_jobs import named_folders
 from ..artifacts.jobs import MORE_IMAGES, find_jobs, on_other_images
 from ..artifacts.layout import PAGE
+from ..artifacts.sweep_folders import named_folders
 from ..artifacts.sweep_state import OUTPUTS, newest_sweep, unfinished
 from ..config.sections import ReportCommand, ReportSettings
 from .audit import audited
 from .page.content import build_report
 from .page.html import write_page
-from .summary import Summary, summarise
+from .results import Results, results_of
 
 
 def report(settings: ReportCommand) -> None:
@@ -29,12 +29,12 @@ def report(settings: ReportCommand) -> None:
         raise ValueError(f"{page} is another program's file: change out={out} to keep it.")
     counts = unfinished(folders)  # a damaged file is refused before anything is written
     finished, console = find_jobs(folders), Console()
-    summary = summarise(finished)
+    results = results_of(finished)
     if on_other_images(finished):
         console.print(MORE_IMAGES)
     if settings.report.tries:
-        summary = audited(summary)
-    write_report(summary, out, settings.report, Path(settings.cache.dir), console)
+        results = audited(results)
+    write_report(results, out, settings.report, Path(settings.cache.dir), console)
     for folder, (left, jobs) in counts.items():
         console.print(
             f"{folder}: {left} of {jobs} jobs are not done.", soft_wrap=True, markup=False
@@ -43,8 +43,8 @@ def report(settings: ReportCommand) -> None:
 
 
 def write_report(
-    summary: Summary, out: Path, settings: ReportSettings, cache: Path, console: Console
+    results: Results, out: Path, settings: ReportSettings, cache: Path, console: Console
 ) -> None:
     """Write the page."""
     with Status("Building the report", console=console):
-        write_page(build_report(summary, settings), out / PAGE, cache)
+        write_page(build_report(results, settings), out / PAGE, cache)

@@ -13,15 +13,16 @@ from pydantic import ValidationError
 
 from ..analysis import CLEAN
 from ..analysis.multiple_comparisons import FEWEST_TESTED
-from ..artifacts.frame_jobs import Sweeps, jobs_of
 from ..artifacts.record import JobRecord
+from ..artifacts.sweep_folders import Sweeps
 from ..config.errors import refusal
 from ..utils.files import no_formula
+from ..utils.formats import span
 from ..utils.model_names import renamed
 from .audit import tries, tries_cells
-from .cells import AVERAGE, DIFFERENCE, VALUES, TableCells, TableSpec, cells_of, seeds_of
+from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of
 from .published import add_published
-from .summary import JobSummary, summarise
+from .results import Results, open_results
 
 _LATEX = str.maketrans(
     {mark: f"\\{mark}" for mark in "&%$#_{}"}
@@ -47,7 +48,7 @@ _STYLES = {
 _MARKS = {"best": "**", "undecided": "*"}
 
 
-def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Styler | str:
+def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> Styler | str:
     r"""Lay out a table for a paper, with a caption that explains its numbers and marks.
 
     A cell shows the value for one pair of source and target, or the mean over several pairs without
@@ -64,7 +65,8 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
               if there are several defences, rows or columns have `defence` in any case;
             - `columns`: one or more of the same axes; default: `target`;
             - `value`: `success` (default), `accuracy` (robust accuracy), `confidence`,
-              `success_confidence` (over fooled images only), `gradients` (per image) or `counts`
+              `success_confidence` (over fooled images only), `conditional` (success on images that
+              fool the source), `gradients` (per image) or `counts`
               (`1711 / 7448 = 22.97%`: still correct, or successes of targeted attacks); with
               `diagnostics=full` also `rms` (change in 1/255), `psnr` and `ssim`;
             - `eps_255`: budget in units of 1/255; default: each job's reference budget;
@@ -100,22 +102,24 @@ def table(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Style
         raise ValueError(refusal(error)) from error
     if spec.tries:
         return _of_tries(spec, folder, *more)
-    jobs = summarise(jobs_of(folder, *more, related=spec.related)).attacked
-    if not jobs:
+    results = open_results(folder, *more, related=spec.related)
+    if not results.attacked:
         targets = " on targets that are unrelated to their sources" * (not spec.related)
         raise ValueError(f"A table needs jobs with an attack{targets}; there are none.")
-    cells = cells_of(jobs, spec)
-    spec, body, published = cells.spec, cells.body(), list[str]()
+    spec, pairs, body = cells_of(results, spec)
+    published = list[str]()
     if spec.published:
-        body, published = add_published(jobs, cells, body)
+        body, published = add_published(results, pairs, body, spec.keys)
     if spec.to == "csv":
         return _csv(_wide(body, spec), spec)
     layout = _lay_out(_wide(_with_texts(body, spec), spec), ESCAPES[spec.to or "html"])
-    caption, details = caption_of(jobs, cells, body), details_of(jobs, cells) + published
+    records = [result.job.record for row in results.attacked for result in row]
+    caption = caption_of(records, pairs, body, spec)
+    details = details_of(records, pairs, spec) + published
     return _rendered(layout, caption, details, spec)
 
 
-def _of_tries(spec: TableSpec, folder: Sweeps | pd.DataFrame, *more: Sweeps) -> Styler | str:
+def _of_tries(spec: TableSpec, folder: Sweeps | Results, *more: Sweeps | Results) -> Styler | str:
     """Lay out some rows of `tries`; CSV has all of them, as numbers."""
     chosen: Any = {"eps_255": spec.eps_255, "defence": spec.defence, "protocol": spec.protocol}
     chosen = {name: its for name, its in chosen.items() if its is not None}
@@ -297,29 +301,31 @@ _OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictio
 _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
 
 
-def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFrame) -> str:
+def caption_of(
+    records: Sequence[JobRecord], pairs: pd.DataFrame, shown: pd.DataFrame, spec: TableSpec
+) -> str:
     """Return the caption of the `shown` cells.
 
     The first sentence says what was measured, the second explains the marks.
     """
-    spec, white = cells.spec, DAGGER if cells.spec.to == "markdown" else "grey"
-    names = spec.names or {}
+    white, names = DAGGER if spec.to == "markdown" else "grey", spec.names or {}
     average = names.get(AVERAGE, AVERAGE)
-    pairs, records = cells.pairs, [summary.job.record for summary in jobs]
     budgets = _distinct(
         f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
     )
     of = _distinct(map(_set_of_images, records))
     least, most = shown["least"].min(), shown["most"].max()
-    counted = f"{_span(least, most)} counted per cell ({_distinct(pairs['protocol'])})"
-    title = VALUES[spec.value].title.format(counted=_distinct(pairs["counted"]))
+    quantity = VALUES[spec.value]
+    counted = f"{span((least, most))} counted per cell"
+    counted += f" ({_distinct(pairs['protocol'])})" * (not quantity.fewest)
+    title = quantity.title.format(counted=_distinct(pairs["counted"]))
     single = "".join(
         f" {word} {renamed(pairs[axis].iloc[0], names)}"
         for axis, word in _SINGLE.items()
         if axis not in spec.keys and pairs[axis].nunique() == 1
     )
     first = f"{title}{single} at eps = {budgets}, {of}"
-    averaged = _averaged(cells)
+    averaged = _averaged(pairs, spec)
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
@@ -335,6 +341,9 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
         ),
         f"{names.get(DIFFERENCE, DIFFERENCE)}: from the first in the ranking, in points, "
         "simultaneous 95 % intervals": (DIFFERENCE in set(shown[spec.columns[0]])),
+        f"n/a: source not evaluated, or fooled on fewer than {quantity.fewest} of these images": (
+            quantity.fewest > 0 and bool(shown.loc[~shown["white"], "value"].isna().any())
+        ),
         "in brackets: 95 % intervals": spec.intervals,
         f"{names.get(CLEAN, CLEAN)}: accuracy on all clean images": spec.clean,
         "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
@@ -346,17 +355,15 @@ def caption_of(jobs: Sequence[JobSummary], cells: TableCells, shown: pd.DataFram
     return " ".join(f"{sentence}." for sentence in sentences)
 
 
-def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
+def details_of(records: Sequence[JobRecord], pairs: pd.DataFrame, spec: TableSpec) -> list[str]:
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
-    records, pairs = [summary.job.record for summary in jobs], cells.pairs
-    seeds = [str(seed.job.record.seed) for summary in jobs for seed in summary.seeds or [summary]]
+    seeds = [str(record.seed) for record in records]
     formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
-    alike = pairs.groupby(["attack", "group"], sort=False)
-    sizes: Any = alike["rms_255"].mean() if "rms_255" in pairs else {}
+    sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
     lines = {
         f"Images: {_distinct(map(_images, records))}": True,
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for (k, _), v in sizes.items())}": (
-            cells.spec.value in _OF_IMAGES and len(sizes) > 1
+            spec.value in _OF_IMAGES and len(sizes) > 1
         ),
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
@@ -367,19 +374,15 @@ def details_of(jobs: Sequence[JobSummary], cells: TableCells) -> list[str]:
     return [line for line, holds in lines.items() if holds]
 
 
-def _averaged(cells: TableCells) -> list[str]:
+def _averaged(pairs: pd.DataFrame, spec: TableSpec) -> list[str]:
     """Return the axes over which a cell averages."""
-    axes = [axis for axis in ("source", "target") if axis not in cells.spec.keys]
-    images = cells.spec.value in _OF_IMAGES
-    return [axis for axis in axes if images and cells.pairs[axis].nunique() > 1]
+    axes = [axis for axis in ("source", "target") if axis not in spec.keys]
+    images = spec.value in _OF_IMAGES
+    return [axis for axis in axes if images and pairs[axis].nunique() > 1]
 
 
 def _distinct(names: Iterable[str]) -> str:
     return ", ".join(dict.fromkeys(names))
-
-
-def _span(least: float, most: float) -> str:
-    return f"{least:.0f}" if least == most else f"{least:.0f} to {most:.0f}"
 
 
 def _set_of_images(record: JobRecord) -> str:

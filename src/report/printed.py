@@ -86,7 +86,15 @@ class Figure:
     @property
     def pairs(self) -> pd.DataFrame:
         """The rows for the chosen attacks, protocol and defence."""
-        rows, choice = self.view.rows, self.view.choice
+        return self._shown(self.view.rows)
+
+    @property
+    def overall(self) -> pd.DataFrame:
+        """The means over other models for the chosen attacks, protocol and defence."""
+        return self._shown(self.view.overall)
+
+    def _shown(self, rows: pd.DataFrame) -> pd.DataFrame:
+        choice = self.view.choice
         return self._chosen(
             rows[(rows["defence"] == choice.defence) & (rows["protocol"] == choice.protocol)]
         )
@@ -115,16 +123,13 @@ class Figure:
     def of_sources(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of the chosen sources, or else of their mean, or else the only source."""
         names = self.source or [self.view.choice.source or MEAN]
-        unlike = {} if self.source else self.view.unlike
-        return rows[rows["source"].isin(names) & ~rows["attack"].isin(unlike)]
+        return rows[rows["source"].isin(names)]
 
     def _chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         return rows[rows["attack"].isin(self.attack)] if self.attack else rows
 
     def labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Add `label`, the printed names that tell rows apart; raise if none or too many."""
-        unlike = {} if self.source else self.view.unlike
-        self.view.check_mean(unlike if rows.empty else unlike.keys() & self.attack)
         if rows.empty:
             raise ValueError(
                 "Nothing to draw: with these names no image counts on other models. Choose others."
@@ -136,9 +141,8 @@ class Figure:
             separator, names["target"] = ": ", names.pop("source") + _TO + names["target"]
         rows = rows.assign(label=names.agg(separator.join, axis=1))
         self.check(rows["label"].unique())
-        why = {name: f"its sources differ in {its}" for name, its in unlike.items()}
         left = [
-            f"{name} ({why.get(name, 'another ranking, or none')})"
+            f"{name} (another ranking, or none)"
             for name in self.attack or self.view.options["attack"]
             if name not in {*rows["attack"]}
         ]
@@ -250,20 +254,14 @@ def over(
 def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
     """Return a quantity as `value` with `low` and `high`, for pairs or as means on other models."""
     rows = figure.of_sources(figure.pairs)
-    others = rows["relation"] == TRANSFER
     if figure.target:
-        rows = rows[rows["target"].isin(figure.target) & ((rows["source"] != MEAN) | others)]
-        ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
-        return rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
-    means = figure.means.rename(columns={"mean": "value"})
-    if column != "success_rate":
-        rows = rows[others & rows["attack"].isin(means["attack"])].assign(value=rows[column])
-        by_target = rows.groupby(["attack", "source", "eps_255"], sort=False)["value"].mean()
-        return by_target.reset_index().assign(target="", low=nan, high=nan)
-    if figure.view.choice.protocol in ("all", "source_correct"):  # wrong clean images count, too
-        return means
-    zeros = means.drop_duplicates(["attack", "source"])
-    return pd.concat([zeros.assign(eps_255=0.0, value=0.0, low=0.0, high=0.0), means])
+        of_pair = (rows["source"] != MEAN) | (rows["relation"] == TRANSFER)
+        rows = rows[rows["target"].isin(figure.target) & of_pair]
+    else:
+        rows = figure.of_sources(figure.overall)
+        rows = rows[rows["attack"].isin(figure.means["attack"])].assign(target="")
+    ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
+    return rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
 
 
 def styled(

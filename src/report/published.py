@@ -15,8 +15,7 @@ from pydantic import BaseModel
 from ..analysis.intervals import wilson_interval
 from ..artifacts.record import JobRecord
 from ..utils.package import find_asset
-from .cells import TableCells
-from .summary import JobSummary
+from .results import Results
 
 _CHANGED = re.compile(r"[(,] ?(\w+)=")
 """Settings in an attack's label, which differ from its defaults."""
@@ -61,7 +60,7 @@ def load_published() -> tuple[dict[str, PublishedTable], pd.DataFrame]:
 
 
 def add_published(
-    jobs: Sequence[JobSummary], cells: TableCells, body: pd.DataFrame
+    results: Results, pairs: pd.DataFrame, body: pd.DataFrame, keys: Sequence[str]
 ) -> tuple[pd.DataFrame, list[str]]:
     """Add a row below each attack that has a comparable published cell, and list the sources.
 
@@ -69,17 +68,16 @@ def add_published(
         The body of the table with these rows, whose column `verdict` is a text; and sentences on
         the sources of these rows, and on attacks without a comparable cell.
     """
-    records: dict[Any, JobRecord] = {
-        (job.job.attack, job.job.record.source): job.job.record for job in jobs
-    }
+    jobs = [row[0].job for row in results.attacked]
+    records: dict[Any, JobRecord] = {(job.attack, job.record.source): job.record for job in jobs}
     parts, notes, left_out = [body], dict[str, None](), defaultdict[str, Counter[str]](Counter)
-    for (attack, source), pairs in cells.pairs.groupby(["attack", "source"], sort=False):
-        found = _compare_all(records[attack, source], pairs)
+    for (attack, source), of_job in pairs.groupby(["attack", "source"], sort=False):
+        found = _compare_all(records[attack, source], of_job)
         for table, rows in found:
             if rows["reason"].eq("").any():
                 first = body.index[body["attack"] == attack][0] + 0.5
                 rows = rows.assign(attack=f"{attack}, {table.title}", **_UNMARKED)
-                rows = rows[[*cells.spec.keys, "value", "verdict", *_UNMARKED]]
+                rows = rows[[*keys, "value", "verdict", *_UNMARKED]]
                 parts.append(rows.set_axis([first] * len(rows)))
                 notes[f"{table.title}: {table.source}; published, and our value minus it"] = None
             else:

@@ -11,19 +11,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis.image_outcomes import image_outcomes, joined
-from ..analysis.source_choice import (
-    FEWEST_FOR_INTERVAL,
-    Transfer,
-    choices,
-    profiles,
-    transfer_of,
-)
+from ..analysis.outcomes import Outcomes, joined, outcomes_of
+from ..analysis.ranking import source_rankings
+from ..analysis.source_choice import FEWEST_FOR_INTERVAL, choices
 from ..artifacts.comparable import ALIKE, differences
-from ..artifacts.frame_jobs import jobs_of
-from ..artifacts.jobs import MORE_IMAGES
-from ..utils.model_names import ModelRef
+from ..artifacts.jobs import MORE_IMAGES, FinishedJob
+from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.terminal import text_table
+from .results import open_jobs
 from .verdicts import share
 
 INTERVALS = "95 % intervals are for new targets and new images."
@@ -32,18 +27,18 @@ FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
 
 @dataclass(frozen=True)
 class SourceChoice:
-    """The transfer between models and the statistics computed from it.
-
-    An attribute that is not listed is the result of the function of the same name.
+    """The ranking of single sources, and the choice of a source for each target as if unseen.
 
     Attributes:
-        spread: Root mean square difference in success (see `profiles`) between two trainings of one
-            network; NaN if no network has two.
+        ranking: The first ranking of `source_rankings`, with `on_itself`, the success rate on the
+            source itself; NaN if the source is no target.
+        spread: Root mean square difference in `mean` between two trainings of one network; NaN if
+            no network has two.
+        choices: The result of `choices`.
     """
 
     heading: str
-    transfer: Transfer
-    profiles: pd.DataFrame
+    ranking: pd.DataFrame
     spread: float
     choices: pd.DataFrame
 
@@ -56,6 +51,9 @@ def choose_source(
 ) -> SourceChoice:
     """Rank the sources of the jobs in these folders for an unseen target.
 
+    Only untargeted attacks that every single source has are used, from sources and on targets
+    without a defence; ensembles that lack one of them are left out.
+
     Args:
         folders: Folders of sweeps on the same images.
         attack: Attacks to use; None: all attacks that every source has.
@@ -65,8 +63,13 @@ def choose_source(
     Raises:
         ValueError: There are too few models, or the jobs differ in more than seed and program.
     """
-    jobs = [job for job in jobs_of(*folders, related=related) if job.attacked]
-    jobs = [job for job in jobs if attack is None or {job.attack, job.row_title} & {*attack}]
+    jobs = [
+        job
+        for job in open_jobs(*folders, related=related)
+        if job.attacked and not job.record.source_model.is_defended
+        if job.record.config["attack"]["target_label"] is None
+        if attack is None or {job.attack, job.row_title} & {*attack}
+    ]
     if not jobs:
         raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
     first = jobs[0].record
@@ -76,23 +79,55 @@ def choose_source(
         if unlike := differences(*(job.record for job in jobs), fields=fields):
             raise ValueError(f"the jobs differ in {', '.join(unlike)}. {way}")
     eps, parts = first.reference if eps_255 is None else eps_255, []
+    jobs = _of_shared_attacks(jobs)
     for job in jobs:
         pair = job.record.source, job.record.targets
-        outcomes = image_outcomes(job.defended, job.row_title, *pair, first.protocol)
-        job.forget()
-        if eps not in outcomes:
+        if eps not in job.record.budgets:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
-        parts.append(outcomes[eps])
-    transfer = transfer_of(joined(parts))
-    ranked = profiles(transfer)
+        parts.append(outcomes_of(job.defended, job.row_title, *pair, first.protocol, eps))
+        job.forget()
+    outcomes = joined(parts).select(defence=NO_DEFENCE)
+    chosen, ranked = choices(outcomes, first.seed), source_rankings(outcomes)
+    ranked = ranked[~ranked["ensemble"].astype(bool)]
+    if ranked.empty:
+        raise ValueError("only one source has counted images on other networks; add sources.")
+    keys = ["attack", "target"]
+    ranked = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)].reset_index(drop=True)
+    attacks = ", ".join(dict.fromkeys(job.row_title for job in jobs))
     return SourceChoice(
-        f"{', '.join(transfer.attacks)} on {first.dataset}, eps = {eps:g}/255, {first.protocol}"
+        f"{attacks} on {first.dataset}, eps = {eps:g}/255, {first.protocol}"
         + ", without related pairs" * (not related),
-        transfer,
-        ranked,
+        ranked.assign(on_itself=ranked["source"].map(_on_itself(outcomes))),
         _spread(ranked),
-        choices(transfer, first.seed),
+        chosen,
     )
+
+
+def _of_shared_attacks(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
+    """Return the jobs of attacks that every single source has, of sources that have them all."""
+    attacks = dict[str, set[str]]()
+    for job in jobs:
+        attacks.setdefault(job.record.source, set()).add(job.row_title)
+    single = [its for source, its in attacks.items() if not ModelRef.parse(source).is_ensemble]
+    shared = set.intersection(*single) if single else set()
+    if not shared:
+        raise ValueError("no attack was run from every source; add the missing jobs.")
+    able = {source for source, its in attacks.items() if shared <= its}
+    return [job for job in jobs if job.row_title in shared and job.record.source in able]
+
+
+def _on_itself(outcomes: Outcomes) -> dict[str, float]:
+    """Return the success rates of sources on themselves, averaged over attacks."""
+    rates = dict[str, dict[str, list[float]]]()
+    targets = {str(target): at for at, target in enumerate(outcomes.targets)}
+    for at, (attack, source) in enumerate(outcomes.jobs):
+        if source in targets and (n := outcomes.counted[at, targets[source]].sum()):
+            k = outcomes.fooled[at, targets[source]].sum()
+            rates.setdefault(source, {}).setdefault(attack, []).append(k / n)
+    return {
+        source: float(np.mean([np.mean(its) for its in of_attacks.values()]))
+        for source, of_attacks in rates.items()
+    }
 
 
 def _spread(ranked: pd.DataFrame) -> float:
@@ -100,7 +135,7 @@ def _spread(ranked: pd.DataFrame) -> float:
     pairs = [
         first - second
         for _, its in ranked.groupby([ModelRef((name,)).architecture for name in ranked["source"]])[
-            "success"
+            "mean"
         ]
         for first, second in combinations(its, 2)
     ]
@@ -130,12 +165,12 @@ def source_tables(choice: SourceChoice) -> Group:
 
 def spread_text(choice: SourceChoice) -> str:
     """Return how many sources are as good as the best within luck, or why that is unknown."""
-    if lacks := choice.profiles["lacks"].iloc[0]:
+    if lacks := choice.ranking["lacks"].iloc[0]:
         return f"The sources are not ranked: add {lacks}."
     if np.isnan(choice.spread):
         return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
-    first = choice.profiles["success"].iloc[0]
-    alike = choice.profiles["success"] >= first - choice.spread
+    first = choice.ranking["mean"].iloc[0]
+    alike = choice.ranking["mean"] >= first - choice.spread
     return (
         "~: behind the first by less than two trainings of one network differ in their success on "
         f"others, {choice.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
@@ -143,10 +178,12 @@ def spread_text(choice: SourceChoice) -> str:
 
 
 def _ranking(choice: SourceChoice) -> Table:
-    first, rows = choice.profiles["success"].iloc[0], []
-    for place, row in enumerate(choice.profiles.to_dict("records")):
-        mark = "~" if place and row["success"] >= first - choice.spread else " "
-        shares = ["" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("success", "own")]
+    first, rows = choice.ranking["mean"].iloc[0], []
+    for place, row in enumerate(choice.ranking.to_dict("records")):
+        mark = "~" if place and row["mean"] >= first - choice.spread else " "
+        shares = [
+            "" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("mean", "on_itself")
+        ]
         rows.append([row["source"], mark + shares[0], shares[1]])
     return text_table(["source", "on others", "on itself"], rows, ["source"])
 

@@ -1,6 +1,7 @@
-"""Terminal output for a summary (transfer matrices, rankings, alarms), and rankings as CSV."""
+"""Terminal output for results (transfer matrices, rankings, alarms), and rankings as CSV."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -8,15 +9,18 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from ..analysis import CAUSES, CLEAN, OWN, WHITE_BOX
-from ..analysis.image_outcomes import GROUP
-from ..analysis.ranking import ALL_TARGETS
+from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, transfer_matrix
+from ..analysis.estimates import MEAN
+from ..analysis.ranking import ALL_TARGETS, GROUP
+from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
+from ..utils.formats import format_cell, format_cells
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
-from .summary import Label, Summary
-from .verdicts import DIFFERENCES, on_target, resolution, unranked, verdict
+from .results import Results
+from .sanity_checks import CAUSES
+from .verdicts import DIFFERENCES, Label, on_target, resolution, unranked, verdict
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
@@ -38,8 +42,9 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple
         counted, rate = "target class reached", "targeted success rate"
         clean = "clean images already classified as their target label"
     marks = matrix["relation"].map(MARKS).fillna("")
-    pairs = matrix[["source", "target"]].assign(cell=marks + matrix["cell"])
-    rates = pairs.assign(cell=marks + matrix["cell"].str.rpartition(" = ")[2])
+    has_seeds = bool(matrix["success_rate_sd"].notna().any())
+    pairs = matrix[["source", "target"]].assign(cell=marks + format_cells(matrix))
+    rates = pairs.assign(cell=marks + format_cells(matrix).str.rpartition(" = ")[2])
     narrow, wide = _grid(rates).rename(columns=lambda name: name.replace("_", "_\n")), _grid(pairs)
     forms = (wide.add_prefix("-> "), narrow, pairs.set_index("source"))
     tables = [_table(form.reset_index()) for form in forms]
@@ -51,7 +56,7 @@ def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple
         f"{CLEAN}: {clean}": CLEAN in sources,
         "* white box: the target is the source or part of it": WHITE_BOX in relations,
         "+ own: the source's network behind another defence": OWN in relations,
-        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": _has_seeds(matrix),
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": has_seeds,
     }
     shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
     return Group(shown, tables[chosen]), [line for line, holds in legend.items() if holds]
@@ -63,25 +68,43 @@ def _grid(pairs: pd.DataFrame) -> pd.DataFrame:
     return grid.loc[pairs["source"].unique(), pairs["target"].unique()].fillna("-")
 
 
-def defence_table(behind: pd.DataFrame) -> tuple[Table, list[str]]:
-    """Lay out a result of `behind_defences` for the terminal, one line per defence.
+def defence_table(
+    results: Results, attack: str, eps_255: float, protocol: str
+) -> tuple[Table, list[str]]:
+    """Lay out accuracies behind each defence, means over the targets of other sources.
 
     Returns:
-        The table, and its legend.
+        The table, with one line per defence, and its legend.
     """
-    counted, share = behind["counted"].iloc[0], "{:.1%}".format
-    adaptive = (behind["source_defence"] != NO_DEFENCE).any()
-    shown = behind[["source_defence", "defence"] if adaptive else ["defence"]]
+    share = "{:.1%}".format
+    rows = results.select(attack=attack, eps_255=eps_255, protocol=protocol)
+    keys = ["source_defence", "defence"]
+    means = rows[
+        (rows["source"] == MEAN) & (rows["target"] == MEAN) & (rows["relation"] == TRANSFER)
+    ]
+    means = means.sort_values("ensemble", kind="stable").drop_duplicates(keys)
+    pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
+    others, own = pairs["relation"] == TRANSFER, pairs["relation"].isin([WHITE_BOX, OWN])
+    targeted = bool(rows["targeted"].any())
+    rate, k = ("success_rate", "success") if targeted else ("robust_accuracy", "still_correct")
+    shown = means[keys].set_index(keys, drop=False)
+    adaptive = (shown["source_defence"] != NO_DEFENCE).any()
     shown = shown.rename(columns={"source_defence": "attacked through"})
-    shown["clean"] = behind["clean_accuracy"].map(share)
-    shown[counted] = behind["rate"].map(share)
+    shown["clean"] = [*map(share, means["clean_accuracy"])]
+    shown["target class reached" if targeted else "still correct"] = [*map(share, means[rate])]
     if adaptive:
-        shown["the source itself"] = behind["itself"]
-    if behind["abstained"].any():
-        total = behind["abstained"] + behind["n"]
-        pairs_of_counts = zip(behind["abstained"], total, strict=True)
-        shown["abstained"] = [f"{k:.0f} / {n:.0f}" for k, n in pairs_of_counts]
-    targets = " or ".join(map(str, sorted(set(behind["targets"]))))
+        counts = pairs[own].groupby(keys)[[k, "denominator"]].sum()
+        cells = {row.Index: format_cell(*row[1:]) for row in counts.itertuples()}
+        shown["the source itself"] = [cells.get(place, "") for place in shown.index]
+    else:
+        shown = shown.drop(columns="attacked through")
+    sums = pairs[others].groupby(keys)[["abstained", "denominator"]].sum().reindex(shown.index)
+    if sums["abstained"].any():
+        counts_of = sums.to_numpy()
+        shown["abstained"] = [f"{k:.0f} / {k + n:.0f}" for k, n in counts_of]
+    of_targets = rows[(rows["source"] == MEAN) & (rows["relation"] == TRANSFER)]
+    numbers = of_targets[of_targets["target"] != MEAN].groupby(keys)["target"].nunique()
+    targets = " or ".join(map(str, sorted({*numbers})))
     note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
     if not adaptive:
         note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
@@ -146,38 +169,61 @@ def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
     return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
 
 
-def _has_seeds(matrix: pd.DataFrame) -> bool:
-    return "success_rate_sd" in matrix and bool(matrix["success_rate_sd"].notna().any())
-
-
 def _table(frame: pd.DataFrame) -> Table:
     rows = frame.itertuples(index=False, name=None)
     return text_table([*frame], rows, ("source", "target", "defence", "attack"), ruled=True)
 
 
-def row_text(summary: Summary) -> str:
+def row_text(results: Results) -> str:
     """Return the gradients of an attack that has run and its row of the matrix as one line."""
-    (job,), parts = summary.jobs, []
-    if job.job.record.gradients and "gradients_per_image" in job.cost:
-        gradients = job.cost["gradients_per_image"]
+    ((result,),), parts = results.rows, []
+    if result.job.record.gradients and "gradients_per_image" in result.cost:
+        gradients = result.cost["gradients_per_image"]
         parts.append(f"{gradients:g} gradient{'s' * (gradients != 1)} per image")
-    for matrix in summary.matrices:
-        cells = matrix.cells[matrix.cells["source"] != CLEAN]
+    for _, cells in matrices(results):
+        cells = cells[cells["source"] != CLEAN]
         marks = cells["relation"].map(MARKS).fillna("")
-        rates = ", ".join(marks + cells["target"] + cells["cell"].str.rpartition(" =")[2])
+        rates = ", ".join(marks + cells["target"] + format_cells(cells).str.rpartition(" =")[2])
         parts.append(f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255: {rates}")
     return ", ".join(parts)
 
 
-def print_matrices(summary: Summary, console: Console) -> None:
+def matrices(results: Results) -> Iterator[tuple[Label, pd.DataFrame]]:
+    """Yield heading and `transfer_matrix` of each attack at its reference budget."""
+    datasets = {its.record.data: its.record.dataset for its in results.jobs if its.attacked}
+    named = Counter(datasets.values())
+    for attack, jobs in _by_attack(results).items():
+        record = jobs[0].record
+        plain = results.select(attack=attack, defence=NO_DEFENCE)
+        pairs = plain[(plain["source"] != MEAN) & (plain["target"] != MEAN)]
+        dataset = record.dataset + f" ({record.data[:6]})" * (named[record.dataset] > 1)
+        heading = f"{attack} on {dataset}, eps = {record.reference:g}/255"
+        arithmetic = " / ".join(dict.fromkeys(job.record.formats for job in jobs))
+        ends = [f"protocol: {record.protocol}", *([arithmetic] if arithmetic != "float32" else [])]
+        cells = transfer_matrix(pairs, record.reference, record.protocol)
+        yield Label(", ".join([heading, *ends])), cells
+
+
+def _by_attack(results: Results) -> dict[str, list[FinishedJob]]:
+    """Return the jobs of each attack."""
+    attacks = dict[str, list[FinishedJob]]()
+    for row in results.attacked:
+        attacks.setdefault(row[0].job.attack, []).append(row[0].job)
+    return attacks
+
+
+def print_matrices(results: Results, console: Console) -> None:
     """Print transfer matrices, accuracies behind defences if there are any, and one legend."""
     legend: list[str] = []
-    for matrix in summary.matrices:
-        table, lines = matrix_table(matrix.cells, matrix.heading, console.width)
+    for (heading, cells), (attack, jobs) in zip(
+        matrices(results), _by_attack(results).items(), strict=True
+    ):
+        table, lines = matrix_table(cells, heading, console.width)
         console.print("", table, soft_wrap=False)
         legend += lines
-        if len(matrix.defences):
-            defended, lines = defence_table(matrix.defences)
+        record = jobs[0].record
+        if any(job.record.defences for job in jobs):
+            defended, lines = defence_table(results, attack, record.reference, record.protocol)
             console.print(defended, soft_wrap=False)
             legend += lines
     if legend:
@@ -185,40 +231,40 @@ def print_matrices(summary: Summary, console: Console) -> None:
         console.print()
 
 
-def write_tables(summary: Summary, folder: Path) -> None:
+def write_tables(results: Results, folder: Path) -> None:
     """Write the rankings of attacks and of sources as CSV files."""
-    if summary.attacked:
-        write_csv(folder / ATTACKS, summary.rankings)
-    if len(summary.sources):
-        write_csv(folder / SOURCES, summary.sources)
+    if results.attacked:
+        write_csv(folder / ATTACKS, results.rankings)
+    if len(results.sources):
+        write_csv(folder / SOURCES, results.sources)
 
 
-def print_rankings(summary: Summary, console: Console) -> None:
+def print_rankings(results: Results, console: Console) -> None:
     """Print the first attacks and sources of each group, at the reference budget.
 
     If a group has several rankings, only the first is printed: the mean over sources or attacks.
     Ranks among stored attacks come last, if there are any.
     """
     for of, other, rows in (
-        ("attack", "source", summary.rankings),
-        ("source", "attack", summary.sources),
+        ("attack", "source", results.rankings),
+        ("source", "attack", results.sources),
     ):
         plain, keys = rows[rows["defence"] == NO_DEFENCE], ["eps_255", other]
         for _, ranked in plain.groupby(["group", *GROUP], sort=False):
             first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
             if len(first) > 1:
                 console.print(ranking_table(first, of), "", soft_wrap=False)
-    if summary.ranks:
-        console.print(Text(f"{summary.ranks}\n"), soft_wrap=True)
+    if results.ranks:
+        console.print(Text(f"{results.ranks}\n"), soft_wrap=True)
 
 
-def print_alarms(summary: Summary, console: Console) -> None:
+def print_alarms(results: Results, console: Console) -> None:
     """Print each alarm once, even if several jobs raised it, and the usual causes."""
     folders: dict[str, dict[str, list[str]]] = {}
-    for job_summary in summary.jobs:
-        for name, finding in job_summary.alarms:
+    for result in (result for row in results.rows for result in row):
+        for name, finding in result.alarms:
             places = folders.setdefault(name, {}).setdefault(finding, [])
-            places.append(job_summary.job.folder.name)
+            places.append(result.job.folder.name)
     lines = []
     for name, findings in folders.items():
         for finding, (first, *others) in findings.items():

@@ -1,6 +1,7 @@
 """Sentences on a ranking: what its tests decide, and what more images would decide."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,29 @@ COUNTED = {
 """The images that each protocol counts, in words."""
 DIFFERENCES = ("difference", "difference_low", "difference_high")
 """Columns with the difference from the first, or from a chosen attack, and its interval."""
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text for people; it has no methods of `str`, so that nothing reads its parts."""
+
+    _text: str
+
+    def __str__(self) -> str:
+        return self._text
+
+
+def ranking_label(ranked: pd.Series, goal: bool = True) -> Label:
+    """Return the heading of a ranking from a row with the columns of `RankingGroup`.
+
+    With `goal=False` the heading does not say whether the attacks are targeted.
+    """
+    words = {
+        "targeted" if ranked["targeted"] else "untargeted": goal,
+        "of ensembles": ranked["ensemble"],
+        "behind a defence": ranked["source_defended"],
+    }
+    return Label(" ".join(word for word, holds in words.items() if holds))
 
 
 def share(row: Any, name: str) -> str:

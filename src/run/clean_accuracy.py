@@ -13,11 +13,12 @@ import pyarrow as pa
 import torch
 from torch.nn.functional import cross_entropy
 
-from ..analysis import format_cell, is_at_chance, wilson_interval
+from ..analysis import is_at_chance, wilson_interval
 from ..config.settings import Settings
 from ..data import ImageDataset, to_unit
 from ..models import ModelError, PixelClassifier, weight_facts
 from ..models.pixel_classifier import NORMALISATION
+from ..utils.formats import format_cell
 from ..utils.model_names import ABSTAINED, TARGET_COLUMNS, ModelRef
 from .stages import JobContext
 
@@ -168,7 +169,7 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
             model = job.models[name].classifier
             advice = suggest(model, job.images) if isinstance(model, PixelClassifier) else ""
             message = (
-                f"model {name}: clean accuracy is {k} / {n} = {k / n:.2%}, but its {origin} "
+                f"model {name}: clean accuracy is {format_cell(k, n)}, but its {origin} "
                 f"{expected:.2%} +- {check.tolerance:.2%}. Likely causes are wrong preprocessing "
                 f"(mean, std, input_size), weights or labels{advice}"
             )

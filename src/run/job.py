@@ -10,13 +10,14 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ..artifacts.jobs import JobInMemory
 from ..artifacts.record import JobRecord, clear, record_of
 from ..artifacts.sweep_state import fail, running, start_clock
 from ..cache.keys import code_keys
 from ..cache.rows import Rows
 from ..config.errors import refuse
 from ..config.settings import Settings
-from ..report.summary import Summary
+from ..report.results import Results
 from ..report.terminal import row_text
 from ..tracking import Run, Tracker, open_tracker
 from ..utils import stopping
@@ -33,11 +34,11 @@ from .attack import try_attack
 from .build import with_ensemble
 from .check_job import check_weights
 from .data import open_data
+from .job_tables import JobTables, compute_tables
 from .models import ModelPool
 from .outputs import make_job, save_adversarial_images, write_results
 from .pictures import choose_pictures
 from .plan import finished_key
-from .results import Results, compute_results
 from .stages import Data, JobContext, Model, Planned
 from .sweep import Sweep
 from .track import job_parameters, track_job
@@ -53,38 +54,47 @@ def run_job(
     tracker: Tracker,
     run: Run,
     folder: Path,
-) -> Summary | None:
+) -> Results | None:
     """Run a job: compute the missing rows, write the files and log its pairs.
 
-    Return its summary, but None if another process writes the results.
+    Return its statistics, but None if another process writes the results.
     """
     cache = Rows(Path(planned.settings.cache.dir))
     planned, data = open_data(planned, pool.sets)
-    models = _prepare_models(planned, data, pool, tracker, cache)
+    models = train_models(planned, data, pool, tracker, cache)
     start_clock(folder)
     meet(planned.settings.trainer)
     command_key(from_first_process(command_key()))
     job = JobContext(planned, data, with_ensemble(planned.settings, models))
-    results = compute_results(job, cache)
-    if results is None:
+    computed = compute_job(job, cache, folder)
+    if computed is None:
         choose_pictures(job, None, cache)
         return None  # the first process of this job writes the results
-    record = make_record(job, results, folder)
-    finished = make_job(job, results, record, folder)
+    results, finished = computed
     pictures = choose_pictures(job, finished, cache)
     clear(folder)  # remove an earlier job's files
-    summary = write_results(job, results, finished, pictures, cache)
+    statistics = write_results(job, results, finished, pictures, cache)
     if planned.settings.save_adversarial:
-        save_adversarial_images(job, results, record, folder, cache)
+        save_adversarial_images(job, results, finished.record, folder, cache)
     clean = next(iter(ask_for(job, None)))
     origin = job.attack_key if job.settings.budgets else job.place(clean)[0]
     cache.finish(origin, finished_key(planned, len(job.images)), job.images.digest())
     cache.shrink(planned.settings.cache.total_gb)
-    track_job(summary.jobs[0], tracker, run)
-    return summary
+    track_job(statistics, tracker, run)
+    return statistics
 
 
-def _prepare_models(
+def compute_job(
+    job: JobContext, cache: Rows, folder: Path | None = None
+) -> tuple[JobTables, JobInMemory] | None:
+    """Compute a job's tables and what they give; None unless this is the first process."""
+    results = compute_tables(job, cache)
+    if results is None:
+        return None
+    return results, make_job(job, results, make_record(job, results, folder), folder or Path())
+
+
+def train_models(
     planned: Planned, data: Data, pool: ModelPool, tracker: Tracker, cache: Rows
 ) -> Mapping[str, Model]:
     """Return a job's models; try the attack on the source before the targets are trained."""
@@ -99,7 +109,7 @@ def _prepare_models(
     return models
 
 
-def make_record(job: JobContext, results: Results, folder: Path | None = None) -> JobRecord:
+def make_record(job: JobContext, results: JobTables, folder: Path | None = None) -> JobRecord:
     """Return the record of a finished job, with its overrides as read from its folder."""
     settings, saved = job.settings, job.planned.saved
     # A complete saved set is comparable with jobs that attack the same clean images.
@@ -149,10 +159,10 @@ def attempt(config: DictConfig, folder: Path, sweep: Sweep) -> None:
         settings = settings.model_copy(update={"trainer": trainer})
         with tracker.job(settings.job, settings.sweep, job_parameters(settings)) as run:
             job = replace(planned, settings=settings)
-            summary = run_job(job, sweep.pool, tracker, run, folder)
-        if summary is not None:
+            statistics = run_job(job, sweep.pool, tracker, run, folder)
+        if statistics is not None:
             number = f"job {hydra.job.num + 1} of {sweep.jobs}: " if sweep.jobs else ""
-            log.info("%s%s", number, ", ".join(filter(None, [settings.job, row_text(summary)])))
+            log.info("%s%s", number, ", ".join(filter(None, [settings.job, row_text(statistics)])))
 
 
 @contextmanager

@@ -13,18 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import yaml
 
-from ..analysis import (
-    alarms,
-    clean_at_chance,
-    copies_of_images,
-    flip_summary,
-    labels_permuted,
-    many_abstentions,
-    over_budget,
-    trajectories,
-)
-from ..analysis.sanity_checks import Alarm
-from ..analysis.transfer_rates import format_cell
+from ..analysis import flip_summary, trajectories
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.layout import (
     ALARMS,
@@ -41,7 +30,7 @@ from ..artifacts.layout import (
     clear_summary,
 )
 from ..artifacts.record import JobRecord, clear, job_record, with_record
-from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, checked, write_table
+from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
 from ..attacks.settings import steepest_ascent
 from ..cache.rows import Rows
 from ..images.attacker import Attack
@@ -50,12 +39,21 @@ from ..images.storage import AS_SAVED
 from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from ..measure.protocol import Measurement
 from ..measure.registry import MEASUREMENTS
-from ..report.summary import JobSummary, Summary, summarise
+from ..report.results import JobResults, Results, results_of
+from ..report.sanity_checks import (
+    alarms,
+    clean_at_chance,
+    copies_of_images,
+    labels_permuted,
+    many_abstentions,
+    over_budget,
+)
 from ..utils.files import atomic_write, write_csv, write_text, writing
+from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import with_progress
 from .compute import adversarial_images
-from .results import Results
+from .job_tables import JobTables
 from .stages import JobContext
 
 log = logging.getLogger(__name__)
@@ -63,7 +61,7 @@ log = logging.getLogger(__name__)
 _TOGETHER = 256  # adversarial images written at once
 
 
-def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path) -> JobInMemory:
+def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Path) -> JobInMemory:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
     measurements = (*MEASUREMENTS, *job.planned.measurements)
     tables = {**_diagnostics(results, measurements), **_predictions(results, record)}
@@ -76,12 +74,12 @@ def make_job(job: JobContext, results: Results, record: JobRecord, folder: Path)
 
 def write_results(
     job: JobContext,
-    results: Results,
+    results: JobTables,
     finished: JobInMemory,
     pictures: Sequence[int],
     cache: Rows,
-) -> Summary:
-    """Write a finished job's files to its folder, and return the job's summary.
+) -> Results:
+    """Write a finished job's files to its folder, and return its statistics.
 
     `pictures` are the images whose pictures are stored, see `choose_pictures`.
     The table of predictions is written last: if it exists, all other files exist.
@@ -90,8 +88,8 @@ def write_results(
     write_text(folder / ALARMS, json.dumps([its._asdict() for its in finished.raised], indent=1))
     write_csv(folder / IMAGE_LIST, job.images.listed())
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
-    summary = summarise([finished])
-    for attacked in summary.attacked:
+    statistics = results_of([finished])
+    for (attacked,) in statistics.attacked:
         _write_tables(attacked, folder)
     if pictures:
         _write_pictures(job, pictures, folder, cache)
@@ -99,10 +97,10 @@ def write_results(
     tables[PREDICTIONS] = tables.pop(PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
-    return summary
+    return statistics
 
 
-def _diagnostics(results: Results, measurements: Sequence[Measurement]) -> dict[str, pa.Table]:
+def _diagnostics(results: JobTables, measurements: Sequence[Measurement]) -> dict[str, pa.Table]:
     """Return the diagnostics' tables with the columns of their files."""
     schemas = {measurement.name: measurement.schema for measurement in measurements}
     return {
@@ -118,7 +116,7 @@ def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) 
     return table.select([field.name for field in fields]).cast(pa.schema(fields))
 
 
-def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
+def _predictions(results: JobTables, record: JobRecord) -> dict[str, pa.Table]:
     """Return the tables of predictions by name, one per variant, each with the clean ones."""
     clean, source = results.clean, record.source_model.columns
     of_source = pc.and_(*map(pc.equal, [clean["target"], clean["defence"]], source))
@@ -132,7 +130,7 @@ def _predictions(results: Results, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(job: JobContext, results: Results, shown: Sequence[int]) -> pa.Table:
+def _top_five(job: JobContext, results: JobTables, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
     primary = job.settings.storage or AS_SAVED
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
@@ -162,7 +160,7 @@ def _write_pictures(job: JobContext, index: Sequence[int], folder: Path, cache: 
 
 
 def save_adversarial_images(
-    job: JobContext, results: Results, record: JobRecord, folder: Path, cache: Rows
+    job: JobContext, results: JobTables, record: JobRecord, folder: Path, cache: Rows
 ) -> None:
     """Write a job's set of adversarial images to its folder."""
     rows = results.predictions[record.storage]
@@ -178,7 +176,7 @@ def save_adversarial_images(
     log.info("Saved the adversarial images in %s", folder / SAVED)
 
 
-def _raised_alarms(finished: FinishedJob, job: JobContext, results: Results) -> list[Alarm]:
+def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -> list[Alarm]:
     """Run a job's sanity checks, and return the alarms that they raise."""
     record, saved = finished.record, job.planned.saved
     of_images = [
@@ -214,7 +212,7 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: Results) -> 
     return raised + [Alarm("probabilities", f"{name}: {text}") for name in results.probabilities]
 
 
-def _attack_alarms(job: JobContext, function: Attack, results: Results) -> Iterator[Alarm]:
+def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Iterator[Alarm]:
     """Yield the alarms that an attack's gradients and steps raise."""
     attack, budgets, members = job.settings.attack, job.settings.budgets, len(job.settings.source)
     if k := results.not_finite:
@@ -241,12 +239,12 @@ def _attack_alarms(job: JobContext, function: Attack, results: Results) -> Itera
             yield Alarm("steps_too_short", f"{attack.label}: {finding}/255")
 
 
-def _write_tables(summary: JobSummary, folder: Path) -> None:
+def _write_tables(result: JobResults, folder: Path) -> None:
     """Write a job's tables of rates, excess, and minimum budget per initially correct image."""
-    job, record = summary.job, summary.job.record
-    write_csv(folder / RATES, summary.rates)
-    if len(summary.excess):
-        write_csv(folder / EXCESS, summary.excess)
+    job, record = result.job, result.job.record
+    write_csv(folder / RATES, result.rates)
+    if len(result.excess):
+        write_csv(folder / EXCESS, result.excess)
     pair = (record.source, record.targets)
     flips = trajectories(_unrounded(job), *pair, "target_correct", norm=record.norm)
     job.forget()

@@ -11,7 +11,7 @@ from ..artifacts.jobs import FinishedJob
 from ..cache.rows import Rows
 from ..measure.attack_cost import AdversarialImages, examples, most_pictures
 from ..measure.protocol import RowRequest
-from ..report.summary import described_images
+from ..report.results import described_images
 from ..utils.processes import from_first_process
 from .compute import compute
 from .stages import JobContext

@@ -35,7 +35,8 @@ from ..data.image_files import image_folder
 from ..data.load import DownloadError
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
-from ..report.summary import Summary, summarise
+from ..report.beside import beside
+from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import UNTRACKED, Tracker, open_tracker
 from ..utils import stopping
@@ -57,8 +58,8 @@ log = logging.getLogger(__name__)
 _WIDE, _WIDEST = 160, 10_000
 """Characters per line of what is printed to a pipe, and of the texts for files and MLflow."""
 
-Report = Callable[[Summary, Path, Settings, Console], None]
-"""Function that writes the report of a summary to a folder."""
+Report = Callable[[Results, Path, Settings, Console], None]
+"""Function that writes the report of results to a folder."""
 
 
 class Sweep:
@@ -231,18 +232,18 @@ class Sweep:
         width = None if sys.stdout.isatty() else _WIDE
         console = LastingConsole(markup=False, soft_wrap=True, width=width)
         finished = [job for job in jobs if job not in failures]
-        summary = self._rank(_summarise(finished, console), console)
+        results = self._rank(_results_of(finished, console), console)
         if self.settings[0].report.tries:
-            summary = audited(summary)
+            results = audited(results)
         texts = []
         for show in (print_matrices, print_rankings, print_alarms, print_audits):
-            show(summary, console)
+            show(results, console)
             wide = io.StringIO()
-            show(summary, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
+            show(results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
             texts.append(wide.getvalue())
-        written = self._write_files(summary, jobs, "".join(texts).strip("\n"), console)
-        if summary.jobs and self.settings[0].report.name != "none":
-            written &= self._report(summary, console)
+        written = self._write_files(results, jobs, "".join(texts).strip("\n"), console)
+        if results.jobs and self.settings[0].report.name != "none":
+            written &= self._report(results, console)
         for job, failure in failures.items():
             console.print(f"FAILED {job.name}: {failure}", style="red")
         if any((job / FAILURE).exists() for job in failures):
@@ -254,32 +255,32 @@ class Sweep:
             status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
             matrices, rankings, alarms, audits = texts
             note = "".join([audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
-            files, points = files_of_sweep(self.folder), sweep_points(summary)
+            files, points = files_of_sweep(self.folder), sweep_points(results)
             self.tracker.end_sweep(self.run, status, files, note, points)
-            if summary.jobs and (link := self.tracker.link(self.run)):
+            if results.jobs and (link := self.tracker.link(self.run)):
                 console.print(link)
         page = self.folder / PAGE
         console.print(f"report: {page}" if page.exists() else f"files: {self.folder}")
         return written and not failures and not missing
 
-    def _rank(self, summary: Summary, console: Console) -> Summary:
+    def _rank(self, results: Results, console: Console) -> Results:
         """Rank the attacks beside a preset; if nothing can be compared, print why."""
         preset = self.settings[0].beside
-        if preset and summary.attacked:
+        if preset and results.attacked:
             try:
-                return summary.ranked_beside(preset)
+                return replace(results, ranks=beside(results.jobs, preset))
             except ValueError as error:
                 console.print(f"beside={preset}: {error}", style="yellow")
-        return summary
+        return results
 
     def _write_files(
-        self, summary: Summary, jobs: Sequence[Path], text: str, console: Console
+        self, results: Results, jobs: Sequence[Path], text: str, console: Console
     ) -> bool:
         """Write a sweep's tables and its text; return False if they cannot be written."""
         try:
             if jobs != [self.folder]:  # a single job has already cleared its folder
                 clear_sweep(self.folder)
-            write_tables(summary, self.folder)
+            write_tables(results, self.folder)
             if text:
                 write_text(self.folder / SUMMARY, text)
         except WriteError as error:
@@ -287,14 +288,14 @@ class Sweep:
             return False
         return True
 
-    def _report(self, summary: Summary, console: Console) -> bool:
+    def _report(self, results: Results, console: Console) -> bool:
         """Build the report; a failure does not affect the jobs' results."""
         words = f"{command('report')} {shlex.quote(f'folder={self.folder}')}"
         if self.stopped:
             console.print(f"{words} builds a report of the finished jobs.")
             return True
         try:
-            self.report(summary, self.folder, self.settings[0], console)
+            self.report(results, self.folder, self.settings[0], console)
         except KeyboardInterrupt:
             self.stopped, reason = "KILLED", "Interrupted."
         except Exception as error:
@@ -308,13 +309,13 @@ class Sweep:
         return False
 
 
-def _summarise(folders: Sequence[Path], console: Console) -> Summary:
-    """Return the summary of the jobs in `folders`; if a file is damaged, name it, and use none."""
+def _results_of(folders: Sequence[Path], console: Console) -> Results:
+    """Return the results of the jobs in `folders`; if a file is damaged, name it, and use none."""
     try:
-        return summarise(find_jobs(folders, none_is_fine=True, below=False))
+        return results_of(find_jobs(folders, none_is_fine=True, below=False))
     except ValueError as error:
         console.print(str(error), style="yellow")
-        return Summary()
+        return Results()
 
 
 def _check_places(config: DictConfig, folder: Path, sweep: bool) -> None:

@@ -2,24 +2,24 @@
 
 import math
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 from urllib.parse import quote, urlencode
 
 import pandas as pd
 
-from ..analysis import WHITE_BOX, explained
-from ..analysis.image_outcomes import GROUP
+from ..analysis import TRANSFER, WHITE_BOX
+from ..analysis.estimates import MEAN
 from ..analysis.quantities import QUANTITIES
-from ..analysis.ranking import MEAN_OF
+from ..analysis.ranking import GROUP, MEAN_OF
 from ..artifacts.layout import PAGE, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
 from ..config.sections import job_name
 from ..config.settings import Settings
-from ..report.summary import JobSummary, Label, Summary, ranking_label
+from ..report.results import JobResults, Results
+from ..report.sanity_checks import explained
+from ..report.verdicts import ranking_label
 from ..tracking import Point, Run, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
@@ -53,32 +53,35 @@ def job_parameters(settings: Settings) -> dict[str, str | int]:
     }
 
 
-def track_job(summary: JobSummary, tracker: Tracker, run: Run) -> None:
+def track_job(results: Results, tracker: Tracker, run: Run) -> None:
     """Log a finished job: its pairs, metrics and files."""
     if tracker.store is None:
         return
-    record = summary.job.record
+    ((result,),) = results.rows
+    record = result.job.record
     tags: dict[str, str] = {}
     metrics: dict[str, float] = {}
     if record.attack:
-        for names, rows in summary.protocol_rates.groupby([*TARGET_COLUMNS], sort=False):
-            _track_pair(summary, ModelRef.parse(*names), rows, tracker, run)
-        for alarm in summary.alarms:
+        rates = result.rates[result.rates["variant"] == record.storage]
+        rates = rates[rates["protocol"] == record.protocol]
+        for names, rows in rates.groupby([*TARGET_COLUMNS], sort=False):
+            _track_pair(result, ModelRef.parse(*names), rows, tracker, run)
+        for alarm in result.alarms:
             name = f"alarm.{alarm.name}"
             tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))
         tags["crafting"] = record.crafting
         tags["name"] = _run_name(job_name(record.label, record.source), record)
         metrics = {
-            **summary.cost,
+            **result.cost,
             "gradients_taken": record.gradients,
             "zero_gradients": math.nan if record.zero_gradients is None else record.zero_gradients,
             "images_per_second": record.images / (record.seconds or math.nan),
-            "alarms": len(summary.alarms),
+            "alarms": len(result.alarms),
             "n": record.images,
         }
     known = {name: value for name, value in metrics.items() if not math.isnan(value)}
     tags |= data_tags(record.config, record.data, record.images, len(record.class_names))
-    tracker.log_job(run, known, tags, files_of_job(summary.job.folder))
+    tracker.log_job(run, known, tags, files_of_job(result.job.folder))
 
 
 def data_tags(config: Mapping[str, Any], digest: str, images: int, classes: int) -> dict[str, str]:
@@ -95,13 +98,13 @@ def data_tags(config: Mapping[str, Any], digest: str, images: int, classes: int)
 
 
 def _track_pair(
-    summary: JobSummary, pair: ModelRef, rows: pd.DataFrame, tracker: Tracker, run: Run
+    result: JobResults, pair: ModelRef, rows: pd.DataFrame, tracker: Tracker, run: Run
 ) -> None:
     """Log a run for one pair of source and target, from its rates for the primary variant."""
-    record = summary.job.record
+    record = result.job.record
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
-    cost = {**summary.cost, **({"seconds": record.seconds} if record.seconds else {})}
+    cost = {**result.cost, **({"seconds": record.seconds} if record.seconds else {})}
     points += [(name, value, 0) for name, value in cost.items()]
     if record.norm == "l2":
         points.append(("l2_radius", record.reference / 255 * math.sqrt(record.values), 0))
@@ -139,7 +142,7 @@ def _track_pair(
     if record.config["report"]["name"] != "none":
         names = {"attack": record.label, "source": record.source}
         names |= dict(zip(TARGET_COLUMNS, pair.columns, strict=True))
-        page = (folder_of_command(summary.job.folder) / PAGE).absolute().as_uri()
+        page = (folder_of_command(result.job.folder) / PAGE).absolute().as_uri()
         tags["note"] = f"This pair in the report: `{page}#{urlencode(names, quote_via=quote)}`"
     name = _run_name(f"{job_name(record.label, record.source)} -> {pair}", record)
     tracker.log_pair(run, name, tags, parameters, points)
@@ -151,7 +154,7 @@ def _run_name(name: str, record: JobRecord) -> str:
 
 
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
-    """Return metrics and tags of a pair, from its target's rows in `JobSummary.protocol_rates`.
+    """Return metrics and tags of a pair, from its target's rows of `rates.csv`.
 
     Metrics `.../curve` and `eps_255` have whole budgets as steps, because MLflow does not accept
     fractions. Other metrics and tags (95 % intervals) are at the budget `reference`, in units of
@@ -176,49 +179,46 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
     return points + [("eps_255", step, step) for step in steps], intervals
 
 
-def sweep_points(summary: Summary) -> list[Point]:
+def sweep_points(results: Results) -> list[Point]:
     """Return each attack's success by whole budget above 0, and at the reference budget.
 
-    Metrics are `transfer_success/ATTACK`, the mean in the ranking over all sources (else over the
-    attack's own sources), `difference_from_first/ATTACK` in that ranking (0 for the first), and
-    `white_box_success/ATTACK`, the mean over white boxes, each with `/curve` and `/reference`.
-    There are also metrics for `ATTACK of ensembles` and `ATTACK behind DEFENCE`. An attack whose
-    jobs no single ranking compares has no metric.
+    Metrics are `transfer_success/ATTACK`, the mean over other models, `white_box_success/ATTACK`,
+    the mean over white boxes, and `difference_from_first/ATTACK` in the ranking over all sources (0
+    for the first), each with `/curve` and `/reference`. There are also metrics for `ATTACK of
+    ensembles`, `ATTACK through DEFENCE` (of the sources) and `ATTACK behind DEFENCE` (of the
+    targets).
     """
-    values = defaultdict[tuple[str, int], list[float]](list)
+    records = {row[0].job.attack: row[0].job.record for row in results.attacked}
+    points = list[Point]()
 
-    def add(name: str, eps: float, reference: float, numbers: Iterable[float]) -> None:
-        if eps > 0 and eps % 1 == 0:  # MLflow accepts no other steps
-            values[f"{name}/curve", int(eps)] += numbers
-        if eps == reference:
-            values[f"{name}/reference", 0] += numbers
+    def add(metric: str, row: Any, value: float, heading: str) -> None:
+        reference, name = records[row.attack].reference, _metric(row.attack, row.defence, heading)
+        if row.eps_255 % 1 == 0:  # MLflow accepts no other steps
+            points.append((f"{metric}/{name}/curve", value, int(row.eps_255)))
+        if row.eps_255 == reference:
+            points.append((f"{metric}/{name}/reference", value, 0))
 
-    groups = Counter(name for jobs in summary.groups for name in {its.job.attack for its in jobs})
-    references = [jobs[0].job.record.reference for jobs in summary.groups]
-    keys = ["attack", "defence", *GROUP, "eps_255", "group"]
-    ranked = summary.rankings[summary.rankings["attack"].map(groups) == 1]
-    for _, rows in ranked.groupby(keys, sort=False):
-        head = rows.iloc[0]
-        name = _metric(head["attack"], head["defence"], ranking_label(head, goal=False))
-        budgets = head["eps_255"], references[head["group"] - 1]
-        rows = rows[: 1 if head["source"].startswith(MEAN_OF) else None].dropna(subset="mean")
-        if rows.empty:  # it lacks pairs of the others
-            continue
-        add(f"transfer_success/{name}", *budgets, list(rows["mean"]))
-        first = rows["rank"] == 1
-        if len(rows) == 1 and (first | rows["difference"].notna()).all():
-            differences = list(rows["difference"].mask(first, 0))
-            add(f"difference_from_first/{name}", *budgets, differences)
-    for job in (its for its in summary.attacked if groups[its.job.attack] == 1):
-        rates = job.protocol_rates.dropna(subset="success_rate")
-        for row in rates[rates["relation"] == WHITE_BOX].to_dict("records"):
-            name = f"white_box_success/{_metric(job.job.attack, row['defence'])}"
-            add(name, row["eps_255"], job.job.record.reference, [row["success_rate"]])
-    return [(name, fmean(column), eps) for (name, eps), column in values.items()]
+    row: Any
+    means = results.select(source=MEAN, target=MEAN).dropna(subset="success_rate")
+    for row in means[means["eps_255"] > 0].itertuples():
+        metric = {TRANSFER: "transfer_success", WHITE_BOX: "white_box_success"}.get(row.relation)
+        if metric and row.protocol == records[row.attack].protocol:
+            defended = f"through {row.source_defence}" * (row.source_defence != NO_DEFENCE)
+            heading = " ".join(filter(None, ["of ensembles" * row.ensemble, defended]))
+            add(metric, row, row.success_rate, heading)
+    ranked, keys = results.rankings, ["group", "attack", "defence", *GROUP, "eps_255"]
+    for _, rows in ranked.dropna(subset="mean").groupby(keys, sort=False):
+        if rows["source"].iloc[0].startswith(MEAN_OF) or len(rows) == 1:
+            row = next(rows.itertuples())
+            difference = 0 if row.rank == 1 else row.difference
+            if not math.isnan(difference):
+                heading = str(ranking_label(rows.iloc[0], goal=False))
+                add("difference_from_first", row, difference, heading)
+    return points
 
 
-def _metric(attack: str, defence: str, heading: Label | str = "") -> str:
-    """Return an attack's name in characters that MLflow accepts, with the ranking's heading."""
+def _metric(attack: str, defence: str, heading: str) -> str:
+    """Return an attack's name in characters that MLflow accepts, with its sources' heading."""
     allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
     name = f"{allowed} {heading}".strip()
     return name if defence == NO_DEFENCE else f"{name} behind {defence}"

@@ -87,6 +87,10 @@ class ModelRef:
         """Values of `TARGET_COLUMNS`: the model and its defence."""
         return self.model, self.defence
 
+    def includes(self, other: "ModelRef") -> bool:
+        """Return True if the other is this model or a member of it, behind any defence."""
+        return other.members == self.members or other.model in self.members
+
     def behind(self, defence: str) -> "ModelRef":
         """Return the model behind another defence."""
         return replace(self, defence=defence)

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator
+from importlib import import_module
 from pathlib import Path, PurePath
 from pkgutil import resolve_name
 from typing import Any
@@ -76,6 +77,19 @@ def importable_name(name: str) -> str:
 def resolve(name: str) -> Any:
     """Import what a `_target_` names, and return it; raise what the import raises."""
     return resolve_name(importable_name(name))
+
+
+def lazily(package: str, **homes: str) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a package that imports names on first use, by their modules."""
+    home_of = {name: home for home, names in homes.items() for name in names.split()}
+
+    def get(name: str) -> Any:
+        if name not in home_of:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = import_module(f".{home_of[name]}", package)
+        return home if name == home_of[name] else getattr(home, name)
+
+    return get
 
 
 def values_in(section: Any) -> Iterator[Any]:

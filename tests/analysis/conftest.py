@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.analysis.image_outcomes import ImageOutcomes, joined
+from src.analysis.outcomes import Outcomes, joined
 from src.utils.model_names import ModelRef
 
 
@@ -62,19 +62,19 @@ def outcomes_of():
         for (attack, source), job in rows.groupby(["attack", "source"], sort=False):
             index, targets = np.unique(job["index"]), [*map(pair_of, job["target"].unique())]
             counted, fooled = np.zeros((2, 1, len(targets), len(index)), bool)
-            labels = np.full(len(index), -1)
             for row in job.itertuples():
                 place = 0, targets.index(pair_of(row.target)), np.searchsorted(index, row.index)
                 counted[place], fooled[place] = row.counted, row.counted and row.success
-                labels[place[2]] = -1 if np.isnan(row.target_label) else row.target_label
             parts.append(
-                ImageOutcomes(
+                Outcomes(
                     [(attack, source)],
                     targets,
                     index,
-                    [labels if (labels >= 0).any() else None],
+                    np.array([job["target_label"].notna().any()]),
                     np.ones((1, len(targets)), bool),
-                    *(np.packbits(bits, axis=-1) for bits in (counted, fooled)),
+                    counted,
+                    fooled,
+                    counted & ~fooled,
                 )
             )
         return joined(parts)

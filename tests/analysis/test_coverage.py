@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import binom, norm, spearmanr
 
 from src.analysis.confidence import initial_confidence_effect
-from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.outcomes import Outcomes
 from src.analysis.ranking import rankings
 from src.utils.model_names import ModelRef
 
@@ -47,14 +47,15 @@ def test_the_interval_of_mean_success_covers_it(share, alike):
     difficulty = random.standard_normal((samples, 1, images))
     noise = random.standard_normal((samples, targets, images))
     fooled = np.sqrt(alike) * difficulty + np.sqrt(1 - alike) * noise > norm.isf(share)
-    found = ImageOutcomes(
+    found = Outcomes(
         [("mi", f"source {number}") for number in range(samples)],
         [ModelRef.parse(f"target {number}") for number in range(targets)],
         np.arange(images),
-        [None] * samples,
+        np.zeros(samples, bool),
         np.ones((samples, targets), bool),
-        np.packbits(np.ones_like(fooled), axis=-1),
-        np.packbits(fooled, axis=-1),
+        np.ones_like(fooled),
+        fooled,
+        ~fooled,
     )
     ranked = rankings(found)
     ranked = ranked[ranked["source"].str.startswith("source")]

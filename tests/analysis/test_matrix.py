@@ -1,8 +1,10 @@
+from math import nan
+
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CLEAN, rates_by_protocol, transfer_matrix
+from src.analysis import CLEAN, rates, transfer_matrix
 from src.analysis.outcomes import PROTOCOLS
 
 
@@ -14,25 +16,29 @@ def two_models(make_table, sources, target_label=None):
         ("b", 0): [0, 0, 1, 0],
         ("b", 8): [0, 1, 0, 0],
     }
-    tables = {"float32": make_table(predictions, target_label=target_label)}
-    parts = [rates_by_protocol(tables, source, ["a", "b"], "x", "linf") for source in sources]
-    return pd.concat(parts, ignore_index=True)
+    table = make_table(predictions, target_label=target_label)
+    parts = [
+        rates(table, source, ["a", "b"], protocol).assign(source=source, protocol=protocol)
+        for source in sources
+        for protocol in PROTOCOLS
+    ]
+    return pd.concat(parts, ignore_index=True).assign(attack="x", success_rate_sd=nan)
 
 
 def cells_of(cells):
-    return list(zip(cells["source"], cells["target"], cells["cell"], strict=True))
+    return list(cells[["source", "target", "k", "n"]].itertuples(index=False, name=None))
 
 
 def test_matrix_holds_the_clean_row_and_a_cell_for_each_pair(make_table):
     rates = two_models(make_table, "ba")
     cells = transfer_matrix(rates, 8.0, "joint")
     assert cells_of(cells) == [
-        (CLEAN, "a", "3 / 4 = 75.00%"),
-        (CLEAN, "b", "3 / 4 = 75.00%"),
-        ("b", "a", "1 / 2 = 50.00%"),
-        ("b", "b", "2 / 3 = 66.67%"),
-        ("a", "a", "1 / 3 = 33.33%"),
-        ("a", "b", "1 / 2 = 50.00%"),
+        (CLEAN, "a", 3, 4),
+        (CLEAN, "b", 3, 4),
+        ("b", "a", 1, 2),
+        ("b", "b", 2, 3),
+        ("a", "a", 1, 3),
+        ("a", "b", 1, 2),
     ]
     assert list(cells["eps_255"]) == [0, 0, 8, 8, 8, 8]
     clean = binomtest(3, 4).proportion_ci(method="wilson")
@@ -45,10 +51,10 @@ def test_targeted_matrix_counts_what_reached_its_target_class(make_table):
     # Image 0 has its own label as target label and is not counted.
     cells = transfer_matrix(two_models(make_table, "a", [0, 1, 1, 2]), 8.0, "joint")
     assert cells_of(cells) == [
-        (CLEAN, "a", "0 / 3 = 0.00%"),
-        (CLEAN, "b", "1 / 3 = 33.33%"),  # b classifies the clean image 2 as class 1
-        ("a", "a", "2 / 2 = 100.00%"),
-        ("a", "b", "1 / 1 = 100.00%"),
+        (CLEAN, "a", 0, 3),
+        (CLEAN, "b", 1, 3),  # b classifies the clean image 2 as class 1
+        ("a", "a", 2, 2),
+        ("a", "b", 1, 1),
     ]
 
 

@@ -3,7 +3,7 @@ import pytest
 from scipy.stats import binomtest
 
 from findings.paired_tests import paired_tests
-from src.analysis.image_outcomes import image_outcomes, joined
+from src.analysis.outcomes import joined, outcomes_of
 
 # Label 0, eight images; a is wrong on the clean image 7, b on 6.
 CLEAN = {("a", 0): [0] * 7 + [1], ("b", 0): [0] * 6 + [1, 0]}
@@ -17,7 +17,7 @@ def stacked(jobs, eps=8, protocol="joint"):
     parts = []
     for attack, source, table in jobs:
         evaluated = list(table.loc[table["eps_255"] > 0, "target"].unique())
-        parts.append(image_outcomes(table, attack, source, evaluated, protocol)[eps])
+        parts.append(outcomes_of(table, attack, source, evaluated, protocol, eps))
     return joined(parts)
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.analysis.image_outcomes import joined
 from src.analysis.intervals import wilson_interval
+from src.analysis.outcomes import joined
 from src.analysis.ranking import ALL_TARGETS, rankings, source_rankings
 from tests.analysis.conftest import rows_of
 

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import (
+from src.artifacts import Alarm
+from src.report.sanity_checks import (
     CAUSES,
     alarms,
     copies_of_images,
@@ -10,7 +11,6 @@ from src.analysis import (
     labels_permuted,
     many_abstentions,
 )
-from src.analysis.sanity_checks import Alarm
 
 
 def job(make_table, correct, true_confidence=0.1, n=100, target_label=None):

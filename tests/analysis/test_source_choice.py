@@ -3,12 +3,27 @@
 import numpy as np
 import pytest
 
-from src.analysis.source_choice import Transfer, choices, profiles
+from src.analysis.outcomes import Outcomes
+from src.analysis.source_choice import choices
 from src.sources import main
+from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY
 
 MODELS = list("abcdef")
 NEAR = 1e-12
+
+
+def outcomes_of(sources, targets, fooled, counted):
+    """Return outcomes from arrays of shape (A, S, T, N); a source does not attack itself."""
+    attacks, *_, images = fooled.shape
+    jobs = [(f"attack{number}", source) for number in range(attacks) for source in sources]
+    evaluated = np.array([[source != target for target in targets] for _, source in jobs])
+    counted = np.broadcast_to(counted, fooled.shape).reshape(len(jobs), len(targets), images)
+    counted = counted & evaluated[..., None]
+    fooled = fooled.reshape(counted.shape).astype(bool) & counted
+    refs, index = [ModelRef.parse(target) for target in targets], np.arange(images)
+    untargeted = np.zeros(len(jobs), bool)
+    return Outcomes(jobs, refs, index, untargeted, evaluated, counted, fooled, counted & ~fooled)
 
 
 def made_up(models=MODELS, images=60, attacks=2, seed=0):
@@ -16,20 +31,21 @@ def made_up(models=MODELS, images=60, attacks=2, seed=0):
     random = np.random.default_rng(seed)
     shares = random.uniform(0.1, 0.5, len(models))[:, None] + random.uniform(0, 0.4, len(models))
     shape = (attacks, len(models), len(models), images)
-    scores = (random.random(shape) < shares[..., None]).astype(float)
-    counts = random.random(shape[1:]) < 0.98
-    scores[:, ~counts] = np.nan
-    scores[:, np.eye(len(models), dtype=bool)] = np.nan
-    names = [f"attack{number}" for number in range(attacks)]
-    return Transfer(models, models, names, scores, counts, random.random(len(models)))
+    fooled = random.random(shape) < shares[..., None]
+    return outcomes_of(models, models, fooled, random.random(shape[1:]) < 0.98)
 
 
-def rate(transfer, source, target, images=None):
+def rate(outcomes, source, target):
     """Return a success rate on the images that the target counts for every source, by a loop."""
-    mine, other = transfer.sources.index(source), transfer.targets.index(target)
-    chosen = range(transfer.counts.shape[-1]) if images is None else images
-    chosen = [image for image in chosen if transfer.counts[:, other, image].all()]
-    return np.mean([attack[mine, other, image] for attack in transfer.scores for image in chosen])
+    at = [str(its) for its in outcomes.targets].index(target)
+    jobs = range(len(outcomes.jobs))
+    chosen = [
+        image
+        for image in range(len(outcomes.index))
+        if all(outcomes.counted[job, at, image] for job in jobs if outcomes.evaluated[job, at])
+    ]
+    mine = [job for job in jobs if outcomes.jobs[job][1] == source]
+    return np.mean([outcomes.fooled[job, at, image] for job in mine for image in chosen])
 
 
 def fitted(rates):
@@ -70,9 +86,8 @@ def test_a_source_is_judged_on_other_images_than_it_was_chosen_on():
     for seed in range(40):
         transfer = made_up(images=40, seed=seed)
         random = np.random.default_rng(seed)
-        transfer.scores[:] = np.where(
-            np.isnan(transfer.scores), np.nan, random.random((1, 6, 6, 40)) < 0.3
-        )
+        equal = random.random((6, 6, 40)) < 0.3  # for both attacks
+        transfer.fooled[:] = transfer.counted & np.concatenate([equal, equal])
         rows = choices(transfer).iloc[:-1]
         hindsight = [max(rate(transfer, s, t) for s in MODELS if s != t) for t in MODELS]
         found.append(
@@ -87,8 +102,7 @@ def test_of_sources_that_are_equal_but_for_rounding_the_first_is_chosen():
         scores = (random.random((1, 6, 6, 60)) < 0.5).astype(float)
         scores[0, 0] = np.maximum(scores[0, 0], random.random((6, 60)) < 0.6)
         scores[0, 1] = scores[0, 0, :, ::-1]
-        targets, counts = list("ghijkl"), np.ones((6, 6, 60), bool)
-        transfer = Transfer(MODELS, targets, ["any"], scores, counts, np.full(6, np.nan))
+        transfer = outcomes_of(MODELS, list("ghijkl"), scores, np.True_)
         assert {*choices(transfer)["chosen"].dropna()} == {"a"}
 
 
@@ -107,29 +121,11 @@ def test_an_interval_is_for_new_targets_and_new_images():
     assert mean["any_high"].iloc[-1] - mean["any"].iloc[-1] == pytest.approx(half, rel=0.02)
 
 
-def test_profiles_rank_the_sources():
-    models = ["m", "m_seed1", "other", "another", "third"]
-    transfer = made_up(models)
-    transfer.scores[:, :2, :2] = np.nan
-    found = profiles(transfer)
-    assert found["success"].is_monotonic_decreasing
-    rows = found.set_index("source").loc[models]
-    np.testing.assert_array_equal(rows["own"], transfer.own)
-    np.testing.assert_allclose(rows["success"], fitted(transfer.rates))
-    assert not rows["lacks"].any()
-
-
-def test_profiles_without_enough_common_targets_say_what_to_add():
-    found = profiles(made_up(list("abc")))
-    assert found["success"].isna().all()
-    assert found["lacks"].eq("1 more target besides a, b, c").all()
-
-
 def test_too_few_models_are_refused():
     with pytest.raises(ValueError, match="4 targets"):
         choices(made_up(MODELS[:3]))
     transfer = made_up(MODELS[:4])
-    transfer.scores[:] = np.nan
+    transfer.counted[:] = transfer.fooled[:] = False
     with pytest.raises(ValueError, match="other networks"):
         choices(transfer)
 

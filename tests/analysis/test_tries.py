@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 from src import load_sweep, table, tries
-from src.analysis.image_outcomes import ImageOutcomes
+from src.analysis.outcomes import Outcomes
 from src.analysis.tries import success_within
 from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, run_words
@@ -16,18 +16,19 @@ DEMO = REPOSITORY / "docs" / "results" / "demo"
 CURVES = ["fooled", "unseen", "single"]
 
 
-def outcomes_of(jobs, targets, fooled, counted=None) -> ImageOutcomes:
+def outcomes_of(jobs, targets, fooled, counted=None) -> Outcomes:
     """Return outcomes from successes of shape (J, T, N); all images count by default."""
     fooled = np.asarray(fooled, bool)
     counted = np.ones_like(fooled) if counted is None else counted
-    return ImageOutcomes(
+    return Outcomes(
         jobs,
         [ModelRef.parse(target) for target in targets],
         np.arange(fooled.shape[2]),
-        [None] * len(jobs),
+        np.zeros(len(jobs), bool),
         np.ones(fooled.shape[:2], bool),
-        np.packbits(counted, axis=-1),
-        np.packbits(fooled & counted, axis=-1),
+        counted,
+        fooled & counted,
+        ~fooled & counted,
     )
 
 

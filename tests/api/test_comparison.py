@@ -25,7 +25,7 @@ from src.api.comparison import (
     gate,
     sentence,
 )
-from src.artifacts.frame_jobs import JOBS
+from src.artifacts.sweep_folders import JOBS
 from tests.config.test_exit_codes import closed_pipe, full_disk, with_output
 from tests.conftest import REPOSITORY
 

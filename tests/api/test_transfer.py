@@ -2,7 +2,6 @@
 
 import json
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -60,7 +59,7 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
         controls=True,
         index=torch.tensor(index),
         progress_bar=False,
-    )
+    ).predictions
     assert len(found) == len(wanted)
     frames = [  # images that were chosen otherwise have other partners
         its[its["variant"] != "shuffled"].assign(attack=its["attack"].astype(str))
@@ -80,7 +79,7 @@ class InDict(nn.Sequential):
 def test_a_module_may_return_its_logits_in_a_dictionary(images):
     made_by = {"bim": {"steps": 2}, "fia": {"layer": "0", "masks": 2, "steps": 2}}
     frames = [
-        transfer({"a": made}, {"a": made}, *images, attacks=made_by, progress_bar=False)
+        transfer({"a": made}, {"a": made}, *images, attacks=made_by, progress_bar=False).predictions
         for made in (nn.Sequential(*module(0)), InDict(*module(0)))
     ]
     pd.testing.assert_frame_equal(*frames)
@@ -125,7 +124,9 @@ def test_modules_stay_as_they_were_and_nothing_is_written(images, tmp_path, monk
     one = module(0).train()
     two = module(1)
     before, state = {k: v.clone() for k, v in one.state_dict().items()}, torch.get_rng_state()
-    frame = transfer({"a": one}, {"a": one, "b": two}, *images, progress_bar=False)
+    results = transfer({"a": one}, {"a": one, "b": two}, *images, progress_bar=False)
+    frame = results.predictions
+    assert results.attack.equals(frame["attack"]) and results["attack"].equals(frame["attack"])
     assert torch.equal(state, torch.get_rng_state())
     assert one.training and all(each.requires_grad for each in one.parameters())
     assert all(torch.equal(value, before[name]) for name, value in one.state_dict().items())
@@ -138,13 +139,13 @@ def test_arrays_and_lists_are_taken_as_tensors_are(images):
     one, (pictures, labels) = {"a": module(0).train()}, images
     aims, index = (labels + 1) % 10, np.r_[0:4, 2**31 : 2**31 + 4, 2**40 : 2**40 + 4]
     words = {"norm": "l2", "progress_bar": False}
-    tensors = transfer(one, one, *images, **words, eps=LEVELS, target_labels=aims)
+    tensors = transfer(one, one, *images, **words, eps=LEVELS, target_labels=aims).predictions
     arrays = transfer(
         *(one, one, pictures.numpy() / 255, labels.tolist()),
         **words,
         **{"attacks": "fgsm", "eps": np.array(LEVELS), "target_labels": aims.numpy()},
         index=index,
-    )
+    ).predictions
     pd.testing.assert_frame_equal(
         arrays.drop(columns="index"), tensors.drop(columns="index"), check_like=True
     )
@@ -162,7 +163,9 @@ def test_any_function_is_an_attack_with_its_gradients_counted(images):
     double.all_budgets = True
     one = module(0)
     named = {"mine": double, "slow": partial(attacks.bim, steps=3), "bim": {"steps": 3}}
-    frame = transfer({"a": one}, {"a": one}, *images, attacks=named, eps=LEVELS, progress_bar=False)
+    words = {"attacks": named, "eps": LEVELS, "progress_bar": False}
+    results = transfer({"a": one}, {"a": one}, *images, **words)
+    frame = results.predictions
     assert list(frame["attack"].unique()) == ["mine", "slow", "bim (steps=3)"]
     mine, slow, bim = (rows for _, rows in frame.groupby("attack", sort=False, observed=True))
     columns = ["index", "eps_255", "predicted", "confidence", "gradients"]
@@ -170,7 +173,7 @@ def test_any_function_is_an_attack_with_its_gradients_counted(images):
         slow[columns].reset_index(drop=True), bim[columns].reset_index(drop=True)
     )
     assert set(mine["gradients"]) == {0, 1} and set(bim["gradients"]) == {0, 1 + 2 * 2}
-    settings = [each["config"]["attack"]["settings"] for each in frame.attrs["jobs"]]
+    settings = [job.record.config["attack"]["settings"] for job in results.jobs]
     assert [each.get("steps") for each in settings] == [None, 3, 3]
     assert settings[1]["function"] == "src.attacks.zoo.gradient_steps.bim"
 
@@ -219,13 +222,12 @@ def test_classes_have_the_names_of_the_call(images, tmp_path):
     given = ({"a": module(0)}, {"b": module(1)}, *images)
     named = transfer(*given, class_names=np.array(NAMES), store=tmp_path, progress_bar=False)
     plain = transfer(*given, progress_bar=False)
-    pd.testing.assert_frame_equal(named, plain)
+    pd.testing.assert_frame_equal(named.predictions, plain.predictions)
     drawn = [json.dumps(image(0, its).to_dict()) for its in (tmp_path, plain)]
-    clean = named.query("index == 0 and eps_255 == 0 and target == 'b'")
+    clean = named.predictions.query("index == 0 and eps_255 == 0 and target == 'b'")
     likeliest = NAMES[clean["predicted"].item()]
     assert likeliest in drawn[0] and likeliest not in drawn[1]
-    (job,) = named.attrs["jobs"]
-    assert tuple(job["class_names"]) == NAMES
+    assert named.jobs[0].record.class_names == NAMES
 
 
 @pytest.mark.parametrize(
@@ -268,19 +270,18 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
     words = {"eps": LEVELS, "protocol": "all", "progress_bar": False}
     frame = transfer(*given, store=tmp_path, **words)
     stored = load_sweep(tmp_path)
-    pd.testing.assert_frame_equal(frame, stored)
+    pd.testing.assert_frame_equal(frame.predictions, stored.predictions)
     others = stored["source"].astype(str) != stored["target"].astype(str)
     assert others.any() and others.equals(stored["source"] != stored["target"])
-    weights = [[job["weights"] for job in rows.attrs["jobs"]] for rows in (frame, stored)]
+    weights = [[job.record.weights for job in its.jobs] for its in (frame, stored)]
     assert weights[0] == weights[1]
     for draw in (matrix, curves):
         assert draw(frame).to_dict()["datasets"] == draw(tmp_path).to_dict()["datasets"]
     for to in ("markdown", "latex", "csv"):
         assert table(frame, to=to) == table(tmp_path, to=to)
-    for part in (frame, frame[frame["source"] == "a+b"]):
-        named = (f"{name} ({weights[0][1][name][:8]})" for name in "ab")
-        assert f"Weights: {', '.join(named)}. Seed" in table(part, to="markdown")
-        assert "a+b" in table(part).to_html()
+    named = (f"{name} ({weights[0][1][name][:8]})" for name in "ab")
+    assert f"Weights: {', '.join(named)}. Seed" in table(frame, to="markdown")
+    assert "a+b" in table(frame).to_html()
     own = rates(frame[frame["source"] == "a"], "a", ["a", "b"], "all")
     every = rates(frame)
     every = every[every["source"] == "a"][own.columns].reset_index(drop=True)
@@ -355,17 +356,15 @@ def test_a_traced_module_is_the_module_and_numpy_numbers_are_numbers(images):
     pd.testing.assert_frame_equal(*(frame[columns] for frame in frames))
 
 
-@pytest.mark.slow
-def test_a_frame_can_be_kept_in_a_file_and_without_its_jobs_says_so(images, tmp_path: Path):
+def test_a_frame_of_predictions_has_rates_and_no_jobs(images):
     one = module(0)
-    frame = transfer({"a": one}, {"a": one}, *images, progress_bar=False)
-    with pytest.raises(ValueError, match="attrs"):
-        matrix(pd.DataFrame(frame.to_dict("list")))
-    assert len(rates(frame[frame["eps_255"] >= 0])) == 2
-    frame.to_parquet(tmp_path / "frame.parquet")
-    again = pd.read_parquet(tmp_path / "frame.parquet")
-    assert again.attrs == frame.attrs
-    assert matrix(again).to_dict()["datasets"] == matrix(frame).to_dict()["datasets"]
+    results = transfer({"a": one}, {"a": one}, *images, progress_bar=False)
+    frame = results[results.eps_255 >= 0]
+    assert len(rates(frame)) == 2
+    with pytest.raises(ValueError, match="what load_sweep or transfer returned"):
+        matrix(frame)
+    with pytest.raises(AttributeError, match="predictions"):
+        results.groupby("attack")
 
 
 class Scaled(nn.Module):
@@ -415,9 +414,9 @@ def test_what_no_name_of_code_tells_apart_is_apart(images):
         transfer(**call, images=images[0], labels=images[1], progress_bar=False)
         for call in (both, *calls)
     )
-    together = together.astype(names)
+    together = together.predictions.astype(names)
     for call, rows in zip(calls, apart, strict=True):
         known = {**call["targets"], **call["attacks"], **call["defences"], "none": None}
         mine = together[together[[*names]].isin([*known]).all(axis=1)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(mine, rows.astype(names))
+        pd.testing.assert_frame_equal(mine, rows.predictions.astype(names))
     assert not apart[0]["confidence"].equals(apart[1]["confidence"])

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from src.attacks import fgsm, pgd
-from src.config.sections import CONTROLS
+from src.utils.vocabulary import CONTROLS
 from tests.own_measurement import OWN
 
 TABLES = ["flips", "spectra", "filtered", "visibility", "low_passed", "similarity"]

@@ -17,7 +17,7 @@ from src.artifacts.record import with_record
 from src.report.audit import audited
 from src.report.page.content import build_report
 from src.report.page.html import Report, write_page
-from src.report.summary import Summary, summarise
+from src.report.results import Results, results_of
 from tests.records import make_record
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -97,28 +97,28 @@ def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def made_up(summary_of: Callable[[str], Summary]) -> Callable[[str], Report]:
+def made_up(results_of_kind: Callable[[str], Results]) -> Callable[[str], Report]:
     """A function that returns the report of a kind of made-up sweep."""
     built: dict[str, Report] = {}
 
     def make(kind: str) -> Report:
         if kind not in built:
-            built[kind] = build_report(summary_of(kind))
+            built[kind] = build_report(results_of_kind(kind))
         return built[kind]
 
     return make
 
 
 @pytest.fixture(scope="session")
-def summary_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Summary]:
-    """A function that returns the summary of a kind of made-up sweep."""
-    known: dict[str, Summary] = {}
+def results_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Results]:
+    """A function that returns the results of a kind of made-up sweep."""
+    known: dict[str, Results] = {}
 
-    def make(kind: str) -> Summary:
+    def make(kind: str) -> Results:
         if kind not in known:
             folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
-            summary = summarise(find_jobs([folder]))
-            known[kind] = audited(summary) if kind == "audit" else summary
+            results = results_of(find_jobs([folder]))
+            known[kind] = audited(results) if kind == "audit" else results
         return known[kind]
 
     return make

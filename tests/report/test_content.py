@@ -65,13 +65,10 @@ def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep
     names = ("a", "b", "c", "d", "e")
     folder = make_sweep(models=names, sources=("a", "b", "c", "a+b"), budgets=(8.0,))
     found = choose_source([folder])
-    assert set(found.profiles["source"]) == {"a", "b", "c"}  # ensembles are ranked apart
+    assert set(found.ranking["source"]) == {"a", "b", "c"}  # ensembles are ranked apart
     rows = found.choices.set_index("target")
     assert rows["candidates"].dropna().to_dict() == {"a": 2, "b": 2, "c": 3, "d": 4, "e": 4}
-    place = found.transfer.targets.index("e")
-    rates = dict(zip(found.transfer.sources, found.transfer.rates[:, place], strict=True))
-    assert rows.loc["e", "most"] <= max(rates.values())  # chosen on one half, judged on the other
-    assert rows.loc["e", "any"] == pytest.approx(np.mean(list(rates.values())), abs=0.02)
+    assert rows.loc["e", "any"] < rows.loc["e", "best_2"]
 
 
 @pytest.mark.slow
@@ -172,7 +169,7 @@ def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_
         rows = rows.filter(pc.is_in(rows["target"], pa.array(targets)))
         pq.write_table(with_record(rows, name, record), file)
     choice = choose_source([folder])
-    assert set(choice.profiles["source"]) == {"a", "b"}
+    assert set(choice.ranking["source"]) == {"a", "b"}
 
 
 @pytest.mark.slow

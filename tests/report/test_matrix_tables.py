@@ -7,8 +7,9 @@ import pytest
 from rich.console import Console, Group
 
 from src import images_needed
-from src.analysis import CLEAN, TRANSFER, WHITE_BOX, format_cell
+from src.analysis import CLEAN, TRANSFER, WHITE_BOX
 from src.report.terminal import matrix_table, ranking_table
+from src.utils.formats import format_cell
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
 
@@ -21,7 +22,8 @@ def matrix_of(names, **more):
     cells = cells.assign(targeted=False, k=k, n=n, rate=k / n, rate_low=0.125, rate_high=0.75)
     pairs = zip(cells["source"], cells["target"], strict=True)
     kinds = [WHITE_BOX if target in source.split("+") else TRANSFER for source, target in pairs]
-    return cells.assign(cell=[format_cell(one, n) for one in k], relation=kinds, **more)
+    spread = {"success_rate_sd": np.nan} | more
+    return cells.assign(cell=[format_cell(one, n) for one in k], relation=kinds, **spread)
 
 
 def text_of(table, width):

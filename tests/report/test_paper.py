@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from src import rankings, table, tries
-from src.api.frames import COLUMNS
-from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
+import src
 from src.artifacts.sweep_state import SweepManifest, write_manifest
+from src.report.results import COLUMNS
 from src.utils.model_names import TARGET_COLUMNS, ModelRef
 from tests.conftest import REPOSITORY
-from tests.records import make_record
+from tests.records import JOBS, make_record, results_of_frame
 
 IMAGES = 40
 BUDGETS = (0.0, 4.0, 8.0)
@@ -61,7 +60,6 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
                 **{"versions": {"torch": "2.15.0", "transferability": "0.5.0"}},
                 **{"config": config, "commit": "unknown"},
             ).model_dump(mode="json")
-            | {SHOWS_SEED: False}
         )
     rows = pd.concat(parts, ignore_index=True).assign(target_label=pd.NA, draws_correct=pd.NA)
     rows = rows.astype({"target_label": "Int64", "draws_correct": "Int64"})[[*COLUMNS]]
@@ -79,6 +77,10 @@ def ordinary(kind: str = "plain") -> pd.DataFrame:
         | {(attack, b, a): counts["second"][number] for number, attack in enumerate(attacks)}
         | {(attack, b, b): 18 for attack in attacks}
     )
+
+
+def table(frame: pd.DataFrame, **options):
+    return src.table(results_of_frame(frame), **options)
 
 
 def cells_of(text: str) -> list[list[str]]:
@@ -107,6 +109,29 @@ def test_of_robust_accuracy_the_least_is_the_best():
         ["mi", "**20.0**", "**0.0**", "**10.0**"],
         ["di", "**20.0**", "*5.0*", "*12.5*"],
     ]
+
+
+def test_conditional_success_is_of_images_that_fool_the_source():
+    frame = frame_of(
+        {("fgsm", "vgg", "vgg"): 10, ("fgsm", "vgg", "vit"): 5}
+        | {("mi", "vgg", "vgg"): 4, ("mi", "vgg", "vit"): 5}  # too few images fool the source
+        | {("fgsm", "vit", "vgg"): 10}  # the source was not evaluated
+    )
+    text = table(frame, value="conditional", to="markdown")
+    head, _, *body = cells_of(text)
+    none = "\N{EN DASH}"
+    assert head == ["source", "attack", "vgg", "vit", "average"]
+    assert body == [
+        ["vgg", "fgsm", none, "50.0", "50.0"],
+        ["", "mi", none, "n/a", "n/a"],
+        ["vit", "fgsm", "n/a", none, "n/a"],
+    ]
+    assert "20 counted per cell. Without white boxes" in text and "n/a: source not" in text
+    again = table(frame, value="conditional", protocol="all", to="markdown")
+    assert "(joint)" not in text and text == again
+    assert cells_of(table(frame, value="conditional", eps_255=4, to="markdown"))[2][3] == "40.0"
+    with pytest.raises(ValueError, match=r"no pair has a value.* target, too .*fooled on 10"):
+        table(frame[frame["attack"] == "mi"], value="conditional")
 
 
 @pytest.mark.parametrize("to", ["markdown", "latex", "csv", None])
@@ -171,7 +196,7 @@ def test_attacks_are_compared_within_one_norm_alone():
     frame.attrs[JOBS][1]["norm"] = "l2"
     assert "**" not in table(frame, to="markdown")
     with pytest.raises(ValueError, match=r"norm \(linf, l2\)"):
-        tries(frame)
+        src.tries(results_of_frame(frame))
 
 
 @pytest.mark.slow
@@ -224,7 +249,7 @@ def test_a_caption_in_latex_has_two_sentences_and_the_rest_is_comments():
 def test_five_targets_fit_a_column(tmp_path):
     names = {"vgg_small": "VGG", "resnet_small": "ResNet", "inception_small": "Incept."}
     names |= {"mobilenet_small": "MobNet", "vit_small": "ViT"}
-    text = table(REPOSITORY / "docs/results/demo", names=names, small=True, to="latex")
+    text = src.table(REPOSITORY / "docs/results/demo", names=names, small=True, to="latex")
     page = r"\documentclass[10pt]{article}\usepackage[textwidth=3.3in]{geometry}"
     page += r"\usepackage{booktabs,xcolor}\begin{document}" + text + r"\end{document}"
     (tmp_path / "page.tex").write_text(page)
@@ -248,7 +273,11 @@ def test_new_names_replace_those_of_rows_and_columns():
 def test_differences_are_those_of_the_ranking():
     frame = ordinary()
     rows = list(csv.DictReader(io.StringIO(table(frame, differences=True, to="csv"))))
-    ranked = rankings(frame).query("eps_255 == 8 and source == 'vgg'").set_index("attack")
+    ranked = (
+        src.rankings(results_of_frame(frame))
+        .query("eps_255 == 8 and source == 'vgg'")
+        .set_index("attack")
+    )
     for row in rows[: len(ranked)]:
         expected = ranked.loc[row["attack"]]
         for end in ("", "_low", "_high"):
@@ -323,7 +352,7 @@ def test_the_command_line_prints_the_table_of_a_folder(run_table, tmp_path):
     folder = REPOSITORY / "docs" / "results" / "demo"
     words = [folder, "--rows", "attack", "--to", "csv", "--no-average"]
     printed, _ = run_table(*words)
-    assert printed == table(folder, rows="attack", to="csv", average=False)
+    assert printed == src.table(folder, rows="attack", to="csv", average=False)
     run_table(*words, "--out", "t.csv")
     assert (tmp_path / "t.csv").read_text() == printed
 
@@ -379,8 +408,11 @@ def test_nothing_is_averaged_over_defences():
 
 def test_means_are_over_sources_and_targets_alone():
     frame = frame_of({("mi", "a", "b"): 20, ("mi", "c", "b"): 5, ("mi", "a@jpeg", "b"): 10})
-    with pytest.raises(ValueError, match="sources behind none, sources behind jpeg"):
-        table(frame, rows="attack", columns="target")
+    found = cells_of(table(frame, rows="attack", columns="target", to="markdown"))
+    assert found[2] == ["mi", "62.5"]  # of the sources without a defence
+    defended = frame_of({("mi", f"a@{name}", "b"): 10 for name in ("jpeg", "gblur")})
+    with pytest.raises(ValueError, match="add source to rows"):
+        table(defended, rows="attack", columns="target")
     found = cells_of(table(frame, rows="target", columns="source", to="markdown"))
     assert found[0] == ["target", "a", "c", "a@jpeg"]
     assert "average" not in table(ordinary(), rows="source", columns="attack", to="markdown")

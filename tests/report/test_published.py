@@ -10,16 +10,15 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src import table
-from src.api.frames import COLUMNS
-from src.artifacts.frame_jobs import JOBS, SHOWS_SEED
 from src.artifacts.record import record_of
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.report import published
 from src.report.published import PublishedTable, compare, load_published
-from tests.report.test_paper import frame_of
+from src.report.results import COLUMNS
+from tests.records import JOBS
+from tests.report.test_paper import frame_of, table
 
 TABLE = {
     "title": "Theirs",
@@ -195,7 +194,7 @@ def sweep_like_theirs(*words: str, images: int = 1000) -> pd.DataFrame:
     frame = pd.concat(parts, ignore_index=True).assign(target_label=pd.NA, draws_correct=pd.NA)
     frame = frame.astype({"target_label": "Int64", "draws_correct": "Int64"})[[*COLUMNS]]
     record = record_of(settings, None, **facts).model_dump(mode="json")
-    frame.attrs[JOBS] = [record | {SHOWS_SEED: False}]
+    frame.attrs[JOBS] = [record]
     return frame
 
 

@@ -9,7 +9,7 @@ import torch
 from rich.console import Console
 
 from src import attacks, load_classifier, transfer
-from src.analysis.sanity_checks import Alarm
+from src.artifacts import Alarm
 from src.attacks import attack, bim, dem, fgsm, pgd, pgd_l2, pi_patchwise, rfgsm
 from src.attacks.libraries import make_function
 from src.attacks.zoo.input_blocks import BlockShuffle

@@ -7,7 +7,7 @@ import pytest
 
 from src.analysis.trajectories import by_kind, typical_images
 from src.artifacts.jobs import find_jobs
-from src.report.summary import described_images
+from src.report.results import described_images
 from tests.test_resume import APART, COUNTING
 
 N, BUDGETS = 23, (2.0, 8.0)  # images of a tiny job

@@ -12,7 +12,6 @@ from dataclasses import replace
 from functools import partial
 from io import StringIO
 from pathlib import Path
-from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ import pytest
 import yaml
 from safetensors.torch import load_file, save_file
 
-from src.api import verification
 from src.artifacts.card import CardJob, read_card, write_card
 from src.config.resolvers import CONF
 from tests.config.test_exit_codes import closed_pipe, full_disk, plain_file, with_output
@@ -45,7 +43,7 @@ def verify(made, run_in) -> Callable[..., tuple[int, str]]:
 
     def run(*words: str) -> tuple[int, str]:
         with redirect_stdout(StringIO()) as printed, redirect_stderr(printed):
-            code = run_in(made, *words, "--seed=1", module="src.verify")
+            code = run_in(made, "--seed=1", "--images=100", *words, module="src.verify")
         assert "Traceback" not in printed.getvalue()
         return code, printed.getvalue()
 
@@ -201,10 +199,10 @@ def other_passes(job: CardJob) -> CardJob:
 FORGERIES: dict[str, tuple[Callable[[CardJob], CardJob], str]] = {
     "flipped outcomes": (flipped, "differs *$"),
     "other passes": (other_passes, "differs *$"),
-    "other costs": (other_costs, "differs: gradients per image: "),
+    "other costs": (other_costs, "differs *$"),
     "rows that no setting asks for": (
         lambda job: with_record(job, {"variants": []}),
-        "differs: its settings lack the rows of predictions-uint8",
+        "differs: rows of predictions-uint8, from its settings",
     ),
     "another attack": (steps, "differs *$"),
     "a larger budget": (larger_budget, "differs *$"),
@@ -258,7 +256,7 @@ def test_other_weights_with_the_stated_digest_differ(made, verify, trust, tiny_w
         assert code == 1 and "differs: weights of fine" in printed
         path.unlink()
         code, printed = verify("mine.card", *trust)
-        assert code == 2 and "no file has the weights" in printed and "fine.safetensors" in printed
+        assert code == 2 and "not checked" in printed and "fine.safetensors" in printed
     finally:
         path.write_bytes(before)
 
@@ -294,17 +292,7 @@ def test_what_a_card_needs_is_said_once_for_all_its_jobs(made, verify, trust):
     code, printed = verify("two.card", *[word for word in trust if "fine.weights" not in word])
     assert code == 2 and "nowhere" not in printed and printed.count("model.fine.weights=FILE") == 1
     code, printed = verify("two.card", *trust, "model.fine.weights=nowhere.pt")
-    assert code == 2 and printed.count("nowhere.pt") == 1 and "null" not in printed
-
-
-def test_images_too_large_to_stop_in_time_are_refused(verify, trust, forge):
-    def large(job: CardJob) -> CardJob:
-        models = copy.deepcopy(job.record.config["model"])
-        models["fine"]["input_size"] = 3000
-        return with_record(job, {"model": models})
-
-    code, printed = verify(forge(large), *trust)
-    assert code == 2 and "model.fine.input_size=3000" in printed
+    assert code == 2 and printed.count("nowhere.pt") == 1
 
 
 def test_trust_in_a_file_for_one_network_is_none_for_another(verify, trust, forge):
@@ -386,26 +374,6 @@ def test_texts_that_shells_or_terminals_read_otherwise_are_not_suggested(
     assert "type: " not in printed and "touch" not in printed
 
 
-def test_a_job_that_the_time_did_not_reach_is_no_pass(made, verify, trust, monkeypatch):
-    (job,) = read_card(made / "mine.card")
-    two = [replace(with_record(job, key=name), place=("out", at)) for at, name in enumerate("ab")]
-    write_card(two, made / "two.card")
-    checked = []
-
-    def interrupted(job, *arguments, check=verification._check):
-        if checked:
-            raise KeyboardInterrupt
-        checked.append(check(job, *arguments))
-
-    with monkeypatch.context() as patch:
-        patch.setattr(verification, "_check", interrupted)
-        patch.setattr(verification.stopping, "request_after", lambda seconds: Timer(seconds, print))
-        code, printed = verify("two.card", *trust, "--minutes=1e-6")
-    assert code == 2 and "in 1 of 2 jobs" in printed
-    assert printed.splitlines()[-1] == "Time was up after 1 of 2 jobs. Raise --minutes."
-    assert verify("two.card", *trust)[0] == 0
-
-
 @pytest.mark.parametrize("stream", [full_disk, closed_pipe])
 def test_a_card_that_agrees_is_not_passed_if_nobody_can_read_so(made, run_in, trust, stream):
     call = partial(run_in, made, "mine.card", *trust, "--seed=1", module="src.verify")
@@ -467,7 +435,7 @@ def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_wei
     [
         (["conf/model/fine.yaml"], "no card"),
         (["mine.card", "other.card"], "other.card: type KEY=VALUE"),
-        (["mine.card", "--minutes=nan"], "--minutes nan: it must be above 0"),
+        (["mine.card", "--images=0"], "--images must be at least 1"),
         (["mine.card", "model.fin.weights=x"], "model.fin.weights: no job in the card has"),
     ],
 )

@@ -6,25 +6,27 @@ import shutil
 import socket
 import time
 from contextlib import ExitStack
+from pathlib import Path
 from types import SimpleNamespace
 
 import mlflow
 import pandas as pd
+import pyarrow as pa
 import pytest
 import pytorch_lightning as pl
 import requests
 from pytorch_lightning.demos.boring_classes import BoringModel
 
-from src.analysis import rates_by_protocol
-from src.analysis.image_outcomes import image_outcomes
+from src.artifacts.jobs import JobInMemory
 from src.artifacts.sweep_state import lock_of_sweep
 from src.config.sections import TrackingSettings
-from src.report.summary import JobSummary, Summary
+from src.report.results import results_of
 from src.run.track import pair_points, sweep_points
 from src.tracking import Run, mlflow_store, open_tracker
 from src.tracking.mlflow_store import MlflowStore
 from src.utils.files import held
 from tests.conftest import REPOSITORY, mlflow_settings
+from tests.records import make_record
 
 TRACKING = REPOSITORY / "docs" / "tracking.md"
 
@@ -339,6 +341,7 @@ def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_
     rows = pd.DataFrame({"eps_255": [0.0, 0.25, 8.0], **both, "robust_accuracy_high": 0.95})
     unknown = float("nan")
     rows = rows.assign(success_rate=unknown, clean_accuracy=unknown, confidence=[0.9, 0.8, 0.6])
+    rows = rows.assign(conditional=unknown)
     points, intervals = pair_points(rows.assign(true_confidence=[0.9, 0.7, unknown]), 8.0)
     assert points == [
         *[("robust_accuracy/curve", 1.0, 0), ("robust_accuracy/curve", 0.5, 8)],
@@ -356,13 +359,15 @@ def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(t
     rows = pd.DataFrame(predicted).melt(var_name="target", value_name="predicted")
     rows = rows.assign(label=0, index=[0, 1] * 6)
     rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0] * 3, confidence=1, true_confidence=1)
-    rates = rates_by_protocol({"float32": rows}, "a", ["a", "b", "c"], "bim", "linf")
-    own = SimpleNamespace(source="a", protocol="joint", storage="float32", dataset="made-up")
-    own.norm, own.reference = "linf", 8.0
-    job = SimpleNamespace(attack="bim (x=1/2)", attacked=True, record=own)
-    single = image_outcomes(rows, job.attack, "a", ["a", "b", "c"], "joint")
+    rows = rows.assign(defence="none", gradients=None, forwards=None)
+    weights = dict.fromkeys("abc", "weights")
+    facts = {"key": "k", "images": 2, "class_names": ("cat", "dog"), "budgets": (0.0, 8.0)}
+    facts |= {"source": "a", "attack": "bim (x=1/2)", "weights": weights, "reference": 8.0}
+    record = make_record(**facts)
+    tables = {"predictions": pa.Table.from_pandas(rows, preserve_index=False)}
+    job = JobInMemory(record, Path(), {"predictions": Path()}, tables=tables)
     sweep = tracker.start_sweep("sweep", {})
-    points = sweep_points(Summary([JobSummary(job, rates, pd.DataFrame(), [], single)]))
+    points = sweep_points(results_of([job]))
     tracker.end_sweep(sweep, "FINISHED", [], "", points)
     success = {"transfer_success": 0.75, "difference_from_first": 0, "white_box_success": 0.5}
     places = ("curve", "reference")

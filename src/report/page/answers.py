@@ -4,12 +4,11 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import WHITE_BOX
-from ...analysis.image_outcomes import GROUP
 from ...analysis.intervals import FEWEST_IMAGES
 from ...analysis.multiple_comparisons import FEWEST_TESTED, LEVEL
-from ...analysis.ranking import MEAN_OF
+from ...analysis.ranking import GROUP, MEAN_OF
 from ...utils.model_names import NO_DEFENCE
-from ..summary import Summary
+from ..results import Results
 from ..verdicts import COUNTED, dependence, needed, too_few
 from .view import View, over_sources
 
@@ -17,12 +16,13 @@ Answer = tuple[str, str, str]
 """The lead, the rest of the sentence, and the details: what is counted and how it is tested."""
 
 
-def answer_of(summary: Summary, view: View) -> Answer:
+def answer_of(results: Results, view: View) -> Answer:
     """State which attack, or source, transfers best, by how much, and if the tests decide it.
 
     The answer is that of the view's choice: at the reference budget.
     """
-    first, total, rows = view.choice, summary.attacked[0].job.record.images, summary.rankings
+    first, rows = view.choice, results.rankings
+    total = results.attacked[0][0].job.record.images
     rows = rows[rows["source"] == first.source] if first.source else over_sources(rows)
     rows = rows[(rows["eps_255"] == first.eps) & (rows["defence"] == first.defence)]
     rows = rows[rows["rank"].notna()]
@@ -33,7 +33,7 @@ def answer_of(summary: Summary, view: View) -> Answer:
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
         return _one_pair(view, where)
     if len(rows) == 1:
-        return _best_source(summary, rows.iloc[0], where, total)
+        return _best_source(results, rows.iloc[0], where, total)
     return _decided(rows, "attack", where, _details(rows.iloc[0], total))
 
 
@@ -94,16 +94,16 @@ def _levels(rows: pd.DataFrame, of: str) -> str:
     return ", ".join(named) + f" and {len(rows) - 3} more" * (len(rows) > 3)
 
 
-def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> Answer:
+def _best_source(results: Results, row: pd.Series, where: str, total: int) -> Answer:
     """State which source of the only attack transfers best."""
     details, attack = _details(row, total), row["attack"]
     reached = "reaches its target class on" if row["targeted"] else "fools"
     rest = f"{where} {reached} {100 * row['mean']:.1f} % of images"
-    if not row["source"].startswith(MEAN_OF) or summary.sources.empty:
+    if not row["source"].startswith(MEAN_OF) or results.sources.empty:
         source = f" from {row['source']}" * (f"from {row['source']}" not in where)
         return (attack, f"{source}{rest}", details)
     keys = ["group", *GROUP, "eps_255", "defence", "attack"]
-    its = summary.sources[(summary.sources[keys] == row[keys]).all(axis=1)]
+    its = results.sources[(results.sources[keys] == row[keys]).all(axis=1)]
     every, its = its, its[its["target"] == its["target"].head(1).squeeze()]
     ranked = its[its["rank"].notna()].assign(low=np.nan, high=np.nan)
     if len(ranked) < 2 or ranked["images"].max() < FEWEST_IMAGES:
@@ -119,7 +119,7 @@ def _best_source(summary: Summary, row: pd.Series, where: str, total: int) -> An
 def _one_pair(view: View, where: str) -> Answer:
     """State the result of the first pair, if no ranking has enough images or other models."""
     first, rows = view.choice, pd.DataFrame(view.pairs, columns=["attack", "source", "target"])
-    rows = rows.merge(view.rows[view.rows["n"] >= FEWEST_IMAGES])
+    rows = rows.merge(view.rates[view.rates["n"] >= FEWEST_IMAGES])
     for name in ("eps", "defence", "protocol", *["source"] * bool(first.source)):
         rows = rows[rows["eps_255" if name == "eps" else name] == getattr(first, name)]
     if rows.empty:

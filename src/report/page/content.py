@@ -4,15 +4,16 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ...analysis import CAUSES, format_cell
 from ...analysis.confidence import top_k
 from ...analysis.quantities import definitions
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.record import JobRecord
 from ...config.sections import ReportSettings
+from ...utils.formats import format_cell
 from ...utils.package import command
 from ..diagnostics import CHARTS
-from ..summary import JobSummary, Summary
+from ..results import JobResults, Results
+from ..sanity_checks import CAUSES
 from .answers import answer_of
 from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
@@ -30,14 +31,14 @@ LEFT_OUT = (
 """Results that other commands print or draw, with the commands."""
 
 
-def build_report(summary: Summary, settings: ReportSettings | None = None) -> Report:
-    """Build the report of a summary; without an attack it only describes the clean images."""
-    numbers = compute_page_data(summary, settings)
-    jobs = [job_summary.job for job_summary in summary.jobs]
+def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
+    """Build the report of results; without an attack it only describes the clean images."""
+    numbers = compute_page_data(results, settings)
+    jobs = [row[0].job for row in results.rows]
     attacked = [job for job in jobs if job.attacked]
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     alarms = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in numbers.alarms)
-    terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(summary.jobs))]
+    terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(results.rows))]
     figures = [*clean_figures(numbers)]
     norm = jobs[0].record.norm
     stored = " or ".join(dict.fromkeys(job.record.storage for job in jobs))
@@ -52,13 +53,13 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
     answer: Sequence[str] = ("", _clean_sentence(numbers), "")
     ranking: Sequence[Mapping[str, Any]] = ()
     if attacked:
-        view = make_view(summary)
-        runs = [job for job_summary in summary.attacked for job in job_summary.runs]
-        figures = [*why_figures(view, numbers), *figures]
-        if curves := {its.target: its.tries for its in summary.audits if its.tries is not None}:
+        view = make_view(results)
+        runs = [its.job for row in results.attacked for its in row]
+        figures = [*why_figures(results, view, numbers), *figures]
+        if curves := {its.target: its.tries for its in results.audits if its.tries is not None}:
             figures.append(tries_figure(curves))
-        chosen = selections(summary, view)
-        axes, answer = chosen["axes"], answer_of(summary, view)
+        chosen = selections(results, view)
+        axes, answer = chosen["axes"], answer_of(results, view)
         place = {**chosen["first"], "eps_255": view.choice.eps}
         ranking = chosen["ranking"].get(key_of(axes, place, RANKING_KEYS), ())
         of_jobs = numbers.blocks
@@ -72,12 +73,12 @@ def build_report(summary: Summary, settings: ReportSettings | None = None) -> Re
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
             "effects": _effects(numbers),
-            "audits": [(its.sentence, its.classes) for its in summary.audits],
+            "audits": [(its.sentence, its.classes) for its in results.audits],
         }
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))
     title, blocks = f"{page['title']}: {names}", numbers.blocks.blocks
-    return Report(title, answer, alarms, figures, page, blocks, (*terms,), ranking, summary.ranks)
+    return Report(title, answer, alarms, figures, page, blocks, (*terms,), ranking, results.ranks)
 
 
 def _effects(numbers: PageData) -> dict[str, str]:
@@ -129,9 +130,9 @@ _SEEDS = (
 )
 
 
-def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
+def facts(rows: Sequence[Sequence[JobResults]]) -> tuple[tuple[str, str], ...]:
     """Return (term, value) pairs that describe the jobs."""
-    jobs = [job for summary in summaries for job in summary.runs]
+    jobs = [its.job for row in rows for its in row]
     records = [job.record for job in jobs]
     attacked = [job for job in jobs if job.attacked]
     values = {
@@ -148,7 +149,7 @@ def facts(summaries: Sequence[JobSummary]) -> tuple[tuple[str, str], ...]:
             f"{record.layer} of {record.source}" for record in records if record.layer
         ],
         "seed": [str(record.seed) for record in records],
-        "several seeds": [_SEEDS for summary in summaries if summary.seeds],
+        "several seeds": [_SEEDS for row in rows if len(row) > 1],
         "precision and device": [_arithmetic(record) for record in records],
         "finished": sorted(record.created for record in records),
         "code": [record.program for record in records],

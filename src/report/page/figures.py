@@ -8,16 +8,16 @@ import numpy as np
 import pandas as pd
 from altair.typing import ChartType
 
-from ...analysis import OWN
+from ...analysis import OWN, TRANSFER, estimates, with_cell_columns
 from ...analysis.confidence import by_class, confidence_profiles
 from ...analysis.diagnostics import SIZES
-from ...config.sections import CONTROLS
-from ...utils.model_names import ABSTAINED, ModelRef
+from ...utils.formats import span
+from ...utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef
+from ...utils.vocabulary import CONTROLS
 from ..charts.curves import series_chart
 from ..charts.dot_plot import dot_plot, success_over
 from ..charts.theme import (
     GREY,
-    MEAN,
     PAGE_THEME,
     PANEL,
     PERCENT,
@@ -30,7 +30,8 @@ from ..charts.theme import (
     tooltip,
 )
 from ..diagnostics import CHARTS, draw_own
-from .html import ENOUGH, OF_PAIR, Figure, span, vega_of
+from ..results import Results
+from .html import ENOUGH, OF_PAIR, Figure, vega_of
 from .page_data import PageData
 from .view import View
 
@@ -42,7 +43,7 @@ _TICK = "M-0.15,-1H0.15V1H-0.15Z"
 """A vertical bar, as a symbol of a legend."""
 
 
-def why_figures(view: View, numbers: PageData) -> Iterator[Figure]:
+def why_figures(results: Results, view: View, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts of the part Why: diagnostics, confidence, defences and controls."""
     effects = numbers.table("effects")
     if len(effects) and (effects["n"] >= ENOUGH).any():
@@ -56,7 +57,7 @@ def why_figures(view: View, numbers: PageData) -> Iterator[Figure]:
     yield from _visibility(view, numbers.table("visibility"))
     if len(rows := numbers.table("iterations")):
         yield _iterations(rows)
-    yield from _variants(numbers)
+    yield from _variants(results, view, numbers)
 
 
 def _hypothesis(rows: pd.DataFrame, attacks: Sequence[str]) -> Figure:
@@ -96,9 +97,10 @@ def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
     """Yield the chart of mean success over the visibility of the perturbations."""
     if sizes.empty:
         return
-    of_mean = sizes.merge(view.averaged[["attack", "source"]].drop_duplicates())
-    averaged = of_mean.groupby("attack", as_index=False)[[*SIZES]].mean().assign(source=MEAN)
-    both = pd.concat([sizes.rename(columns={"images": "measured"}), averaged])
+    means = view.means[view.means["target"] == estimates.MEAN]
+    means = means[means["reference"] & (means["relation"] == TRANSFER)]
+    columns = ["attack", "source", *SIZES]
+    both = pd.concat([sizes, means.reindex(columns=columns).dropna()])[columns]
     rows = view.first_ranking.merge(both, on=["attack", "source"]).dropna(subset="mean")
     if len(rows):
         caption = (
@@ -157,13 +159,17 @@ def _iterations(rows: pd.DataFrame) -> Figure:
     return Figure("iterations", "Success over iterations", caption, chart, rows, OF_PAIR)
 
 
-def _variants(numbers: PageData) -> Iterator[Figure]:
+def _variants(results: Results, view: View, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts of defences, storage formats and controls."""
-    rates, excess, behind = map(numbers.table, ("rates", "excess", "behind_defences"))
-    names = ["attack", "source", "target"]
-    if len(behind):
-        yield _defences(pd.concat([rates[rates["primary"]], behind]))
-    shown = rates[rates["reference"]]
+    names, excess = ["attack", "source", "target"], numbers.table("excess")
+    rates = with_cell_columns(results.over_seeds)
+    rates = rates[(rates["source"] != estimates.MEAN) & (rates["target"] != estimates.MEAN)]
+    rates = rates.sort_values(
+        "attack", key=lambda its: its.map(view.options["attack"].index), kind="stable"
+    )
+    if (rates["defence"] != NO_DEFENCE).any():
+        yield _defences(rates[rates["primary"]])
+    shown = rates[rates["reference"] & (rates["defence"] == NO_DEFENCE)]
     if shown["variant"].nunique() > 1:
         shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
         caption = (

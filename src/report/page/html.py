@@ -87,11 +87,6 @@ class Report:
     ranks: Ranks = field(default_factory=Ranks)
 
 
-def span(n: pd.Series) -> str:
-    """Return `MIN to MAX` of the counts, or the single value if all are equal."""
-    return str(n.min()) if n.min() == n.max() else f"{n.min()} to {n.max()}"
-
-
 def write_page(report: Report, path: Path, cache: Path) -> None:
     """Write the report as one HTML file; the drawing script is cached in the folder `cache`."""
     environment = Environment(

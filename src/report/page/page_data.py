@@ -15,8 +15,8 @@ from PIL import Image
 
 from ...analysis import relation
 from ...analysis.confidence import initial_confidence_effect, initial_groups
-from ...analysis.diagnostics import mean_visibility, success_over_iterations
-from ...analysis.outcomes import Outcomes, evaluated_pairs, outcomes, under
+from ...analysis.diagnostics import success_over_iterations
+from ...analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.comparable import model_digest
 from ...artifacts.jobs import FinishedJob
@@ -25,7 +25,7 @@ from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ...utils.package import command
 from ..diagnostics import CHARTS, own_statistics
-from ..summary import JobSummary, Summary, described_images
+from ..results import JobResults, Results, described_images
 from .html import as_json
 
 MOST_BYTES = {"predictions": 6_000_000, "pictures": 3_500_000}
@@ -69,7 +69,7 @@ class JobBlocks:
         """Add a job's blocks; `images` are its `trajectories`."""
         record = job.record
         targets = list(map(ModelRef.parse, record.targets))
-        result = outcomes(job.predictions, record.source, targets, record.protocol)
+        result = job_outcomes(job.predictions, record.source, targets, record.protocol)
         if record.class_names not in self.classes:
             self.classes.append(record.class_names)
         if record.data not in self._data:
@@ -184,7 +184,7 @@ def _predictions(job: FinishedJob) -> dict[str, Any]:
     source = record.source_model
     if source not in pairs and source in {ModelRef.parse(*name) for name in names}:
         pairs = [*pairs, source]
-    result = outcomes(job.defended, record.source, pairs, "all")
+    result = job_outcomes(job.defended, record.source, pairs, "all")
     protocols = {name: under(result, name).counted for name in result.protocols}
     return {
         "index": result.index.tolist(),
@@ -201,7 +201,7 @@ def _predictions(job: FinishedJob) -> dict[str, Any]:
     }
 
 
-def _codes(result: Outcomes) -> list[int | None]:
+def _codes(result: JobOutcomes) -> list[int | None]:
     codes = np.where(result.correct, 0, result.predicted + 1).astype(float)
     codes = np.where(result.abstained, -1, codes)
     return _integers(np.where(result.present | result.abstained, codes, np.nan))
@@ -263,10 +263,9 @@ class PageData:
     """The numbers and pictures of a report.
 
     Attributes:
-        tables: Rows of all jobs, with `attack` and `source`, by name: `rates`, `behind_defences`
-            (rates of defended targets), `excess`, `effects`, `spectra`, `filtered`, `low_passed`,
-            `similarity`, `visibility`, `iterations`. A table that no job has is
-            missing.
+        tables: Rows of all jobs, with `attack` and `source`, by name: `excess`, `effects`,
+            `spectra`, `filtered`, `low_passed`, `similarity`, `visibility`, `iterations`. A table
+            that no job has is missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
         own: Statistics of users' measurements with a chart, by the name of their table.
         blocks: Predictions and pictures of all images, job by job.
@@ -289,23 +288,23 @@ class PageData:
         return self.tables.get(name, pd.DataFrame())
 
 
-def compute_page_data(summary: Summary, settings: ReportSettings | None = None) -> PageData:
-    """Compute the numbers and pictures of the page from a summary, job by job in order of rank."""
+def compute_page_data(results: Results, settings: ReportSettings | None = None) -> PageData:
+    """Compute the numbers and pictures of the page, job by job in order of rank."""
     settings = settings or ReportSettings()
     numbers = PageData(blocks=JobBlocks(settings.confidence_groups))
     names: dict[str, str] = {}
-    for job_summary in summary.jobs:
-        for name in job_summary.job.record.weights:
-            _model(job_summary.job, name, names)
+    for row in results.rows:
+        for name in row[0].job.record.weights:
+            _model(row[0].job, name, names)
     parts: dict[int, dict[str, pd.DataFrame]] = {}
     own: dict[str, list[pd.DataFrame]] = {}
-    for number in _by_rank(summary):
-        job_summary = summary.jobs[number]
-        job = job_summary.job
+    for number in _by_rank(results):
+        result = results.rows[number][0]
+        job = result.job
         _add_clean(job, names, numbers)
         if job.attacked:
             images = described_images(job)
-            tables = _tables(job_summary, names)
+            tables = _tables(result, names)
             tables["effects"] = initial_confidence_effect(images)
             numbers.blocks.add(job, images)
             origin = {"attack": job.attack, "source": job.record.source}
@@ -318,7 +317,7 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
         job.forget()
     numbers.own = {name: pd.concat(frames, ignore_index=True) for name, frames in own.items()}
     numbers.alarms = list(
-        dict.fromkeys(alarm for job_summary in summary.jobs for alarm in job_summary.alarms)
+        dict.fromkeys(alarm for row in results.rows for its in row for alarm in its.alarms)
     )
     for name in dict.fromkeys(name for tables in parts.values() for name in tables):
         frames = [parts[number][name] for number in sorted(parts) if name in parts[number]]
@@ -326,12 +325,12 @@ def compute_page_data(summary: Summary, settings: ReportSettings | None = None) 
     return numbers
 
 
-def _by_rank(summary: Summary) -> list[int]:
-    """Return the positions of the jobs, those with the best-ranked attack and source first."""
-    ranked = summary.rankings.dropna(subset="rank")
+def _by_rank(results: Results) -> list[int]:
+    """Return the positions of the rows, those with the best-ranked attack and source first."""
+    ranked = results.rankings.dropna(subset="rank")
     ranked = ranked.iloc[::-1]  # the reference budget comes last and so replaces others
     ranks = {(row["attack"], row["source"]): row["rank"] for _, row in ranked.iterrows()}
-    jobs = [(job_summary.job.attack, job_summary.job.record.source) for job_summary in summary.jobs]
+    jobs = [(row[0].job.attack, row[0].job.record.source) for row in results.rows]
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
 
@@ -358,28 +357,23 @@ def _add_clean(job: FinishedJob, names: dict[str, str], numbers: PageData) -> No
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
 
 
-def _tables(summary: JobSummary, names: dict[str, str]) -> dict[str, pd.DataFrame]:
+def _tables(result: JobResults, names: dict[str, str]) -> dict[str, pd.DataFrame]:
     """Compute the statistics of a job's tables, except for single images."""
-    job, record, rows = summary.job, summary.job.record, summary.job.predictions
+    job, record, rows = result.job, result.job.record, result.job.predictions
     pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    rates = summary.drawn
-    plain = rates["defence"] == NO_DEFENCE
-    tables = {"rates": rates[plain]}
-    if not plain.all():
-        tables["behind_defences"] = rates[~plain]
+    tables = dict[str, pd.DataFrame]()
     for name, chart in CHARTS.items():
         own = name in record.config.get("measurements", {})  # of an earlier version's user
         if name in job.files and not own and len(table := job.table(name)):
             tables[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
-    if "visibility" in job.files:
-        sizes = mean_visibility(job.table("visibility"))
-        tables["visibility"] = sizes[sizes["eps_255"] == at]
+    if len(result.sizes):
+        tables["visibility"] = result.sizes[result.sizes["eps_255"] == at]
     if "iterations" in job.files:
         moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
         relations = [
             relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]
         ]
         tables["iterations"] = moved.assign(relation=relations)
-    if len(summary.excess):
-        tables["excess"] = summary.excess[summary.excess["eps_255"] == at]
+    if len(result.excess):
+        tables["excess"] = result.excess[result.excess["eps_255"] == at]
     return tables

@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...analysis import TRANSFER, WHITE_BOX
-from ...analysis.image_outcomes import joined
-from ...analysis.ranking import ALL_TARGETS, MEAN_OF, target_means
-from ..cells import averaged_pairs, cell_means
+from ...analysis import TRANSFER, WHITE_BOX, estimates
+from ...analysis.ranking import ALL_TARGETS
 from ..charts.theme import MEAN
-from ..summary import Summary
+from ..results import Results
 from ..verdicts import on_target, verdict
 from .view import View, ranked_sources
 
@@ -27,8 +25,6 @@ _SHORT = {
     **{"confidence": "f", "success": "k", "still_correct": "kc", "denominator": "n"},
     **{"success_rate_sd": "sd", "abstained": "a"},
 }
-_MEANS = ["success_rate", "robust_accuracy", "confidence"]
-_ENDS = [name for name in _SHORT if name.endswith(("_low", "_high"))]
 _COLOURS = 7
 RANKING_KEYS = ("defence", "source", "eps_255")
 """Axes of the rankings of attacks."""
@@ -38,7 +34,7 @@ SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
 Axes = Mapping[str, list[Any]]
 
 
-def selections(summary: Summary, view: View) -> dict[str, Any]:
+def selections(results: Results, view: View) -> dict[str, Any]:
     """Return the axes, the values of all selections, and the first selection.
 
     Returns:
@@ -50,36 +46,27 @@ def selections(summary: Summary, view: View) -> dict[str, Any]:
     rates = view.rates
     axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
     axes["attack"] = view.options["attack"]
-    axes["source"] = [""] * bool(len(view.averaged)) + axes["source"]
+    axes["source"] = [""] * bool(len(view.means)) + axes["source"]
     axes["target"] = ["", *axes["target"]]
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
     first = view.choice
     targeted = rates.groupby("attack")["targeted"].any()
-    sources = view.averaged.groupby("attack")["source"].nunique()
-    whole = _whole(rates[~rates["source"].isin(view.apart)], view.averaged)
-    values = _with_intervals(_values(rates, view.averaged), summary, whole)
+    sources = view.means[view.means["target"] == estimates.MEAN].groupby("attack")["sources"].max()
+    values = values_of(results, view)
     return {
         "axes": axes,
-        "values": _dense(values.rename(columns=_SHORT), axes, _SHORT.values()),
-        "tiles": _tiles(view, values, axes),
+        "values": _dense(_transfer(values).rename(columns=_SHORT), axes, _SHORT.values()),
+        "tiles": _tiles(values, axes),
         "relations": _relations(rates, axes),
         "ranking": _rankings(view, axes),
-        "sources": _sources(summary, axes),
+        "sources": _sources(results, axes),
         "colours": _colours(view),
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": view.pairs,
         "single": [int(sources.get(name, 0)) for name in axes["attack"]],
-        "unlike": view.unlike,
         "top": _top(values, first.protocol),
         "first": {**asdict(first), "shown": "fooled", **_first_view(axes)},
     }
-
-
-def _whole(rates: pd.DataFrame, averaged: pd.DataFrame) -> list[tuple[str, float]]:
-    """Return attacks and budgets at which the sources are those of the attack's mean."""
-    of_mean = {str(attack): {*its} for attack, its in averaged.groupby("attack")["source"]}
-    sources: Any = rates.groupby(["attack", "eps_255"])["source"]
-    return [place for place, its in sources if {*its} == of_mean.get(place[0])]
 
 
 def _first_view(axes: Axes) -> dict[str, str]:
@@ -88,67 +75,34 @@ def _first_view(axes: Axes) -> dict[str, str]:
     return {"view": "images" if alone else "results", "target": axes["target"][-1] * alone}
 
 
-def _values(rates: pd.DataFrame, averaged: pd.DataFrame) -> pd.DataFrame:
-    """Return the values of all pairs, and the means over sources, targets and both.
-
-    A white box is in no mean: what has only white boxes has no mean. Means over sources are those
-    of the rows `averaged`. A mean of one pair has its intervals.
-    """
-    parts = [rates]
-    for rows, empty in ((rates, ["target"]), (averaged, ["source"]), (averaged, AXES[1:3])):
-        keys = [name for name in AXES if name not in empty]
-        if len(rows):
-            means = cell_means(averaged_pairs(rows, keys), keys, _MEANS, _ENDS)
-            parts.append(means[~means["white"]].assign(**dict.fromkeys(empty, "")))
-    return pd.concat(parts, ignore_index=True)[[*AXES, "relation", "targeted", *_SHORT]]
+def values_of(results: Results, view: View) -> pd.DataFrame:
+    """Return the rows of pairs, and of means over sources, targets and both; empty names: means."""
+    shown = results.shown
+    pairs = shown[shown["source"] != estimates.MEAN]
+    means = view.means.assign(source="")
+    rows = pd.concat([pairs, means], ignore_index=True)
+    return rows.assign(target=rows["target"].replace(estimates.MEAN, ""))
 
 
-def _with_intervals(
-    values: pd.DataFrame, summary: Summary, whole: Sequence[tuple[str, float]]
-) -> pd.DataFrame:
-    """Add the rankings' means and intervals, and those of single targets over several sources.
-
-    Those over sources are added for attacks and budgets that are `whole`.
-    """
-    ranked, mean = summary.rankings, summary.rankings["source"].str.startswith(MEAN_OF)
-    parts = [ranked.assign(target="", source=ranked["source"].mask(mean, ""))]
-    for jobs in summary.groups:
-        for eps in sorted({eps for job in jobs for eps in job.outcomes}):
-            outcomes = joined([job.outcomes[eps] for job in jobs if eps in job.outcomes])
-            its = target_means(outcomes)
-            protocol = jobs[0].job.record.protocol
-            parts.append(its.assign(source="", eps_255=eps, protocol=protocol))
-    known = pd.concat(parts, ignore_index=True).dropna(subset=["mean"])
-    places = pd.MultiIndex.from_frame(known[["attack", "eps_255"]])
-    known = known[(known["source"] != "") | places.isin(whole)]
-    known = known.drop_duplicates(AXES).set_index(AXES)[["mean", "low", "high"]].astype(float)
-    joined_ = values.join(known, on=AXES)
-    means = (joined_[["source", "target"]] == "").any(axis=1)
-    untargeted = joined_["robust_accuracy"] + joined_["success_rate"] > 1 - 1e-9
-    at = joined_[means & joined_["mean"].notna()].index
-    values.loc[at, "success_rate"] = joined_.loc[at, "mean"]
-    both = joined_.index.isin(at) & untargeted
-    values.loc[both, "robust_accuracy"] = 1 - joined_.loc[both, "mean"]
-    for end, other in (("low", "high"), ("high", "low")):
-        values.loc[at, f"success_rate_{end}"] = joined_.loc[at, end]
-        values.loc[both, f"robust_accuracy_{other}"] = 1 - joined_.loc[both, end]
-    return values
+def _transfer(values: pd.DataFrame) -> pd.DataFrame:
+    """Return the values of all pairs, and of means over other networks."""
+    of_pair = (values["source"] != "") & (values["target"] != "")
+    return values[of_pair | (values["relation"] == TRANSFER)]
 
 
-def _tiles(view: View, values: pd.DataFrame, axes: Axes) -> dict[str, list[Any]]:
+def _tiles(values: pd.DataFrame, axes: Axes) -> dict[str, list[Any]]:
     """Return the mean over white boxes, and the target that is fooled least."""
     keys = [name for name in AXES if name != "target"]
-    every = pd.concat([view.rates, view.averaged.assign(source="")])
-    boxes = every[every["relation"] == WHITE_BOX].groupby(keys)
-    table = boxes[["success_rate", "robust_accuracy"]].mean().assign(wn=boxes.size())
-    columns = values[(values["target"] != "") & (values["relation"].isin([TRANSFER, np.nan]))]
+    of_means, boxes = values["target"] == "", values["relation"] == WHITE_BOX
+    table = values[of_means & boxes].set_index(keys)[["success_rate", "robust_accuracy", "pairs"]]
+    columns = values[~of_means & (values["relation"] == TRANSFER)]
     columns = columns[columns["success_rate"].notna() & (columns["eps_255"] > 0)]
     least = columns.loc[columns.groupby(keys)["success_rate"].idxmin()].set_index(keys)["target"]
     place = {name: number for number, name in enumerate(axes["target"])}
     table = table.join(least.map(place).rename("hard"), how="outer").reset_index()
-    table = table.rename(columns={"success_rate": "w", "robust_accuracy": "wc"})
+    names = {"success_rate": "w", "robust_accuracy": "wc", "pairs": "wn"}
     of_axes = {name: axes[name] for name in keys}
-    return _dense(table, of_axes, ["w", "wc", "wn", "hard"])
+    return _dense(table.rename(columns=names), of_axes, ["w", "wc", "wn", "hard"])
 
 
 def _relations(rates: pd.DataFrame, axes: Axes) -> dict[str, list[str]]:
@@ -175,14 +129,14 @@ def _rankings(view: View, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     return place
 
 
-def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
+def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     """Return the ranked sources by defence, attack, budget and target, or what they lack.
 
     The first has a `text`, as in the terminal: what the tests say.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     for defence in axes["defence"]:
-        rows = ranked_sources(summary.sources, defence)
+        rows = ranked_sources(results.sources, defence)
         rows = rows[rows["attack"].isin(axes["attack"])] if len(rows) else rows
         for _, ranked in rows.groupby([*SOURCE_KEYS], sort=False) if len(rows) else ():
             records = ranked.to_dict("records")
@@ -192,12 +146,12 @@ def _sources(summary: Summary, axes: Axes) -> dict[str, list[dict[str, Any]]]:
                 if place["dl"] is not None:
                     place["l"] = round(first["m"] - place["dh"], 6)
                     place["h"] = round(first["m"] - place["dl"], 6)
-            tested = summary.sources.loc[ranked.index]
+            tested = results.sources.loc[ranked.index]
             all_targets = records[0]["target"] == ALL_TARGETS
             lines = verdict(tested) if all_targets else [on_target(tested)]
             first["text"] = "; ".join(lines)
-    if len(summary.sources):
-        unranked = summary.sources[summary.sources["rank"].isna()]
+    if len(results.sources):
+        unranked = results.sources[results.sources["rank"].isna()]
         for row in unranked.drop_duplicates(SOURCE_KEYS).to_dict("records"):
             if row["attack"] in axes["attack"]:
                 key = key_of(axes, {**row, **_target(row, axes)}, SOURCE_KEYS)

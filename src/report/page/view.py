@@ -1,21 +1,20 @@
 """The rows of the page in the order of its rankings, the initial choice, and the menus."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
 import pandas as pd
 
-from ...analysis import TRANSFER
-from ...analysis.image_outcomes import GROUP
+from ...analysis import TRANSFER, estimates, with_cell_columns
 from ...analysis.quantities import STATISTICS
-from ...analysis.ranking import MEAN_OF, by_mean
+from ...analysis.ranking import GROUP, MEAN_OF, by_mean
 from ...utils.model_names import NO_DEFENCE
 from ..charts.theme import MEAN
-from ..summary import Summary, differences, primary_rates, ranking_label
+from ..results import Results
+from ..verdicts import ranking_label
 
-_AVERAGED = ["success_rate", "robust_accuracy", "confidence", "true_confidence"]
 _COMMON = ["group", "dataset", "norm", "protocol"]
 _STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
 _JOB, _PAIR = ["attack", "source"], ["attack", "source", "target"]
@@ -42,34 +41,28 @@ class View:
     """The rows of all jobs in the order of the rankings, and the choices among them.
 
     Attributes:
-        rates: The rates of the jobs' primary variants, see `primary_rates`.
-        averaged: Those that means over sources count, of white boxes too; empty if no attack has
+        rates: The rows of `Results.shown` for pairs, with the columns of cells.
+        means: The rows of means over single sources, as source `MEAN`; empty if no attack has
             several sources.
-        rows: The rates, and means over single sources as source `MEAN`.
+        rows: Both, of single targets.
+        overall: The means over the targets that are other networks, of sources and of `MEAN`.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank, and one
             per heading; `lacks` says why a row has no rank.
         choice: The cell that is shown first.
         pairs: Attack, source and target of all pairs, the best rank first.
         options: Known values of each key.
         apart: Sources that are in no mean: ensembles, and sources behind a defence.
-        unlike: What the sources of an attack differ in, if that keeps them from having a mean.
     """
 
     rates: pd.DataFrame
-    averaged: pd.DataFrame
+    means: pd.DataFrame
     rows: pd.DataFrame
+    overall: pd.DataFrame
     ranking: pd.DataFrame
     choice: Choice
     pairs: list[list[str]]
     options: dict[str, list[Any]]
     apart: set[str]
-    unlike: dict[str, str]
-
-    def check_mean(self, attacks: Iterable[str]) -> None:
-        """Raise a `ValueError` if no mean combines all sources of one of these attacks."""
-        for attack in attacks:
-            if unlike := self.unlike.get(attack):
-                raise ValueError(f"{attack}: its sources differ in {unlike}. Choose with source.")
 
     @property
     def first_ranking(self) -> pd.DataFrame:
@@ -79,31 +72,33 @@ class View:
         return rows[rows["of"] == (first.source or MEAN)].dropna(subset="mean")
 
 
-def make_view(summary: Summary) -> View:
+def make_view(results: Results) -> View:
     """Order the rows of the attacked jobs; the first has the budget and protocol to show first."""
-    record, rates = summary.attacked[0].job.record, primary_rates(summary.attacked)
+    record, shown = results.attacked[0][0].job.record, results.shown
+    of_means = shown["source"] == estimates.MEAN
+    rates = with_cell_columns(shown[~of_means & (shown["target"] != estimates.MEAN)])
     plain = rates["defence"] == NO_DEFENCE
-    rows = pd.concat([rates[plain], rates[~plain]])
     ensembles = rates["ensemble"]
     apart = {*rates.loc[ensembles | (rates["source_defence"] != NO_DEFENCE), "source"]}
     single = rates[~rates["source"].isin(apart)]
-    transfer = single["relation"] == TRANSFER
-    mixed = single.groupby(["attack", transfer])["group"].transform("nunique") > 1
-    groups = single[mixed & transfer].groupby("attack", sort=False)["group"]
-    unlike = {str(attack): differences(its) for attack, its in groups}
-    averaged = _averaged(single[~mixed & ~single["attack"].isin(unlike)])
-    rows = pd.concat([rows, _over_sources(averaged)], ignore_index=True)
+    several = (single.groupby("attack")["source"].nunique() > 1).any()
+    means = shown[of_means & ~shown["ensemble"] & (shown["source_defence"] == NO_DEFENCE)]
+    means = (means if several else means[:0]).assign(source=MEAN)
+    of_targets = means[means["target"] != estimates.MEAN]
+    rows = pd.concat([rates[plain], rates[~plain], of_targets], ignore_index=True)
     tried = sorted(_tried(rows), key=lambda eps: eps != record.reference)
     defence, *others = rates["source_defence"].unique()
     if others or not (rows["defence"] == defence).any():
         defence = NO_DEFENCE
-    ranked = summary.rankings
-    ranked = ranked[~ranked["source"].str.startswith(MEAN_OF) | ~ranked["attack"].isin(unlike)]
-    listed = single[~single["attack"].isin(averaged["attack"]) & bool(len(averaged))]
-    ranking = _ranking(pd.concat([rows, listed.assign(source=MEAN)]), ranked, tried, apart)
+    ranking = _ranking(rows, results.rankings, tried, apart)
     reference = ranking[(ranking["eps_255"] == record.reference) & (ranking["defence"] == defence)]
     first = pd.concat([reference, ranking])  # an attack may have other budgets alone
-    order = sorted(filter(None, dict.fromkeys(first["attack"])), key=lambda name: name in unlike)
+    order = [*filter(None, dict.fromkeys(first["attack"]))]
+    overall = pd.concat([shown[~of_means], means])
+    of_others = (overall["target"] == estimates.MEAN) & (overall["relation"] == TRANSFER)
+    overall = overall[of_others].sort_values(
+        "attack", key=lambda names: names.map(order.index), kind="stable"
+    )
     at = (rows["eps_255"] == record.reference) & (rows["protocol"] == record.protocol)
     pairs = rows[at & (rows["defence"] == defence) & (rows["source"] != MEAN)]
     pairs = pairs.assign(
@@ -120,13 +115,13 @@ def make_view(summary: Summary) -> View:
     best = pairs.iloc[0]
     choice = Choice(
         attack=best["attack"],
-        source="" if best["attack"] in {*averaged["attack"]} else best["source"],
+        source="" if best["attack"] in {*means["attack"]} else best["source"],
         defence=defence,
         eps=record.reference,
         protocol=record.protocol,
     )
     names, options = pairs[_PAIR].to_numpy().tolist(), _options(rows, order)
-    return View(rates, averaged, rows, ranking, choice, names, options, apart, unlike)
+    return View(rates, means, rows, overall, ranking, choice, names, options, apart)
 
 
 def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
@@ -134,31 +129,6 @@ def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
     ranked = rankings[rankings["rank"].notna()]
     alone = ranked["source"].nunique() == 1
     return rankings if alone else rankings[rankings["source"].str.startswith(MEAN_OF)]
-
-
-def _averaged(rates: pd.DataFrame) -> pd.DataFrame:
-    """Return the rates that means over sources count; empty if no attack has several sources.
-
-    These are an attack's sources at its reference budget, or else at the budget with most of them,
-    at the budgets that all of them have: a mean is over the same sources at each budget.
-    """
-    if not (rates.groupby("attack")["source"].nunique() > 1).any():
-        return rates.iloc[:0]
-    shared = pd.Series(False, rates.index)
-    for _, its in rates.groupby("attack", sort=False):
-        sources = its[its["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
-        reference = its.loc[its["reference"], "eps_255"].max()
-        chosen = sources.get(reference) or max(sources, key=len)
-        budgets = {0.0, *sources.index[[chosen <= names for names in sources]]}
-        shared[its.index] = its["eps_255"].isin(budgets) & its["source"].isin(chosen)
-    return rates[shared]
-
-
-def _over_sources(averaged: pd.DataFrame) -> pd.DataFrame:
-    """Average each attack over sources."""
-    keys = ["attack", "protocol", "target", "defence", "eps_255", "relation", "targeted"]
-    aggregations = dict.fromkeys(_AVERAGED, "mean")
-    return averaged.groupby(keys, sort=False, as_index=False).agg(aggregations).assign(source=MEAN)
 
 
 def _ranking(

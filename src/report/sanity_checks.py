@@ -5,17 +5,18 @@ Each check returns an `Alarm`, or None if it passes. All intervals are 95 % Wils
 
 from collections.abc import Sequence
 from math import comb
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy.special import bdtrc
 
+from ..analysis.intervals import FEWEST_IMAGES, is_at_chance, wilson_interval
+from ..analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under, with_defence
+from ..analysis.transfer_rates import WHITE_BOX, relation
+from ..artifacts.tables import Alarm
+from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ..utils.refusals import class_order
-from .intervals import FEWEST_IMAGES, wilson_interval
-from .outcomes import Outcomes, evaluated_pairs, outcomes, under, with_defence
-from .transfer_rates import WHITE_BOX, format_cell, relation
 
 ZERO_GRADIENTS = 0.01
 """Raise an alarm if more than this share of gradients is zero in every pixel."""
@@ -68,13 +69,6 @@ CAUSES = {
 """Usual causes of each alarm, by the alarm's name."""
 
 
-class Alarm(NamedTuple):
-    """A failed sanity check: its name, and the finding for a model or pair, with counts."""
-
-    name: str
-    finding: str
-
-
 def explained(alarm: Alarm) -> str:
     """Return an alarm's finding and its usual causes as one sentence."""
     return f"{alarm.finding}; {CAUSES.get(alarm.name, 'unknown causes')}."
@@ -108,7 +102,7 @@ def alarms(
 
     A share raises an alarm only if the lower end of its interval is above the limit.
     """
-    result = outcomes(table, source, list(map(ModelRef.parse, targets)), protocol)
+    result = job_outcomes(table, source, list(map(ModelRef.parse, targets)), protocol)
     correct = under(result, "target_correct")
     raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
     if zero_gradients > ZERO_GRADIENTS:
@@ -133,7 +127,7 @@ def many_abstentions(
     These are the images of the protocol, or all: a protocol of images that are classified correctly
     when clean counts none of those on which a target abstains when clean.
     """
-    every = outcomes(table, source, evaluated_pairs(table, targets), "all")
+    every = job_outcomes(table, source, evaluated_pairs(table, targets), "all")
     raised = []
     for place, target in enumerate(every.targets):
         worst = (0.0, "")
@@ -221,12 +215,6 @@ def _numbers(true: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
     return numbers
 
 
-def is_at_chance(k: int, n: int, num_classes: int) -> bool:
-    """Return True if `k` correct of `n` images may be guessing, unless `n` is too small to tell."""
-    least, most = wilson_interval([k, n], n)[0]
-    return bool(least <= 1 / num_classes < most)  # if `most` is lower, n is too small to tell
-
-
 def over_budget(
     attack: str, stated: float, measured: float, count: int, total: int, norm: str
 ) -> Alarm:
@@ -238,13 +226,13 @@ def over_budget(
     return Alarm("over_budget", finding)
 
 
-def _few_images(result: Outcomes, place: int, protocol: str) -> Alarm | None:
+def _few_images(result: JobOutcomes, place: int, protocol: str) -> Alarm | None:
     n = int(result.counted[place].sum())
     finding = f"{_pair(result, place)}: images counted: {n} ({protocol})"
     return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
 
 
-def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
+def _loss_not_rising(result: JobOutcomes, place: int) -> Alarm | None:
     """Count the images whose true class never gets less likely than on the clean image."""
     confidence, present = result.true_confidence[place], result.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
@@ -259,7 +247,7 @@ def _loss_not_rising(result: Outcomes, place: int) -> Alarm | None:
     return Alarm("loss_not_rising", f"{_pair(result, place)}, {finding} {format_cell(k, n)}")
 
 
-def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> Alarm | None:
+def _weaker_at_larger_budget(result: JobOutcomes, place: int, white_boxes: int) -> Alarm | None:
     """Compare the budget with the most successes with the one above it with the fewest."""
     success = result.success[place] & result.counted[place][:, None]
     counts = success.sum(axis=0)
@@ -280,7 +268,7 @@ def _weaker_at_larger_budget(result: Outcomes, place: int, white_boxes: int) -> 
     return Alarm("weaker_at_larger_budget", f"{_pair(result, place)}, {finding}")
 
 
-def _above_chance(result: Outcomes, place: int, num_classes: int) -> Alarm | None:
+def _above_chance(result: JobOutcomes, place: int, num_classes: int) -> Alarm | None:
     """Compare the accuracy at the largest budget with that of guessing."""
     eps = result.eps_255[-1]
     k, n = (int(mask[place, :, -1].sum()) for mask in (result.correct, result.present))
@@ -290,7 +278,7 @@ def _above_chance(result: Outcomes, place: int, num_classes: int) -> Alarm | Non
     return Alarm("above_chance", f"{_pair(result, place)}, white box at {eps:g}/255: {cell}")
 
 
-def _pair(result: Outcomes, place: int) -> str:
+def _pair(result: JobOutcomes, place: int) -> str:
     return f"{result.source} -> {result.targets[place]}"
 
 

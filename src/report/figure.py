@@ -4,20 +4,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-import pandas as pd
 from altair.typing import ChartType
 
-from ..artifacts.frame_jobs import Sweeps, jobs_of
-from ..report import printed, printed_pairs
-from ..report.page.view import View, make_view
-from ..report.summary import Summary, summarise
+from ..artifacts.sweep_folders import Sweeps
+from . import printed, printed_pairs
+from .page.view import View, make_view
+from .results import Results, open_results
 
 Names = str | Sequence[str] | None
 _AXES = ("attack", "source", "target")
 
 
 def matrix(
-    folder: Sweeps | pd.DataFrame,
+    folder: Sweeps | Results,
     *more: Sweeps,
     attack: str | None = None,
     source: Names = None,
@@ -32,7 +31,7 @@ def matrix(
     """Draw a sweep's transfer matrix, sources x targets, in percent, white boxes in grey.
 
     Args:
-        folder: A frame from `load_sweep` or `transfer`, or folders as for `table`.
+        folder: What `load_sweep` or `transfer` returned, or folders as for `table`.
         *more: Further folders.
         attack: Label of the attack; None: the first in the ranking.
         source: Sources to draw; None: all.
@@ -53,11 +52,11 @@ def matrix(
     """
     chosen: dict[str, Any] = {"attack": attack, "eps": eps_255, "protocol": protocol}
     chosen |= {"source": source, "target": target, "value": value}
-    return printed.cells(_figure(_summary((folder, *more)), chosen, width, height, names))
+    return printed.cells(_figure(_results((folder, *more)), chosen, width, height, names))
 
 
 def curves(
-    folder: Sweeps | pd.DataFrame,
+    folder: Sweeps | Results,
     *more: Sweeps,
     attack: Names = None,
     source: Names = None,
@@ -75,11 +74,11 @@ def curves(
     arguments, the result and the errors are as for `matrix`.
     """
     chosen = {"attack": attack, "source": source, "target": target, "value": value}
-    return printed.over_budgets(_figure(_summary((folder, *more)), chosen, width, height, names))
+    return printed.over_budgets(_figure(_results((folder, *more)), chosen, width, height, names))
 
 
 def ranking(
-    folder: Sweeps | pd.DataFrame,
+    folder: Sweeps | Results,
     *more: Sweeps,
     attack: Names = None,
     source: Names = None,
@@ -96,11 +95,11 @@ def ranking(
     is the mean over the sources. Arguments, result and errors are as for `matrix`.
     """
     chosen = {"attack": attack, "source": source, "eps": eps_255}
-    return printed.in_order(_figure(_summary((folder, *more)), chosen, width, height, names))
+    return printed.in_order(_figure(_results((folder, *more)), chosen, width, height, names))
 
 
 def cost(
-    folder: Sweeps | pd.DataFrame,
+    folder: Sweeps | Results,
     *more: Sweeps,
     attack: Names = None,
     source: Names = None,
@@ -114,11 +113,11 @@ def cost(
     Arguments, result and errors are as for `ranking`.
     """
     chosen = {"attack": attack, "source": source, "eps": eps_255}
-    return printed.over_cost(_figure(_summary((folder, *more)), chosen, width, height, names))
+    return printed.over_cost(_figure(_results((folder, *more)), chosen, width, height, names))
 
 
 def confidence_groups(
-    folder: Sweeps | pd.DataFrame,
+    folder: Sweeps | Results,
     *more: Sweeps,
     groups: int = 3,
     bins: float | None = None,
@@ -136,9 +135,7 @@ def confidence_groups(
     return printed_pairs.groups(_pair((folder, *more), _AXES, **options), groups, bins)
 
 
-def image(
-    number: int | str, folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any
-) -> ChartType:
+def image(number: int | str, folder: Sweeps | Results, *more: Sweeps, **options: Any) -> ChartType:
     """Draw an image's confidence over the budget, a line per attack, and its likeliest classes.
 
     The image is its number, or its file such as `cat/17.jpg`, as in `images.csv`.
@@ -152,7 +149,7 @@ def image(
 
 def strip(
     number: int | str,
-    folder: Sweeps | pd.DataFrame,
+    folder: Sweeps | Results,
     *more: Sweeps,
     budgets: Sequence[float] = (),
     width: str | None = None,
@@ -170,7 +167,7 @@ def strip(
     return printed_pairs.strip(pair, pair.number(number), budgets, fit=width is None)
 
 
-def profiles(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> ChartType:
+def profiles(folder: Sweeps | Results, *more: Sweeps, **options: Any) -> ChartType:
     """Draw a target's five highest probabilities on clean images, by initial confidence.
 
     Keywords, result and errors are as for `confidence_groups`.
@@ -179,7 +176,7 @@ def profiles(folder: Sweeps | pd.DataFrame, *more: Sweeps, **options: Any) -> Ch
 
 
 def _pair(
-    folders: Sequence[Sweeps | pd.DataFrame],
+    folders: Sequence[Sweeps | Results],
     single: Sequence[str] = ("source", "target"),
     width: str = "3.3in",
     height: str = "2in",
@@ -190,8 +187,8 @@ def _pair(
 
     Axes in `single` have one name.
     """
-    summary = _summary(folders)
-    figure = _figure(summary, chosen, width, height, names)
+    results = _results(folders)
+    figure = _figure(results, chosen, width, height, names)
     pairs = figure.view.pairs
     for place, key in enumerate(_AXES):
         pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
@@ -202,28 +199,29 @@ def _pair(
             raise ValueError(f"This figure shows one {key}: choose one with {key}.")
     source, target = pairs[0][1:]
     ranked = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
-    jobs = {(job.job.attack, job.job.record.source): job.job for job in summary.attacked}
+    first = [row[0].job for row in results.attacked]
+    jobs = {(job.attack, job.record.source): job for job in first}
     attacks = [*ranked][: 1 if "attack" in single else None]
     return printed_pairs.Pair(figure, [jobs[attack, source] for attack in attacks], target)
 
 
-def _summary(folders: Sequence[Sweeps | pd.DataFrame]) -> Summary:
-    """Return the summary of jobs, some with adversarial images."""
-    summary = summarise(jobs_of(*folders))
-    if not summary.attacked:
+def _results(folders: Sequence[Sweeps | Results]) -> Results:
+    """Return the results of jobs, some with adversarial images."""
+    results = open_results(*folders)
+    if not results.attacked:
         raise ValueError("These jobs have only clean images; a chart needs jobs with an attack.")
-    return summary
+    return results
 
 
 def _figure(
-    summary: Summary,
+    results: Results,
     chosen: Mapping[str, Any],
     width: str,
     height: str,
     names: Mapping[str, str] | None,
 ) -> printed.Figure:
     """Return the rows, the chosen names and the size of a printed chart."""
-    view = make_view(summary)
+    view = make_view(results)
     listed: dict[str, Any] = {
         key: [value] if isinstance(value, str | float | int) else list(value)
         for key, value in chosen.items()

@@ -1,4 +1,4 @@
-"""Results of a job: compute the rows missing in the cache, then read all tables."""
+"""JobTables of a job: compute the rows missing in the cache, then read all tables."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ _IMAGES = 100
 
 
 @dataclass(frozen=True)
-class Results:
+class JobTables:
     """Rows of a job; only the first process has them.
 
     Attributes:
@@ -72,7 +72,7 @@ class Results:
     probabilities: Sequence[ModelRef]
 
 
-def compute_results(job: JobContext, cache: Rows) -> Results | None:
+def compute_tables(job: JobContext, cache: Rows) -> JobTables | None:
     """Compute the rows that are not stored: first those without an attack, then the rest.
 
     If several processes share the job, only the first one gets the results.
@@ -105,7 +105,7 @@ def compute_results(job: JobContext, cache: Rows) -> Results | None:
         for name, measurement in measurements.items()
         if measurement.switched_by and name in tables
     ]
-    return Results(
+    return JobTables(
         clean=clean,
         predictions={name: tables[name] for name in variants},
         diagnostics={name.partition("-")[0]: tables[name] for name in diagnosed},

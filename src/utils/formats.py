@@ -1,0 +1,39 @@
+"""Counts and rates as text."""
+
+from collections.abc import Iterable
+from math import isnan, nan
+
+import pandas as pd
+
+
+def format_count(count: float) -> str:
+    """Format a count, or the mean of counts over seeds, without a trailing `.0`."""
+    return f"{count:.1f}".removesuffix(".0")
+
+
+def format_cell(count: float, denominator: float, deviation: float = nan) -> str:
+    """Format a rate with its counts and, if known, its standard deviation over the seeds.
+
+    >>> format_cell(1374, 8139)
+    '1374 / 8139 = 16.88%'
+    >>> format_cell(0, 0)
+    '0 / 0 = n/a'
+    >>> format_cell(12.5, 20, 0.035)
+    '12.5 / 20 = 62.50% \N{PLUS-MINUS SIGN} 3.50%'
+    """
+    rate = f"{count / denominator:.2%}" if denominator else "n/a"
+    if not isnan(deviation):
+        rate += f" \N{PLUS-MINUS SIGN} {deviation:.2%}"
+    return f"{format_count(count)} / {format_count(denominator)} = {rate}"
+
+
+def format_cells(rows: pd.DataFrame) -> pd.Series:
+    """Format the counts `k` of `n` in rows, with their standard deviation `success_rate_sd`."""
+    columns = (rows[name] for name in ("k", "n", "success_rate_sd"))
+    return pd.Series(list(map(format_cell, *columns)), rows.index, dtype=object)
+
+
+def span(counts: Iterable[float]) -> str:
+    """Return `MIN to MAX` of the counts, or the single value if all are equal."""
+    least, most = (f"{end(counts):.0f}" for end in (min, max))
+    return least if least == most else f"{least} to {most}"
