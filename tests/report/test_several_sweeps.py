@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from src.report.summary import summarise
 
 from src import load_sweep, rankings, rates, table, tries
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.view import make_view
-from src.report.summary import summarise
 from tests.conftest import block_of, run_words
 from tests.report.conftest import make_sweep
 
