@@ -49,7 +49,13 @@ from .utils.package import lazily
 
 if TYPE_CHECKING:
     from . import attacks
-    from .api.charts import (
+    from .api.classifier import load_classifier
+    from .api.comparison import compare
+    from .api.frames import images_needed, load_sweep, load_table, rankings, rates
+    from .api.rank import rank
+    from .api.transfer import transfer
+    from .report.audit import tries
+    from .report.figure import (
         confidence_groups,
         cost,
         curves,
@@ -59,16 +65,10 @@ if TYPE_CHECKING:
         ranking,
         strip,
     )
-    from .api.classifier import load_classifier
-    from .api.comparison import compare
-    from .api.frames import images_needed, load_sweep, load_table, rankings, rates
-    from .api.rank import rank
-    from .api.transfer import transfer
-    from .report.audit import tries
     from .report.paper import table
 
 _HOMES = {
-    "api.charts": "confidence_groups cost curves image matrix profiles ranking strip",
+    "report.figure": "confidence_groups cost curves image matrix profiles ranking strip",
     "api.classifier": "load_classifier",
     "api.comparison": "compare",
     "api.frames": "images_needed load_sweep load_table rankings rates",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from .config.settings import Settings
-    from .report.summary import Summary
+    from .report.results import Results
     from .run.sweep import Sweep
 
 
@@ -74,8 +74,8 @@ class SweepCallback(Callback):
     on_multirun_end = on_run_end
 
 
-def report(summary: "Summary", folder: Path, settings: "Settings", console: "Console") -> None:
+def report(results: "Results", folder: Path, settings: "Settings", console: "Console") -> None:
     """Write the report of a command's finished jobs into its folder."""
     from .report.finished_jobs import write_report  # here: its statistics load slowly
 
-    write_report(summary, folder, settings.report, Path(settings.cache.dir), console)
+    write_report(results, folder, settings.report, Path(settings.cache.dir), console)

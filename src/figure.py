@@ -80,8 +80,8 @@ def _draw(
     number: str | None = None,
     **options: Any,
 ) -> None:
-    from .api import charts
     from .artifacts.sweep_folders import named_folders
+    from .report import figure as charts
     from .report.printed import writer
     from .utils.files import atomic_write
 

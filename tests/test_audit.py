@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from scipy.stats import chi2_contingency
+from src.report.summary import summarise
 
 from src import load_sweep, tries
 from src.analysis.tries import class_success, success_within
@@ -21,7 +22,6 @@ from src.artifacts.sweep_folders import jobs_of
 from src.attacks.__main__ import listed
 from src.report.audit import audited as add_audits
 from src.report.beside import read_preset
-from src.report.summary import summarise
 from tests.analysis.test_tries import outcomes_of
 from tests.conftest import REPOSITORY, TINY_RUN, block_of
 from tests.report.conftest import make_sweep

@@ -136,10 +136,10 @@ class Outcomes:
         white = [[source.includes(its) for its in self.targets] for source in self.sources]
         return self.evaluated & ~np.array(white, bool).reshape(self.evaluated.shape)
 
-    def counted_for_all(self, jobs: Sequence[int]) -> Mask:
-        """Return whether a target counts an image for all jobs evaluated on it, shape (T, N)."""
-        missing = ~self.evaluated[jobs, :, None]
-        counted: Mask = np.all(self.counted[jobs] | missing, axis=0)
+    def counted_for_all(self, jobs: Sequence[int], targets: Sequence[int]) -> Mask:
+        """Return whether targets count an image for all jobs evaluated on them, shape (T, N)."""
+        both = np.ix_(jobs, targets)
+        counted: Mask = np.all(self.counted[both] | ~self.evaluated[both][..., None], axis=0)
         return counted
 
     def pairs(self, jobs: Iterable[int], targets: Sequence[int]) -> list[tuple[int, int]]:

@@ -14,12 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .estimates import contributions, intervals, nested_weights
-from .multiple_comparisons import (
-    LEVEL,
-    PairTests,
-    compare_pairs,
-    detectable,
-)
+from .multiple_comparisons import LEVEL, compare_pairs, detectable
 from .outcomes import Mask, Outcomes
 from .quantities import statistics_of
 from .source_choice import missing_target, source_values
@@ -59,8 +54,8 @@ Values = NDArray[np.float64]
 Row = dict[str, Any]
 """Statistics of one attack or source by column; tables of few rows are slow to change."""
 
-Jobs = Mapping[str, Mapping[str, list[int]]]
-"""Positions of the seeds of a job, by attack and source."""
+Seeds = Mapping[Pair, list[int]]
+"""Positions of an attack's seeds, by pair of a source and a target that is another network."""
 
 
 def rankings(outcomes: Outcomes, against: str | None = None) -> pd.DataFrame:
@@ -95,13 +90,13 @@ def rankings(outcomes: Outcomes, against: str | None = None) -> pd.DataFrame:
         - `lacks`: pairs that the attack lacks; empty if it is ranked.
     """
     ranked: list[Row] = []
-    for place, targets, jobs in _groups(outcomes):
-        sources = sorted({source for its in jobs.values() for source in its})
+    for place, _, attacks in _groups(outcomes):
+        sources = sorted({source for seeds in attacks.values() for source, _ in seeds})
         groups = {source: [source] for source in sources}
         if len(sources) > 1 and not (place["ensemble"] or place["source_defended"]):
             groups = {"": sources, **groups}
         for name, members in groups.items():
-            rows = _rank_attacks(outcomes, jobs, members, targets, against)
+            rows = _rank_attacks(outcomes, attacks, members, against)
             for row in rows:
                 mean = f"{MEAN_OF}{row['sources']} source{'s' * (row['sources'] > 1)}"
                 ranked.append(row | place | {"source": name or mean})
@@ -125,14 +120,16 @@ def source_rankings(outcomes: Outcomes) -> pd.DataFrame:
         enough common targets, no source has a rank, and `lacks` says what to add.
     """
     ranked: list[Row] = []
-    for place, targets, jobs in _groups(outcomes):
-        sources = {source for its in jobs.values() for source in its}
-        shared = [its for its in jobs.values() if len(its) == len(sources)]
+    for place, targets, attacks in _groups(outcomes):
+        sources_of = {name: {source for source, _ in seeds} for name, seeds in attacks.items()}
+        every_source = set.union(*sources_of.values())
+        shared = [seeds for name, seeds in attacks.items() if sources_of[name] == every_source]
         groups = {f"mean of {len(shared)} attacks": shared} if len(shared) > 1 else {}
-        for name, members in {**groups, **{attack: [its] for attack, its in jobs.items()}}.items():
-            every = {ALL_TARGETS: targets} if len(targets) > 1 else {}
-            every |= {outcomes.targets[target].model: [target] for target in targets}
-            for target, its in every.items() if len(members[0]) > 1 else ():
+        groups |= {name: [seeds] for name, seeds in attacks.items() if len(sources_of[name]) > 1}
+        every = {ALL_TARGETS: targets} if len(targets) > 1 else {}
+        every |= {outcomes.targets[target].model: [target] for target in targets}
+        for name, members in groups.items() if len(every_source) > 1 else ():
+            for target, its in every.items():
                 rows = _rank_sources(outcomes, members, its)
                 if len(rows) > 1 and (target == next(iter(every)) or not rows[0]["lacks"]):
                     of = {"attack": name, "attacks": len(members), "target": target}
@@ -152,8 +149,11 @@ def _falling(means: Values, names: NDArray[np.str_]) -> NDArray[np.intp]:
     return falling[np.lexsort((names[falling], level))]
 
 
-def _groups(outcomes: Outcomes) -> Iterator[tuple[dict[str, Any], list[int], Jobs]]:
-    """Yield group and defence, the positions of targets, and of seeds by attack and source."""
+def _groups(outcomes: Outcomes) -> Iterator[tuple[dict[str, Any], list[int], Mapping[str, Seeds]]]:
+    """Yield group and defence, the positions of targets, and the seeds of each attack.
+
+    Sources that count no image are left out.
+    """
     defences = [target.defence for target in outcomes.targets]
     groups = [
         RankingGroup(bool(targeted), source.is_ensemble, source.is_defended)
@@ -162,47 +162,36 @@ def _groups(outcomes: Outcomes) -> Iterator[tuple[dict[str, Any], list[int], Job
     for group in sorted({*groups}):
         for defence in dict.fromkeys(defences):
             targets = [place for place, its in enumerate(defences) if its == defence]
-            mine = [job for job, its in enumerate(groups) if its == group]
-            pairs = outcomes.pairs(mine, targets)
+            pairs = outcomes.pairs((job for job, its in enumerate(groups) if its == group), targets)
             counting = {outcomes.jobs[pair[0]][1] for pair in pairs if outcomes.counted[pair].any()}
-            jobs: dict[str, dict[str, list[int]]] = {}
-            for job in dict.fromkeys(job for job, _ in pairs):
+            attacks = dict[str, dict[Pair, list[int]]]()
+            for job, target in pairs:
                 attack, source = outcomes.jobs[job]
                 if source in counting:
-                    jobs.setdefault(attack, {}).setdefault(source, []).append(job)
-            if jobs:
-                yield {**group._asdict(), "defence": defence}, targets, jobs
-
-
-def _pairs(
-    outcomes: Outcomes, jobs: Mapping[str, list[int]], targets: Sequence[int]
-) -> dict[Pair, list[int]]:
-    """Return the seeds by pair of a source and a target that is another network."""
-    return {
-        (source, target): seeds
-        for source, seeds in jobs.items()
-        for _, target in outcomes.pairs(seeds[:1], targets)
-    }
+                    seeds = attacks.setdefault(attack, {})
+                    seeds.setdefault((source, target), []).append(job)
+            if attacks:
+                yield {**group._asdict(), "defence": defence}, targets, attacks
 
 
 def _rank_attacks(
-    outcomes: Outcomes,
-    jobs: Jobs,
-    members: Sequence[str],
-    targets: Sequence[int],
-    against: str | None,
+    outcomes: Outcomes, attacks: Mapping[str, Seeds], members: Sequence[str], against: str | None
 ) -> list[Row]:
     """Rank the attacks of some sources; those that lack a pair of the others come last."""
     pairs = {
-        attack: _pairs(outcomes, {name: its[name] for name in members if name in its}, targets)
-        for attack, its in jobs.items()
+        attack: {pair: its for pair, its in seeds.items() if pair[0] in members}
+        for attack, seeds in attacks.items()
     }
     pairs = {attack: its for attack, its in pairs.items() if its}
-    # Names decide between equals, so that the order of jobs does not.
-    complete = max(
-        pairs.values(),
-        key=lambda its: (len(its), _holders(pairs, its), _names(outcomes, its)),
-    )
+
+    def texts(pairs: Iterable[Pair]) -> list[str]:
+        return sorted(f"{source} -> {outcomes.targets[target]}" for source, target in pairs)
+
+    def completeness(its: Seeds) -> tuple[int, int, list[str]]:
+        """Names decide between equals, so that the order of jobs does not."""
+        return len(its), sum(its.keys() <= other.keys() for other in pairs.values()), texts(its)
+
+    complete = max(pairs.values(), key=completeness)
     names = [attack for attack, its in pairs.items() if its.keys() >= complete.keys()]
     scores = np.array(
         [[outcomes.scores(pairs[attack][pair], pair[1]) for pair in complete] for attack in names]
@@ -211,86 +200,53 @@ def _rank_attacks(
     some = counted.any(axis=1)
     if not some.any():
         return []
-    shared = np.array([*complete], object)[some]
-    scores, counted = np.where(counted, scores, 0.0)[:, some], counted[some]
+    sources, targets = (np.array(its) for its in zip(*complete, strict=True))
 
-    def over(targets: Sequence[int]) -> tuple[Values, Values]:
+    def over(chosen: Sequence[int]) -> tuple[Values, Values]:
         """Return what images contribute to the means over some targets, and at most."""
-        at = np.isin(shared[:, 1].astype(int), targets)
-        weights = nested_weights(*shared[at].T[::-1])[None]
-        values, largest = contributions(scores[:, at], counted[at], weights)
-        chosen = largest[0] > 0
-        return values[:, 0, chosen], largest[0, chosen]
+        at = some & np.isin(targets, chosen)
+        weights = np.zeros((1, len(at)))
+        weights[0, at] = nested_weights(targets[at], sources[at])
+        values, largest = contributions(scores, counted, weights)
+        images = largest[0] > 0
+        return values[:, 0, images], largest[0, images]
 
-    counting = [*dict.fromkeys(shared[:, 1].tolist())]
-    values, largest = over(counting)
-    numbers = intervals(values, largest, len(shared) == 1)
-    own = {"sources": len({source for source, _ in complete})}
-    numbers |= {"targets": len(counting)} | own
-    order = _falling(numbers["mean"], np.array(names))
-    place: int | None = int(order[0])
-    if against is not None:
-        place = names.index(against) if against in names else None
-    tests = compare_pairs(_per_image(values), one=place if against is not None else None)
-    ranked = _tested(_rows("attack", names, numbers), order, tests, place)
-    _add_dependence(
-        ranked,
-        order,
-        {outcomes.targets[at].model: at for at in counting if against is None},
-        lambda its: _per_image(over(its)[0]),
+    counting = {outcomes.targets[at].model: at for at in targets[some].tolist()}
+    values, largest = over([*counting.values()])
+    number = {"sources": len({*sources.tolist()})}
+    numbers = intervals(values, largest, some.sum() == 1) | {"targets": len(counting)} | number
+    ranked = _tested(
+        pd.Index(names, name="attack"),
+        numbers,
+        values * values.shape[1],
+        against,
+        counting,
+        lambda its: (part := over(its)[0]) * part.shape[1],
     )
-    others = [attack for attack in pairs if attack not in names]
-    lacking = [_first(outcomes, complete.keys() - pairs[attack].keys()) for attack in others]
-    unranked = zip(others, lacking, strict=True)
-    return ranked + [{"attack": name, "lacks": its, **own, **_UNRANKED} for name, its in unranked]
-
-
-def _per_image(values: Values) -> Values:
-    """Scale contributions so that the mean over images is their sum."""
-    return values * values.shape[1]
-
-
-def _rows(of: str, names: Sequence[str], numbers: Mapping[str, Any]) -> list[Row]:
-    """Return a row per name; a number is one for all names, or an array with one for each."""
-    columns = {key: np.broadcast_to(its, len(names)).tolist() for key, its in numbers.items()}
-    rows = zip(names, *columns.values(), strict=True)
-    return [dict(zip([of, *columns], row, strict=True)) for row in rows]
-
-
-def _holders(pairs: Mapping[str, Mapping[Pair, Any]], its: Mapping[Pair, Any]) -> int:
-    """Return how many attacks have these pairs."""
-    return sum(other.keys() >= its.keys() for other in pairs.values())
-
-
-def _names(outcomes: Outcomes, pairs: Iterable[Pair]) -> list[str]:
-    """Return pairs as texts, sorted."""
-    return sorted(f"{source} -> {outcomes.targets[target]}" for source, target in pairs)
-
-
-def _first(outcomes: Outcomes, pairs: Iterable[Pair]) -> str:
-    """Return the first of some pairs, and the number of the others, as text."""
-    first, *others = _names(outcomes, pairs)
-    return f"{first} and {len(others)} more" if others else first
+    for attack in (attack for attack in pairs if attack not in names):
+        first, *others = texts(complete.keys() - pairs[attack].keys())
+        lacks = first + f" and {len(others)} more" * bool(others)
+        ranked.append({"attack": attack, "lacks": lacks, **number, **_UNRANKED})
+    return ranked
 
 
 def _rank_sources(
-    outcomes: Outcomes, attacks: Sequence[Mapping[str, list[int]]], targets: Sequence[int]
+    outcomes: Outcomes, attacks: Sequence[Seeds], targets: Sequence[int]
 ) -> list[Row]:
     """Rank the sources of some attacks, which all have them; on one target, the other sources."""
-    sources = list(attacks[0])
-    of_attacks = [_pairs(outcomes, its, targets) for its in attacks]
-    pairs = [pair for pair in of_attacks[0] if all(pair in its for its in of_attacks)]
-    if one := len(targets) == 1:
-        sources = [source for source in sources if (source, targets[0]) in pairs]
-    jobs = [seed for its in attacks for seeds in its.values() for seed in seeds]
-    common = {}
-    for target in sorted({target for _, target in pairs}):
-        images = (outcomes.counted[jobs, target] | ~outcomes.evaluated[jobs, target, None]).all(
-            axis=0
-        )
-        if images.any():
-            common[target] = images
-    targets, lacks = list(common), "an image that a target counts for every source"
+    pairs = [
+        pair
+        for pair in attacks[0]
+        if pair[1] in targets and all(pair in seeds for seeds in attacks)
+    ]
+    one = len(targets) == 1
+    sources = list(dict.fromkeys(source for source, _ in (pairs if one else attacks[0])))
+    jobs = sorted({job for its in attacks for seeds in its.values() for job in seeds})
+    tried = sorted({target for _, target in pairs})
+    every = outcomes.counted_for_all(jobs, tried)
+    targets = [target for target, images in zip(tried, every, strict=True) if images.any()]
+    counted = every[every.any(axis=1)]
+    lacks = "an image that a target counts for every source"
     there = np.array([[(source, target) in pairs for target in targets] for source in sources])
     if targets:
         known = [str(outcomes.targets[target]) for target in targets]
@@ -299,9 +255,9 @@ def _rank_sources(
         return [{"source": source, "lacks": lacks, **_UNRANKED} for source in sources]
     scores = np.full((*there.shape, len(outcomes.index)), np.nan)
     for row, column in np.argwhere(there):
-        seeds = [its[sources[row]] for its in attacks]
-        scores[row, column] = np.mean([outcomes.scores(s, targets[column]) for s in seeds], axis=0)
-    counted = np.array([*common.values()])
+        pair = sources[row], targets[column]
+        seeds = [outcomes.scores(its[pair], pair[1]) for its in attacks]
+        scores[row, column] = np.mean(seeds, axis=0)
     values = source_contributions(scores, counted)
     mean = values.mean(axis=1)
     numbers = {
@@ -310,43 +266,14 @@ def _rank_sources(
         "targets": len(targets),
         "extrapolated": ~((mean >= -_ROUNDING) & (mean <= 1 + _ROUNDING)),
     }
-    order = _falling(mean, np.array(sources))
-    rows = _rows("source", sources, numbers)
-    ranked = _tested(rows, order, compare_pairs(values), int(order[0]))
-    columns = {outcomes.targets[target].model: column for column, target in enumerate(targets)}
-    _add_dependence(
-        ranked,
-        order,
-        columns,
+    return _tested(
+        pd.Index(sources, name="source"),
+        numbers,
+        values,
+        None,
+        {outcomes.targets[target].model: column for column, target in enumerate(targets)},
         lambda its: source_contributions(scores[:, its], counted[its]),
     )
-    return ranked
-
-
-def _add_dependence(
-    ranked: Sequence[Row],
-    order: NDArray[np.intp],
-    targets: Mapping[str, int],
-    values_of: Callable[[list[int]], Values],
-) -> None:
-    """Set `depends_on` of the first of a ranking.
-
-    Args:
-        ranked: The ranking.
-        order: Position of each of its rows in the values.
-        targets: Positions of the targets that count an image, by name.
-        values_of: Function that returns the contributions from some of the targets alone.
-    """
-    first, *others = order
-    depends = list[str]()
-    if others and len(targets) > 1 and not any(row["undecided"] for row in ranked[1:]):
-        for name, place in targets.items():
-            tests = compare_pairs(
-                values_of([its for its in targets.values() if its != place]), one=first
-            )
-            ahead = (tests.difference[first] > 0) & (tests.p[first] < LEVEL)
-            depends += [name] * (not ahead[others].all())
-    ranked[0]["depends_on"] = ", ".join(depends)
 
 
 def source_contributions(scores: Values, counted: Mask) -> Values:
@@ -369,29 +296,56 @@ def source_contributions(scores: Values, counted: Mask) -> Values:
 
 
 def _tested(
-    rows: Sequence[Row], order: NDArray[np.intp], tests: PairTests, place: int | None
+    names: "pd.Index[str]",
+    numbers: Mapping[str, Any],
+    values: Values,
+    against: str | None,
+    targets: Mapping[str, int],
+    values_of: Callable[[list[int]], Values],
 ) -> list[Row]:
-    """Add rank, detectable difference, and the tested difference from the row at `place`."""
-    columns = np.full((4, len(rows)), np.nan)
+    """Return the rows of a ranking, with the tests of each row against `against` or the first.
+
+    Args:
+        names: What is ranked; the index's name is the column's.
+        numbers: Columns, as arrays with a value for each name or one value for all.
+        values: What images contribute to each mean.
+        against: Name that the others are compared with; None: the first, and `depends_on` is set.
+        targets: Positions of the targets that count an image, by name.
+        values_of: Function that returns the contributions from some of the targets alone.
+    """
+    order = _falling(numbers["mean"], names.to_numpy(str))
+    first, *others = order.tolist()
+    one = None if against is None or against not in names else names.tolist().index(against)
+    tests = compare_pairs(values, one=one)
+    place = first if against is None else one
+    columns = np.full((4, len(names)), np.nan)
     if place is not None:
-        numbers = (tests.difference, tests.margin, tests.p, tests.discordance)
-        columns[:] = [matrix[:, place] for matrix in numbers]
+        matrices = (tests.difference, tests.margin, tests.p, tests.discordance)
+        columns[:] = [matrix[:, place] for matrix in matrices]
         columns[:, place] = np.nan
-    discordance = columns[3]
+    difference, margin, p, discordance = columns
     usual = float(np.nanmedian(discordance)) if np.isfinite(discordance).any() else np.nan
-    least = detectable(tests.cutoff, usual, max(rows[0]["images"], 1))
-    ranked = []
-    for rank, at in enumerate(order, 1):
-        difference, margin, p, its = columns[:, at].tolist()
-        tested = {
-            "rank": float(rank),
-            "difference": difference,
-            "difference_low": difference - margin,
-            "difference_high": difference + margin,
-            "p": p,
-            "undecided": not p < LEVEL,
-            "discordance": its,
-            "detectable": least,
-        }
-        ranked.append(rows[at] | tested | {"lacks": "", "depends_on": ""})
-    return ranked
+    depends = list[str]()
+    if against is None and others and len(targets) > 1 and (p[others] < LEVEL).all():
+        for name in targets:
+            rest = compare_pairs(
+                values_of([targets[its] for its in targets if its != name]), one=first
+            )
+            ahead = (rest.difference[first] > 0) & (rest.p[first] < LEVEL)
+            depends += [name] * (not ahead[others].all())
+    every = {
+        str(names.name): names.to_numpy(),
+        **numbers,
+        "difference": difference,
+        "difference_low": difference - margin,
+        "difference_high": difference + margin,
+        "p": p,
+        "undecided": ~(p < LEVEL),
+        "discordance": discordance,
+        "detectable": detectable(tests.cutoff, usual, max(values.shape[1], 1)),
+        "lacks": "",
+        "depends_on": np.where(np.arange(len(names)) == first, ", ".join(depends), ""),
+    }
+    rows = (np.broadcast_to(its, len(names))[order].tolist() for its in every.values())
+    ranked = enumerate(zip(*rows, strict=True), 1)
+    return [dict(zip(every, row, strict=True), rank=float(rank)) for rank, row in ranked]

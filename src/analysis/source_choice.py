@@ -54,12 +54,13 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     runs = _runs(outcomes, sources)
     there = outcomes.transfers[runs].all(axis=0)
     fooled = outcomes.fooled[runs].astype(np.float64)
-    counted = outcomes.counted_for_all(range(len(outcomes.jobs)))
+    counted = outcomes.counted_for_all(*map(range, outcomes.evaluated.shape))
     random, count = np.random.default_rng(seed), len(outcomes.index)
     first = random.permuted(np.tile(np.arange(count) % 2 == 0, (_HALVES, 1)), axis=1)
     halves = np.vstack([np.ones((1, count), bool), first, ~first])
-    sums = (counted * fooled.mean(axis=0)) @ halves.T
-    rates = np.moveaxis(ratio(sums, counted @ halves.T.astype(np.int64)), -1, 0)
+    weights = halves.T.astype(np.float64)
+    sums = (counted * fooled.mean(axis=0)) @ weights
+    rates = np.moveaxis(ratio(sums, counted.astype(np.float64) @ weights), -1, 0)
     rates[:, ~there] = np.nan
     rows, contributions = [], []
     for target, name in enumerate(outcomes.targets):

@@ -96,9 +96,9 @@ def check_jobs(
         ValueError: No job has the key of a word.
     """
     typed, places = dict(word.split("=", 1) for word in words), {"cache.dir"}
-    for job in stated:
-        attack = job.record.config["attack"].get("settings", {})
-        places |= {place for place, _ in _leaves(job.record.config | {"attack": attack})}
+    for config in (job.record.config for job in stated):
+        attack = config["attack"].get("settings", {})
+        places |= {place for place, _ in _leaves(config | {"attack": attack})}
     if new := next((key for key in typed if key not in places), None):
         raise ValueError(f"{new}: no job in the card has this key.{suggestion(new, [*places])}")
     jobs, pool = [*map(CheckedJob, stated)], ModelPool()

@@ -31,7 +31,7 @@ _NAMED = 3
 
 def tries(
     folder: Sweeps | Results,
-    *more: Sweeps,
+    *more: Sweeps | Results,
     eps_255: float | None = None,
     defence: str = NO_DEFENCE,
     protocol: Protocol = "target_correct",

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -284,9 +285,10 @@ def _marked(
     no marks: white boxes, means that lack a pair, and means over several ensembles.
     """
     shared, parts = [name for name in names if name != "attack"], list[pd.DataFrame]()
-    for place in cells[shared].drop_duplicates().to_dict("records") if shared else [{}]:
+    places: Any = cells[shared].drop_duplicates().to_dict("records") if shared else [{}]
+    for place in places:
         where = {**({"defence": spec.defence} if spec.defence else {}), **place}
-        for group, outcomes in enumerate(results.outcomes(spec.eps_255, spec.protocol), 1):
+        for group, outcomes in results.outcomes(spec.eps_255, spec.protocol).items():
             for _, rows in rankings(outcomes.select(**where)).groupby(GROUP, sort=False):
                 if rows["source"].nunique() > 1:
                     rows = rows[rows["source"].str.startswith(MEAN_OF)]
@@ -294,11 +296,11 @@ def _marked(
                 if rows["targeted"].any() and spec.value == "accuracy":
                     continue  # tests are of success, which is not its complement
                 unlike = rows["mean"].nunique() > 1
-                tested = unlike and rows["p"].notna().any()
+                tested = unlike and bool(rows["p"].notna().any())
                 best = unlike & (rows["mean"] == rows["mean"].max())
                 undecided = rows["undecided"].astype(bool) & tested & ~best
-                marks = {"best": best, "undecided": undecided, "untested": unlike and not tested}
-                parts.append(rows.assign(**place, group=group, **marks))
+                flags = {"best": best, "undecided": undecided, "untested": unlike and not tested}
+                parts.append(rows.assign(**place, group=group, **flags))
     keys = [*dict.fromkeys(["group", *names, *GROUP])]
     marks = pd.concat(parts)[[*keys, *_FLAGS, *_ENDS]]
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)

@@ -359,7 +359,7 @@ def details_of(records: Sequence[JobRecord], pairs: pd.DataFrame, spec: TableSpe
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
     seeds = [str(record.seed) for record in records]
     formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
-    sizes = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
+    sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
     lines = {
         f"Images: {_distinct(map(_images, records))}": True,
         f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for (k, _), v in sizes.items())}": (

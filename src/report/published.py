@@ -69,7 +69,7 @@ def add_published(
         the sources of these rows, and on attacks without a comparable cell.
     """
     jobs = [row[0].job for row in results.attacked]
-    records = {(job.attack, job.record.source): job.record for job in jobs}
+    records: dict[Any, JobRecord] = {(job.attack, job.record.source): job.record for job in jobs}
     parts, notes, left_out = [body], dict[str, None](), defaultdict[str, Counter[str]](Counter)
     for (attack, source), of_job in pairs.groupby(["attack", "source"], sort=False):
         found = _compare_all(records[attack, source], of_job)

@@ -112,7 +112,8 @@ class Results:
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks."""
-        return str((self.table() if self.attacked else self.predictions.head())._repr_html_())
+        shown: Any = self.table() if self.attacked else self.predictions.head()
+        return str(shown._repr_html_())
 
     def __getitem__(self, key: Any) -> Any:
         return self.predictions[key]
@@ -200,21 +201,23 @@ class Results:
             chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
         return chosen
 
-    def outcomes(self, eps_255: float | None = None, protocol: str | None = None) -> list[Outcomes]:
-        """Return the outcomes of each group of comparable jobs that has the budget.
+    def outcomes(
+        self, eps_255: float | None = None, protocol: str | None = None
+    ) -> dict[int, Outcomes]:
+        """Return the outcomes by number of the group, of groups that have the budget.
 
         Args:
             eps_255: Budget in units of 1/255; None: the jobs' reference budget.
             protocol: Protocol; None: the jobs' own.
         """
-        found = list[Outcomes]()
-        for rows in self._grouped:
+        outcomes = dict[int, Outcomes]()
+        for number, rows in enumerate(self._grouped, 1):
             record = rows[0][0].job.record
             eps = record.reference if eps_255 is None else eps_255
             place = record.storage, protocol or record.protocol, eps
             parts = [its.outcomes[place] for row in rows for its in row if place in its.outcomes]
-            found += [joined(parts)] if parts else []
-        return found
+            outcomes |= {number: joined(parts)} if parts else {}
+        return outcomes
 
     @cached_property
     def _grouped(self) -> list[list[Sequence[JobResults]]]:
@@ -256,7 +259,8 @@ class Results:
                 ranked = rank(
                     joined([its.outcomes[place] for its in jobs if place in its.outcomes])
                 )
-                columns = {"group": number, "dataset": first.dataset, "norm": first.norm}
+                columns: dict[str, Any] = {"group": number}
+                columns |= {"dataset": first.dataset, "norm": first.norm}
                 named = ranked.assign(**columns, eps_255=eps, protocol=first.protocol)
                 yield jobs, named[[*_COMMON, *ranked]]
 
@@ -284,9 +288,10 @@ def open_jobs(*folders: "Sweeps | Results", related: bool = True) -> list[Finish
     if not isinstance(related, bool):
         raise ValueError(f"related={related}: must be True, or False to leave out related pairs.")
     loaded = [its for its in folders if isinstance(its, Results)]
+    sweeps = [its for its in folders if not isinstance(its, Results)]
     if loaded and len(folders) > 1:
         raise ValueError("Pass one result of load_sweep or transfer, or only folders.")
-    jobs = loaded[0].jobs if loaded else find_jobs(named_folders(*folders))
+    jobs = loaded[0].jobs if loaded else find_jobs(named_folders(*sweeps))
     return jobs if related else without_related(jobs)
 
 
@@ -404,23 +409,24 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
     parts = list[dict[str, NDArray[Any]]]()
     jobs, shared = pairs.groupby(["row", "seed"], sort=False).ngroup().to_numpy(), _shared(pairs)
     columns = {name: pairs[name].to_numpy() for name in pairs}
-    for place, rows in pairs.groupby(_PLACE, sort=False).indices.items():
+    places: Any = pairs.groupby(_PLACE, sort=False).indices
+    for place, rows in places.items():
         used = sorted({*jobs[rows]})
         outcomes = joined([results[job].outcomes[place] for job in used])
         targets = {pair.columns: number for number, pair in enumerate(outcomes.targets)}
         block = pairs.iloc[rows]
-        for at in block.groupby(_BLOCK, sort=False).indices.values():
-            at = rows[at]
+        blocks: Any = block.groupby(_BLOCK, sort=False).indices
+        for at in (rows[its] for its in blocks.values()):
             several = len({*columns["seed"][at]}) > 1
             at = at[columns["denominator"][at] > 0]
             if len(at):
                 named = zip(columns["target"][at], columns["defence"][at], strict=True)
-                places = (
-                    np.searchsorted(used, jobs[at]),
-                    np.array([targets[pair] for pair in named]),
+                of_jobs = np.searchsorted(used, jobs[at])
+                of_targets = np.array([targets[pair] for pair in named])
+                chosen = {str(name): column[at] for name, column in columns.items()}
+                parts.append(
+                    _mean_rows(chosen, shared[at], several, outcomes, (of_jobs, of_targets))
                 )
-                block_columns = {name: column[at] for name, column in columns.items()}
-                parts.append(_mean_rows(block_columns, shared[at], several, outcomes, places))
     parts = [part for part in parts if len(part["source"])]
     if not parts:
         return pairs[:0]
@@ -451,7 +457,7 @@ def _mean_rows(
     places: tuple[NDArray[np.intp], NDArray[np.intp]],
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of the means over some pairs, at these places of job and target."""
-    keys = [pairs[name] for name in ("source", "target", "seed")]
+    keys = pairs["source"], pairs["target"], pairs["seed"]
     names, weights = mean_weights(*keys, shared, over_seeds)
     both = keys[0] + "\n" + keys[1]
     numbers = {

@@ -3,7 +3,6 @@
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from threading import Timer
 from types import FrameType
 
 
@@ -47,14 +46,6 @@ def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if a stop was requested; called for every gradient and batch."""
     if _requested:
         raise KeyboardInterrupt
-
-
-def request_after(seconds: float) -> Timer:
-    """Start a timer that requests a stop, and return it."""
-    timer = Timer(seconds, _request, [0, None])
-    timer.daemon = True
-    timer.start()
-    return timer
 
 
 def interrupt_at_once() -> None:

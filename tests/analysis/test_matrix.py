@@ -1,8 +1,10 @@
+from math import nan
+
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CLEAN, rates_by_protocol, transfer_matrix
+from src.analysis import CLEAN, rates, transfer_matrix
 from src.analysis.outcomes import PROTOCOLS
 
 
@@ -14,9 +16,13 @@ def two_models(make_table, sources, target_label=None):
         ("b", 0): [0, 0, 1, 0],
         ("b", 8): [0, 1, 0, 0],
     }
-    tables = {"float32": make_table(predictions, target_label=target_label)}
-    parts = [rates_by_protocol(tables, source, ["a", "b"], "x", "linf") for source in sources]
-    return pd.concat(parts, ignore_index=True)
+    table = make_table(predictions, target_label=target_label)
+    parts = [
+        rates(table, source, ["a", "b"], protocol).assign(source=source, protocol=protocol)
+        for source in sources
+        for protocol in PROTOCOLS
+    ]
+    return pd.concat(parts, ignore_index=True).assign(attack="x", success_rate_sd=nan)
 
 
 def cells_of(cells):

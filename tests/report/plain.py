@@ -78,7 +78,7 @@ def _jobs(predictions: pd.DataFrame) -> dict[tuple[str, str, Any], list[dict[str
     """Return the rows of each attack, source and seed."""
     jobs = defaultdict[tuple[str, str, Any], list[dict[str, Any]]](list)
     for row in predictions.to_dict("records"):
-        jobs[row["attack"], row["source"], row["seed"]].append(dict(row))
+        jobs[row["attack"], row["source"], row["seed"]].append({str(k): v for k, v in row.items()})
     return jobs
 
 
@@ -128,8 +128,7 @@ def _counted(
                 if row["predicted"] != -1:
                     right = row["predicted"] == row["label"]
                     fooled = row["predicted"] == aims[image] if targeted else not right
-                    shares = row["confidence"], row["true_confidence"]
-                    numbers[image] = (float(fooled), float(right), *map(float, shares))
+                    numbers[image] = (fooled, right, row["confidence"], row["true_confidence"])
             yield (target, defence, eps), numbers
 
 
@@ -159,8 +158,7 @@ def _means(
 
 def _is_other(source: str, target: str) -> bool:
     """Return True if the target is another network than the source and its members."""
-    model = source.partition("@")[0]
-    return target != model and target not in model.split("+")
+    return target not in source.partition("@")[0].split("+")
 
 
 def _shared(places: Iterable[tuple[Pair, float]], reference: float) -> tuple[set[str], set[float]]:

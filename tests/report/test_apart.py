@@ -4,13 +4,13 @@ import json
 
 import pandas as pd
 import pytest
+from src.report.summary import summarise
 
 from src import rankings, table
-from src.api import charts
 from src.artifacts.jobs import find_jobs
 from src.artifacts.sweep_folders import JOBS, jobs_of
+from src.report import figure as charts
 from src.report.page.content import build_report
-from src.report.summary import summarise
 from tests.report.conftest import make_sweep
 from tests.report.test_paper import frame_of, ordinary
 from tests.report.test_selections import value

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from src.report.summary import summarise
 
 import findings.baselines
 import src.config.fields
@@ -23,7 +24,6 @@ from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.beside import Beside, beside, read_preset
 from src.report.page.content import build_report
 from src.report.page.html import write_page
-from src.report.summary import summarise
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "resnet", "vit")

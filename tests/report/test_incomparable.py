@@ -6,15 +6,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from src.report.summary import summarise
 
 from src import rankings, table
 from src.analysis.intervals import wilson_interval
-from src.api import charts
 from src.artifacts.sweep_folders import JOBS, jobs_of
+from src.report import figure as charts
 from src.report.page.answers import answer_of
 from src.report.page.selections import RANKING_KEYS, key_of, selections
 from src.report.page.view import make_view
-from src.report.summary import summarise
 from src.run.track import sweep_points
 from tests.report.test_paper import IMAGES, frame_of
 from tests.report.test_selections import value

@@ -160,7 +160,7 @@ def numbers_of(jobs: Any) -> dict[Place, dict[str, float]]:
     }
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @example(Sweep(WHOLE))
 @example(Sweep(WHOLE, images=6))
 @example(Sweep(WHOLE, seeds=(("mi", (0, 3, 7)),)))

@@ -7,9 +7,9 @@ from typing import Any
 from altair.typing import ChartType
 
 from ..artifacts.sweep_folders import Sweeps
-from ..report import printed, printed_pairs
-from ..report.results import Results, open_results
-from ..report.shown import Shown, shown_of
+from . import printed, printed_pairs
+from .results import Results, open_results
+from .shown import Shown, shown_of
 
 Names = str | Sequence[str] | None
 _AXES = ("attack", "source", "target")
