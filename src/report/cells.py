@@ -170,7 +170,7 @@ def seeds_of(cells: pd.DataFrame) -> list[str]:
 
 
 def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
-    """Return the rows that are shown at the table's budget and under its protocol."""
+    """Return the rows at the table's budget and under its protocol, in the order of the jobs."""
     rows = _with_counts(results.shown[results.shown["eps_255"] > 0])
     places = rows[rows["reference"]].groupby("group")[["eps_255", "protocol"]].first()
     chosen = {"eps_255": spec.eps_255, "protocol": spec.protocol}
@@ -187,7 +187,9 @@ def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
             f"eps_255={eps:g}, protocol={protocol}: {attack} on {source} has the "
             f"budgets {known[0]} and the protocols {known[1]}."
         )
-    return at
+    order = [(row[0].job.attack, row[0].job.record.source) for row in results.attacked]
+    ranks = pd.MultiIndex.from_tuples(order).get_indexer(at.set_index(["attack", "source"]).index)
+    return at.iloc[np.argsort(ranks, kind="stable")]
 
 
 def _with_counts(rows: pd.DataFrame) -> pd.DataFrame:
