@@ -1,7 +1,7 @@
 """What finished jobs show, against the tables and texts in `tests/golden/reading/`.
 
-Stored sweeps are read; nothing is computed. Each of them gives every number of the page before it
-is rounded, the rankings, the metrics of sweep and pairs, the rows behind printed figures, and
+Stored sweeps are read; nothing is computed. Each of them gives every number of the frame, the
+rankings, the metrics of sweep and pairs, the rows behind printed figures, and
 texts: tables in all formats, the summary at two widths, comparisons and ranks. Where something is
 meant to change,
 
@@ -17,19 +17,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from rich.console import Console
-from src.report.summary import Summary, summarise
 
 from src.api.comparison import change_table, compare, sentence
 from src.api.frames import load_sweep
-from src.artifacts.jobs import find_jobs
+from src.artifacts.jobs import FinishedJob, JobInMemory, find_jobs
+from src.artifacts.layout import PREDICTIONS
 from src.report import figure as charts
 from src.report.audit import audited, print_audits
 from src.report.beside import beside
-from src.report.page import selections
-from src.report.page.view import make_view
 from src.report.paper import table
+from src.report.results import Results, results_of
 from src.report.source_choice import choose_source, source_tables
 from src.report.terminal import print_alarms, print_matrices, print_rankings
 from src.run.track import pair_points, sweep_points
@@ -37,7 +37,16 @@ from src.run.track import pair_points, sweep_points
 GOLDEN = Path(__file__).parent / "golden" / "reading"
 RESULTS = Path(__file__).parents[1] / "docs" / "results"
 SWEEPS = ["demo", "attacks", "cifar", "kinds", "targeted", "networks-defences.card"]
+ENDS = ("", "_low", "_high")
 ROUNDING = 1e-5  # of numbers: processors differ in the last digits; classes, counts, texts do not
+KEYS = ["attack", "source", "target", "defence", "protocol", "eps_255", "seed", "relation"]
+VALUES = [
+    *(f"{name}{end}" for name in ("success_rate", "robust_accuracy") for end in ENDS),
+    *(f"{name}{end}" for name in ("confidence", "conditional") for end in ENDS),
+    *("success", "still_correct", "denominator", "abstained", "success_rate_sd"),
+    *("true_confidence", "success_confidence", "clean_accuracy", "gradients_per_image"),
+    *("pairs", "sources", "targets", "images", "least", "most"),
+]
 FORMATS = ["markdown", "latex", "csv", "html"]
 TABLES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("demo", {}),
@@ -61,37 +70,37 @@ FIGURES: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 @pytest.fixture(scope="module")
-def summaries() -> dict[str, Summary]:
-    return {name: summarise(find_jobs([RESULTS / name])) for name in SWEEPS}
+def results() -> dict[str, Results]:
+    return {name: results_of(find_jobs([RESULTS / name])) for name in SWEEPS}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_a_page_shows_the_stored_values(name: str, summaries: dict[str, Summary]) -> None:
-    view = make_view(summaries[name])
-    whole = selections._whole(view.rates[~view.rates["source"].isin(view.apart)], view.averaged)
-    values = selections._values(view.rates, view.averaged)
-    check(f"{name}-values", selections._with_intervals(values, summaries[name], whole))
+def test_a_frame_has_the_stored_values(name: str, results: dict[str, Results]) -> None:
+    check(f"{name}-values", results[name].shown[[*KEYS, *VALUES]])
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_attacks_and_sources_rank_as_stored(name: str, summaries: dict[str, Summary]) -> None:
-    check(f"{name}-attacks", summaries[name].rankings)
-    check(f"{name}-sources", summaries[name].sources)
+def test_attacks_and_sources_rank_as_stored(name: str, results: dict[str, Results]) -> None:
+    check(f"{name}-attacks", results[name].rankings)
+    check(f"{name}-sources", results[name].sources)
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_trackers_get_the_stored_metrics(name: str, summaries: dict[str, Summary]) -> None:
-    points = [("", *point) for point in sweep_points(summaries[name])]
-    for summary in summaries[name].attacked:
-        record = summary.job.record
-        for target, rows in summary.protocol_rates.groupby(["target", "defence"], sort=False):
-            place = " ".join([record.label, record.source, *map(str, target)])
-            points += [(place, *point) for point in pair_points(rows, record.reference)[0]]
+def test_trackers_get_the_stored_metrics(name: str, results: dict[str, Results]) -> None:
+    points = [("", *point) for point in sweep_points(results[name])]
+    pairs = results[name].shown.query("source != 'mean' and target != 'mean'")
+    for (job,) in results[name].attacked:
+        record = job.job.record
+        rows = pairs[(pairs["attack"] == job.job.attack) & (pairs["source"] == record.source)]
+        rows = rows[rows["protocol"] == record.protocol]
+        for target, its in rows.groupby(["target", "defence"], sort=False):
+            place = " ".join([job.job.attack, record.source, *map(str, target)])
+            points += [(place, *point) for point in pair_points(its, record.reference)[0]]
     check(f"{name}-metrics", pd.DataFrame(points, columns=["pair", "metric", "value", "step"]))
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_the_stored_rows(name: str, summaries: dict[str, Summary]) -> None:
+def test_figures_draw_the_stored_rows(name: str) -> None:
     sweep, options = FIGURES[name][0], dict(FIGURES[name][1])
     draw = getattr(charts, name.split(" ")[0])
     chart = draw(*options.pop("image", ()), RESULTS / sweep, width="3.3in", **options)
@@ -122,14 +131,14 @@ def _table(folder: Path, to: str, options: dict[str, Any]) -> str:
     return str(table(folder, to=to, **options))
 
 
-def test_summaries_are_the_stored_texts(summaries: dict[str, Summary]) -> None:
+def test_summaries_are_the_stored_texts(results: dict[str, Results]) -> None:
     texts = []
     for name in ("demo", "targeted", "networks-defences.card"):
-        summary = audited(summaries[name])
+        audit = audited(results[name])
         for width in (80, 120):
             wide = Console(file=io.StringIO(), markup=False, soft_wrap=True, width=width)
             for show in (print_matrices, print_rankings, print_alarms, print_audits):
-                show(summary, wide)
+                show(audit, wide)
             texts.append(f"== {name}, {width} columns\n{wide.file.getvalue()}")  # type: ignore[attr-defined]
     check_text("summary", "\n".join(texts))
 
@@ -138,12 +147,20 @@ def test_comparisons_and_choices_are_the_stored_texts() -> None:
     texts = io.StringIO()
     console = Console(file=texts, markup=False, highlight=False, soft_wrap=True, width=120)
     old = load_sweep(RESULTS / "demo")
-    new = old.assign(predicted=old["predicted"].where(old["index"] % 7 > 0, old["label"]))
-    changes = compare(old, new)
+    changes = compare(old, results_of([*map(_corrected, old.jobs)]))
     console.print(*map(sentence, _rows(changes)), change_table(changes), sep="\n")
     console.print(source_tables(choose_source([RESULTS / "demo"])))
     console.print(*map(str, beside(find_jobs([RESULTS / "kinds"]), "small")), sep="\n")
     check_text("comparisons", texts.getvalue())
+
+
+def _corrected(job: FinishedJob) -> FinishedJob:
+    """Return a job in which every seventh image is classified correctly."""
+    table = job.defended
+    right = table["predicted"].where(table["index"] % 7 > 0, table["label"])
+    table = pa.Table.from_pandas(table.assign(predicted=right), preserve_index=False)
+    files = {PREDICTIONS: job.files[PREDICTIONS]}
+    return JobInMemory(job.record, job.folder, files, job.title, tables={PREDICTIONS: table})
 
 
 def _rows(frame: pd.DataFrame) -> Iterator[pd.Series]:

@@ -13,12 +13,10 @@ from ..utils.package import is_asset
 from .record import JobRecord
 
 _FACTS = {
-    *("attack", "source", "backward_rule", "layer", "norm", "targets", "defences", "storage"),
-    *("budgets", "reference", "protocol", "dataset", "class_names", "values"),
-    *("precision", "device", "code", "versions"),
+    *("attack", "source", "backward_rule", "layer", "targets", "defences", "dataset"),
+    *("class_names", "values", "device", "code", "versions"),
 }
 _SECTIONS = ("attack", "ensemble", "source_defence", "source_draws", "defence")
-_ARITHMETIC = ("attack_precision", "fold_batch_norms", "gradient_batch")
 _CHOICE = {"n_images", "seed", "images"}
 """Keys of `dataset` that choose images, and change nothing about them.
 
@@ -64,7 +62,7 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
 OF_MODELS: Mapping[str, Callable[[JobRecord, str], Any]] = {
     "model": model_digest,
     "weights": lambda record, name: record.weights[name],
-    "preprocessing": lambda record, name: digest(
+    "preprocessing": lambda record, name: (
         [record.config["model"].get(name, {}).get(key) for key in _PREPROCESSING]
     ),
 }
@@ -155,9 +153,8 @@ def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
     """Return words for a fact that some jobs share, the shortest first."""
     if name in _WORDS:
         return _WORDS[name](records[0])
-    values = dict[str, None]()
-    for record in records:
-        values |= dict.fromkeys(filter(None, [facts(record).get(name)]))
+    stated = (facts(record).get(name) for record in records)
+    values = [*dict.fromkeys(filter(None, stated))]
     short = [value[:6] if len(value) > 8 else value for value in values]
     label = re.sub(r"^(model|trainer)\.|'s code$", "", name)
     return [f"{label} {', '.join(its)}" * bool(its) for its in (short, values)]
@@ -166,15 +163,15 @@ def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
 def recipe(record: JobRecord) -> str:
     """Return a digest of everything that decides a job's rows, except which images, and seeds."""
     settings = [record.config.get(name) for name in _SECTIONS]
-    settings += [record.config["trainer"].get(name) for name in _ARITHMETIC]
+    settings.append(record.config["trainer"].get("gradient_batch"))
     dataset = record.config["dataset"]
     settings.append({key: dataset[key] for key in dataset.keys() - _CHOICE})
-    models = {name: model_digest(record, name) for name in record.weights}
-    defences = record.config.get("defence", {}).values()
-    parts = [record.config["attack"].get("settings", {}), *defences]
+    parts = [record.config["attack"]["settings"], *record.config["defence"].values()]
     if any("function" in part for part in parts):  # from Python: no key identifies it
         settings.append(record.crafting)
-    return digest([record.model_dump(mode="json", include=_FACTS), settings, models])
+    rest = [field for field in (*ALIKE, "epsilon.grid") if field not in ("images", "seed")]
+    known = record.model_dump(mode="json", include=_FACTS)
+    return digest([facts(record, rest), known, settings])
 
 
 def training_of(record: JobRecord, model: str) -> str:
@@ -198,9 +195,9 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
     - `same data`: last trained on the job's data set, on the embedded images, or on the data set
       named by the same tag.
     """
-    facts, members = _shared(record, target), ModelRef.parse(source).members
-    shared = [facts.items() & _shared(record, member).items() for member in members]
-    return tuple(name for name in facts if any((name, facts[name]) in its for its in shared))
+    stated, members = _shared(record, target), ModelRef.parse(source).members
+    shared = [stated.items() & _shared(record, member).items() for member in members]
+    return tuple(name for name in stated if any((name, stated[name]) in its for its in shared))
 
 
 def _shared(record: JobRecord, name: str) -> dict[str, str]:

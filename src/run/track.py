@@ -19,7 +19,6 @@ from ..config.sections import job_name
 from ..config.settings import Settings
 from ..report.results import JobResults, Results
 from ..report.sanity_checks import explained
-from ..report.verdicts import ranking_label
 from ..tracking import Point, Run, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 
@@ -191,7 +190,9 @@ def sweep_points(results: Results) -> list[Point]:
     records = {row[0].job.attack: row[0].job.record for row in results.attacked}
     points = list[Point]()
 
-    def add(metric: str, row: Any, value: float, heading: str) -> None:
+    def add(metric: str, row: Any, value: float, defence: str) -> None:
+        through = f"through {defence}" * (defence != NO_DEFENCE)
+        heading = " ".join(filter(None, ["of ensembles" * bool(row.ensemble), through]))
         reference, name = records[row.attack].reference, _metric(row.attack, row.defence, heading)
         if row.eps_255 % 1 == 0:  # MLflow accepts no other steps
             points.append((f"{metric}/{name}/curve", value, int(row.eps_255)))
@@ -203,17 +204,14 @@ def sweep_points(results: Results) -> list[Point]:
     for row in means[means["eps_255"] > 0].itertuples():
         metric = {TRANSFER: "transfer_success", WHITE_BOX: "white_box_success"}.get(row.relation)
         if metric and row.protocol == records[row.attack].protocol:
-            defended = f"through {row.source_defence}" * (row.source_defence != NO_DEFENCE)
-            heading = " ".join(filter(None, ["of ensembles" * row.ensemble, defended]))
-            add(metric, row, row.success_rate, heading)
+            add(metric, row, row.success_rate, row.source_defence)
     ranked, keys = results.rankings, ["group", "attack", "defence", *GROUP, "eps_255"]
     for _, rows in ranked.dropna(subset="mean").groupby(keys, sort=False):
-        if rows["source"].iloc[0].startswith(MEAN_OF) or len(rows) == 1:
-            row = next(rows.itertuples())
-            difference = 0 if row.rank == 1 else row.difference
-            if not math.isnan(difference):
-                heading = str(ranking_label(rows.iloc[0], goal=False))
-                add("difference_from_first", row, difference, heading)
+        row, of_mean = next(rows.itertuples()), rows["source"].iloc[0].startswith(MEAN_OF)
+        difference = 0 if row.rank == 1 else row.difference
+        if (of_mean or len(rows) == 1) and not math.isnan(difference):
+            defence = NO_DEFENCE if of_mean else ModelRef.parse(row.source).defence
+            add("difference_from_first", row, difference, defence)
     return points
 
 

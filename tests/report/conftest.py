@@ -222,7 +222,7 @@ def make_sweep(
         here = folder / f"{number}-job"
         here.mkdir(parents=True)
         record = make_record(
-            **{"key": f"k{attack}{source}{first}{images}{seed}{models}", "seed": seed},
+            **{"key": f"k{attack}{source}{first}{images}{seed}{models}{budgets}", "seed": seed},
             **{"images": images, "class_names": classes, "data": f"data{first}-{images}"},
             **{"source": source, "targets": targets or models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},

@@ -9,12 +9,12 @@ from functools import partial
 import numpy as np
 import pandas as pd
 import pytest
+from src.report.summary import summarise
 
 from src import load_sweep, rankings, rates, table, tries
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.view import make_view
-from src.report.summary import summarise
 from tests.conftest import block_of, run_words
 from tests.report.conftest import make_sweep
 
@@ -45,7 +45,7 @@ def cell(folder, attack="fgsm"):
 def test_jobs_on_other_images_are_in_no_mean_and_the_way_on_is_named(sweep, tmp_path, capsys):
     days = [sweep("a"), sweep("b", first=60)]
     assert set(rankings(*days)["attack"]) == {
-        f"{its} ({day})" for its in ("fgsm", "bim") for day in "ab"
+        f"{its} (images data{first})" for its in ("fgsm", "bim") for first in ("0-", "60")
     }
     for folders, said in ((days, True), (days[:1], False)):
         assert run_words(tmp_path, *map(str, folders), module="src.table") == 0
@@ -55,8 +55,8 @@ def test_jobs_on_other_images_are_in_no_mean_and_the_way_on_is_named(sweep, tmp_
 
 
 @pytest.mark.slow
-def test_sweeps_that_share_images_have_names_of_their_own(sweep, tmp_path, capsys):
-    one, two = sweep("one"), sweep("two", first=30, attacks=("fgsm",))
+def test_sweeps_that_nothing_else_tells_apart_are_named(sweep, tmp_path, capsys):
+    one, two = sweep("one"), sweep("two", attacks=("fgsm",), budgets=(4.0, 8.0))
     names = {"fgsm (one)", "bim (one)", "fgsm (two)"}  # of all its attacks, or of none
     assert set(load_sweep(one, two)["attack"]) == names
     named = load_sweep(day1=one, day2=two)
@@ -78,9 +78,9 @@ def test_jobs_of_one_sweep_are_told_apart_by_their_swept_words(sweep):
     two = sweep("two", attacks=("fgsm",), first=30, seed=1, overrides=("attack=fgsm", "seed=1"))
     for number in range(2):
         shutil.move(two / f"{number}-job", one / f"{number + 2}-job")
-    assert set(load_sweep(one)["attack"]) == {"fgsm seed=0", "fgsm seed=1"}
+    assert set(load_sweep(one)["attack"]) == {"fgsm (images data0-)", "fgsm (images data30)"}
     with pytest.raises(ValueError, match=r"different jobs named fgsm .*vgg"):
-        load_sweep(sweep("x/out"), sweep("y/out", first=30))
+        load_sweep(sweep("x/out"), sweep("y/out", budgets=(4.0, 8.0)))
 
 
 @pytest.mark.slow
