@@ -12,7 +12,8 @@ from altair.typing import ChartType
 from rich.console import Console
 
 from findings.paired_tests import both_ways, holm, paired_tests
-from src.analysis import trajectories, wilson_interval
+from src import analysis
+from src.analysis import wilson_interval
 from src.report import (
     build_report,
     compute_page_data,
@@ -73,7 +74,7 @@ class Sweep:
     def images(self, attack: str, source: str, target: str) -> pd.DataFrame:
         """Describe every image of a pair over the budgets; see `trajectories`."""
         job = next(job for job in self.jobs if (job.attack, job.record.source) == (attack, source))
-        return trajectories(job.predictions, source, [target], "joint", job.flips)
+        return analysis.trajectories(job.predictions, source, [target], "joint", job.flips)
 
     def attacks(self, *, targeted: bool = False) -> list[str]:
         """Return the names of the attacks, in the order of the jobs, with target labels or none."""
