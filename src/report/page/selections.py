@@ -70,7 +70,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": shown.pairs,
         "single": [int(sources.get(name, 0)) for name in axes["attack"]],
-        "top": _top(values, first.protocol),
+        "top": _top(of_transfer, first.protocol),
         "first": {**asdict(first), "shown": "fooled", **_first_view(axes)},
     }
 
