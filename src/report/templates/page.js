@@ -379,9 +379,6 @@ function countsOf(where) {
 function rankingNotes(attacks, sources, single) {
   const notes = [];
   const more = [];
-  for (const unlike of new Set(Object.values(data.unlike))) {
-    notes.push(`No mean combines sources that differ in ${unlike}.`);
-  }
   const tied = [...attacks.filter((row) => row.verdict), ...sources].some((row) => row.tie === "yes");
   if (tied) notes.push("= cannot be told apart from the first.");
   if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
