@@ -343,7 +343,7 @@ function rankedRow(row, top, axis, many, dotted) {
     plot.append(dot);
   }
   const tied = row.verdict && (row.tie === "yes") && many > 1;
-  const behind = row.lacks ? "lacks pairs" : false ? "no mean"
+  const behind = row.lacks ? "lacks pairs"
     : !row.verdict ? countsOf(row.where)
     : row.d === null || row.d === undefined ? (row.rank === 1 ? "first" : "") : `${percent(row.d)} `;
   const span = row.verdict && row.dl !== null && row.dl !== undefined
