@@ -223,7 +223,7 @@ def test_clean_images_and_saved_sets_take_defences(line):
 
 
 @pytest.mark.slow
-def test_a_saved_set_of_an_adaptive_attacker_is_name_jobs(line, capsys):
+def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
     folder, run = line
     behind = "source_defence=jpeg"
     saving = ["save_adversarial=true", "epsilon.grid=[8]", "hydra.run.dir=adaptive"]

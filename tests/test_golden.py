@@ -172,7 +172,7 @@ def compared(stored: Path, path: Path, room: float) -> list[str]:
     if missing or more:
         return [f"{name}: columns missing {missing}, additional {more}"]
     lines = []
-    was, now = (name_jobs(name, table) for table in (was, now))
+    was, now = (told_apart(name, table) for table in (was, now))
     for word, rows in (
         ("missing", was.index.difference(now.index)),
         ("additional", now.index.difference(was.index)),
@@ -189,7 +189,7 @@ def compared(stored: Path, path: Path, room: float) -> list[str]:
     return lines
 
 
-def name_jobs(name: str, table: pd.DataFrame) -> pd.DataFrame:
+def told_apart(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table under its keys, of which each must stand for one row."""
     keys = [key for key in KEYS if key in table]
     if "below_eps_255" in table:  # a minimum budget is a number like any other

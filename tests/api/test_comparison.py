@@ -149,7 +149,7 @@ def test_intervals_are_those_of_all_sign_flips_in_a_plain_loop():
 
 
 @pytest.mark.parametrize(("images", "worlds"), [(30, 300), (200, 300), (2000, 60)])
-def test_equal_versions_are_rarely_name_jobs(images, worlds):
+def test_equal_versions_are_rarely_told_apart(images, worlds):
     """Twelve cells, their mean and clean accuracy; two trainings that differ in single images."""
     random, alarms, covered = np.random.default_rng(images), 0, 0
     rates = np.linspace(0.05, 0.95, 13)

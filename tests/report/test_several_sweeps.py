@@ -72,7 +72,7 @@ def test_sweeps_that_nothing_else_tells_apart_are_named(sweep, tmp_path, capsys)
     assert set(axes["attack"]) == set(named["attack"])
 
 
-def test_jobs_of_one_sweep_are_name_jobs_by_their_swept_words(sweep):
+def test_jobs_of_one_sweep_are_told_apart_by_their_swept_words(sweep):
     one = sweep("one", attacks=("fgsm",), overrides=("attack=fgsm", "seed=0"))
     two = sweep("two", attacks=("fgsm",), first=30, seed=1, overrides=("attack=fgsm", "seed=1"))
     for number in range(2):
