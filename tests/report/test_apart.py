@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import src
-from src.artifacts.jobs import find_jobs, named
+from src.artifacts.jobs import find_jobs, name_jobs
 from src.report import figure as charts
 from src.report.page.content import build_report
 from src.report.results import results_of
