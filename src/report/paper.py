@@ -20,7 +20,7 @@ from ..utils.files import no_formula
 from ..utils.formats import span
 from ..utils.model_names import renamed
 from .audit import tries, tries_cells
-from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of
+from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of, single_sources
 from .published import add_published
 from .results import Results, open_results
 
@@ -326,6 +326,8 @@ def caption_of(
     )
     first = f"{title}{single} at eps = {budgets}, {of}"
     averaged = _averaged(pairs, spec)
+    average_shown = AVERAGE in set(shown[spec.columns[0]])
+    over_sources = "source" not in (spec.rows if average_shown else spec.keys)
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
@@ -336,8 +338,9 @@ def caption_of(
         "without white boxes": not spec.white_boxes,
         "without related pairs": not spec.related,
         f"cells: means over {' and '.join(averaged)}s without white boxes": bool(averaged),
-        f"{average}: over targets, each over its sources, without white boxes": (
-            AVERAGE in set(shown[spec.columns[0]])
+        f"{average}: over targets, each over its sources, without white boxes": average_shown,
+        "means over sources: without ensembles and sources behind a defence": (
+            over_sources and single_sources(pairs).nunique() > 1
         ),
         f"{names.get(DIFFERENCE, DIFFERENCE)}: from the first in the ranking, in points, "
         "simultaneous 95 % intervals": (DIFFERENCE in set(shown[spec.columns[0]])),
