@@ -12,18 +12,17 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from scipy.stats import chi2_contingency
-from src.report.summary import summarise
 
 from src import load_sweep, tries
 from src.analysis.tries import class_success, success_within
-from src.api.frames import frame_of
 from src.artifacts.jobs import FinishedJob, find_jobs
-from src.artifacts.sweep_folders import jobs_of
 from src.attacks.__main__ import listed
 from src.report.audit import audited as add_audits
 from src.report.beside import read_preset
+from src.report.results import results_of
 from tests.analysis.test_tries import outcomes_of
 from tests.conftest import REPOSITORY, TINY_RUN, block_of
+from tests.records import predictions_of, results_of_frame
 from tests.report.conftest import make_sweep
 
 AUDIT = REPOSITORY / "conf" / "experiment" / "audit.yaml"
@@ -38,7 +37,7 @@ SENTENCE = re.compile(
 
 def audited_of(jobs):
     """Return the audits of jobs."""
-    return add_audits(summarise(jobs)).audits
+    return add_audits(results_of(jobs)).audits
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +115,7 @@ def test_an_audit_counts_as_tries_does_whatever_the_sweep_kept(tmp_path):
     sweep = make_sweep(tmp_path / "a", targets=("vit",), alike=("vit", "vgg"), **axes)
     jobs = find_jobs([sweep])
     jobs = [job for job in jobs if job.record.source != "vit"]
-    expected = tries(frame_of(jobs))
+    expected = tries(results_of(jobs))
     assert expected["candidates"].iloc[0] == 2 and len(expected) == 2
     for protocol in ("joint", "all"):
         update = {"protocol": protocol}
@@ -183,13 +182,13 @@ def test_classes_are_counted_and_compared():
 @pytest.mark.parametrize("aimed", [False, True])
 def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
     small = {"attacks": ("fgsm",), "budgets": (8.0,), "full": False, "targets": ("vit",)}
-    frame = load_sweep(make_sweep(tmp_path / "a", **small, aimed=aimed))
+    frame = predictions_of(load_sweep(make_sweep(tmp_path / "a", **small, aimed=aimed)))
     attacked, cat = frame["eps_255"] > 0, frame["label"] == 0
     goal = (frame["label"] + 1) % 6  # the class that these targeted attacks aim for
     frame.loc[attacked, "predicted"] = goal.where(cat | (frame["index"] % 4 == 0), frame["label"])
     clean = frame[(frame["target"] == "vit") & ~attacked].drop_duplicates("index")
     right = clean[clean["predicted"] == clean["label"]]
-    (audit,) = audited_of(jobs_of(frame))
+    (audit,) = audited_of(results_of_frame(frame).jobs)
     assert ("reaches the target class on" in audit.sentence) == aimed
     cats, dogs = (int((right["label"] == label).sum()) for label in (0, 1))
     assert audit.classes.startswith(f"Classes most often fooled: cat {cats} / {cats}, ")
@@ -214,5 +213,5 @@ def test_the_attacks_are_the_first_of_the_stored_ones():
             chosen += its
     code = chosen[0].record.code  # later versions gave the same rows
     alike = [replace(job, record=job.record.model_copy(update={"code": code})) for job in chosen]
-    order = list(dict.fromkeys(tries(frame_of(alike))["attack"]))
+    order = list(dict.fromkeys(tries(results_of(alike))["attack"]))
     assert order[:4] == params["attack"].split(",")[:4]

@@ -8,8 +8,8 @@ from altair.typing import ChartType
 
 from ..artifacts.sweep_folders import Sweeps
 from . import printed, printed_pairs
-from .page.view import View, make_view
 from .results import Results, open_results
+from .shown import Shown, shown_of
 
 Names = str | Sequence[str] | None
 _AXES = ("attack", "source", "target")
@@ -183,13 +183,13 @@ def _pair(
     names: Mapping[str, str] | None = None,
     **chosen: Names,
 ) -> printed_pairs.Pair:
-    """Return the first pair of `View.pairs` with the chosen names, and its jobs by rank.
+    """Return the first pair of `Shown.pairs` with the chosen names, and its jobs by rank.
 
     Axes in `single` have one name.
     """
     results = _results(folders)
     figure = _figure(results, chosen, width, height, names)
-    pairs = figure.view.pairs
+    pairs = figure.shown.pairs
     for place, key in enumerate(_AXES):
         pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
     if not pairs:
@@ -221,23 +221,23 @@ def _figure(
     names: Mapping[str, str] | None,
 ) -> printed.Figure:
     """Return the rows, the chosen names and the size of a printed chart."""
-    view = make_view(results)
+    shown = shown_of(results)
     listed: dict[str, Any] = {
         key: [value] if isinstance(value, str | float | int) else list(value)
         for key, value in chosen.items()
         if value not in (None, "", [], ())
     }
-    _check(view, listed)
+    _check(shown, listed)
     first = {key: listed.pop(key)[0] for key in ("eps", "protocol") if key in listed}
-    view = replace(view, choice=replace(view.choice, **first))
+    shown = replace(shown, choice=replace(shown.choice, **first))
     size = (printed.to_points(width=width), printed.to_points(height=height))
     value = listed.pop("value", ["success"])[0]
-    return printed.Figure(view, *size, names or {}, **listed, value=value)
+    return printed.Figure(shown, *size, names or {}, **listed, value=value)
 
 
-def _check(view: View, chosen: Mapping[str, Sequence[Any]]) -> None:
+def _check(shown: Shown, chosen: Mapping[str, Sequence[Any]]) -> None:
     """Raise a `ValueError` if no job has a chosen value."""
-    known = {**view.options, "value": list(printed.VALUES)}
+    known = {**shown.options, "value": list(printed.VALUES)}
     for key, values in chosen.items():
         if unknown := [value for value in values if value not in known[key]]:
             options = ", ".join(map(str, known[key]))

@@ -39,7 +39,7 @@ from .charts.theme import (
 )
 from .charts.transfer_matrix import matrix_chart
 from .page.html import VEGA_LITE
-from .page.view import View
+from .shown import Shown, pairs_of
 from .verdicts import COUNTED
 
 log = logging.getLogger(__name__)
@@ -74,7 +74,7 @@ class Figure:
         value: One of `VALUES`.
     """
 
-    view: View
+    shown: Shown
     width: float
     height: float
     names: Mapping[str, str] = field(default_factory=dict)
@@ -83,50 +83,34 @@ class Figure:
     target: Sequence[str] = ()
     value: str = "success"
 
-    @property
-    def pairs(self) -> pd.DataFrame:
-        """The rows for the chosen attacks, protocol and defence."""
-        return self._shown(self.view.rows)
-
-    @property
-    def overall(self) -> pd.DataFrame:
-        """The means over other models for the chosen attacks, protocol and defence."""
-        return self._shown(self.view.overall)
-
-    def _shown(self, rows: pd.DataFrame) -> pd.DataFrame:
-        choice = self.view.choice
-        return self._chosen(
-            rows[(rows["defence"] == choice.defence) & (rows["protocol"] == choice.protocol)]
-        )
+    def chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows for the chosen attacks, protocol and defence."""
+        choice = self.shown.choice
+        rows = rows[rows["attack"].isin(self.attack)] if self.attack else rows
+        return rows[(rows["defence"] == choice.defence) & (rows["protocol"] == choice.protocol)]
 
     @property
     def ranked(self) -> pd.DataFrame:
         """The rows of the ranking at the chosen budget, best first."""
-        rows = self.means
-        rows = rows[rows["eps_255"] == self.view.choice.eps]
+        rows = self.shown.ranking
+        rows = self.of_first(rows[rows["eps_255"] == self.shown.choice.eps])
         return self.labelled(by_mean(rows, "attack"))
 
-    @property
-    def means(self) -> pd.DataFrame:
-        """The rows of the ranking at all budgets, for the chosen sources or else their mean.
+    def of_first(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Return the rows of rankings for the chosen sources or else their mean.
 
         If there are several rankings (one per norm, for example) and no chosen attacks, only the
         first is used.
         """
-        rows = self.view.ranking
-        rows = rows[rows["defence"] == self.view.choice.defence]
-        part = (rows["heading"] != "").groupby([rows["eps_255"], rows["of"]]).cumsum()
-        rows = rows.assign(part=part, target="").dropna(subset="mean")
-        rows = self.of_sources(self._chosen(rows[rows["of"] == rows["source"]]))
-        return rows if self.attack else rows[rows["part"] == rows["part"].min()]
+        rows = rows[(rows["defence"] == self.shown.choice.defence) & (rows["of"] == rows["source"])]
+        rows = self.of_sources(rows.dropna(subset="mean").assign(target=""))
+        if self.attack:
+            return rows[rows["attack"].isin(self.attack)]
+        return rows[rows["part"] == rows["part"].min()]
 
     def of_sources(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of the chosen sources, or else of their mean, or else the only source."""
-        names = self.source or [self.view.choice.source or MEAN]
-        return rows[rows["source"].isin(names)]
-
-    def _chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
-        return rows[rows["attack"].isin(self.attack)] if self.attack else rows
+        return rows[rows["source"].isin(self.source or [self.shown.choice.source or MEAN])]
 
     def labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Add `label`, the printed names that tell rows apart; raise if none or too many."""
@@ -143,7 +127,7 @@ class Figure:
         self.check(rows["label"].unique())
         left = [
             f"{name} (another ranking, or none)"
-            for name in self.attack or self.view.options["attack"]
+            for name in self.attack or self.shown.options["attack"]
             if name not in {*rows["attack"]}
         ]
         if left:
@@ -161,7 +145,7 @@ class Figure:
 
     def order(self, rows: pd.DataFrame) -> list[str]:
         """Return the labels in the order of their colours; attacks by rank, as on the page."""
-        options = self.view.options
+        options = self.shown.options
         names = [self.renamed(pd.Series(options[axis])) for axis in ("attack", "target")]
         every = next((its for its in names if rows["label"].isin(its).all()), rows["label"])
         return list(dict.fromkeys(every))
@@ -172,7 +156,7 @@ class Figure:
 
     def title(self, rows: pd.DataFrame, fooled: str = FOOLED) -> str:
         """Name what is shown of the rows; success is `fooled`, unless all attacks are targeted."""
-        every = self.view.rows
+        every = self.shown.rows
         aimed = every.loc[every["attack"].isin(rows["attack"]), "targeted"].all()
         success = "target class reached" if aimed else fooled
         return success if self.value == "success" else VALUES[self.value][1]
@@ -222,8 +206,8 @@ def over_budgets(figure: Figure) -> ChartType:
     If no target is chosen, lines are means on other models, as in the ranking, or white boxes if
     there are no other models.
     """
-    if not (figure.target or (figure.view.rows["relation"] == TRANSFER).any()):
-        figure = replace(figure, target=figure.view.options["target"])
+    if not (figure.target or (figure.shown.rows["relation"] == TRANSFER).any()):
+        figure = replace(figure, target=figure.shown.options["target"])
     column = VALUES[figure.value][0]
     rows = figure.labelled(_over_budgets(figure, column).dropna(subset="value"))
     bands = rows["label"].nunique() <= _MOST_BANDS
@@ -253,13 +237,14 @@ def over(
 
 def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
     """Return a quantity as `value` with `low` and `high`, for pairs or as means on other models."""
-    rows = figure.of_sources(figure.pairs)
+    shown = figure.shown
     if figure.target:
-        of_pair = (rows["source"] != MEAN) | (rows["relation"] == TRANSFER)
-        rows = rows[rows["target"].isin(figure.target) & of_pair]
+        of_pair = (shown.rows["source"] != MEAN) | (shown.rows["relation"] == TRANSFER)
+        rows = shown.rows[shown.rows["target"].isin(figure.target) & of_pair]
     else:
-        rows = figure.of_sources(figure.overall)
-        rows = rows[rows["attack"].isin(figure.means["attack"])].assign(target="")
+        ranked = figure.of_first(shown.ranking)["attack"]
+        rows = shown.overall[shown.overall["attack"].isin(ranked)].assign(target="")
+    rows = figure.of_sources(figure.chosen(rows))
     ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
     return rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
 
@@ -311,7 +296,7 @@ def over_cost(figure: Figure) -> ChartType:
     line, name = names_at_ends("label", "mean", alt.Chart(), colour, x, step, scale, ["column"])
     dark, around = (name.encode(color=alt.value(tone)) for tone in ("#16191d", "white"))
     around.mark = alt.MarkDef(**{**name.mark.to_dict(), "stroke": "white", "strokeWidth": 2})
-    heading = figure.heading(rows, figure.view.choice.eps)
+    heading = figure.heading(rows, figure.shown.choice.eps)
     chart = alt.layer(bars, line, around, dots, dark, data=inline(rows))
     return printed(chart, figure, heading)
 
@@ -336,17 +321,17 @@ def in_order(figure: Figure) -> ChartType:
     axis = alt.Axis(ticks=False, labelPadding=3)
     y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
     chart = differences(alt.Chart(inline(rows)), y, figure.title(rows, _SUCCESS))
-    return printed(chart, figure, figure.heading(rows, figure.view.choice.eps), key)
+    return printed(chart, figure, figure.heading(rows, figure.shown.choice.eps), key)
 
 
 def cells(figure: Figure) -> ChartType:
     """Draw the figure's value for one attack in percent, sources x targets, white boxes in grey."""
-    choice, column = figure.view.choice, VALUES[figure.value][0]
+    choice, column = figure.shown.choice, VALUES[figure.value][0]
     attack, *more = figure.attack or [choice.attack]
     if more:
         raise ValueError("A matrix shows one attack: choose one with attack.")
-    rows = replace(figure, attack=[attack]).pairs
-    rows = rows[(rows["source"] != MEAN) & (rows["eps_255"] == choice.eps)]
+    rows = replace(figure, attack=[attack]).chosen(pairs_of(figure.shown.rows))
+    rows = rows[rows["eps_255"] == choice.eps]
     for axis in ("source", "target"):
         rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
         rows[axis] = figure.drawn(rows[axis])

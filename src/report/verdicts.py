@@ -33,7 +33,7 @@ class Label:
         return self._text
 
 
-def ranking_label(ranked: pd.Series, goal: bool = True) -> Label:
+def ranking_label(ranked: Any, goal: bool = True) -> Label:
     """Return the heading of a ranking from a row with the columns of `RankingGroup`.
 
     With `goal=False` the heading does not say whether the attacks are targeted.

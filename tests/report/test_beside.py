@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from src.report.summary import summarise
 
 import findings.baselines
 import src.config.fields
@@ -24,6 +23,7 @@ from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.beside import Beside, beside, read_preset
 from src.report.page.content import build_report
 from src.report.page.html import write_page
+from src.report.results import results_of
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "resnet", "vit")
@@ -213,11 +213,12 @@ def test_notes_that_all_attacks_share_are_printed_once(sweep: Path, tmp_path: Pa
 def test_a_report_shows_the_ranks_below_its_answer(
     sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
-    summary = summarise(jobs_named(sweep, "mi_own")).ranked_beside("made-up")
-    write_page(build_report(summary), tmp_path / "report.html", tmp_path)
+    jobs = jobs_named(sweep, "mi_own")
+    results = replace(results_of(jobs), ranks=beside(jobs, "made-up"))
+    write_page(build_report(results), tmp_path / "report.html", tmp_path)
     text = " ".join(unescape((tmp_path / "report.html").read_text("utf-8")).split())
     fold = text.partition('<details class="beside" open>')[2].partition("</details>")[0]
-    (result,) = summary.ranks
+    (result,) = results.ranks
     row = result.own.set_index("attack").loc["mi_own"]
     rank = f"rank {row['rank']:.0f} of {len(NAMES) + 1}"
     assert rank in fold.partition("</summary>")[0] and rank in fold.partition("</summary>")[2]

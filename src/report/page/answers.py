@@ -9,19 +9,19 @@ from ...analysis.multiple_comparisons import FEWEST_TESTED, LEVEL
 from ...analysis.ranking import GROUP, MEAN_OF
 from ...utils.model_names import NO_DEFENCE
 from ..results import Results
+from ..shown import Shown, over_sources
 from ..verdicts import COUNTED, dependence, needed, too_few
-from .view import View, over_sources
 
 Answer = tuple[str, str, str]
 """The lead, the rest of the sentence, and the details: what is counted and how it is tested."""
 
 
-def answer_of(results: Results, view: View) -> Answer:
+def answer_of(results: Results, shown: Shown) -> Answer:
     """State which attack, or source, transfers best, by how much, and if the tests decide it.
 
-    The answer is that of the view's choice: at the reference budget.
+    The answer is that of the choice: at the reference budget.
     """
-    first, rows = view.choice, results.rankings
+    first, rows = shown.choice, results.rankings
     total = results.attacked[0][0].job.record.images
     rows = rows[rows["source"] == first.source] if first.source else over_sources(rows)
     rows = rows[(rows["eps_255"] == first.eps) & (rows["defence"] == first.defence)]
@@ -31,7 +31,7 @@ def answer_of(results: Results, view: View) -> Answer:
     where = f" from {first.source}" * (bool(first.source) and len(rows) > 1)
     where += f" at {first.eps:g}/255" + f" behind {first.defence}" * (first.defence != NO_DEFENCE)
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
-        return _one_pair(view, where)
+        return _one_pair(shown, where)
     if len(rows) == 1:
         return _best_source(results, rows.iloc[0], where, total)
     return _decided(rows, "attack", where, _details(rows.iloc[0], total))
@@ -116,10 +116,10 @@ def _best_source(results: Results, row: pd.Series, where: str, total: int) -> An
     return (lead, rest, f"{tested} Sources are compared on {images}.")
 
 
-def _one_pair(view: View, where: str) -> Answer:
+def _one_pair(shown: Shown, where: str) -> Answer:
     """State the result of the first pair, if no ranking has enough images or other models."""
-    first, rows = view.choice, pd.DataFrame(view.pairs, columns=["attack", "source", "target"])
-    rows = rows.merge(view.rates[view.rates["n"] >= FEWEST_IMAGES])
+    first, rows = shown.choice, pd.DataFrame(shown.pairs, columns=["attack", "source", "target"])
+    rows = rows.merge(shown.rows[shown.rows["n"] >= FEWEST_IMAGES])
     for name in ("eps", "defence", "protocol", *["source"] * bool(first.source)):
         rows = rows[rows["eps_255" if name == "eps" else name] == getattr(first, name)]
     if rows.empty:

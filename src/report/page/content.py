@@ -14,12 +14,12 @@ from ...utils.package import command
 from ..diagnostics import CHARTS
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
+from ..shown import shown_of
 from .answers import answer_of
 from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
 from .page_data import PageData, compute_page_data
 from .selections import RANKING_KEYS, key_of, selections
-from .view import make_view
 
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 LEFT_OUT = (
@@ -53,14 +53,14 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
     answer: Sequence[str] = ("", _clean_sentence(numbers), "")
     ranking: Sequence[Mapping[str, Any]] = ()
     if attacked:
-        view = make_view(results)
+        shown = shown_of(results)
         runs = [its.job for row in results.attacked for its in row]
-        figures = [*why_figures(results, view, numbers), *figures]
+        figures = [*why_figures(results, shown, numbers), *figures]
         if curves := {its.target: its.tries for its in results.audits if its.tries is not None}:
             figures.append(tries_figure(curves))
-        chosen = selections(results, view)
-        axes, answer = chosen["axes"], answer_of(results, view)
-        place = {**chosen["first"], "eps_255": view.choice.eps}
+        chosen = selections(results, shown)
+        axes, answer = chosen["axes"], answer_of(results, shown)
+        place = {**chosen["first"], "eps_255": shown.choice.eps}
         ranking = chosen["ranking"].get(key_of(axes, place, RANKING_KEYS), ())
         of_jobs = numbers.blocks
         page |= {

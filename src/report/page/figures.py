@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 from altair.typing import ChartType
 
-from ...analysis import OWN, TRANSFER, estimates, with_cell_columns
+from ...analysis import OWN, with_cell_columns
 from ...analysis.confidence import by_class, confidence_profiles
-from ...analysis.diagnostics import SIZES
 from ...utils.formats import span
 from ...utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef
 from ...utils.vocabulary import CONTROLS
@@ -18,6 +17,7 @@ from ..charts.curves import series_chart
 from ..charts.dot_plot import dot_plot, success_over
 from ..charts.theme import (
     GREY,
+    MEAN,
     PAGE_THEME,
     PANEL,
     PERCENT,
@@ -31,9 +31,9 @@ from ..charts.theme import (
 )
 from ..diagnostics import CHARTS, draw_own
 from ..results import Results
+from ..shown import Shown, pairs_of
 from .html import ENOUGH, OF_PAIR, Figure, vega_of
 from .page_data import PageData
-from .view import View
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart."""
@@ -43,21 +43,21 @@ _TICK = "M-0.15,-1H0.15V1H-0.15Z"
 """A vertical bar, as a symbol of a legend."""
 
 
-def why_figures(results: Results, view: View, numbers: PageData) -> Iterator[Figure]:
+def why_figures(results: Results, shown: Shown, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts of the part Why: diagnostics, confidence, defences and controls."""
     effects = numbers.table("effects")
     if len(effects) and (effects["n"] >= ENOUGH).any():
         rows = effects[effects["n"] >= ENOUGH].reset_index(drop=True)
-        yield _hypothesis(rows, view.options["attack"])
+        yield _hypothesis(rows, shown.options["attack"])
     for name, chart in CHARTS.items():
         if name in numbers.tables and len((figure := chart.draw(numbers.tables[name])).data):
             yield figure
     for name, rows in numbers.own.items():
         yield draw_own(name, rows)
-    yield from _visibility(view, numbers.table("visibility"))
+    yield from _visibility(shown, numbers.table("visibility"))
     if len(rows := numbers.table("iterations")):
         yield _iterations(rows)
-    yield from _variants(results, view, numbers)
+    yield from _variants(results, numbers)
 
 
 def _hypothesis(rows: pd.DataFrame, attacks: Sequence[str]) -> Figure:
@@ -93,15 +93,14 @@ def _hypothesis(rows: pd.DataFrame, attacks: Sequence[str]) -> Figure:
     return Figure("hypothesis", title, caption, chart, known)
 
 
-def _visibility(view: View, sizes: pd.DataFrame) -> Iterator[Figure]:
+def _visibility(shown: Shown, sizes: pd.DataFrame) -> Iterator[Figure]:
     """Yield the chart of mean success over the visibility of the perturbations."""
     if sizes.empty:
         return
-    means = view.means[view.means["target"] == estimates.MEAN]
-    means = means[means["reference"] & (means["relation"] == TRANSFER)]
-    columns = ["attack", "source", *SIZES]
-    both = pd.concat([sizes, means.reindex(columns=columns).dropna()])[columns]
-    rows = view.first_ranking.merge(both, on=["attack", "source"]).dropna(subset="mean")
+    means = shown.overall[shown.overall["reference"] & (shown.overall["source"] == MEAN)]
+    columns = ["attack", "source", "psnr", "ssim"]
+    both = pd.concat([sizes[columns], means[columns].dropna(subset="ssim")])
+    rows = shown.first_ranking.merge(both, on=["attack", "source"]).dropna(subset="mean")
     if len(rows):
         caption = (
             "Mean share fooled at the reference budget, over the similarity of up to "
@@ -159,14 +158,10 @@ def _iterations(rows: pd.DataFrame) -> Figure:
     return Figure("iterations", "Success over iterations", caption, chart, rows, OF_PAIR)
 
 
-def _variants(results: Results, view: View, numbers: PageData) -> Iterator[Figure]:
+def _variants(results: Results, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts of defences, storage formats and controls."""
     names, excess = ["attack", "source", "target"], numbers.table("excess")
-    rates = with_cell_columns(results.over_seeds)
-    rates = rates[(rates["source"] != estimates.MEAN) & (rates["target"] != estimates.MEAN)]
-    rates = rates.sort_values(
-        "attack", key=lambda its: its.map(view.options["attack"].index), kind="stable"
-    )
+    rates = with_cell_columns(pairs_of(results.over_seeds))
     if (rates["defence"] != NO_DEFENCE).any():
         yield _defences(rates[rates["primary"]])
     shown = rates[rates["reference"] & (rates["defence"] == NO_DEFENCE)]
@@ -174,7 +169,7 @@ def _variants(results: Results, view: View, numbers: PageData) -> Iterator[Figur
         shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
         caption = (
             "Share fooled at the reference budget, in each storage format and by the controls. "
-            f"Up to {shown['denominator'].max()} images; 95 % Wilson intervals."
+            f"Up to {shown['denominator'].max():g} images; 95 % Wilson intervals."
         )
         columns = [*names, "variant", "success", "denominator"]
         chart = dot_plot(shown, "success_rate", "success rate", columns, by="variant")

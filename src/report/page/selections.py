@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import TRANSFER, WHITE_BOX, estimates
-from ...analysis.ranking import ALL_TARGETS
+from ...analysis.ranking import ALL_TARGETS, GROUP
 from ..charts.theme import MEAN
 from ..results import Results
+from ..shown import Shown, pairs_of, undecided
 from ..verdicts import on_target, verdict
-from .view import View, ranked_sources
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -25,7 +25,10 @@ _SHORT = {
     **{"confidence": "f", "success": "k", "still_correct": "kc", "denominator": "n"},
     **{"success_rate_sd": "sd", "abstained": "a"},
 }
+_COUNTS = ["success", "still_correct", "denominator", "abstained"]
+"""Columns that means do not show."""
 _COLOURS = 7
+"""Number of colours: of the best-ranked attacks at the reference budget."""
 RANKING_KEYS = ("defence", "source", "eps_255")
 """Axes of the rankings of attacks."""
 SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
@@ -34,7 +37,7 @@ SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
 Axes = Mapping[str, list[Any]]
 
 
-def selections(results: Results, view: View) -> dict[str, Any]:
+def selections(results: Results, shown: Shown) -> dict[str, Any]:
     """Return the axes, the values of all selections, and the first selection.
 
     Returns:
@@ -43,28 +46,34 @@ def selections(results: Results, view: View) -> dict[str, Any]:
         number, `hard`: position of the target fooled least); `ranking` and `sources`, by positions
         on axes joined by points; `colours`: number of an attack's colour.
     """
-    rates = view.rates
+    rates, first = pairs_of(shown.rows), shown.choice
+    values = shown.rows.assign(
+        source=shown.rows["source"].replace(MEAN, ""),
+        target=shown.rows["target"].replace(estimates.MEAN, ""),
+    )
+    over_sources = values[(values["source"] == "") & (values["target"] == "")]
     axes: dict[str, list[Any]] = {name: list(rates[name].unique()) for name in AXES}
-    axes["attack"] = view.options["attack"]
-    axes["source"] = [""] * bool(len(view.means)) + axes["source"]
+    axes["attack"] = shown.options["attack"]
+    axes["source"] = [""] * bool(len(over_sources)) + axes["source"]
     axes["target"] = ["", *axes["target"]]
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
-    first = view.choice
     targeted = rates.groupby("attack")["targeted"].any()
-    sources = view.means[view.means["target"] == estimates.MEAN].groupby("attack")["sources"].max()
-    values = values_of(results, view)
+    sources = over_sources.groupby("attack")["sources"].max()
+    of_pair = (values["source"] != "") & (values["target"] != "")
+    of_transfer = values.loc[of_pair | (values["relation"] == TRANSFER), [*AXES, *_SHORT]]
+    of_transfer[_COUNTS] = of_transfer[_COUNTS].where(of_pair)
     return {
         "axes": axes,
-        "values": _dense(_transfer(values).rename(columns=_SHORT), axes, _SHORT.values()),
+        "values": _dense(of_transfer.rename(columns=_SHORT), axes, _SHORT.values()),
         "tiles": _tiles(values, axes),
         "relations": _relations(rates, axes),
-        "ranking": _rankings(view, axes),
+        "ranking": _rankings(shown, axes),
         "sources": _sources(results, axes),
-        "colours": _colours(view),
+        "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
-        "pairs": view.pairs,
+        "pairs": shown.pairs,
         "single": [int(sources.get(name, 0)) for name in axes["attack"]],
-        "top": _top(values, first.protocol),
+        "top": _top(of_transfer, first.protocol),
         "first": {**asdict(first), "shown": "fooled", **_first_view(axes)},
     }
 
@@ -73,21 +82,6 @@ def _first_view(axes: Axes) -> dict[str, str]:
     """Return the part and the target shown first: a single network has no target but itself."""
     alone = len(axes["source"]) == 1 and axes["target"][1:] == axes["source"]
     return {"view": "images" if alone else "results", "target": axes["target"][-1] * alone}
-
-
-def values_of(results: Results, view: View) -> pd.DataFrame:
-    """Return the rows of pairs, and of means over sources, targets and both; empty names: means."""
-    shown = results.shown
-    pairs = shown[shown["source"] != estimates.MEAN]
-    means = view.means.assign(source="")
-    rows = pd.concat([pairs, means], ignore_index=True)
-    return rows.assign(target=rows["target"].replace(estimates.MEAN, ""))
-
-
-def _transfer(values: pd.DataFrame) -> pd.DataFrame:
-    """Return the values of all pairs, and of means over other networks."""
-    of_pair = (values["source"] != "") & (values["target"] != "")
-    return values[of_pair | (values["relation"] == TRANSFER)]
 
 
 def _tiles(values: pd.DataFrame, axes: Axes) -> dict[str, list[Any]]:
@@ -116,16 +110,19 @@ def _relations(rates: pd.DataFrame, axes: Axes) -> dict[str, list[str]]:
     }
 
 
-def _rankings(view: View, axes: Axes) -> dict[str, list[dict[str, Any]]]:
+def _rankings(shown: Shown, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     """Return the ranked attacks by defence, source and budget, with headings of several rankings.
 
     A row has name, rank, verdict, statistics in the order of the ranking, cost and what it lacks.
     """
     place = dict[str, list[dict[str, Any]]]()
-    rows = view.ranking.assign(of=view.ranking["of"].replace(MEAN, ""))
-    for names, its in rows.groupby(["defence", "of", "eps_255"], sort=False):
+    rows = shown.ranking.assign(of=shown.ranking["of"].replace(MEAN, ""))
+    for (*names, _), its in rows.groupby(["defence", "of", "eps_255", "part"], sort=False):
         key = key_of(axes, dict(zip(RANKING_KEYS, names, strict=True)), RANKING_KEYS)
-        place[key] = [_ranked(row, "attack") for row in its.to_dict("records")]
+        heading = its["heading"].iloc[0]
+        listed = place.setdefault(key, [])
+        listed += [{"heading": heading}] * bool(heading)
+        listed += [_ranked(row, "attack") for row in its.to_dict("records")]
     return place
 
 
@@ -135,27 +132,25 @@ def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     The first has a `text`, as in the terminal: what the tests say.
     """
     found: dict[str, list[dict[str, Any]]] = {}
-    for defence in axes["defence"]:
-        rows = ranked_sources(results.sources, defence)
-        rows = rows[rows["attack"].isin(axes["attack"])] if len(rows) else rows
-        for _, ranked in rows.groupby([*SOURCE_KEYS], sort=False) if len(rows) else ():
-            records = ranked.to_dict("records")
-            key = key_of(axes, {**records[0], **_target(records[0], axes)}, SOURCE_KEYS)
-            first, *others = found[key] = [_ranked(row, "source") for row in records]
-            for place in others:  # the interval of the difference, drawn from the first
-                if place["dl"] is not None:
-                    place["l"] = round(first["m"] - place["dh"], 6)
-                    place["h"] = round(first["m"] - place["dl"], 6)
-            tested = results.sources.loc[ranked.index]
-            all_targets = records[0]["target"] == ALL_TARGETS
-            lines = verdict(tested) if all_targets else [on_target(tested)]
-            first["text"] = "; ".join(lines)
-    if len(results.sources):
-        unranked = results.sources[results.sources["rank"].isna()]
-        for row in unranked.drop_duplicates(SOURCE_KEYS).to_dict("records"):
-            if row["attack"] in axes["attack"]:
-                key = key_of(axes, {**row, **_target(row, axes)}, SOURCE_KEYS)
-                found.setdefault(key, [{"lacks": row["lacks"]}])
+    rows = results.sources[results.sources["attack"].isin(axes["attack"])]
+    of_attack = rows.groupby("attack")
+    first_of = [rows[name] == of_attack[name].transform("first") for name in GROUP]
+    ranked = rows[np.logical_and.reduce(first_of) & rows["rank"].notna()]
+    for _, tested in ranked.groupby([*SOURCE_KEYS], sort=False):
+        shown = tested.assign(undecided=undecided(tested, [*SOURCE_KEYS]))
+        records = shown.to_dict("records")
+        key = key_of(axes, {**records[0], **_target(records[0], axes)}, SOURCE_KEYS)
+        first, *others = found[key] = [_ranked(row, "source") for row in records]
+        for place in others:  # the interval of the difference, drawn from the first
+            if place["dl"] is not None:
+                place["l"] = round(first["m"] - place["dh"], 6)
+                place["h"] = round(first["m"] - place["dl"], 6)
+        all_targets = records[0]["target"] == ALL_TARGETS
+        first["text"] = "; ".join(verdict(tested) if all_targets else [on_target(tested)])
+    unranked = rows[rows["rank"].isna()].drop_duplicates(SOURCE_KEYS)
+    for row in unranked.to_dict("records"):
+        key = key_of(axes, {**row, **_target(row, axes)}, SOURCE_KEYS)
+        found.setdefault(key, [{"lacks": row["lacks"]}])
     return found
 
 
@@ -167,8 +162,6 @@ def _target(row: Mapping[Any, Any], axes: Axes) -> dict[str, str]:
 
 def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
     """Return a row of a ranking for the page; points are those behind the first."""
-    if row.get("heading"):
-        return {"heading": row["heading"]}
     numbers = {
         name: _number(row.get(column))
         for name, column in (
@@ -183,11 +176,6 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
     text = {"name": row[of], "tie": row["undecided"]}
     text["source"] = "" if row["source"] == MEAN else row["source"]
     return {**numbers, **text, "lacks": row.get("lacks", "")}
-
-
-def _colours(view: View) -> dict[str, int]:
-    """Return the colours of the best-ranked attacks at the reference budget, from 1 on."""
-    return {name: n for n, name in enumerate(view.options["attack"][:_COLOURS], 1)}
 
 
 def _top(values: pd.DataFrame, protocol: str) -> float:
