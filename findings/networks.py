@@ -107,8 +107,8 @@ class Networks(Sweep):
         rows = rows[(rows["source"] == MEAN) & (rows["relation"] == TRANSFER)]
         rows = rows[(rows["attack"] == attack) & (rows["protocol"] == "joint")]
         rows = rows[rows["variant"] == variant]
-        rates = rows.pivot(index="target", columns="eps_255", values="success_rate")
-        return rates.loc[[*self.targets]]
+        means = rows.pivot(index="target", columns="eps_255", values="success_rate")
+        return means.loc[[*self.targets]]
 
     def effects_beside(self, finer: "Networks") -> pd.DataFrame:
         """Test on other networks whether confident images are harder to manipulate.
