@@ -106,8 +106,9 @@ class Networks(Sweep):
         rows = self.results.frame
         rows = rows[(rows["source"] == MEAN) & (rows["relation"] == TRANSFER)]
         rows = rows[(rows["attack"] == attack) & (rows["protocol"] == "joint")]
-        rows = rows[rows["variant"] == variant].pivot(index="target", columns="eps_255")
-        return rows["success_rate"].loc[[*self.targets]]
+        rows = rows[rows["variant"] == variant]
+        means = rows.pivot(index="target", columns="eps_255", values="success_rate")
+        return means.loc[[*self.targets]]
 
     def effects_beside(self, finer: "Networks") -> pd.DataFrame:
         """Test on other networks whether confident images are harder to manipulate.

@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from src.artifacts.jobs import JobInMemory, named
+from src import load_sweep
+from src.artifacts.jobs import JobInMemory, name_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
@@ -45,8 +46,25 @@ def make_record(**facts: Any) -> JobRecord:
     return JobRecord(**values | facts | {"config": config | facts.get("config", {})})
 
 
+def frame_of_sweep(*folders: Path) -> pd.DataFrame:
+    """Return the predictions of sweeps, whose `attrs` have the jobs' records, to be changed."""
+    return predictions_of(load_sweep(*folders))
+
+
+def predictions_of(results: Results) -> pd.DataFrame:
+    """Return the predictions of results, whose `attrs` have the jobs' records, to be changed."""
+    frame = results.predictions.copy()
+    frame.attrs[JOBS] = [job.record.model_dump(mode="json") for job in results.jobs]
+    return frame
+
+
 def results_of_frame(frame: pd.DataFrame) -> Results:
     """Return the results of a frame of predictions, whose `attrs` have its jobs' records."""
+    return results_of(name_jobs(jobs_of_frame(frame)))
+
+
+def jobs_of_frame(frame: pd.DataFrame) -> list[JobInMemory]:
+    """Return the jobs of a frame of predictions, whose `attrs` have their records."""
     columns = [field.name for field in (*PREDICTION_SCHEMA, *NAMES) if field.name in frame]
     rows = frame.copy(deep=False)
     rows.attrs = {}
@@ -60,11 +78,4 @@ def results_of_frame(frame: pd.DataFrame) -> Results:
         table = pa.Table.from_pandas(part[columns], preserve_index=False)
         record = record.model_copy(update={"targets": targets})
         jobs.append(replace(job, record=record, tables={PREDICTIONS: table}))
-    return results_of(named(jobs))
-
-
-def predictions_of(results: Results) -> pd.DataFrame:
-    """Return the predictions of results as a frame that a test may change, with jobs' records."""
-    rows = results.predictions.copy()
-    rows.attrs[JOBS] = [job.record.model_dump(mode="json") for job in results.jobs]
-    return rows
+    return jobs

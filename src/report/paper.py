@@ -56,7 +56,7 @@ def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> 
     weaker are in italics, as tested in the report's ranking.
 
     Args:
-        folder: A frame from `load_sweep` or `transfer`, a folder that contains sweeps, or several
+        folder: Results of `load_sweep` or `transfer`, a folder that contains sweeps, or several
             folders by name, as in `{"day1": "outputs/DATE"}`.
         *more: Further folders.
         **options: These keywords:
@@ -72,8 +72,7 @@ def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> 
             - `eps_255`: budget in units of 1/255; default: each job's reference budget;
             - `protocol`: images to count; default: each job's protocol;
             - `average=False`: leave out the column with the mean over targets, each over the
-              sources other than itself. It is there if the columns are sources or targets; for
-              success it is the mean of `rankings`;
+              sources other than itself. It is there if the columns are sources or targets;
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
             - `intervals=True`: add the 95 % intervals of single pairs in small print;
             - `clean=True`: add a first row with the accuracies on all clean images;
@@ -94,7 +93,7 @@ def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> 
 
     Raises:
         ValueError: As `load_sweep`; an argument is unknown or has an unknown value; or a cell would
-            combine several attacks, several defences of sources, or jobs that no ranking compares.
+            combine several attacks or several defences of sources.
     """
     try:
         spec = TableSpec(**options)

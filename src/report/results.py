@@ -181,13 +181,13 @@ class Results:
 
     @cached_property
     def over_seeds(self) -> pd.DataFrame:
-        """The rows of `frame`; for several seeds, their means alone."""
+        """The rows of `frame`; of several seeds their mean alone, or else the first of them."""
         rows = self.frame
         if rows.empty:
             return rows
-        names = pd.MultiIndex.from_frame(rows[["group", "attack"]])
-        several = names.isin(names[rows["seed"] == MEAN])
-        return rows[~several | (rows["seed"] == MEAN)]
+        order = np.argsort((rows["seed"] != MEAN).to_numpy(), kind="stable")
+        places = ["group", "source", "target", *_BLOCK, *_PLACE]
+        return rows.iloc[order].drop_duplicates(places).sort_index()
 
     @cached_property
     def shown(self) -> pd.DataFrame:

@@ -74,11 +74,12 @@ def shown_of(results: Results) -> Shown:
     record, rows = results.attacked[0][0].job.record, with_cell_columns(results.shown)
     of_sources = rows["source"] == estimates.MEAN
     single = ~rows["ensemble"] & (rows["source_defence"] == NO_DEFENCE)
-    several = (rows[single & ~of_sources].groupby("attack")["source"].nunique() > 1).any()
+    sources = rows[single & ~of_sources].groupby("attack")["source"].nunique()
+    several = bool((sources > 1).any())
     rows = rows[~of_sources | (single & several)]
     rows = rows.assign(source=rows["source"].replace(estimates.MEAN, MEAN))
-    defended = {"by": "defence", "key": lambda its: its != NO_DEFENCE, "kind": "stable"}
-    pairs = pairs_of(rows).sort_values(**defended)
+    pairs = pairs_of(rows)
+    pairs = pairs.sort_values("defence", key=lambda names: names != NO_DEFENCE, kind="stable")
     options = {key: [*pairs[key].unique()] for key in ("source", "target", "defence", "protocol")}
     defence, *others = rows["source_defence"].unique()
     if others or defence not in options["defence"]:

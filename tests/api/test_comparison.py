@@ -12,8 +12,8 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binomtest, norm
 from torch import zeros
 
-from src import load_sweep
 from src.analysis.multiple_comparisons import compare_versions
+from src.api import comparison
 from src.api.comparison import (
     CELL,
     CLEAN,
@@ -21,19 +21,22 @@ from src.api.comparison import (
     ROBUST,
     as_json,
     change_table,
-    compare,
     gate,
     sentence,
 )
-from src.artifacts.sweep_folders import JOBS
 from tests.config.test_exit_codes import closed_pipe, full_disk, with_output
 from tests.conftest import REPOSITORY
+from tests.records import JOBS, frame_of_sweep, results_of_frame
+
+
+def compare(old: pd.DataFrame, new: pd.DataFrame, **options) -> pd.DataFrame:
+    return comparison.compare(results_of_frame(old), results_of_frame(new), **options)
 
 
 @pytest.fixture(scope="module")
 def old() -> pd.DataFrame:
     """Two attacks from three sources on five targets, three of them the sources."""
-    frame = load_sweep(REPOSITORY / "docs" / "results" / "demo")
+    frame = frame_of_sweep(REPOSITORY / "docs" / "results" / "demo")
     return frame[(frame["attack"] != "bim") & frame["eps_255"].isin([0, 4])]
 
 

@@ -1,4 +1,4 @@
-"""Rankings of frames and folders, and the numbers of images that they ask for."""
+"""Rankings of results and folders, and the numbers of images that they ask for."""
 
 import pandas as pd
 import pytest
@@ -10,7 +10,7 @@ DEMO = REPOSITORY / "docs" / "results" / "demo"
 
 
 @pytest.mark.parametrize("of", ["attack", pytest.param("source", marks=pytest.mark.slow)])
-def test_a_frame_has_the_rankings_of_its_folder(of):
+def test_results_have_the_rankings_of_their_folder(of):
     ranked = rankings(DEMO, of=of)
     pd.testing.assert_frame_equal(rankings(load_sweep(DEMO), of=of), ranked)
     assert ranked["eps_255"].iloc[0] == 4 and ranked["eps_255"].nunique() > 1
@@ -30,6 +30,6 @@ def test_images_are_counted_from_the_discordance_seen():
     assert images_needed(0.01, attacks=36, frame=DEMO) > images_needed(0.01, frame=DEMO)
     with pytest.raises(ValueError, match="attacks=None"):
         images_needed(0.01, discordance=0.2)
-    for frame in (DEMO, load_sweep(DEMO)):
-        with pytest.raises(ValueError, match=r"^difference must be a number .* frame=frame.$"):
-            images_needed(frame, discordance=0.2, attacks=3)
+    for results in (DEMO, load_sweep(DEMO)):
+        with pytest.raises(ValueError, match=r"^difference must be a number .* frame=results.$"):
+            images_needed(results, discordance=0.2, attacks=3)

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import src
-from src.artifacts.jobs import find_jobs, named
+from src.artifacts.jobs import find_jobs, name_jobs
 from src.report import figure as charts
 from src.report.page.content import build_report
 from src.report.results import results_of
@@ -69,7 +69,7 @@ def test_images_of_other_data_sets_have_a_matrix_of_their_own():
     frames = [ordinary(), ordinary()]
     frames[1].attrs[JOBS] = [job | {"data": "f" * 16} for job in frames[1].attrs[JOBS]]
     jobs = [job for frame in frames for job in results_of_frame(frame).jobs]
-    shown = list(matrices(results_of(named(jobs))))
+    shown = list(matrices(results_of(name_jobs(jobs))))
     assert len({str(heading) for heading, _ in shown}) == 2 * 3
     assert [len(cells) for _, cells in shown] == [6] * 6
 

@@ -24,6 +24,7 @@ from src.report.beside import Beside, beside, read_preset
 from src.report.page.content import build_report
 from src.report.page.html import write_page
 from src.report.results import results_of
+from tests.records import frame_of_sweep, results_of_frame
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "resnet", "vit")
@@ -103,10 +104,9 @@ def test_means_are_those_of_one_sweep_that_ran_all(sweep: Path):
     (result,) = beside(jobs_named(sweep, "dim_own"), "made-up")
     tuning = read_preset("made-up")[0]["tuning"]
     frames = {"mean_tuned": True, "mean": False}
-    whole = src.load_sweep(sweep)
+    whole = frame_of_sweep(sweep)
     for column, of_tuning in frames.items():
-        attrs, rows = whole.attrs, whole[whole["index"].isin(tuning) == of_tuning]
-        rows.attrs = attrs
+        rows = results_of_frame(whole[whole["index"].isin(tuning) == of_tuning])
         expected = rankings(rows).query("source == 'mean of 3 sources'").set_index("attack")["mean"]
         got = result.own.set_index("attack")[column]
         for name in NAMES:

@@ -37,6 +37,10 @@ def card(honest: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(honest, tmp_path / "made-up.card"))
 
 
+def predictions(*folders: Path) -> pd.DataFrame:
+    return load_sweep(*folders).predictions
+
+
 def packed(folder: Path, card: Path) -> Path:
     """Return a card of the jobs in a folder."""
     assert main([str(folder), "-o", str(card)]) == 0
@@ -56,7 +60,7 @@ def packed(folder: Path, card: Path) -> Path:
 def test_a_card_gives_the_frame_of_its_folder(tmp_path: Path, kind: str):
     folder = make_sweep(tmp_path / "sweep", **KINDS[kind])
     card = packed(folder, tmp_path / "x.card")
-    assert_frame_equal(load_sweep(folder), load_sweep(card), check_exact=True)
+    assert_frame_equal(predictions(folder), predictions(card), check_exact=True)
 
 
 @pytest.mark.slow
@@ -65,13 +69,13 @@ def test_the_demo_is_small_and_its_table_the_same(tmp_path: Path):
     assert card.stat().st_size < 450_000
     assert table(DEMO, to="csv") == table(card, to="csv")
     again = packed(card, tmp_path / "again.card")
-    assert_frame_equal(load_sweep(card), load_sweep(again))
+    assert_frame_equal(predictions(card), predictions(again))
 
 
 def test_a_folder_and_its_card_are_one_sweep(tmp_path: Path):
     folder = make_sweep(tmp_path / "sweep", **KINDS["one source"])
     card = packed(folder, tmp_path / "x.card")
-    assert_frame_equal(load_sweep(card, folder), load_sweep(folder))
+    assert_frame_equal(predictions(card, folder), predictions(folder))
 
 
 KEY = "transferability card"
@@ -144,25 +148,25 @@ def test_a_record_cannot_ask_for_more_rows_than_there_are(card: Path):
 
 
 def test_cells_that_version_1_left_empty_are_filled(card: Path):
-    before, rows = load_sweep(card), pq.read_table(card)
+    before, rows = predictions(card), pq.read_table(card)
     at = rows.schema.get_field_index("true_confidence")
     correct = pc.equal(rows["predicted"], rows["label"])
     rows = rows.set_column(at, rows.schema.field(at), pc.if_else(correct, None, rows[at]))
     facts = {b"transferability card": b'{"version": 1, "coarse": false}'}
     pq.write_table(rows.replace_schema_metadata(facts), card)
-    after = load_sweep(card)
+    after = predictions(card)
     assert_frame_equal(*(its.drop(columns="draws_correct") for its in (before, after)))
     assert after["draws_correct"].eq(after["predicted"] == after["label"]).all()
 
 
 def test_another_encoding_of_the_same_rows_is_read(card: Path):
-    before, rows = load_sweep(card), pq.read_table(card)
+    before, rows = predictions(card), pq.read_table(card)
     plain = [
         pa.field(its.name, pa.string() if pa.types.is_dictionary(its.type) else its.type)
         for its in rows.schema
     ]
     seal(rows.cast(pa.schema(plain)), card, compression="gzip", use_dictionary=False)
-    assert_frame_equal(load_sweep(card), before)
+    assert_frame_equal(predictions(card), before)
 
 
 def test_rows_that_another_tool_has_changed_are_refused(card: Path):
@@ -216,9 +220,9 @@ def test_a_place_in_a_card_opens_no_file(card: Path, tmp_path: Path):
         content = {text: json.loads(text) | {"place": [str(DEMO), 0]} for text in {*texts}}
         return pa.array([json.dumps(content[text]) for text in texts])
 
-    before = load_sweep(card)
+    before = predictions(card)
     changed(card, "record", elsewhere)
-    assert_frame_equal(load_sweep(card), before)
+    assert_frame_equal(predictions(card), before)
 
 
 def test_the_documented_columns_are_enough_to_count(card: Path):

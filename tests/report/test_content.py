@@ -75,7 +75,7 @@ def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep
 @pytest.mark.slow
 def test_related_pairs_are_named_and_left_out_of_rankings_and_tables_on_demand(make_sweep):
     folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,))
-    rates = results_of(find_jobs([folder])).rates
+    rates = results_of(find_jobs([folder])).rows[0][0].rates
     assert set(rates["target"][rates["overlap"] == "same weights"]) == {"vgg", "resnet"}
     for related, counts in ((True, [2, 2]), (False, [1, 2])):
         targets = rankings(folder, related=related).groupby("source")["targets"].max()

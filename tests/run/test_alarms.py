@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
-from src.report.summary import JobSummary, Summary
 
 from src import attacks, load_classifier, transfer
 from src.artifacts import Alarm
@@ -16,6 +15,7 @@ from src.attacks.libraries import make_function
 from src.attacks.zoo.input_blocks import BlockShuffle
 from src.data import load_dataset
 from src.defences import Jpeg
+from src.report.results import JobResults, Results
 from src.report.terminal import print_alarms
 from src.run.job import make_record
 from src.run.outputs import make_job
@@ -27,11 +27,11 @@ def test_an_alarm_of_several_jobs_is_printed_once_with_its_causes():
     few = Alarm("few_images", "coarse -> fine: 2")
     empty = pd.DataFrame()
     jobs = [
-        JobSummary(SimpleNamespace(folder=Path("out", name)), empty, empty, alarms)
+        [JobResults(SimpleNamespace(folder=Path("out", name)), empty, empty, alarms)]
         for name, alarms in (("0-fgsm", [guessing]), ("1-bim", [guessing, few]))
     ]
     console = Console(width=200, record=True)
-    print_alarms(Summary(jobs), console)
+    print_alarms(Results(jobs), console)
     lines = console.export_text().splitlines()
     assert lines[0] == "ALARM 0-fgsm (and 1 more): clean_at_chance: coarse: correct on 2 / 23"
     assert "wrong mean or std" in lines[1]
