@@ -75,13 +75,13 @@ def _ours(plan: Plan, attack: str) -> tuple[tuple[float, float], float, pd.DataF
     words += [f"cache.dir='{folder}/cache'", f"tracking.directory='{plan.folder}/mlruns'"]
     measured = _child(plan, "src.main", *words, f"hydra.sweep.dir='{folder}/sweep'")
     loop = sum(job.record.seconds or math.nan for job in find_jobs([folder / "sweep"]))
-    return measured, loop, load_sweep(folder / "sweep")
+    return measured, loop, load_sweep(folder / "sweep").predictions
 
 
 def _theirs(plan: Plan, attack: str) -> tuple[tuple[float, float], float, pd.DataFrame]:
     """Return the same of torchattacks, on the images of our sweep."""
     ours = load_sweep(plan.folder / attack / LIBRARIES[0] / "sweep")
-    labels = ours.groupby("index")["label"].first()
+    labels = ours.predictions.groupby("index")["label"].first()
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
     networks = [_documented(name) for name in MODELS]
     data, result = plan.folder / "data.pt", plan.folder / attack / "predictions.npz"

@@ -97,11 +97,11 @@ def demo_counts(setup: Setup) -> Iterator[Row]:
     """Compare the demo's counts on this device with those that a CPU has stored."""
     sources = ["vgg_small", *([] if setup.tiny else ["resnet_small", "inception_small"])]
     words = ["experiment=demo", f"attack={'fgsm' if setup.tiny else 'fgsm,bim,mi'}"]
-    stored = load_sweep(DEMO)
+    stored = load_sweep(DEMO).predictions
     folder = setup.folder / "demo"
     words += [f"source={','.join(sources)}", f"hydra.sweep.dir='{folder}'"]
     yield Row("demo's command, s", ", ".join(sources), 32, _run_job(setup, "-m", *words))
-    for name, jobs in load_sweep(folder).groupby("attack", sort=False):
+    for name, jobs in load_sweep(folder).predictions.groupby("attack", sort=False):
         attack = str(name)
         cpu = stored[(stored["attack"] == attack) & stored["source"].isin(sources)]
         apart = differences(counted(jobs), counted(cpu))
@@ -158,7 +158,7 @@ def several_devices(setup: Setup) -> Iterator[Row]:
         folder = setup.folder / ("ddp" if ddp else "alone")
         seconds = _run_job(setup, *words, *ddp, f"hydra.run.dir='{folder}'")
         yield Row(f"whole command, {images} images, s", f"bim, {folder.name}", 32, seconds)
-        tables.append(load_sweep(folder).drop(columns="job", errors="ignore"))
+        tables.append(load_sweep(folder).predictions)
     one, other = tables
     unlike = int((one["predicted"] != other["predicted"]).sum())
     yield Row("rows unlike those of one device", f"bim, ddp on {count}", 32, unlike)

@@ -82,7 +82,7 @@ def page_values() -> dict[str, Any]:
         models=MODELS,
         pairs=PAIRS,
         joint=photographs.rates("fgsm", *PAIRS[0])["denominator"],
-        attack_tests=len(photographs.found.table("tests")),
+        attack_tests=len(photographs.tables["tests"]),
         against=attacks.against("bim", PAIRS),
         difference=difference,
         cifar=cifar,
@@ -118,7 +118,7 @@ def page_values() -> dict[str, Any]:
         most_gained=most_gained,
         between=between,
         cell=format_cell,
-        alone=white_boxes(photographs.found.table("filtered")),
+        alone=white_boxes(photographs.tables["filtered"]),
         mi=mi,
         networks=networks,
         study=Networks(RESULTS / "networks-grid.card"),
@@ -139,7 +139,7 @@ def matched_tables() -> Matched:
 def on_photographs() -> pd.DataFrame:
     """Return the ranking of untargeted attacks on the photographs, the mean over both sources."""
     sweeps = [sweep_of(name) for name in ("attacks", "kinds-photos")]
-    rows = pd.concat([each.summary.rankings for each in sweeps], ignore_index=True)
+    rows = pd.concat([each.results.rankings for each in sweeps], ignore_index=True)
     mean = rows["source"].str.startswith(MEAN_OF) & (rows["eps_255"] == 16)
     rows = rows[mean & ~rows["targeted"] & (rows["norm"] == "linf")]
     rows = rows.dropna(subset="rank")
@@ -148,7 +148,7 @@ def on_photographs() -> pd.DataFrame:
 
 def behind(jobs: Sequence[FinishedJob], attack: str, targets: Sequence[str]) -> pd.DataFrame:
     """Return `behind_defences` of the jobs of an attack."""
-    rows = behind_defences([job for job in jobs if job.attack == attack], targets)
+    rows = behind_defences([job for job in jobs if job.record.label == attack], targets)
     return rows.set_index("defence")
 
 
@@ -254,8 +254,7 @@ def main() -> None:
     elif options.command == "baselines":
         pack_preset(options.name, options.sweeps, options.tuning, options.page)
     elif options.command == "frequencies":
-        found = Sweep(options.sweep).found.table("filtered")
-        found.to_parquet(RESULTS / FREQUENCIES, index=False)
+        Sweep(options.sweep).tables["filtered"].to_parquet(RESULTS / FREQUENCIES, index=False)
     else:
         for path, text in pages().items():
             write_text(DOCS / path, text)

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 
 from findings.costs import COSTS
-from src.analysis import ImageOutcomes
+from src.analysis import Outcomes
 from src.report import at_reference, cost_of, rank_untuned, read_preset
 
 TRANSFORMER = "vit_small"
 """Source from which attacks of more than 100 gradients per image did not run."""
-_Stored = list[tuple[str, float, ImageOutcomes]]
+_Stored = list[tuple[str, float, Outcomes]]
 """Attack, gradients per image, and outcomes of stored jobs."""
 
 

@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 import yaml
 from hydra import compose, initialize_config_dir
-from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from src import analysis
-from src.analysis import ImageOutcomes
+from src.analysis import Outcomes, outcomes_of
 from src.artifacts import FinishedJob, find_jobs
 from src.config import AttackSettings
 from src.utils.files import atomic_write
@@ -143,7 +141,7 @@ def pack(folder: Path) -> None:
 
     A row is an attack with one of its settings (`own`, or the cost that it was brought to), a
     source and a target. `counted` and `success` are the bits of images in their order: whether
-    source and target are right on the clean image, and whether the attack succeeds.
+    source and target are right on the clean image, and whether the attack then succeeds.
     """
     rows: list[list[Any]] = []
     for job in find_jobs([path for path in folder.glob("*/sweep*") if path.is_dir()]):
@@ -161,38 +159,32 @@ def pack(folder: Path) -> None:
 def packed_rows(job: FinishedJob, attack: str, setting: str) -> list[list[Any]]:
     """Return a job's rows of the table, with the values of `COLUMNS`."""
     rows, own = [], job.record
-    targets = list(map(ModelRef.parse, own.targets))
-    found = analysis.outcomes(job.predictions, own.source, targets, "joint")
-    at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
-    for place, target in enumerate(found.targets):
-        bits = found.counted[place], found.success[place, :, at]
-        packed = [np.packbits(each).tobytes() for each in bits]
-        origin = [attack, setting, found.target_labels is not None, own.source, *target.columns]
+    place = attack, own.source, own.targets, "joint", own.reference
+    found = outcomes_of(job.predictions, *place)
+    for target, counted, fooled in zip(found.targets, *found.counted, *found.fooled, strict=True):
+        packed = [np.packbits(each).tobytes() for each in (counted, fooled)]
+        origin = [attack, setting, bool(found.targeted[0]), own.source, *target.columns]
         made = [own.commit, own.created, json.dumps(own.versions, sort_keys=True)]
         rows.append([*origin, own.gradients / own.images, own.images, *packed, *made])
     job.forget()
     return rows
 
 
-def unpacked(table: pd.DataFrame) -> ImageOutcomes:
+def unpacked(table: pd.DataFrame) -> Outcomes:
     """Return the outcomes of the packed rows, which are of the same images."""
     names = table["attack"] + table["targeted"].map({True: " (target_label=random)", False: ""})
     jobs = list(dict.fromkeys(zip(names, table["source"], strict=True)))
-    targets, images = (
-        list(map(ModelRef.parse, table["target"].unique())),
-        int(table["images"].iloc[0]),
-    )
-    counted, fooled = np.zeros((2, len(jobs), len(targets), -(-images // 8)), np.uint8)
-    labels: list[NDArray[np.int64] | None] = [None] * len(jobs)
+    targets, images = list(map(ModelRef.parse, table["target"].unique())), table["images"].iloc[0]
+    counted, fooled = np.zeros((2, len(jobs), len(targets), images), bool)
+    targeted = np.array([name.endswith(")") for name, _ in jobs])
     row: Any
     for job, row in zip(zip(names, table["source"], strict=True), table.itertuples(), strict=True):
         place = jobs.index(job), targets.index(ModelRef.parse(row.target))
-        counted[place] = np.frombuffer(row.counted, np.uint8)
-        fooled[place] = counted[place] & np.frombuffer(row.success, np.uint8)
-        if row.targeted:
-            labels[place[0]] = np.zeros(images, np.int64)
-    there = counted.max(axis=-1) > 0
-    return ImageOutcomes(jobs, targets, np.arange(images), labels, there, counted, fooled)
+        for masks, bits in ((counted, row.counted), (fooled, row.success)):
+            masks[place] = np.unpackbits(np.frombuffer(bits, np.uint8), count=images)
+    fooled &= counted
+    masks = counted.any(axis=-1), counted, fooled, counted & ~fooled
+    return Outcomes(jobs, targets, np.arange(images), targeted, *masks)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from src import analysis
-from src.analysis import TRANSFER, relation, wilson_interval
+from src.analysis import TRANSFER, job_outcomes, relation, wilson_interval
 from src.artifacts import FinishedJob, JobRecord
 from src.utils.model_names import NO_DEFENCE, ModelRef
 
@@ -61,7 +60,7 @@ def _pair(
     masks are those without the defence.
     """
     pairs = dict.fromkeys([ModelRef.parse(target), ModelRef.parse(target, defence)])
-    found = analysis.outcomes(table, own.source, list(pairs), "joint")
+    found = job_outcomes(table, own.source, list(pairs), "joint")
     at = int(np.flatnonzero(found.eps_255 == own.reference)[0])
     counted = found.counted & found.present[:, :, at]
     both = np.stack([counted, found.correct[:, :, at]], axis=1)
@@ -193,7 +192,7 @@ def _rivals(
     """Return the numbers of `adaptive` for some targets, on the images of all or some rivals."""
     pairs, cells = [ModelRef.parse(name, defence) for name in targets], {}
     for attack, job in rivals.items():
-        found = analysis.outcomes(job.defended, job.record.source, pairs, "joint")
+        found = job_outcomes(job.defended, job.record.source, pairs, "joint")
         at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])
         cells[attack] = found.counted, found.correct[:, :, at], found.abstained[:, :, at]
     counted = np.all([cells[attack][0] for attack in counting or cells], axis=0)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from findings.numbers import Sweep
 from findings.paired_tests import both_ways, holm, paired_tests
-from src.analysis import MEAN_OF, joined, wilson_interval
+from src.analysis import MEAN, MEAN_OF, TRANSFER
 
 BANDS = ["low", "mid", "high"]
 """Bands of frequencies."""
@@ -37,29 +37,24 @@ class Networks(Sweep):
     @cached_property
     def means(self) -> pd.DataFrame:
         """The mean success of each attack over the sources, by `eps_255` and `attack`."""
-        rows = self.summary.rankings
+        rows = self.results.rankings
         rows = rows[rows["source"].str.startswith(MEAN_OF)]
         return rows.set_index(["eps_255", "attack"]).sort_index()
 
     @cached_property
     def clean(self) -> pd.DataFrame:
-        """The networks' clean predictions: `target`, `still_correct` of `denominator`, an interval.
-
-        The 95 % interval of the share `rate` is from `low` to `high`.
-        """
-        rates = self.found.table("rates")
-        rates = rates[(rates["protocol"] == "all") & rates["primary"] & (rates["eps_255"] == 0)]
+        """The rates of each network's clean predictions, with 95 % intervals, `low` to `high`."""
+        rates = self.results.rates
+        rates = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)]
         rows = rates.drop_duplicates("target").set_index("target").loc[list(self.targets)]
-        low, high = wilson_interval(rows["still_correct"], rows["denominator"])
-        share = rows["still_correct"] / rows["denominator"]
-        return rows.assign(rate=share, low=low, high=high).reset_index()
+        return rows.rename(columns=lambda name: name.replace("robust_accuracy_", "")).reset_index()
 
     @cached_property
     def steps(self) -> pd.DataFrame:
         """FGSM against BIM: `paired_tests` of every pair and budget, `p_holm` over all of them."""
         rows = []
         for eps in self.budgets:
-            every = joined([its.outcomes[eps] for its in self.summary.attacked])
+            (every,) = self.results.outcomes(eps).values()
             tests = both_ways(paired_tests(every))
             pairs = (tests["first"] == "fgsm") & (tests["second"] == "bim")
             others = tests["source"] != tests["target"]
@@ -90,30 +85,29 @@ class Networks(Sweep):
 
         One row per attack, source with relatives, and budget.
         """
-        rates = self.found.table("rates")
-        rates = rates[(rates["relation"] == "transfer") & (rates["protocol"] == "joint")]
-        rates = rates[rates["primary"] & (rates["eps_255"] > 0)]
+        rates = self.results.rates
+        rates = rates[(rates["relation"] == TRANSFER) & (rates["protocol"] == "joint")]
+        rates = rates[(rates["variant"] == "float32") & (rates["eps_255"] > 0)]
         same = rates["overlap"].str.contains(FAMILY)
         kinds = same.map({True: "relatives", False: "strangers"}).rename("kind")
         place = [rates["attack"], rates["source"], rates["eps_255"], kinds]
         return rates.groupby(place)["success_rate"].mean().unstack().dropna().reset_index()
 
-    def on_targets(self, attack: str, variant: str | None = None) -> pd.DataFrame:
+    def on_targets(self, attack: str, variant: str = "float32") -> pd.DataFrame:
         """Mean success of an attack, or of its control, over sources other than the target.
 
         Args:
             attack: Name of the attack.
-            variant: `noise` or `shuffled`; None: the attack itself.
+            variant: `noise` or `shuffled`; `float32`: the attack itself.
 
         Returns:
             One row per target, in their order, and one column per budget.
         """
-        rates = self.found.table("rates")
-        rates = rates[(rates["attack"] == attack) & (rates["protocol"] == "joint")]
-        rates = rates[(rates["relation"] == "transfer") & (rates["eps_255"] > 0)]
-        rates = rates[rates["primary"] if variant is None else rates["variant"] == variant]
-        means = rates.groupby(["target", "eps_255"])["success_rate"].mean().unstack()
-        return means.loc[list(self.targets)]
+        rows = self.results.frame
+        rows = rows[(rows["source"] == MEAN) & (rows["relation"] == TRANSFER)]
+        rows = rows[(rows["attack"] == attack) & (rows["protocol"] == "joint")]
+        rows = rows[rows["variant"] == variant].pivot(index="target", columns="eps_255")
+        return rows["success_rate"].loc[[*self.targets]]
 
     def effects_beside(self, finer: "Networks") -> pd.DataFrame:
         """Test on other networks whether confident images are harder to manipulate.
@@ -124,7 +118,7 @@ class Networks(Sweep):
         Returns:
             The report's `effects`, a row per attack, source and other target.
         """
-        parts = finer.found.table("effects"), self.found.table("effects")
+        parts = finer.tables["effects"], self.tables["effects"]
         rows = pd.concat(parts, ignore_index=True).drop_duplicates(["attack", "source", "target"])
         return rows[rows["source"] != rows["target"]]
 
@@ -142,15 +136,15 @@ class Networks(Sweep):
     def own(self, attack: str, source: str, eps: float) -> pd.Series:
         """Return a source's rates on its own images, of all images."""
         pair = {"attack": attack, "source": source, "target": source, "protocol": "all"}
-        return self.row("rates", **pair, eps_255=eps, primary=True)
+        return self.row("rates", **pair, eps_255=eps, variant="float32")
 
     def cost(self, attack: str) -> float:
         """Return an attack's gradients per image and budget."""
-        return float(self.summary.rankings.set_index("attack")["gradients"][attack].iloc[0])
+        return float(self.results.rankings.set_index("attack")["gradients"][attack].iloc[0])
 
     def related(self, source: str, target: str) -> bool:
         """Return True if two networks are of one family."""
-        rates = self.found.table("rates")
+        rates = self.results.rates
         rows = rates[(rates["source"] == source) & (rates["target"] == target)]
         return FAMILY in rows["overlap"].iloc[0]
 

@@ -14,14 +14,12 @@ from rich.console import Console
 from findings.paired_tests import both_ways, holm, paired_tests
 from src import analysis
 from src.analysis import wilson_interval
-from src.artifacts import FinishedJob, find_jobs
 from src.report import (
-    PageData,
-    Summary,
     build_report,
     compute_page_data,
+    open_results,
     print_matrices,
-    summarise,
+    results_of,
     theme,
 )
 
@@ -30,27 +28,22 @@ WIDTH = 120
 
 
 class Sweep:
-    """The stored jobs of a folder of tables."""
+    """The results of the stored jobs of a folder of tables."""
 
     def __init__(self, folder: Path) -> None:
-        self.jobs: list[FinishedJob] = find_jobs([folder])
+        self.results = open_results(folder)
+        self.jobs = self.results.jobs
 
     @cached_property
-    def summary(self) -> Summary:
-        """Rates, excess and matrices of the jobs."""
-        return summarise(self.jobs)
-
-    @cached_property
-    def found(self) -> PageData:
-        """Every statistic of the report, its paired tests as the table `tests`."""
-        found = compute_page_data(self.summary)
-        tests = [paired_tests(group) for group in self.summary.outcomes]
-        found.tables["tests"] = pd.concat(tests, ignore_index=True)
-        return found
+    def tables(self) -> dict[str, pd.DataFrame]:
+        """The report's tables of statistics, and paired `tests`."""
+        tests = [paired_tests(group) for group in self.results.outcomes().values()]
+        tables = compute_page_data(self.results).tables
+        return {**tables, "tests": pd.concat(tests, ignore_index=True)}
 
     def row(self, table: str, **where: object) -> pd.Series:
-        """Return the one row of a table of the report where columns have these values."""
-        rows = self.found.table(table)
+        """Return the one row of a table where columns have these values."""
+        rows = self.results.rates if table == "rates" else self.tables[table]
         for column, value in where.items():
             rows = rows[rows[column] == value]
         if len(rows) != 1:
@@ -63,7 +56,7 @@ class Sweep:
         """Return a pair's rates under the protocol `joint`; budget None: the reference."""
         pair = {"attack": attack, "source": source, "target": target, "protocol": "joint"}
         eps_255 = self.jobs[0].record.reference if eps_255 is None else eps_255
-        return self.row("rates", **pair, eps_255=eps_255, primary=True)
+        return self.row("rates", **pair, eps_255=eps_255, variant="float32")
 
     def success(self, attack: str, source: str, target: str) -> str:
         """Write a pair's success with its denominator and 95 % interval."""
@@ -75,8 +68,7 @@ class Sweep:
     def matrix(self, attack: str) -> str:
         """Write an attack's matrix as the terminal shows it."""
         console = Console(file=StringIO(), width=WIDTH, record=True)
-        (matrix,) = [one for one in self.summary.matrices if one.attack == attack]
-        print_matrices(Summary(matrices=[matrix]), console)
+        print_matrices(results_of([job for job in self.jobs if job.attack == attack]), console)
         return "\n".join(line.rstrip() for line in console.export_text().strip().splitlines())
 
     def images(self, attack: str, source: str, target: str) -> pd.DataFrame:
@@ -86,7 +78,7 @@ class Sweep:
 
     def attacks(self, *, targeted: bool = False) -> list[str]:
         """Return the names of the attacks, in the order of the jobs, with target labels or none."""
-        rates = self.found.table("rates")
+        rates = self.results.rates
         return list(dict.fromkeys(rates.loc[rates["targeted"] == targeted, "attack"]))
 
     def against(self, baseline: str, pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
@@ -97,15 +89,14 @@ class Sweep:
             success rates with Tango's interval, and McNemar's exact `p` and `p_holm`, corrected
             for all of these rows.
         """
-        tests = self.found.table("tests")
-        rows = both_ways(tests)
+        rows = both_ways(self.tables["tests"])
         rows = rows[rows["second"] == baseline].rename(columns={"first": "attack"})
         rows = rows[[pair in pairs for pair in zip(rows["source"], rows["target"], strict=True)]]
         return rows.assign(p_holm=holm(rows["p"]))
 
     def chart(self, name: str) -> ChartType:
         """Return a chart of the report, with the rows that the page shows first."""
-        figure = next(one for one in build_report(self.summary).figures if one.name == name)
+        figure = next(one for one in build_report(self.results).figures if one.name == name)
         rows = figure.data
         for column in figure.keys:
             rows = rows[rows[column] == rows[column].iloc[0]]

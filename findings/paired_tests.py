@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.special import bdtr
 
-from src.analysis import ImageOutcomes, Values, paired_interval, ratio
+from src.analysis import Outcomes, Values, paired_interval, ratio
 
 _NAMES = ["source", "target", "first", "second"]
 _COUNTS = ["n", "first_success", "second_success", "first_only", "second_only"]
@@ -19,16 +18,11 @@ _EXCHANGED = {
     for end in ("", "_success", "_only")
 }
 
-_ONES = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
 
-Labels = NDArray[np.int64] | None
-
-
-def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
+def paired_tests(outcomes: Outcomes) -> pd.DataFrame:
     """Compare the success of two attacks from one source on the images that both of them count.
 
-    A targeted attack is only compared with another targeted one whose labels are the same on every
-    image.
+    A targeted attack is only compared with another targeted one; their labels must be the same.
 
     Returns:
         One row per comparison, ordered by job: `source`, `target`, `first` and `second`; `n`
@@ -38,10 +32,10 @@ def paired_tests(outcomes: ImageOutcomes) -> pd.DataFrame:
     """
     rows = []
     for names, jobs, target in _comparisons(outcomes):
-        counted = np.bitwise_and.reduce(outcomes.counted[jobs, target])
+        counted = outcomes.counted[jobs, target].all(axis=0)
         first, second = outcomes.fooled[jobs, target] & counted
         masks = (counted, first, second, first & ~second, second & ~first)
-        rows.append((*names, *map(count_ones, masks)))
+        rows.append((*names, *map(np.count_nonzero, masks)))
     return _tested(pd.DataFrame(rows, columns=[*_NAMES, *_COUNTS]))
 
 
@@ -53,21 +47,14 @@ def both_ways(tests: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([tests, turned[[*tests]]], ignore_index=True)
 
 
-def _comparisons(outcomes: ImageOutcomes) -> Iterator[tuple[tuple[str, ...], list[int], int]]:
+def _comparisons(outcomes: Outcomes) -> Iterator[tuple[tuple[str, ...], list[int], int]]:
     """Yield the `_NAMES` of each comparison with the positions of its two jobs and its target."""
     for jobs in map(list, combinations(range(len(outcomes.jobs)), 2)):
         (attack, source), (other_attack, other_source) = (outcomes.jobs[job] for job in jobs)
-        if source == other_source and _alike(*(outcomes.target_labels[job] for job in jobs)):
+        if source == other_source and len({*outcomes.targeted[jobs]}) == 1:
             for place in map(int, np.flatnonzero(outcomes.evaluated[jobs].all(axis=0))):
                 target = outcomes.targets[place].model
                 yield (source, target, attack, other_attack), jobs, place
-
-
-def _alike(first: Labels, second: Labels) -> bool:
-    """Return True if neither attack is targeted, or both are and their labels agree."""
-    if first is None or second is None:
-        return first is second
-    return bool(((first == second) | (first < 0) | (second < 0)).all())
 
 
 def _tested(table: pd.DataFrame) -> pd.DataFrame:
@@ -98,8 +85,3 @@ def holm(p: ArrayLike) -> Values:
     tests = np.arange(len(order), 0, -1)
     values[order] = np.minimum(np.maximum.accumulate(values[order] * tests), 1)
     return values
-
-
-def count_ones(bits: NDArray[Any]) -> int:
-    """Count the set bits."""
-    return int(_ONES[bits].sum())

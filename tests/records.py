@@ -7,8 +7,7 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from src import load_sweep
-from src.artifacts.jobs import JobInMemory
+from src.artifacts.jobs import JobInMemory, name_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
@@ -74,4 +73,11 @@ def jobs_of_frame(frame: pd.DataFrame) -> list[JobInMemory]:
         table = pa.Table.from_pandas(part[columns], preserve_index=False)
         record = record.model_copy(update={"targets": targets})
         jobs.append(replace(job, record=record, tables={PREDICTIONS: table}))
-    return jobs
+    return results_of(name_jobs(jobs))
+
+
+def predictions_of(results: Results) -> pd.DataFrame:
+    """Return the predictions of results as a frame that a test may change, with jobs' records."""
+    rows = results.predictions.copy()
+    rows.attrs[JOBS] = [job.record.model_dump(mode="json") for job in results.jobs]
+    return rows

@@ -22,7 +22,7 @@ from src.report.beside import read_preset
 from src.report.results import results_of
 from tests.analysis.test_tries import outcomes_of
 from tests.conftest import REPOSITORY, TINY_RUN, block_of
-from tests.records import frame_of_sweep, jobs_of_frame
+from tests.records import predictions_of, results_of_frame
 from tests.report.conftest import make_sweep
 
 AUDIT = REPOSITORY / "conf" / "experiment" / "audit.yaml"
@@ -182,13 +182,13 @@ def test_classes_are_counted_and_compared():
 @pytest.mark.parametrize("aimed", [False, True])
 def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
     small = {"attacks": ("fgsm",), "budgets": (8.0,), "full": False, "targets": ("vit",)}
-    frame = frame_of_sweep(make_sweep(tmp_path / "a", **small, aimed=aimed))
+    frame = predictions_of(load_sweep(make_sweep(tmp_path / "a", **small, aimed=aimed)))
     attacked, cat = frame["eps_255"] > 0, frame["label"] == 0
     goal = (frame["label"] + 1) % 6  # the class that these targeted attacks aim for
     frame.loc[attacked, "predicted"] = goal.where(cat | (frame["index"] % 4 == 0), frame["label"])
     clean = frame[(frame["target"] == "vit") & ~attacked].drop_duplicates("index")
     right = clean[clean["predicted"] == clean["label"]]
-    (audit,) = audited_of(jobs_of_frame(frame))
+    (audit,) = audited_of(results_of_frame(frame).jobs)
     assert ("reaches the target class on" in audit.sentence) == aimed
     cats, dogs = (int((right["label"] == label).sum()) for label in (0, 1))
     assert audit.classes.startswith(f"Classes most often fooled: cat {cats} / {cats}, ")

@@ -202,7 +202,7 @@ def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_pat
     words = ["folder=docs/results/photographs", f"out={tmp_path}"]
     assert run_in(DOCS.parent, *words, module="src.report.__main__") == 0
     text = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
-    best = sweep_of("photographs").summary.rankings.iloc[0]
+    best = sweep_of("photographs").results.rankings.iloc[0]
     assert f"<b>{best['attack']} transfers best</b>" in text
     assert f"the {best['images']} of 250 images" in text
     page = block_of(tmp_path / "report.html")

@@ -222,7 +222,7 @@ def find_jobs(
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )
-    return _named(finished)
+    return name_jobs(finished)
 
 
 def _jobs_of_card(card: Path) -> list[FinishedJob]:
@@ -278,7 +278,7 @@ def _sweeps(jobs: Iterable[FinishedJob]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
 
 
-def _named(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
+def name_jobs(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     """Return the jobs with titles that tell rows apart, the seeds of a row next to each other.
 
     A title is the label and the swept overrides that it lacks. If jobs of one such title may not be

@@ -170,7 +170,7 @@ def seeds_of(cells: pd.DataFrame) -> list[str]:
 
 
 def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
-    """Return the rows that are shown at the table's budget and under its protocol."""
+    """Return the rows at the table's budget and under its protocol, in the order of the jobs."""
     rows = _with_counts(results.shown[results.shown["eps_255"] > 0])
     places = rows[rows["reference"]].groupby("group")[["eps_255", "protocol"]].first()
     chosen = {"eps_255": spec.eps_255, "protocol": spec.protocol}
@@ -187,7 +187,9 @@ def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
             f"eps_255={eps:g}, protocol={protocol}: {attack} on {source} has the "
             f"budgets {known[0]} and the protocols {known[1]}."
         )
-    return at
+    order = [(row[0].job.attack, row[0].job.record.source) for row in results.attacked]
+    ranks = pd.MultiIndex.from_tuples(order).get_indexer(at.set_index(["attack", "source"]).index)
+    return at.iloc[np.argsort(ranks, kind="stable")]
 
 
 def _with_counts(rows: pd.DataFrame) -> pd.DataFrame:
@@ -212,7 +214,7 @@ def _cells(
     pairs, cells = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)], rows
     for axis in ("source", "target"):
         cells = cells[(cells[axis] != MEAN) == (axis in names)]
-    for preferred in (cells["relation"] == TRANSFER, _single(cells)):
+    for preferred in (cells["relation"] == TRANSFER, single_sources(cells)):
         its = preferred.loc[cells.index]
         some = its.groupby([cells[name] for name in names], sort=False).transform("any")
         cells = cells[its | ~some]
@@ -236,7 +238,7 @@ def _cells(
     return _marked(cells, results, spec, names) if ranked else _unmarked(cells)
 
 
-def _single(rows: pd.DataFrame) -> pd.Series:
+def single_sources(rows: pd.DataFrame) -> pd.Series:
     """Return which rows have single sources without a defence."""
     return ~rows["ensemble"] & (rows["source_defence"] == NO_DEFENCE)
 
@@ -261,7 +263,7 @@ def _partial(cells: pd.DataFrame, used: pd.DataFrame, names: Sequence[str]) -> p
     axes = [axis for axis in ("source", "target") if axis not in names]
     if not axes:
         return pd.Series(False, cells.index)
-    if "source" in axes and (single := _single(used)).any():
+    if "source" in axes and (single := single_sources(used)).any():
         used = used[single]
     every = cells[[*names]].merge(used[axes].drop_duplicates(), how="cross")
     places = zip(every["source"], every["target"], strict=True)
@@ -302,6 +304,8 @@ def _marked(
                 flags = {"best": best, "undecided": undecided, "untested": unlike and not tested}
                 parts.append(rows.assign(**place, group=group, **flags))
     keys = [*dict.fromkeys(["group", *names, *GROUP])]
+    if not parts:
+        return _unmarked(cells)
     marks = pd.concat(parts)[[*keys, *_FLAGS, *_ENDS]]
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)
     cells = cells.assign(source_defended=defended).merge(marks, how="left", on=keys)

@@ -20,7 +20,7 @@ from ..utils.files import no_formula
 from ..utils.formats import span
 from ..utils.model_names import renamed
 from .audit import tries, tries_cells
-from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of
+from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of, single_sources
 from .published import add_published
 from .results import Results, open_results
 
@@ -56,7 +56,7 @@ def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> 
     weaker are in italics, as tested in the report's ranking.
 
     Args:
-        folder: A frame from `load_sweep` or `transfer`, a folder that contains sweeps, or several
+        folder: Results of `load_sweep` or `transfer`, a folder that contains sweeps, or several
             folders by name, as in `{"day1": "outputs/DATE"}`.
         *more: Further folders.
         **options: These keywords:
@@ -72,8 +72,7 @@ def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> 
             - `eps_255`: budget in units of 1/255; default: each job's reference budget;
             - `protocol`: images to count; default: each job's protocol;
             - `average=False`: leave out the column with the mean over targets, each over the
-              sources other than itself. It is there if the columns are sources or targets; for
-              success it is the mean of `rankings`;
+              sources other than itself. It is there if the columns are sources or targets;
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
             - `intervals=True`: add the 95 % intervals of single pairs in small print;
             - `clean=True`: add a first row with the accuracies on all clean images;
@@ -94,7 +93,7 @@ def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> 
 
     Raises:
         ValueError: As `load_sweep`; an argument is unknown or has an unknown value; or a cell would
-            combine several attacks, several defences of sources, or jobs that no ranking compares.
+            combine several attacks or several defences of sources.
     """
     try:
         spec = TableSpec(**options)
@@ -326,6 +325,8 @@ def caption_of(
     )
     first = f"{title}{single} at eps = {budgets}, {of}"
     averaged = _averaged(pairs, spec)
+    average_shown = AVERAGE in set(shown[spec.columns[0]])
+    over_sources = "source" not in (spec.rows if average_shown else spec.keys)
     marks = {
         "bold: the best attack": bool(shown["best"].any()),
         "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
@@ -336,8 +337,9 @@ def caption_of(
         "without white boxes": not spec.white_boxes,
         "without related pairs": not spec.related,
         f"cells: means over {' and '.join(averaged)}s without white boxes": bool(averaged),
-        f"{average}: over targets, each over its sources, without white boxes": (
-            AVERAGE in set(shown[spec.columns[0]])
+        f"{average}: over targets, each over its sources, without white boxes": average_shown,
+        "means over sources: without ensembles and sources behind a defence": (
+            over_sources and single_sources(pairs).nunique() > 1
         ),
         f"{names.get(DIFFERENCE, DIFFERENCE)}: from the first in the ranking, in points, "
         "simultaneous 95 % intervals": (DIFFERENCE in set(shown[spec.columns[0]])),

@@ -135,12 +135,11 @@ def _ranking(
     ranked = ranked.assign(part=parts.ngroup(), kind=labels)
     verdicts = undecided(ranked, [*_PLACE, "of", "part", "source"])
     ranked = ranked.assign(heading=_headings(ranked), undecided=verdicts)
-    others = others.assign(part=len(ranked), kind="", heading="not ranked", undecided="")
+    others = others[[*jobs, "lacks"]].assign(part=len(ranked), kind="", heading="not ranked")
     table = pd.concat([ranked, others])
     several = table.groupby([*_PLACE, "of"])["part"].transform("nunique") > 1
-    table = table.assign(
-        heading=table["heading"].where(several, ""), lacks=table["lacks"].fillna("")
-    )
+    table["heading"] = table["heading"].where(several, "")
+    table = table.fillna({"undecided": "", "lacks": ""})
     keys = {"defence": table["defence"].map(defences.index), "other": table["eps_255"] != reference}
     keys |= {"eps": table["eps_255"], "single": table["of"] != MEAN, "of": table["of"]}
     keys |= {"part": table["part"], "mean": -table["mean"].fillna(0).round(9)}
@@ -152,7 +151,7 @@ def _ranking(
 
 def _headings(ranked: pd.DataFrame) -> pd.Series:
     """Return the heading of each row's ranking: what tells it from others at the same place."""
-    here, headings = ranked.groupby(_PLACE), ranked["kind"]
+    here, headings = ranked.groupby(_PLACE), ranked["kind"].astype(str)
     for name in ("dataset", "norm", "protocol"):
         several = here[name].transform("nunique") > 1
         headings = headings + (", " + ranked[name]).where(several, "")

@@ -206,7 +206,7 @@ def sweep_points(results: Results) -> list[Point]:
         if metric and row.protocol == records[row.attack].protocol:
             add(metric, row, row.success_rate, row.source_defence)
     ranked, keys = results.rankings, ["group", "attack", "defence", *GROUP, "eps_255"]
-    for _, rows in ranked.dropna(subset="mean").groupby(keys, sort=False):
+    for _, rows in ranked.groupby(keys, sort=False):
         row, of_mean = next(rows.itertuples()), rows["source"].iloc[0].startswith(MEAN_OF)
         difference = 0 if row.rank == 1 else row.difference
         if (of_mean or len(rows) == 1) and not math.isnan(difference):

@@ -35,5 +35,5 @@ def format_cells(rows: pd.DataFrame) -> pd.Series:
 
 def span(counts: Iterable[float]) -> str:
     """Return `MIN to MAX` of the counts, or the single value if all are equal."""
-    least, most = (f"{end(counts):.0f}" for end in (min, max))
+    least, most = (f"{end(counts, default=0):.0f}" for end in (min, max))
     return least if least == most else f"{least} to {most}"

@@ -4,15 +4,16 @@ import json
 
 import pandas as pd
 import pytest
-from src.report.summary import summarise
 
-from src import rankings, table
-from src.artifacts.jobs import find_jobs
-from src.artifacts.sweep_folders import JOBS, jobs_of
+import src
+from src.artifacts.jobs import find_jobs, named
 from src.report import figure as charts
 from src.report.page.content import build_report
+from src.report.results import results_of
+from src.report.terminal import matrices
+from tests.records import JOBS, results_of_frame
 from tests.report.conftest import make_sweep
-from tests.report.test_paper import frame_of, ordinary
+from tests.report.test_paper import frame_of, ordinary, table
 from tests.report.test_selections import value
 
 ENSEMBLE = "vgg+vit"
@@ -34,7 +35,7 @@ def with_ensemble() -> pd.DataFrame:
 
 
 def test_an_ensemble_is_in_no_mean_of_sources():
-    ranked = rankings(with_ensemble())
+    ranked = src.rankings(results_of_frame(with_ensemble()))
     ranked = ranked[(ranked["attack"] == "mi") & (ranked["eps_255"] == 8)]
     costs = ranked.set_index("source")["gradients"]
     assert costs["mean of 2 sources"] == costs["vgg"] == 7 and costs[ENSEMBLE] == 14
@@ -67,10 +68,10 @@ def test_a_mean_lacks_no_white_box():
 def test_images_of_other_data_sets_have_a_matrix_of_their_own():
     frames = [ordinary(), ordinary()]
     frames[1].attrs[JOBS] = [job | {"data": "f" * 16} for job in frames[1].attrs[JOBS]]
-    summary = summarise([job for frame in frames for job in jobs_of(frame)])
-    assert len(summary.matrices) == 2 * 3
-    assert all(len(matrix.cells) == 6 for matrix in summary.matrices)
-    assert len({str(matrix.heading) for matrix in summary.matrices}) == 2 * 3
+    jobs = [job for frame in frames for job in results_of_frame(frame).jobs]
+    shown = list(matrices(results_of(name_jobs(jobs))))
+    assert len({str(heading) for heading, _ in shown}) == 2 * 3
+    assert [len(cells) for _, cells in shown] == [6] * 6
 
 
 def test_an_attack_with_other_budgets_can_be_chosen():
@@ -81,27 +82,27 @@ def test_an_attack_with_other_budgets_can_be_chosen():
     for job in part.attrs[JOBS]:
         eps = float(other[job["attack"]])
         job |= {"budgets": [0.0, eps], "reference": eps}
-    spec = charts.matrix(part, attack="mi", eps_255=4).to_dict()
-    assert "mi" in json.dumps(spec)
-    axes = build_report(summarise(jobs_of(part))).page["axes"]
-    assert {*axes["attack"]} == {*other}
+    results = results_of_frame(part)
+    assert {*build_report(results).page["axes"]["attack"]} == {*other}
+    assert "mi" in json.dumps(charts.matrix(results, attack="mi", eps_255=4).to_dict())
 
 
-@pytest.mark.parametrize(("protocol", "starts"), [("joint", True), ("source_correct", False)])
-def test_a_curve_begins_at_zero_where_no_clean_image_counts_as_fooled(protocol, starts):
+@pytest.mark.parametrize("protocol", ["joint", "source_correct"])
+def test_a_curve_begins_with_the_clean_images(protocol):
     frame = ordinary()
     frame["protocol"] = protocol
     for job in frame.attrs[JOBS]:
         job["protocol"] = protocol
-    spec = json.dumps(charts.curves(frame, width="3.3in", names={}).to_dict())
-    assert ('"eps_255": 0.0' in spec) == starts
+    spec = json.dumps(charts.curves(results_of_frame(frame), width="3.3in", names={}).to_dict())
+    assert '"eps_255": 0.0' in spec
 
 
 def test_two_models_with_one_printed_name_are_refused():
+    results = results_of_frame(ordinary())
     with pytest.raises(ValueError, match="'net' is the printed name of several"):
-        charts.matrix(ordinary(), width="3.3in", names={"vgg": "net", "vit": "net"})
+        charts.matrix(results, width="3.3in", names={"vgg": "net", "vit": "net"})
     names = {"mi": "MI", "di": "MI"}  # of which one is drawn
-    charts.curves(ordinary(), width="3.3in", attack=["fgsm", "mi"], names=names)
+    charts.curves(results, width="3.3in", attack=["fgsm", "mi"], names=names)
 
 
 def test_models_may_have_the_names_of_columns():
@@ -114,7 +115,7 @@ def test_a_mean_over_sources_is_over_the_same_ones_at_each_budget(tmp_path):
     few = {"attacks": ("fgsm",), "full": False}
     make_sweep(tmp_path / "one", sources=("vgg",), budgets=(2.0, 8.0), **few)
     make_sweep(tmp_path / "other", sources=("resnet",), budgets=(4.0, 8.0), **few)
-    page = build_report(summarise(find_jobs([tmp_path / "one", tmp_path / "other"]))).page
+    page = build_report(results_of(find_jobs([tmp_path / "one", tmp_path / "other"]))).page
     place = {"attack": "fgsm", "defence": "none", "protocol": "joint", "target": ""}
     means = {eps: value(page, "s", **place, source="", eps_255=eps) for eps in (2.0, 4.0, 8.0)}
     each = [value(page, "s", **place, source=name, eps_255=8.0) for name in ("vgg", "resnet")]
@@ -129,7 +130,7 @@ def test_the_sources_of_a_mean_are_those_at_the_attacks_own_reference_budget(tmp
     few["sources"] = ("resnet",)
     make_sweep(tmp_path / "other", attacks=("fgsm",), budgets=(1.0, 4.0), **few)
     jobs = find_jobs([tmp_path / name for name in ("mi", "one", "other")])
-    page = build_report(summarise(jobs)).page
+    page = build_report(results_of(jobs)).page
     place = {"attack": "fgsm", "defence": "none", "protocol": "joint"}
     at = [value(page, "s", **place, source="", target="", eps_255=eps) for eps in (1, 2, 4, 8)]
     assert at[:2] == [None, None] and at[3] is None

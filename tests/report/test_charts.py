@@ -9,7 +9,7 @@ import vl_convert
 
 from src.report.charts.theme import inline
 from src.report.page.html import VEGA_LITE
-from src.report.page.view import make_view
+from src.report.shown import shown_of
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
 COMPILED = ("ordinary", "unsure", "one image", "hostile names", "many models")
@@ -39,8 +39,8 @@ def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
 
 
 @pytest.mark.slow
-def test_the_ranking_is_in_the_order_of_the_summary(summary_of):
-    ranking = make_view(summary_of("ordinary")).ranking
+def test_the_ranking_is_in_the_order_of_the_summary(results_of_kind):
+    ranking = shown_of(results_of_kind("ordinary")).ranking
     assert ranking["eps_255"].iloc[0] == 8 and ranking["eps_255"].nunique() > 1
     for _, rows in ranking.groupby("eps_255"):  # ranked anew at every budget
         means = rows[rows["source"] == "mean of sources"]
@@ -50,8 +50,8 @@ def test_the_ranking_is_in_the_order_of_the_summary(summary_of):
 
 
 @pytest.mark.slow
-def test_each_attack_of_a_single_source_has_one_row_in_the_ranking(summary_of):
-    ranked = make_view(summary_of("one source")).first_ranking
+def test_each_attack_of_a_single_source_has_one_row_in_the_ranking(results_of_kind):
+    ranked = shown_of(results_of_kind("one source")).first_ranking
     assert sorted(ranked["attack"]) == ["bim", "fgsm"]
 
 

@@ -18,14 +18,15 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
 from src.report.page.content import build_report
 from src.report.page.page_data import MOST_BYTES
-from src.report.page.view import make_view
+from src.report.results import results_of
+from src.report.shown import shown_of
 from src.report.source_choice import choose_source
-from src.report.summary import summarise
+from src.report.terminal import matrices
 from tests.report.conftest import make_sweep
 
 
 def report_of(folders):
-    return build_report(summarise(find_jobs(folders)))
+    return build_report(results_of(find_jobs(folders)))
 
 
 @pytest.mark.slow
@@ -33,30 +34,30 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     words = {"models": ("a", "b", "c", "d"), "budgets": (8.0,), "full": False}
     make_sweep(tmp_path / "one", attacks=("mi", "di"), **words)
     make_sweep(tmp_path / "other", attacks=("ti",), images=60, **words)
-    summary = summarise(find_jobs([tmp_path / "one", tmp_path / "other"]))
-    report = build_report(summary)
-    shown = make_view(summary).ranking.query("of == 'mean of sources'")
-    counts = [int(re.search(r"(\d+) images", text)[1]) for text in shown["heading"] if text]
-    assert shown["heading"].ne("").tolist() == [True, False, False, True, False]
-    assert counts[0] > counts[1] == shown["images"].iloc[-1]
+    results = results_of(find_jobs([tmp_path / "one", tmp_path / "other"]))
+    report = build_report(results)
+    shown = shown_of(results).ranking.query("of == 'mean of sources'")
+    counts = [int(re.search(r"(\d+) images", text)[1]) for text in shown["heading"]]
+    assert shown["part"].tolist() == [0, 0, 1]
+    assert counts[0] == counts[1] > counts[2] == shown["images"].iloc[-1]
     assert shown["attack"].iloc[-1] == "ti" and shown["undecided"].iloc[-1] == ""
-    assert shown["attack"].iloc[1] in "".join(report.answer[:2])
+    assert shown["attack"].iloc[0] in "".join(report.answer[:2])
     page = report.page
     ranked = {key.split(".")[1] for key in page["sources"]}
     assert {page["axes"]["attack"][int(place)] for place in ranked} == {"mi", "di", "ti"}
     headings = [row["heading"] for row in page["ranking"]["0.0.1"] if row.get("heading")]
-    assert headings == shown["heading"][shown["heading"] != ""].tolist()
+    assert headings == shown["heading"].unique().tolist()
 
 
 @pytest.mark.slow
 def test_ensembles_are_ranked_apart(make_sweep):
     sources = ("vgg", "resnet", "vgg+resnet")
     folder = make_sweep(attacks=("mi", "di"), sources=sources, budgets=(8.0,))
-    summary = summarise(find_jobs([folder]))
-    report, ranking = build_report(summary), make_view(summary).ranking
+    results = results_of(find_jobs([folder]))
+    report, ranking = build_report(results), shown_of(results).ranking
     shown = ranking[(ranking["of"] == "mean of sources") & (ranking["eps_255"] == 8)]
-    assert list(shown["heading"]) == ["untargeted", "", "", "untargeted of ensembles", "", ""]
-    assert list(shown["source"].iloc[[1, 4]]) == ["mean of sources", "vgg+resnet"]
+    assert list(shown["heading"]) == ["untargeted"] * 2 + ["untargeted of ensembles"] * 2
+    assert list(shown["source"].iloc[[0, 2]]) == ["mean of sources", "vgg+resnet"]
     assert "leaves out white boxes" in report.answer[2]
     assert report.page["single"] == [2, 2] and "vgg+resnet" in report.page["axes"]["source"]
 
@@ -74,7 +75,7 @@ def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep
 @pytest.mark.slow
 def test_related_pairs_are_named_and_left_out_of_rankings_and_tables_on_demand(make_sweep):
     folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,))
-    rates = summarise(find_jobs([folder])).jobs[0].rates
+    rates = results_of(find_jobs([folder])).rows[0][0].rates
     assert set(rates["target"][rates["overlap"] == "same weights"]) == {"vgg", "resnet"}
     for related, counts in ((True, [2, 2]), (False, [1, 2])):
         targets = rankings(folder, related=related).groupby("source")["targets"].max()
@@ -103,8 +104,10 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     assert unknown == ("of_a_later_version: something", "")
 
 
-def test_the_page_of_one_source_with_other_targets_opens_with_its_transfer(made_up, summary_of):
-    report, rows = made_up("one source"), summary_of("one source").rankings
+def test_the_page_of_one_source_with_other_targets_opens_with_its_transfer(
+    made_up, results_of_kind
+):
+    report, rows = made_up("one source"), results_of_kind("one source").rankings
     best = rows[rows["eps_255"] == 8].sort_values("rank").iloc[0]
     assert report.page["first"]["view"] == "results" and best["attack"] in report.answer[0]
 
@@ -121,13 +124,13 @@ def test_a_source_without_adversarial_images_of_its_own_has_no_row(made_up):
 @pytest.mark.parametrize("main", ["uint8", "float32"])
 def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, main):
     folder = make_sweep(full=True, budgets=(8.0,), storage=main)
-    summary = summarise(find_jobs([folder]))
-    rates = pd.concat([its.drawn for its in summary.attacked]).query("reference")
+    results = results_of(find_jobs([folder]))
+    rates = results.frame.query("reference and source != 'mean' and target != 'mean'")
     rates = rates.set_index(["variant", "source", "target"])["success_rate"].unstack("variant")
     other = "float32" if main == "uint8" else "uint8"
     assert not rates[main].equals(rates[other])
     cells = pd.read_csv(io.StringIO(table(folder, to="csv"))).set_index("source")
-    page, caption = build_report(summary).page, table(folder, to="markdown")
+    page, caption = build_report(results).page, table(folder, to="markdown")
     axes, places = page["axes"], {"attack": "fgsm", "defence": "none", "protocol": "joint"}
     for (source, target), rate in rates[main].items():
         assert cells.loc[source, target] == pytest.approx(rate)
@@ -136,7 +139,7 @@ def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, m
             [axes[axis].index(names[axis]) for axis in axes], [*map(len, axes.values())]
         )
         assert page["values"]["s"][at] == pytest.approx(rate, abs=1e-5)
-    headings = " ".join(str(matrix.heading) for matrix in summary.matrices)
+    headings = " ".join(str(heading) for heading, _ in matrices(results))
     for text in (page["subtitle"], caption, headings):
         assert ("as uint8" in text) == (main == "uint8")
 
@@ -175,13 +178,13 @@ def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_
 @pytest.mark.slow
 def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
     words = {"attacks": ("mi", "di"), "sources": ("vgg@jpeg",), "defences": ("jpeg",)}
-    summary = summarise(find_jobs([make_sweep(**words, budgets=(8.0,))]))
-    report = build_report(summary)
-    rows = summary.rankings.query("defence == 'jpeg' and eps_255 == 8")
+    results = results_of(find_jobs([make_sweep(**words, budgets=(8.0,))]))
+    report = build_report(results)
+    rows = results.rankings.query("defence == 'jpeg' and eps_255 == 8")
     best = rows.loc[rows["mean"].idxmax()]
     assert report.answer[0].startswith(best["attack"])
     assert report.page["first"]["defence"] == "jpeg" and "behind jpeg" in report.answer[1]
-    drawn = make_view(summary).ranking.query("eps_255 == 8").set_index("attack")["mean"]
+    drawn = shown_of(results).ranking.query("eps_255 == 8").set_index("attack")["mean"]
     assert drawn.to_dict() == pytest.approx(rows.set_index("attack")["mean"].to_dict())
 
 

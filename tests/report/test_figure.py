@@ -14,8 +14,9 @@ from src import cost, curves, load_sweep, matrix, ranking, rankings, rates
 from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.html import VEGA_LITE
-from src.report.summary import summarise
+from src.report.results import results_of
 from tests.conftest import REPOSITORY
+from tests.records import JOBS, predictions_of, results_of_frame
 from tests.report.conftest import make_sweep as write_sweep
 
 ATTACKS = ("fgsm", "bim", "mi steps=5")
@@ -74,6 +75,11 @@ def test_a_line_for_what_is_named(draw, folder):
     assert {f"{a}, {s}" for a in ("bim", "fgsm") for s in ("vgg", "vit")} < {*texts_of(svg)}
 
 
+def only(folder, query):
+    """Return the results of some predictions of a sweep."""
+    return results_of_frame(predictions_of(load_sweep(folder)).query(query))
+
+
 def read_rows(spec) -> list[dict[str, str]]:
     """Return the rows of a figure's only table, as texts."""
     (rows,) = (data for data in spec["datasets"].values() if isinstance(data, str))
@@ -89,7 +95,7 @@ def texts_drawn(spec) -> list[str]:
 
 
 def test_a_matrix_says_what_its_cells_are_and_shows_any_value(folder):
-    frame = load_sweep(folder).query("attack == 'fgsm'")
+    frame = only(folder, "attack == 'fgsm'")
     every = rates(frame).query("eps_255 == 4 and protocol == 'joint'")
     both = "images that a source and a target both classify correctly when clean"
     for value, column, words in (
@@ -119,8 +125,9 @@ def test_the_success_of_a_targeted_attack_is_not_called_fooled(tmp_path):
 
 
 def test_lines_of_a_ranking_reach_the_first_unless_an_attack_is_significantly_weaker(folder):
-    frame = load_sweep(folder).query("eps_255 in (0, 8)")
-    frame.loc[(frame["attack"] == "bim") & (frame["index"] % 3 > 0), "predicted"] = frame["label"]
+    rows = predictions_of(load_sweep(folder)).query("eps_255 in (0, 8)")
+    rows.loc[(rows["attack"] == "bim") & (rows["index"] % 3 > 0), "predicted"] = rows["label"]
+    frame = results_of_frame(rows)
     spec = ranking(frame).to_dict()
     assert "difference from the first (vertical line). Grey: significantly weaker" in title_of(spec)
     known = rankings(frame)
@@ -144,7 +151,7 @@ def test_lines_of_a_ranking_reach_the_first_unless_an_attack_is_significantly_we
 
 
 def test_without_tests_the_lines_of_a_ranking_are_intervals_of_means(folder):
-    frame = load_sweep(folder).query("attack == 'fgsm' and eps_255 in (0, 8)")
+    frame = only(folder, "attack == 'fgsm' and eps_255 in (0, 8)")
     spec = ranking(frame).to_dict()
     (row,) = read_rows(spec)
     assert "Lines: 95 % intervals of means, not of differences." in title_of(spec)
@@ -172,7 +179,7 @@ def test_close_labels_do_not_overlap(tmp_path, draw):
 
 @pytest.mark.slow
 def test_an_attack_has_the_colour_of_the_page_in_every_figure(draw, folder):
-    page = build_report(summarise(find_jobs([folder]))).page
+    page = build_report(results_of(find_jobs([folder]))).page
     style = (REPOSITORY / "src" / "report" / "templates" / "page.css").read_text()
     colour = re.search(rf"--c{page['colours']['bim']}: (#\w+)", style)[1]
     for words in ((), ("--attack", "bim", "mi steps=5")):
@@ -181,8 +188,7 @@ def test_an_attack_has_the_colour_of_the_page_in_every_figure(draw, folder):
 
 
 def test_a_line_that_ends_early_has_its_name(folder):
-    frame = load_sweep(folder)
-    frame = frame[(frame["attack"] != "bim") | (frame["eps_255"] <= 8)]
+    frame = only(folder, "attack != 'bim' or eps_255 <= 8")
     svg = vl_convert.vegalite_to_svg(curves(frame, width="3.3in").to_dict(), vl_version=VEGA_LITE)
     assert {"fgsm", "bim"} < {*texts_of(svg.encode())}
 
@@ -233,19 +239,20 @@ def test_other_refusals(draw, folder, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_one_ranking_is_drawn_unless_attacks_are_named(folder):
-    frame = load_sweep(folder)
-    for record in frame.attrs["jobs"]:
+    rows = predictions_of(load_sweep(folder))
+    for record in rows.attrs[JOBS]:
         record["norm"] = "l2" if record["label"] == "bim" else "linf"
+    frame = results_of_frame(rows)
     for words, bim in (({}, False), ({"attack": ["bim", "fgsm"]}, True)):
         (rows,) = ranking(frame, **words).to_dict()["datasets"].values()
         assert ("bim" in rows) == bim and "fgsm" in rows
 
 
 def with_costs(folder, **costs):
-    """Return a sweep's predictions with the gradients per image and budget of each attack."""
-    frame = load_sweep(folder)
-    gradients = frame["attack"].str.split().str[0].map(costs).astype(float)
-    return frame.assign(gradients=gradients * (frame["eps_255"] > 0))
+    """Return a sweep's results with the gradients per image and budget of each attack."""
+    rows = predictions_of(load_sweep(folder))
+    gradients = rows["attack"].str.split().str[0].map(costs).astype(float)
+    return results_of_frame(rows.assign(gradients=gradients * (rows["eps_255"] > 0)))
 
 
 def test_costs_have_ticks_of_1_2_5_and_names_inside_the_figure(folder):
@@ -280,7 +287,8 @@ def test_success_over_cost(folder, tmp_path):
     nothing = "Nothing to draw: with these names no image counts on other models."
     with pytest.raises(ValueError, match=nothing):
         ranking(one)
-    wrong = frame.assign(predicted=frame["label"] + 1)
+    rows = predictions_of(frame)
+    wrong = results_of_frame(rows.assign(predicted=rows["label"] + 1))
     for draw in (ranking, cost):
         with pytest.raises(ValueError, match=nothing):
             draw(wrong)

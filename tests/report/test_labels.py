@@ -1,7 +1,7 @@
 import pandas as pd
 import pytest
 
-from src.report.summary import ranking_label
+from src.report.verdicts import ranking_label
 
 
 @pytest.mark.parametrize(

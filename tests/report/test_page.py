@@ -8,7 +8,7 @@ from urllib.parse import quote
 import pytest
 
 from src.report.page.html import write_page
-from src.report.summary import primary_rates
+from src.report.shown import pairs_of
 from tests.report.conftest import drawn
 
 SEED = 84
@@ -38,10 +38,10 @@ def titles(tab) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["defended", "ordinary", "targeted"])
-def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, made_up, kind):
+def test_every_selection_shows_the_numbers_of_the_tables(opened, results_of_kind, made_up, kind):
     tab, page = opened(kind), made_up(kind).page
-    summary, axes = summary_of(kind), page["axes"]
-    rates = primary_rates(summary.attacked)
+    results, axes = results_of_kind(kind), page["axes"]
+    rates = pairs_of(results.shown)
     generator = random.Random(SEED)
     print(f"seed {SEED}")
     for _ in range(20 if kind == "ordinary" else 8):
@@ -71,7 +71,7 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, summary_of, mad
         shown = " ".join([*titles(tab), tab.inner_text("#image .title")])
         shown += tab.inner_text("#ranking .note")
         assert set(re.findall(r"[\d.]+/255", shown)) == {budget}
-        rows = summary.rankings
+        rows = results.rankings
         rows = rows[(rows["defence"] == chosen["defence"]) & (rows["eps_255"] == chosen["eps"])]
         mean = rows["sources"] > 1
         rows = rows[rows["source"] == chosen["source"] if chosen["source"] else mean]
@@ -174,8 +174,8 @@ def test_unknown_values_of_an_address_are_left_out(opened):
 
 
 @pytest.mark.slow
-def test_an_image_is_found_by_its_number_or_its_file(opened, summary_of):
-    files = summary_of("image files").attacked[0].job.image_files
+def test_an_image_is_found_by_its_number_or_its_file(opened, results_of_kind):
+    files = results_of_kind("image files").attacked[0][0].job.image_files
     names = [file.partition("/")[2] for file in files.values()]
     several = next(name for name in names if names.count(name) > 1)
     alike = [number for number, name in enumerate(names) if name == several]
@@ -201,11 +201,11 @@ def test_an_image_is_found_by_its_number_or_its_file(opened, summary_of):
 
 
 @pytest.mark.slow
-def test_next_goes_through_all_fooled_images_by_confidence(opened, made_up, summary_of):
+def test_next_goes_through_all_fooled_images_by_confidence(opened, made_up, results_of_kind):
     tab = opened("ordinary", "#attack=fgsm&source=vgg&target=vit&eps=8")
-    job = next(one for one in summary_of("ordinary").attacked if one.job.record.source == "vgg")
-    rows = job.means.query("target == 'vit' and eps_255 == 8 and protocol == 'joint'")
-    count = int(rows[rows["variant"] == "float32"]["success"].iloc[0])
+    place = {"attack": "fgsm", "source": "vgg", "target": "vit", "protocol": "joint"}
+    rows = results_of_kind("ordinary").select(**place, eps_255=8.0)
+    count = int(rows["success"].item())
     place = "#image [aria-label='images by confidence'] button:nth-child(2)"
     assert f"fooled {count}" in tab.inner_text("#image .title")
     assert "one of the" in tab.inner_text("#image .title")
@@ -263,14 +263,14 @@ def test_the_focus_stays_on_a_control_that_was_used(opened):
         assert tab.evaluate(name).split()[:1] == before.split()[:1] or "matrix" in box, control
 
 
-def test_a_single_network_opens_with_its_images(opened, summary_of):
+def test_a_single_network_opens_with_its_images(opened, results_of_kind):
     tab = opened("one model")
     assert tab.locator("nav [aria-current]").inner_text() == "Images"
     assert tab.locator("#images .strip").first.locator("figure").count() == 4
     assert "Exceptions under fgsm" in tab.inner_text("#images")
     select(tab, view="results", eps=8)
     (row,) = (
-        primary_rates(summary_of("one model").attacked)
+        pairs_of(results_of_kind("one model").shown)
         .query("protocol == 'joint' and eps_255 == 8")
         .to_dict("records")
     )
@@ -329,14 +329,14 @@ def test_the_page_is_whole_and_refers_to_nothing_outside(written):
 
 @pytest.mark.slow
 def test_without_scripts_answer_ranking_and_method_are_there(
-    chromium, written, made_up, summary_of
+    chromium, written, made_up, results_of_kind
 ):
     context = chromium.new_context(java_script_enabled=False)
     tab = context.new_page()
     tab.goto(written("ordinary").as_uri())
     assert tab.inner_text("#answer") == "".join(made_up("ordinary").answer[:2])
     assert tab.inner_text("#method") and "src.table" in tab.inner_text("noscript")
-    rows = summary_of("ordinary").rankings.query("eps_255 == 8 and sources > 1")
+    rows = results_of_kind("ordinary").rankings.query("eps_255 == 8 and sources > 1")
     shown = tab.locator("noscript tr").all_inner_texts()
     for text, (_, row) in zip(shown, rows.iterrows(), strict=True):
         assert text.split()[:4] == [f"{row['rank']:g}", row["attack"], percent(row["mean"]), "%"]

@@ -190,6 +190,14 @@ def test_other_axes_values_budgets_and_protocols():
     assert cells_of(everything)[0] == ["source", "attack", "vgg none", "vit none", "average"]
 
 
+def test_what_no_ranking_has_is_shown_without_marks():
+    targeted = REPOSITORY / "docs/results/targeted"
+    text = src.table(targeted, rows="attack", value="accuracy", to="markdown")
+    assert cells_of(text)[2][1:] == ["53.1", "33.6", "43.4"]
+    white = table(frame_of({("mi", "a", "a"): 5, ("di", "a", "a"): 9}), to="markdown")
+    assert [row[-1] for row in cells_of(white)[2:]] == ["25.0 †", "45.0 †"]
+
+
 def test_attacks_are_compared_within_one_norm_alone():
     frame = frame_of({(attack, "a", "b"): count for attack, count in {"mi": 20, "l2": 5}.items()})
     assert "**" in table(frame, to="markdown")
@@ -408,8 +416,9 @@ def test_nothing_is_averaged_over_defences():
 
 def test_means_are_over_sources_and_targets_alone():
     frame = frame_of({("mi", "a", "b"): 20, ("mi", "c", "b"): 5, ("mi", "a@jpeg", "b"): 10})
-    found = cells_of(table(frame, rows="attack", columns="target", to="markdown"))
-    assert found[2] == ["mi", "62.5"]  # of the sources without a defence
+    text = table(frame, rows="attack", columns="target", to="markdown")
+    assert cells_of(text)[2] == ["mi", "62.5"]
+    assert "means over sources: without ensembles and sources behind a defence" in text
     defended = frame_of({("mi", f"a@{name}", "b"): 10 for name in ("jpeg", "gblur")})
     with pytest.raises(ValueError, match="add source to rows"):
         table(defended, rows="attack", columns="target")

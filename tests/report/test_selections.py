@@ -14,7 +14,7 @@ from src.artifacts.jobs import find_jobs
 from src.report.page.content import build_report
 from src.report.page.html import as_json
 from src.report.page.selections import AXES, RANKING_KEYS, SOURCE_KEYS, key_of
-from src.report.summary import summarise
+from src.report.results import results_of
 from src.report.terminal import print_rankings
 from tests.report.conftest import KINDS, make_sweep
 
@@ -97,10 +97,10 @@ def test_rankings_are_those_of_rankings(made_up, frame, attack_rankings):
         assert checked
 
 
-def printed(summary):
+def printed(results):
     """Return what the terminal shows of the rankings."""
     console = Console(file=io.StringIO(), width=300)
-    print_rankings(summary, console)
+    print_rankings(results, console)
     return console.file.getvalue()
 
 
@@ -111,8 +111,8 @@ FEW = [pytest.param(20, marks=pytest.mark.slow), 60, pytest.param(150, marks=pyt
 def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images):
     """Three networks that attack each other are ranked on single targets alone."""
     small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
-    summary = summarise(find_jobs([make_sweep(tmp_path, images=images, **small)]))
-    page, text = build_report(summary).page, printed(summary)
+    results = results_of(find_jobs([make_sweep(tmp_path, images=images, **small)]))
+    page, text = build_report(results).page, printed(results)
     place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"]}
     for target in ("vgg", "resnet", "vit"):
         ranked = page["sources"][key_of(page["axes"], {**place, "target": target}, SOURCE_KEYS)]
@@ -127,10 +127,10 @@ def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images
     models = ("vgg", "resnet", "vit", "mixer")
     small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
     folder = make_sweep(tmp_path, models=models, images=images, **small)
-    summary = summarise(find_jobs([folder]))
-    summary.sources["depends_on"] = summary.sources["target"].map({"all targets": "vit"}).fillna("")
-    summary.sources["undecided"] = summary.sources["rank"] == 1
-    page, text = build_report(summary).page, printed(summary)
+    results = results_of(find_jobs([folder]))
+    results.sources["depends_on"] = results.sources["target"].map({"all targets": "vit"}).fillna("")
+    results.sources["undecided"] = results.sources["rank"] == 1
+    page, text = build_report(results).page, printed(results)
     place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"], "target": ""}
     (first, *_) = page["sources"][key_of(page["axes"], place, SOURCE_KEYS)]
     assert all(line in text for line in first["text"].split("; "))
@@ -200,8 +200,8 @@ def test_all_data_of_a_page_are_json_without_nan(made_up, kind):
             assert len(job["predicted"]) == len(job["confidence"]) == size
 
 
-def test_every_image_has_its_prediction(made_up, summary_of):
-    report, job = made_up("ordinary"), summary_of("ordinary").attacked[0].job
+def test_every_image_has_its_prediction(made_up, results_of_kind):
+    report, job = made_up("ordinary"), results_of_kind("ordinary").attacked[0][0].job
     number = report.page["jobs"].index((job.attack, job.record.source))
     block = json.loads(report.blocks[f"job-{number}"])
     shape = (len(block["models"]), len(block["eps"]), len(block["index"]))
@@ -221,7 +221,7 @@ def test_every_image_has_its_prediction(made_up, summary_of):
 def test_white_boxes_are_in_no_mean_and_one_source_with_another_target_is_ranked(tmp_path):
     small = {"targets": ("vgg",), "budgets": (8.0,), "full": False}
     folder = make_sweep(tmp_path, models=("vgg", "resnet"), **small)
-    report = build_report(summarise(find_jobs([folder])))
+    report = build_report(results_of(find_jobs([folder])))
     page, place = report.page, {"defence": "none", "protocol": "joint", "eps_255": 8.0}
     ranked = rankings(folder).query("eps_255 == 8")
     assert set(ranked["source"]) == {"resnet"}

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from src.report.summary import JobSummary, Summary
 
 from src import attacks, load_classifier, transfer
 from src.artifacts import Alarm
@@ -15,7 +16,6 @@ from src.attacks.libraries import make_function
 from src.attacks.zoo.input_blocks import BlockShuffle
 from src.data import load_dataset
 from src.defences import Jpeg
-from src.report.summary import JobSummary, Summary
 from src.report.terminal import print_alarms
 from src.run.job import make_record
 from src.run.outputs import make_job

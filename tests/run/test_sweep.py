@@ -31,7 +31,7 @@ def test_an_error_at_the_end_closes_the_run_and_keeps_the_files(tmp_path, monkey
     def out_of_memory(*words):
         raise MemoryError("Unable to allocate 8 GiB")
 
-    monkeypatch.setattr(sweeps, "summarise", out_of_memory)
+    monkeypatch.setattr(sweeps, "results_of", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
     job = SimpleNamespace(report=SimpleNamespace(), plan=PlanSettings())
     sweep = sweeps.Sweep([((), job)], lambda *_: None)

@@ -435,7 +435,7 @@ def test_a_typed_setting_replaces_that_of_the_card(made, verify, trust, tiny_wei
     [
         (["conf/model/fine.yaml"], "no card"),
         (["mine.card", "other.card"], "other.card: type KEY=VALUE"),
-        (["mine.card", "--images=0"], "--images must be at least 1"),
+        (["mine.card", "--images=0"], "--images and --jobs must be at least 1"),
         (["mine.card", "model.fin.weights=x"], "model.fin.weights: no job in the card has"),
     ],
 )

@@ -10,7 +10,6 @@ from altair.typing import ChartType
 
 from ...analysis import OWN, with_cell_columns
 from ...analysis.confidence import by_class, confidence_profiles
-from ...analysis.diagnostics import SIZES
 from ...utils.formats import span
 from ...utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef
 from ...utils.vocabulary import CONTROLS
@@ -58,7 +57,7 @@ def why_figures(results: Results, shown: Shown, numbers: PageData) -> Iterator[F
     yield from _visibility(shown, numbers.table("visibility"))
     if len(rows := numbers.table("iterations")):
         yield _iterations(rows)
-    yield from _variants(results, shown, numbers)
+    yield from _variants(results, numbers)
 
 
 def _hypothesis(rows: pd.DataFrame, attacks: Sequence[str]) -> Figure:
@@ -99,8 +98,8 @@ def _visibility(shown: Shown, sizes: pd.DataFrame) -> Iterator[Figure]:
     if sizes.empty:
         return
     means = shown.overall[shown.overall["reference"] & (shown.overall["source"] == MEAN)]
-    columns = ["attack", "source", *SIZES]
-    both = pd.concat([sizes, means.reindex(columns=columns).dropna()])[columns]
+    columns = ["attack", "source", "psnr", "ssim"]
+    both = pd.concat([sizes[columns], means[columns].dropna(subset="ssim")])
     rows = shown.first_ranking.merge(both, on=["attack", "source"]).dropna(subset="mean")
     if len(rows):
         caption = (
@@ -159,13 +158,10 @@ def _iterations(rows: pd.DataFrame) -> Figure:
     return Figure("iterations", "Success over iterations", caption, chart, rows, OF_PAIR)
 
 
-def _variants(results: Results, shown: Shown, numbers: PageData) -> Iterator[Figure]:
+def _variants(results: Results, numbers: PageData) -> Iterator[Figure]:
     """Yield the charts of defences, storage formats and controls."""
     names, excess = ["attack", "source", "target"], numbers.table("excess")
     rates = with_cell_columns(pairs_of(results.over_seeds))
-    rates = rates.sort_values(
-        "attack", key=lambda its: its.map(shown.options["attack"].index), kind="stable"
-    )
     if (rates["defence"] != NO_DEFENCE).any():
         yield _defences(rates[rates["primary"]])
     shown = rates[rates["reference"] & (rates["defence"] == NO_DEFENCE)]
@@ -173,7 +169,7 @@ def _variants(results: Results, shown: Shown, numbers: PageData) -> Iterator[Fig
         shown = shown.assign(variant=shown["variant"].replace(CONTROLS))
         caption = (
             "Share fooled at the reference budget, in each storage format and by the controls. "
-            f"Up to {shown['denominator'].max()} images; 95 % Wilson intervals."
+            f"Up to {shown['denominator'].max():g} images; 95 % Wilson intervals."
         )
         columns = [*names, "variant", "success", "denominator"]
         chart = dot_plot(shown, "success_rate", "success rate", columns, by="variant")

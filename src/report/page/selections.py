@@ -25,6 +25,8 @@ _SHORT = {
     **{"confidence": "f", "success": "k", "still_correct": "kc", "denominator": "n"},
     **{"success_rate_sd": "sd", "abstained": "a"},
 }
+_COUNTS = ["success", "still_correct", "denominator", "abstained"]
+"""Columns that means do not show."""
 _COLOURS = 7
 """Number of colours: of the best-ranked attacks at the reference budget."""
 RANKING_KEYS = ("defence", "source", "eps_255")
@@ -59,6 +61,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     sources = over_sources.groupby("attack")["sources"].max()
     of_pair = (values["source"] != "") & (values["target"] != "")
     of_transfer = values.loc[of_pair | (values["relation"] == TRANSFER), [*AXES, *_SHORT]]
+    of_transfer[_COUNTS] = of_transfer[_COUNTS].where(of_pair)
     return {
         "axes": axes,
         "values": _dense(of_transfer.rename(columns=_SHORT), axes, _SHORT.values()),
@@ -70,7 +73,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": shown.pairs,
         "single": [int(sources.get(name, 0)) for name in axes["attack"]],
-        "top": _top(values, first.protocol),
+        "top": _top(of_transfer, first.protocol),
         "first": {**asdict(first), "shown": "fooled", **_first_view(axes)},
     }
 

@@ -343,7 +343,7 @@ function rankedRow(row, top, axis, many, dotted) {
     plot.append(dot);
   }
   const tied = row.verdict && (row.tie === "yes") && many > 1;
-  const behind = row.lacks ? "lacks pairs" : false ? "no mean"
+  const behind = row.lacks ? "lacks pairs"
     : !row.verdict ? countsOf(row.where)
     : row.d === null || row.d === undefined ? (row.rank === 1 ? "first" : "") : `${percent(row.d)} `;
   const span = row.verdict && row.dl !== null && row.dl !== undefined
@@ -379,9 +379,6 @@ function countsOf(where) {
 function rankingNotes(attacks, sources, single) {
   const notes = [];
   const more = [];
-  for (const unlike of new Set(Object.values(data.unlike))) {
-    notes.push(`No mean combines sources that differ in ${unlike}.`);
-  }
   const tied = [...attacks.filter((row) => row.verdict), ...sources].some((row) => row.tie === "yes");
   if (tied) notes.push("= cannot be told apart from the first.");
   if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
