@@ -45,21 +45,8 @@ def make_record(**facts: Any) -> JobRecord:
     return JobRecord(**values | facts | {"config": config | facts.get("config", {})})
 
 
-def frame_of_sweep(*folders: Path) -> pd.DataFrame:
-    """Return the predictions of sweeps, whose `attrs` have the jobs' records, to be changed."""
-    results = load_sweep(*folders)
-    frame = results.predictions
-    frame.attrs[JOBS] = [job.record.model_dump(mode="json") for job in results.jobs]
-    return frame
-
-
 def results_of_frame(frame: pd.DataFrame) -> Results:
     """Return the results of a frame of predictions, whose `attrs` have its jobs' records."""
-    return results_of(jobs_of_frame(frame))
-
-
-def jobs_of_frame(frame: pd.DataFrame) -> list[JobInMemory]:
-    """Return the jobs of a frame of predictions, whose `attrs` have their records."""
     columns = [field.name for field in (*PREDICTION_SCHEMA, *NAMES) if field.name in frame]
     rows = frame.copy(deep=False)
     rows.attrs = {}

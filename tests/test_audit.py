@@ -13,7 +13,7 @@ import pytest
 import yaml
 from scipy.stats import chi2_contingency
 
-from src import tries
+from src import load_sweep, tries
 from src.analysis.tries import class_success, success_within
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.attacks.__main__ import listed

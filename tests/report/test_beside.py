@@ -103,7 +103,7 @@ def test_means_are_those_of_one_sweep_that_ran_all(sweep: Path):
     (result,) = beside(jobs_named(sweep, "dim_own"), "made-up")
     tuning = read_preset("made-up")[0]["tuning"]
     frames = {"mean_tuned": True, "mean": False}
-    whole = frame_of_sweep(sweep)
+    whole = predictions_of(src.load_sweep(sweep))
     for column, of_tuning in frames.items():
         rows = results_of_frame(whole[whole["index"].isin(tuning) == of_tuning])
         expected = rankings(rows).query("source == 'mean of 3 sources'").set_index("attack")["mean"]
