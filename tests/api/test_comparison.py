@@ -12,8 +12,8 @@ from scipy.optimize import brentq, minimize_scalar
 from scipy.stats import binomtest, norm
 from torch import zeros
 
-from src.analysis.multiple_comparisons import compare_versions
 from src import load_sweep
+from src.analysis.multiple_comparisons import compare_versions
 from src.api import comparison
 from src.api.comparison import (
     CELL,

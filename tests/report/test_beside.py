@@ -24,6 +24,7 @@ from src.report.beside import Beside, beside, read_preset
 from src.report.page.content import build_report
 from src.report.page.html import write_page
 from src.report.results import results_of
+from tests.records import predictions_of, results_of_frame
 from tests.report.conftest import make_sweep
 
 MODELS = ("vgg", "resnet", "vit")
