@@ -57,8 +57,17 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "attack.target_label": lambda its: its.config["attack"]["target_label"],
     "epsilon.grid": lambda its: [*its.budgets[1:]],
     "attack": lambda its: its.crafting,
+    "settings": lambda its: digest(
+        [
+            *(its.config["attack"].get(key) for key in ("settings", "target_label")),
+            *(its.config.get(key) for key in ("defence", "ensemble")),
+            [code for name, code in its.code.items() if name == "attack" or "defence." in name],
+        ]
+    ),
 }
 """Facts of a job by name."""
+SETTINGS = "settings"
+"""Name of the fact that tells attacks of one label apart."""
 OF_MODELS: Mapping[str, Callable[[JobRecord, str], Any]] = {
     "model": model_digest,
     "weights": lambda record, name: record.weights[name],
@@ -120,17 +129,17 @@ def differences(*records: JobRecord, fields: Iterable[str] = ALIKE) -> list[str]
 
 
 def groups_of(records: Iterable[JobRecord]) -> list[Group]:
-    """Return the group of each job.
+    """Return the group of each job, whatever their order.
 
-    The groups of two jobs are equal if and only if they have no `differences`, and each of their
-    models is the first one of its name among all jobs, or the same other one.
+    The groups of two jobs are equal if and only if they have no `differences`, and the same models
+    among those whose name stands for several networks.
     """
-    first, groups = dict[str, str](), list[Group]()
-    for record in records:
-        stated = facts(record).items()
-        same = {name for name, value in stated if first.setdefault(name, value) == value}
-        groups.append(tuple(its for its in stated if its[0] in FIELDS or its[0] not in same))
-    return groups
+    jobs = list(records)
+    unlike = differing(*jobs)
+    return [
+        tuple(its for its in facts(record).items() if its[0] in FIELDS or its[0] in unlike)
+        for record in jobs
+    ]
 
 
 def titles_of(groups: Mapping[Group, Sequence[JobRecord]]) -> dict[Group, str]:

@@ -16,7 +16,17 @@ import pyarrow.compute as pc
 from ..utils.model_names import NO_DEFENCE
 from ..utils.vocabulary import CONTROLS
 from .card import CardJob, read_card
-from .comparable import RELATED_BY, Group, groups_of, overlaps, recipe, titles_of
+from .comparable import (
+    RELATED_BY,
+    SETTINGS,
+    Group,
+    digest,
+    facts,
+    groups_of,
+    overlaps,
+    recipe,
+    titles_of,
+)
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
@@ -286,15 +296,20 @@ def name_jobs(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     source, all jobs of their sweeps get the name of the sweep.
     """
     rows = rows_of_seeds(_with_swept(jobs))
+    settings = [tuple(facts(row[0].record, [SETTINGS]).items()) for row in rows]
     groups = groups_of(row[0].record for row in rows)
+    groups = [(*group, *its) for group, its in zip(groups, settings, strict=True)]
     alike = defaultdict[str, defaultdict[Group, list[JobRecord]]](lambda: defaultdict(list))
     for row, group in zip(rows, groups, strict=True):
         alike[row[0].title][group] += [job.record for job in row]
-    facts = {title: titles_of(members) for title, members in alike.items()}
+    told = {title: titles_of(members) for title, members in alike.items()}
+    groups_by_title = dict[str, Group]()
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
     for row, group in zip(rows, groups, strict=True):
-        fact, sweeps = facts[row[0].title][group], _sweeps(row)
+        fact, sweeps = told[row[0].title][group], _sweeps(row)
         title = row[0].title + f" ({fact})" * bool(fact)
+        if groups_by_title.setdefault(title, group) != group:  # a label that reads like a title
+            title += f" ({digest(group)[:6]})"
         row = [replace(job, title=title, shows_seed=len(row) > 1) for job in row]
         other = places[title, row[0].record.source].setdefault(sweeps, row)[0]
         if other is not row[0]:
