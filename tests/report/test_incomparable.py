@@ -2,6 +2,7 @@
 
 import io
 import logging
+import re
 from typing import Any
 
 import pandas as pd
@@ -24,20 +25,22 @@ FOOLED = {
     ("fgsm", "vgg", "net"): 12,
     ("fgsm", "vgg", "other"): 4,
     ("fgsm", "vit", "net"): 6,
-    ("fgsm", "vit", "other"): 10,
+    ("fgsm", "vit", "other"): 14,
 }
 OTHERWISE = {
-    "reference": {"reference": 4.0},
-    "budgets": {"reference": 4.0, "budgets": (0.0, 4.0)},
-    "norm": {"norm": "l2"},
-    "protocol": {"protocol": "all"},
-    "images": {"data": "f" * 16},
-    "fewer images": {"data": "f" * 16, "images": IMAGES // 2},
-    "storage": {"storage": "uint8"},
-    "seed": {"seed": 6},
-    "precision": {"precision": "bf16-mixed"},
-    "code": {"code": {"program": "fedcba98"}},
+    "reference": ({"reference": 4.0}, "reference 8", "reference 4"),
+    "budgets": ({"reference": 4.0, "budgets": (0.0, 4.0)}, "reference 8", "reference 4"),
+    "norm": ({"norm": "l2"}, "linf", "l2"),
+    "protocol": ({"protocol": "all"}, "joint", "all"),
+    "images": ({"data": "f" * 16}, "images 012345", "images ffffff"),
+    "fewer images": ({"data": "f" * 16, "images": IMAGES // 2}, "40 images", "20 images"),
+    "image size": ({"data": "f" * 16, "values": 768}, "8 px", "16 px"),
+    "storage": ({"storage": "uint8"}, "float32", "uint8"),
+    "seed": ({"seed": 6}, "seed 5", "seed 6"),
+    "precision": ({"precision": "bf16-mixed"}, "float32", "bfloat16"),
+    "code": ({"code": {"program": "fedcba98"}}, "", "program fedcba98"),
 }
+"""Facts of the jobs of one source, and the words that tell both jobs apart."""
 
 
 def other(frame: pd.DataFrame, source: str, **facts) -> pd.DataFrame:
@@ -52,32 +55,53 @@ def other(frame: pd.DataFrame, source: str, **facts) -> pd.DataFrame:
     return frame
 
 
-@pytest.fixture(params=OTHERWISE)
-def unlike(request):
-    """Results in which the second of two sources differs in a fact."""
-    return results_of_frame(other(frame_of(FOOLED), "vit", **OTHERWISE[request.param]))
-
-
 def page_of(results: Results) -> dict[str, Any]:
     return selections(results, shown_of(results))
 
 
-def test_incomparable_jobs_are_rows_with_means_of_their_own(unlike):
-    rows = unlike.select(relation="transfer", reference=True)
-    for _, its in rows.groupby("attack"):
-        assert {*its["source"]} < {"vgg", "vit", "mean"}
-        assert its["source"].nunique() == 2 and its["sources"].max() == 1
-    assert rows["attack"].nunique() == 2
-    cells = pd.read_csv(io.StringIO(src.table(unlike, rows="attack", columns="target", to="csv")))
-    assert cells.shape[0] == 2
-    assert cells[["net", "other"]].mean(axis=1).tolist() == pytest.approx(cells["average"].tolist())
+def of_table(results: Results, name: str) -> list[float]:
+    text = src.table(results, rows="attack", columns="target", eps_255=4, to="csv")
+    return pd.read_csv(io.StringIO(text), index_col=0).loc[name, ["net", "other", "average"]].tolist()
 
 
-def test_the_page_has_no_mean_over_incomparable_jobs(unlike):
-    page = page_of(unlike)
-    assert page["axes"]["source"] == ["vgg", "vit"] and page["first"]["source"] in ("vgg", "vit")
-    assert [name.partition(" (")[0] for name in page["axes"]["attack"]] == ["fgsm"] * 2
-    assert "unlike" not in page
+def of_frame(results: Results, name: str) -> list[float]:
+    rows = results.select(attack=name, eps_255=4.0).sort_values(["source", "target", "protocol"])
+    return rows["success_rate"].tolist()
+
+
+def of_page(results: Results, name: str) -> list[float]:
+    page = page_of(results)
+    place = {"attack": name, "defence": "none", "eps_255": 4, "source": "vit", "protocol": "joint"}
+    return [value(page, "s", **place, target=target) for target in ("net", "other", "")]
+
+
+def of_rankings(results: Results, name: str) -> list[float]:
+    return rankings(results).query("attack == @name and eps_255 == 4")["mean"].tolist()
+
+
+def of_metrics(results: Results, name: str) -> list[float]:
+    name = re.sub(r"[^\w.-]+", " ", name).strip()
+    return [share for metric, share, _ in sweep_points(results) if name in metric.split("/")]
+
+
+def of_curves(results: Results, name: str) -> list[float]:
+    spec = charts.curves(results, attack=name, source="vit", height="3in").to_dict()
+    rows = [row for rows in spec["datasets"].values() for row in rows]
+    return [row["success_rate"] for row in rows if "success_rate" in row]
+
+
+@pytest.mark.parametrize("differing", OTHERWISE)
+@pytest.mark.parametrize("output", [of_frame, of_table, of_page, of_rankings, of_metrics, of_curves])
+def test_incomparable_jobs_have_the_numbers_and_names_of_their_own(differing, output):
+    facts, *words = OTHERWISE[differing]
+    frame = other(frame_of(FOOLED), "vit", **facts)
+    both = results_of_frame(frame)
+    names = [f"fgsm ({word})" if word else "fgsm" for word in words]
+    assert {*both.frame["attack"]} == {*names}
+    alone = frame[frame["source"] == "vit"]
+    alone.attrs[JOBS] = frame.attrs[JOBS]
+    numbers = output(both, names[1])
+    assert numbers and numbers == pytest.approx(output(results_of_frame(alone), "fgsm"))
 
 
 def test_no_figure_draws_a_mean_over_incomparable_jobs(caplog):
@@ -189,7 +213,7 @@ def test_an_average_has_no_sources_behind_different_defences():
 @pytest.mark.parametrize("differing", ["storage", "norm", "precision"])
 def test_a_sweep_has_metrics_of_comparable_jobs_alone(differing):
     third = {("mi", *pair): count for (_, *pair), count in FOOLED.items() if pair[0] == "vgg"}
-    results = results_of_frame(other(frame_of(FOOLED | third), "vit", **OTHERWISE[differing]))
+    results = results_of_frame(other(frame_of(FOOLED | third), "vit", **OTHERWISE[differing][0]))
     points = {name: share for name, share, _ in sweep_points(results)}
     names = {name.split("/")[1] for name in points if name.startswith("transfer_success")}
     assert len(names) == 3 and "fgsm" not in names
