@@ -59,9 +59,9 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "attack": lambda its: its.crafting,
     "settings": lambda its: digest(
         [
-            *(its.config["attack"].get(key) for key in ("settings", "target_label")),
-            *(its.config.get(key) for key in ("defence", "ensemble")),
-            [code for name, code in its.code.items() if name == "attack" or "defence." in name],
+            its.config["attack"].get("settings"),
+            its.config["attack"].get("target_label"),
+            its.code.get("attack"),
         ]
     ),
 }
@@ -70,13 +70,16 @@ SETTINGS = "settings"
 """Name of the fact that tells attacks of one label apart."""
 OF_MODELS: Mapping[str, Callable[[JobRecord, str], Any]] = {
     "model": model_digest,
+    "defence": lambda record, name: digest(
+        [record.config["defence"][name], record.code.get(f"defence.{name}")]
+    ),
     "weights": lambda record, name: record.weights[name],
     "preprocessing": lambda record, name: (
         [record.config["model"].get(name, {}).get(key) for key in _PREPROCESSING]
     ),
 }
-"""Facts of each model of a job; that of `resnet50` is named `model.resnet50`."""
-ALIKE = (*[*FIELDS][:10], "model")
+"""Facts of each model, or defence, of a job; that of `resnet50` is named `model.resnet50`."""
+ALIKE = (*[*FIELDS][:10], "model", "defence")
 """Facts that jobs must share to be averaged and ranked together."""
 Group = tuple[tuple[str, str], ...]
 """Key of jobs that may be averaged and ranked together: the names and values of `ALIKE`."""
@@ -103,10 +106,10 @@ def facts(record: JobRecord, fields: Iterable[str] = ALIKE) -> dict[str, str]:
         if field in FIELDS:
             stated[field] = str(FIELDS[field](record))
         else:
-            fact = OF_MODELS[field]
-            stated |= {
-                f"{field}.{name}": str(fact(record, name)) for name in sorted(record.weights)
-            }
+            names, fact = sorted(record.weights), OF_MODELS[field]
+            if field == "defence":
+                names = sorted(record.config.get("defence", {}))
+            stated |= {f"{field}.{name}": str(fact(record, name)) for name in names}
     return stated
 
 
@@ -128,16 +131,16 @@ def differences(*records: JobRecord, fields: Iterable[str] = ALIKE) -> list[str]
     return [f"{name} ({', '.join(values)})" for name, values in unlike.items()]
 
 
-def groups_of(records: Iterable[JobRecord]) -> list[Group]:
+def groups_of(records: Iterable[JobRecord], fields: Iterable[str] = ALIKE) -> list[Group]:
     """Return the group of each job, whatever their order.
 
     The groups of two jobs are equal if and only if they have no `differences`, and the same models
     among those whose name stands for several networks.
     """
     jobs = list(records)
-    unlike = differing(*jobs)
+    unlike = differing(*jobs, fields=fields)
     return [
-        tuple(its for its in facts(record).items() if its[0] in FIELDS or its[0] in unlike)
+        tuple(its for its in facts(record, fields).items() if its[0] in FIELDS or its[0] in unlike)
         for record in jobs
     ]
 
@@ -162,7 +165,7 @@ def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
     """Return words for a fact that some jobs share, the shortest first."""
     if name in _WORDS:
         return _WORDS[name](records[0])
-    stated = (facts(record).get(name) for record in records)
+    stated = (facts(record, (*ALIKE, SETTINGS)).get(name) for record in records)
     values = [*dict.fromkeys(filter(None, stated))]
     short = [value[:6] if len(value) > 8 else value for value in values]
     label = re.sub(r"^(model|trainer)\.|'s code$", "", name)
