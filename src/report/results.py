@@ -299,8 +299,10 @@ def results_of(jobs: Sequence[FinishedJob]) -> Results:
     """Compute the results of jobs from their tables, reading the rows of one job at a time.
 
     Raises:
-        ValueError: A file of a job is damaged.
+        ValueError: A file of a job is damaged, or a model has the name of a mean.
     """
+    if named := next((job for job in jobs if MEAN in job.record.weights), None):
+        raise ValueError(f"{named.folder}: a model is named {MEAN}, as means are. Rename it.")
     rows = rows_of_seeds(jobs)
     groups = groups_of(seeds[0].record for seeds in rows)
     results = [[_read(replace(job, shows_seed=False)) for job in seeds] for seeds in rows]

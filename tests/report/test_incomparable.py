@@ -61,7 +61,8 @@ def page_of(results: Results) -> dict[str, Any]:
 
 def of_table(results: Results, name: str) -> list[float]:
     text = src.table(results, rows="attack", columns="target", eps_255=4, to="csv")
-    return pd.read_csv(io.StringIO(text), index_col=0).loc[name, ["net", "other", "average"]].tolist()
+    rows = pd.read_csv(io.StringIO(text), index_col=0)
+    return rows.loc[name, ["net", "other", "average"]].tolist()
 
 
 def of_frame(results: Results, name: str) -> list[float]:
@@ -91,7 +92,9 @@ def of_curves(results: Results, name: str) -> list[float]:
 
 
 @pytest.mark.parametrize("differing", OTHERWISE)
-@pytest.mark.parametrize("output", [of_frame, of_table, of_page, of_rankings, of_metrics, of_curves])
+@pytest.mark.parametrize(
+    "output", [of_frame, of_table, of_page, of_rankings, of_metrics, of_curves]
+)
 def test_incomparable_jobs_have_the_numbers_and_names_of_their_own(differing, output):
     facts, *words = OTHERWISE[differing]
     frame = other(frame_of(FOOLED), "vit", **facts)
