@@ -133,6 +133,8 @@ class Results:
         """Draw a chart, such as `matrix` or `curves`; see `src.figure` for names and options."""
         from . import figure
 
+        if name not in figure.KINDS:
+            raise ValueError(f"figure={name}: choose from {', '.join(figure.KINDS)}.")
         return getattr(figure, name)(*image, self, **options)
 
     @cached_property
@@ -147,7 +149,8 @@ class Results:
     @cached_property
     def rates(self) -> pd.DataFrame:
         """The rates of all pairs and seeds: the rows of all files `rates.csv`."""
-        return pd.concat([its.rates for row in self.attacked for its in row], ignore_index=True)
+        parts = [its.rates for row in self.attacked for its in row]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @cached_property
     def frame(self) -> pd.DataFrame:
