@@ -57,17 +57,29 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "attack.target_label": lambda its: its.config["attack"]["target_label"],
     "epsilon.grid": lambda its: [*its.budgets[1:]],
     "attack": lambda its: its.crafting,
+    "settings": lambda its: digest(
+        [
+            its.config["attack"].get("settings"),
+            its.config["attack"].get("target_label"),
+            its.code.get("attack"),
+        ]
+    ),
 }
 """Facts of a job by name."""
+SETTINGS = "settings"
+"""Name of the fact that tells attacks of one label apart."""
 OF_MODELS: Mapping[str, Callable[[JobRecord, str], Any]] = {
     "model": model_digest,
+    "defence": lambda record, name: digest(
+        [record.config["defence"][name], record.code.get(f"defence.{name}")]
+    ),
     "weights": lambda record, name: record.weights[name],
     "preprocessing": lambda record, name: (
         [record.config["model"].get(name, {}).get(key) for key in _PREPROCESSING]
     ),
 }
-"""Facts of each model of a job; that of `resnet50` is named `model.resnet50`."""
-ALIKE = (*[*FIELDS][:10], "model")
+"""Facts of each model, or defence, of a job; that of `resnet50` is named `model.resnet50`."""
+ALIKE = (*[*FIELDS][:10], "model", "defence")
 """Facts that jobs must share to be averaged and ranked together."""
 Group = tuple[tuple[str, str], ...]
 """Key of jobs that may be averaged and ranked together: the names and values of `ALIKE`."""
@@ -94,10 +106,10 @@ def facts(record: JobRecord, fields: Iterable[str] = ALIKE) -> dict[str, str]:
         if field in FIELDS:
             stated[field] = str(FIELDS[field](record))
         else:
-            fact = OF_MODELS[field]
-            stated |= {
-                f"{field}.{name}": str(fact(record, name)) for name in sorted(record.weights)
-            }
+            names, fact = sorted(record.weights), OF_MODELS[field]
+            if field == "defence":
+                names = sorted(record.config.get("defence", {}))
+            stated |= {f"{field}.{name}": str(fact(record, name)) for name in names}
     return stated
 
 
@@ -119,18 +131,18 @@ def differences(*records: JobRecord, fields: Iterable[str] = ALIKE) -> list[str]
     return [f"{name} ({', '.join(values)})" for name, values in unlike.items()]
 
 
-def groups_of(records: Iterable[JobRecord]) -> list[Group]:
-    """Return the group of each job.
+def groups_of(records: Iterable[JobRecord], fields: Iterable[str] = ALIKE) -> list[Group]:
+    """Return the group of each job, whatever their order.
 
-    The groups of two jobs are equal if and only if they have no `differences`, and each of their
-    models is the first one of its name among all jobs, or the same other one.
+    The groups of two jobs are equal if and only if they have no `differences`, and the same models
+    among those whose name stands for several networks.
     """
-    first, groups = dict[str, str](), list[Group]()
-    for record in records:
-        stated = facts(record).items()
-        same = {name for name, value in stated if first.setdefault(name, value) == value}
-        groups.append(tuple(its for its in stated if its[0] in FIELDS or its[0] not in same))
-    return groups
+    jobs = list(records)
+    unlike = differing(*jobs, fields=fields)
+    return [
+        tuple(its for its in facts(record, fields).items() if its[0] in FIELDS or its[0] in unlike)
+        for record in jobs
+    ]
 
 
 def titles_of(groups: Mapping[Group, Sequence[JobRecord]]) -> dict[Group, str]:
@@ -153,7 +165,7 @@ def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
     """Return words for a fact that some jobs share, the shortest first."""
     if name in _WORDS:
         return _WORDS[name](records[0])
-    stated = (facts(record).get(name) for record in records)
+    stated = (facts(record, (*ALIKE, SETTINGS)).get(name) for record in records)
     values = [*dict.fromkeys(filter(None, stated))]
     short = [value[:6] if len(value) > 8 else value for value in values]
     label = re.sub(r"^(model|trainer)\.|'s code$", "", name)

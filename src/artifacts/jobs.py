@@ -16,7 +16,18 @@ import pyarrow.compute as pc
 from ..utils.model_names import NO_DEFENCE
 from ..utils.vocabulary import CONTROLS
 from .card import CardJob, read_card
-from .comparable import RELATED_BY, Group, groups_of, overlaps, recipe, titles_of
+from .comparable import (
+    ALIKE,
+    RELATED_BY,
+    SETTINGS,
+    Group,
+    digest,
+    facts,
+    groups_of,
+    overlaps,
+    recipe,
+    titles_of,
+)
 from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
@@ -278,23 +289,29 @@ def _sweeps(jobs: Iterable[FinishedJob]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
 
 
-def name_jobs(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
+def name_jobs(jobs: Sequence[FinishedJob], alike: Sequence[str] = ALIKE) -> list[FinishedJob]:
     """Return the jobs with titles that tell rows apart, the seeds of a row next to each other.
 
     A title is the label and the swept overrides that it lacks. If jobs of one such title may not be
     averaged, it gets the facts in which they differ. If different rows still have one title and
-    source, all jobs of their sweeps get the name of the sweep.
+    source, all jobs of their sweeps get the name of the sweep. `alike` has the facts that jobs of
+    one name share.
     """
     rows = rows_of_seeds(_with_swept(jobs))
-    groups = groups_of(row[0].record for row in rows)
-    alike = defaultdict[str, defaultdict[Group, list[JobRecord]]](lambda: defaultdict(list))
+    settings = [tuple(facts(row[0].record, [SETTINGS]).items()) for row in rows]
+    groups = groups_of((row[0].record for row in rows), alike)
+    groups = [(*group, *its) for group, its in zip(groups, settings, strict=True)]
+    members = defaultdict[str, defaultdict[Group, list[JobRecord]]](lambda: defaultdict(list))
     for row, group in zip(rows, groups, strict=True):
-        alike[row[0].title][group] += [job.record for job in row]
-    facts = {title: titles_of(members) for title, members in alike.items()}
+        members[row[0].title][group] += [job.record for job in row]
+    told = {title: titles_of(its) for title, its in members.items()}
+    groups_by_title = dict[str, Group]()
     places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
     for row, group in zip(rows, groups, strict=True):
-        fact, sweeps = facts[row[0].title][group], _sweeps(row)
+        fact, sweeps = told[row[0].title][group], _sweeps(row)
         title = row[0].title + f" ({fact})" * bool(fact)
+        if groups_by_title.setdefault(title, group) != group:  # a label that reads like a title
+            title += f" ({digest(group)[:6]})"
         row = [replace(job, title=title, shows_seed=len(row) > 1) for job in row]
         other = places[title, row[0].record.source].setdefault(sweeps, row)[0]
         if other is not row[0]:

@@ -18,7 +18,7 @@ PRESETS = find_asset("assets/baselines")
 Item = TypeVar("Item", bound=Hashable)
 
 
-_TAKEN = ("average", "clean", "difference")
+_TAKEN = ("average", "clean", "difference", "mean")
 
 
 def check_name(value: str) -> str:

@@ -14,8 +14,8 @@ from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import rankings
 from ..artifacts.card import read_facts
-from ..artifacts.comparable import differences, differing
-from ..artifacts.jobs import FinishedJob, find_jobs
+from ..artifacts.comparable import ALIKE, differences, differing
+from ..artifacts.jobs import FinishedJob, find_jobs, name_jobs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps, named_folders
@@ -119,9 +119,9 @@ def beside(
     """
     facts, stored = known_preset or read_preset(preset, against)
     attacks: dict[str, list[FinishedJob]] = {}
-    for job in jobs:
-        if job.attacked:
-            attacks.setdefault(job.row_title, []).append(job)
+    tolerated = [name for name in ALIKE if name != "program's code"]
+    for job in name_jobs([job for job in jobs if job.attacked], tolerated):
+        attacks.setdefault(job.row_title, []).append(job)
     known = dict[tuple[str, tuple[str, ...]], Outcomes]()
     names = {job.row_title for job in stored}
     named = {job.row_title: job.record.attack for job in stored if job.record.attack in against}

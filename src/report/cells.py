@@ -171,7 +171,7 @@ def seeds_of(cells: pd.DataFrame) -> list[str]:
 
 def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
     """Return the rows at the table's budget and under its protocol, in the order of the jobs."""
-    rows = _with_counts(results.shown[results.shown["eps_255"] > 0])
+    rows = with_cell_columns(results.shown[results.shown["eps_255"] > 0])
     places = rows[rows["reference"]].groupby("group")[["eps_255", "protocol"]].first()
     chosen = {"eps_255": spec.eps_255, "protocol": spec.protocol}
     places = places.assign(**{name: its for name, its in chosen.items() if its is not None})
@@ -190,12 +190,6 @@ def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
     order = [(row[0].job.attack, row[0].job.record.source) for row in results.attacked]
     ranks = pd.MultiIndex.from_tuples(order).get_indexer(at.set_index(["attack", "source"]).index)
     return at.iloc[np.argsort(ranks, kind="stable")]
-
-
-def _with_counts(rows: pd.DataFrame) -> pd.DataFrame:
-    """Add the columns of cells of the transfer matrix."""
-    parts = [with_cell_columns(part) for _, part in rows.groupby("targeted", sort=False)]
-    return pd.concat(parts).sort_index()
 
 
 def _cells(
@@ -250,7 +244,7 @@ def _with_seeds(cells: pd.DataFrame, results: Results, column: str) -> pd.DataFr
     rows = means[place].merge(results.frame[results.frame["seed"] != MEAN])
     if rows.empty:
         return cells
-    values = _with_counts(rows).pivot(index=place, columns="seed", values=column)
+    values = with_cell_columns(rows).pivot(index=place, columns="seed", values=column)
     return cells.join(values.add_prefix("seed="), on=place)
 
 

@@ -11,6 +11,8 @@ from . import printed, printed_pairs
 from .results import Results, open_results
 from .shown import Shown, shown_of
 
+KINDS = ("matrix", "curves", "ranking", "cost", "confidence_groups", "image", "strip", "profiles")
+"""Names of the charts."""
 Names = str | Sequence[str] | None
 _AXES = ("attack", "source", "target")
 

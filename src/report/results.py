@@ -133,6 +133,8 @@ class Results:
         """Draw a chart, such as `matrix` or `curves`; see `src.figure` for names and options."""
         from . import figure
 
+        if name not in figure.KINDS:
+            raise ValueError(f"figure={name}: choose from {', '.join(figure.KINDS)}.")
         return getattr(figure, name)(*image, self, **options)
 
     @cached_property
@@ -147,7 +149,8 @@ class Results:
     @cached_property
     def rates(self) -> pd.DataFrame:
         """The rates of all pairs and seeds: the rows of all files `rates.csv`."""
-        return pd.concat([its.rates for row in self.attacked for its in row], ignore_index=True)
+        parts = [its.rates for row in self.attacked for its in row]
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @cached_property
     def frame(self) -> pd.DataFrame:
@@ -299,8 +302,10 @@ def results_of(jobs: Sequence[FinishedJob]) -> Results:
     """Compute the results of jobs from their tables, reading the rows of one job at a time.
 
     Raises:
-        ValueError: A file of a job is damaged.
+        ValueError: A file of a job is damaged, or a model has the name of a mean.
     """
+    if named := next((job for job in jobs if MEAN in job.record.weights), None):
+        raise ValueError(f"{named.folder}: a model is named {MEAN}, as means are. Rename it.")
     rows = rows_of_seeds(jobs)
     groups = groups_of(seeds[0].record for seeds in rows)
     results = [[_read(replace(job, shows_seed=False)) for job in seeds] for seeds in rows]

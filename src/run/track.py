@@ -2,6 +2,7 @@
 
 import math
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -187,6 +188,8 @@ def sweep_points(results: Results) -> list[Point]:
     ensembles`, `ATTACK through DEFENCE` (of the sources) and `ATTACK behind DEFENCE` (of the
     targets).
     """
+    if not results.attacked:
+        return []
     records = {row[0].job.attack: row[0].job.record for row in results.attacked}
     points = list[Point]()
 
@@ -217,6 +220,8 @@ def sweep_points(results: Results) -> list[Point]:
 
 def _metric(attack: str, defence: str, heading: str) -> str:
     """Return an attack's name in characters that MLflow accepts, with its sources' heading."""
-    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()[:150]
+    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()
+    if len(allowed) > 150:  # names that are cut still differ
+        allowed = f"{allowed[:143]} {zlib.crc32(attack.encode()):06x}"[:150]
     name = f"{allowed} {heading}".strip()
     return name if defence == NO_DEFENCE else f"{name} behind {defence}"

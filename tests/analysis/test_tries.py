@@ -6,12 +6,12 @@ import pytest
 from scipy.stats import norm
 
 import src
-from src import table
+from src import load_sweep, table
 from src.analysis.outcomes import Outcomes
 from src.analysis.tries import success_within
 from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, run_words
-from tests.records import frame_of_sweep, results_of_frame
+from tests.records import predictions_of, results_of_frame
 from tests.report.conftest import make_sweep
 
 DEMO = REPOSITORY / "docs" / "results" / "demo"
@@ -157,7 +157,7 @@ def test_intervals_cover_93_to_97_percent_of_worlds(images, alike):
 
 @pytest.mark.slow
 def test_a_sweep_is_judged_at_its_reference_budget_without_relatives():
-    frame = frame_of_sweep(DEMO)
+    frame = predictions_of(load_sweep(DEMO))
     frame = frame[frame["eps_255"].isin([0, 1, 4])]
     found = tries(frame)
     assert (found["targets"] == 5).all() and (found["candidates"] == 9).all()
@@ -185,7 +185,7 @@ def fooled_by_any(frame, target, sources, right=None) -> list[bool]:
 
 @pytest.fixture(scope="module")
 def demo():
-    frame = frame_of_sweep(DEMO)
+    frame = predictions_of(load_sweep(DEMO))
     return frame[frame["eps_255"].isin([0, 4])]
 
 
@@ -252,7 +252,9 @@ def test_an_abstention_is_counted_and_not_fooled(demo):
 
 def test_targeted_attacks_count_the_images_of_the_target(tmp_path):
     axes = {"models": ("a", "b", "t"), "sources": ("a", "b"), "targets": ("t",), "aimed": True}
-    frame = frame_of_sweep(make_sweep(tmp_path / "a", attacks=("fgsm",), full=False, **axes))
+    frame = predictions_of(
+        load_sweep(make_sweep(tmp_path / "a", attacks=("fgsm",), full=False, **axes))
+    )
     last, rows = tries(frame).iloc[-1], frame[frame["target"] == "t"]
     clean = rows[(rows["eps_255"] == 0) & (rows["predicted"] == rows["label"])]
     reached = rows[(rows["eps_255"] == 8) & (rows["predicted"] == rows["target_label"])]

@@ -61,9 +61,8 @@ def page_of(results: Results) -> dict[str, Any]:
 
 def of_table(results: Results, name: str) -> list[float]:
     text = src.table(results, rows="attack", columns="target", eps_255=4, to="csv")
-    return (
-        pd.read_csv(io.StringIO(text), index_col=0).loc[name, ["net", "other", "average"]].tolist()
-    )
+    rows = pd.read_csv(io.StringIO(text), index_col=0)
+    return rows.loc[name, ["net", "other", "average"]].tolist()
 
 
 def of_frame(results: Results, name: str) -> list[float]:
