@@ -22,7 +22,6 @@ def answer_of(results: Results, shown: Shown) -> Answer:
     The answer is that of the choice: at the reference budget.
     """
     first, rows = shown.choice, results.rankings
-    total = results.attacked[0][0].job.record.images
     rows = rows[rows["source"] == first.source] if first.source else over_sources(rows)
     rows = rows[(rows["eps_255"] == first.eps) & (rows["defence"] == first.defence)]
     rows = rows[rows["rank"].notna()]
@@ -33,8 +32,14 @@ def answer_of(results: Results, shown: Shown) -> Answer:
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
         return _one_pair(shown, where)
     if len(rows) == 1:
-        return _best_source(results, rows.iloc[0], where, total)
-    return _decided(rows, "attack", where, _details(rows.iloc[0], total))
+        return _best_source(results, rows.iloc[0], where, _images(results, rows.iloc[0]))
+    return _decided(rows, "attack", where, _details(rows.iloc[0], _images(results, rows.iloc[0])))
+
+
+def _images(results: Results, row: pd.Series) -> int:
+    """Return the number of images of a ranked attack's jobs."""
+    jobs = (its[0].job for its in results.attacked)
+    return next(job.record.images for job in jobs if job.attack == row["attack"])
 
 
 def _details(first: pd.Series, total: int) -> str:
