@@ -217,12 +217,11 @@ def _cells(
     used = pairs.merge(cells[list(dict.fromkeys([*names, *_KIND]))])
     counted = used[quantity.of].where(used[quantity.of] >= quantity.fewest)
     used = used.assign(least=counted, most=counted)
-    for end in ("low", "high"):
-        used[end] = used.get(f"{quantity.column}_{end}", np.nan)
     groups = used.groupby(names, sort=False)
-    numbers = groups[["low", "high"]].first().where(groups.size() == 1)
-    numbers = numbers.join(groups.agg(least=("least", "min"), most=("most", "max")))
-    cells = cells.drop(columns=["least", "most"]).assign(value=cells[quantity.column])
+    numbers = groups.agg(least=("least", "min"), most=("most", "max"))
+    columns = {"value": "", "low": "_low", "high": "_high"}
+    shown = {name: cells.get(quantity.column + end, np.nan) for name, end in columns.items()}
+    cells = cells.drop(columns=["least", "most"]).assign(**shown)
     cells = pairs[names].drop_duplicates().merge(cells, how="left", on=names)
     cells = _with_seeds(cells.join(numbers, on=names), results, quantity.column)
     white = cells["relation"].notna() & (cells["relation"] != TRANSFER)

@@ -74,7 +74,7 @@ def table(folder: Sweeps | Results, *more: Sweeps | Results, **options: Any) -> 
             - `average=False`: leave out the column with the mean over targets, each over the
               sources other than itself. It is there if the columns are sources or targets;
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
-            - `intervals=True`: add the 95 % intervals of single pairs in small print;
+            - `intervals=True`: add the 95 % intervals of pairs and means in small print;
             - `clean=True`: add a first row with the accuracies on all clean images;
             - `published=True`: add a grey row below each attack with comparable published success
               rates, and a verdict on each;
