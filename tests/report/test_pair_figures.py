@@ -96,7 +96,7 @@ def test_a_figure_has_its_size(draw, folder, words):
 
 @pytest.mark.slow
 def test_groups_name_their_confidences_and_counts(draw, folder, caplog):
-    frame = load_sweep(folder).query(
+    frame = load_sweep(folder).predictions.query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg'"
     )
     clean = frame[frame["eps_255"] == 0]
@@ -120,7 +120,7 @@ def test_groups_name_their_confidences_and_counts(draw, folder, caplog):
 
 
 def test_an_image_shows_its_classes_when_clean_and_when_first_wrong(draw, folder):
-    frame = load_sweep(folder).query(
+    frame = load_sweep(folder).predictions.query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg' and target == 'vit'"
     )
     right = frame.assign(right=frame["predicted"] == frame["label"]).pivot(
@@ -145,7 +145,7 @@ def test_a_strip_has_a_picture_per_budget_and_the_classes(draw, folder):
     texts = texts_of(svg)
     assert MADE in " ".join(texts)
     assert "".join(texts).count("\N{MULTIPLICATION SIGN}") == 1  # of the enhanced change
-    rows = load_sweep(folder).query(
+    rows = load_sweep(folder).predictions.query(
         "variant == 'float32' and attack == 'fgsm' and source == 'vgg' and target == 'vit'"
     )
     for row in rows[rows["index"] == 1].itertuples():
