@@ -129,7 +129,7 @@ def test_batches_and_processes_change_nothing(line, made):
 
 
 def test_the_frame_of_a_sweep_gives_the_same_rates(made):
-    frame = load_sweep(made).query("variant == 'float32'")
+    frame = load_sweep(made).predictions.query("variant == 'float32'")
     assert set(frame["target"]) == {"coarse", "fine"}
     found = rates(frame, "coarse", ["fine"], "common").query("eps_255 == 8")
     assert list(found["defence"]) == ["none", "jpeg", "random_resize_pad"]

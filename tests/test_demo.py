@@ -25,7 +25,7 @@ def demo(*others: str) -> list[str]:
 
 def counts(folder: Path) -> pd.DataFrame:
     """Return still correct and counted images of every attack, source, target and budget."""
-    jobs = load_sweep(folder).groupby(["attack", "source"])
+    jobs = load_sweep(folder).predictions.groupby(["attack", "source"])
     found = {key: rates(job, key[1], list(job["target"].unique())) for key, job in jobs}
     table = pd.concat(found, names=["attack", "source"]).reset_index()
     keys = ["attack", "source", "target", "eps_255"]

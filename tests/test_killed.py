@@ -125,8 +125,9 @@ def test_the_same_call_after_a_kill_replaces_its_store(tmp_path, number):
     call = partial(transfer, {"a": net}, {"a": net}, *data, **words)
     killed(partial(run_until, call, "os.replace", number))
     assert list(words["store"].rglob(".*"))
-    frame = call()
-    assert len(load_sweep(words["store"])) == len(frame) and not list(words["store"].rglob(".*"))
+    rows = call().predictions
+    assert len(load_sweep(words["store"]).predictions) == len(rows)
+    assert not list(words["store"].rglob(".*"))
 
 
 @pytest.mark.slow

@@ -90,7 +90,9 @@ def test_a_classifier_is_the_one_of_the_command_line(sweep):
             assert GlobalHydra.instance().is_initialized()
     assert torch.equal(torch.random.get_rng_state(), before[0]) and random.getstate() == before[1]
     assert not coarse.training and not any(one.requires_grad for one in coarse.parameters())
-    rows = load_sweep(sweep).query("source == 'coarse' and target == 'coarse' and eps_255 == 0")
+    rows = load_sweep(sweep).predictions.query(
+        "source == 'coarse' and target == 'coarse' and eps_255 == 0"
+    )
     rows = rows[rows["variant"] == "float32"]
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
     chosen = images[rows["index"].tolist()].images / 255

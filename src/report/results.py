@@ -445,7 +445,7 @@ def _shared(pairs: pd.DataFrame) -> Mask:
     them; the budgets are those that all of these sources have.
     """
     shared = pd.Series(False, pairs.index)
-    for _, rows in pairs.groupby(_KIND, sort=False):
+    for _, rows in pairs.groupby([*_KIND, "variant", "protocol"], sort=False):
         sources = rows[rows["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
         reference = rows.loc[rows["reference"], "eps_255"].max()
         chosen = sources.get(reference) or max(sources, key=len)

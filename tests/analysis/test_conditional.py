@@ -55,7 +55,8 @@ def check(row, k, n):
 
 
 def test_every_pair_of_the_demo_has_the_counts_of_plain_loops():
-    frame = load_sweep(REPOSITORY / "docs" / "results" / "demo").assign(goal=-1)
+    results = load_sweep(REPOSITORY / "docs" / "results" / "demo")
+    frame = results.predictions.assign(goal=-1)
     at_2 = []
     for (attack, source), table in frame.groupby(["attack", "source"], observed=True):
         targets, seen = list(table["target"].unique()), rows_of(table)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import rates, rates_by_protocol
+from src.analysis import rates
 
 # Four images, label 0. Clean: a is correct on images 0, 1, 2; b on 0, 1, 3 - so both on 0 and 1.
 # At 8/255: a is correct on image 0 only; b on 0, 2 and 3.
@@ -119,25 +119,6 @@ def test_lacking_clean_rows_are_refused(table):
             rates(table, "a+c", ["b"], protocol)
         with pytest.raises(ValueError, match="source 'a' for every image"):
             rates(one_image_short, "a", ["b"], protocol)
-
-
-@pytest.mark.parametrize(
-    ("known", "kept"),
-    [
-        ("all source_correct target_correct joint", "eps_255 >= 0"),
-        ("all target_correct", "target == 'b'"),
-    ],
-)
-def test_all_variants_and_protocols_at_once_equal_one_after_the_other(table, known, kept):
-    names = ["variant", "attack", "source", "norm", "protocol"]
-    table = table.query(kept)
-    tables = {"uint8": table, "noise": table.assign(predicted=0)}
-    found = rates_by_protocol(tables, "a", ["b"], "fgsm", "linf")
-    assert list(found.columns[:5]) == names and set(found["protocol"]) == set(known.split())
-    for (variant, protocol), rows in found.groupby(["variant", "protocol"]):
-        expected = rates(tables[variant], "a", ["b"], protocol)
-        mine = rows.drop(columns=names).reset_index(drop=True)
-        pd.testing.assert_frame_equal(mine, expected)
 
 
 def test_rows_that_mean_nothing_together_are_refused(table):

@@ -34,7 +34,7 @@ def test_three_changed_lines_give_the_librarys_own_predictions(library):
         warnings.simplefilter("ignore")  # theirs
         exec(old, theirs)
         exec(new, ours)
-    frame = ours["frame"]
+    frame = ours["results"]
     frame = frame[(frame.target == frame.target.unique()[1]) & (frame.eps_255 > 0)]
     predicted = theirs["predicted"]
     predicted = torch.cat(predicted) if isinstance(predicted, list) else predicted
@@ -49,6 +49,7 @@ def test_an_object_that_hides_a_setting_is_run_with_it():
     model, images, labels = values["model"], values["images"], values["labels"]
     attack = {"square": torchattacks.Square(model)}
     attack["same"] = attacks.torchattacks.Square
-    frame = transfer({"a": model}, {"a": model}, images, labels, attacks=attack, eps=8 / 255)
-    one, two = (its.true_confidence.tolist() for _, its in frame.groupby("attack", observed=True))
+    results = transfer({"a": model}, {"a": model}, images, labels, attacks=attack, eps=8 / 255)
+    rows = results.predictions
+    one, two = (its.true_confidence.tolist() for _, its in rows.groupby("attack", observed=True))
     assert one == two

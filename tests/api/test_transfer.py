@@ -39,7 +39,7 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
     words += ["defences=[none,bit_depth]", "epsilon.grid=[4,8]"]
     words += ["targets=[resnet_small,vgg_small]", "controls=true", "tracking=none", "report=none"]
     run_in(tmp_path, *words, "hydra.sweep.dir=sweep", "trainer.progress_bar=false")
-    wanted = load_sweep(tmp_path / "sweep")
+    wanted = load_sweep(tmp_path / "sweep").predictions
     index = sorted(wanted["index"].unique())
     data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
     batch = data[index]

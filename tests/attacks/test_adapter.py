@@ -330,7 +330,7 @@ def test_an_object_with_an_l2_ball_is_run_and_recorded_in_it(kind, network, batc
     given = {"a": model}, {"a": model}, (images * 255).to(torch.uint8), labels
     frame = transfer(*given, attacks={"mine": attack}, **WORDS)
     assert set(frame["norm"]) == {"l2"}
-    assert frame.attrs["jobs"][0]["config"]["attack"]["settings"]["steps"] > 0
+    assert frame.jobs[0].record.config["attack"]["settings"]["steps"] > 0
 
 
 def test_foolbox_repeats_an_attack(network, batch):

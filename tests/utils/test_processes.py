@@ -31,4 +31,4 @@ def test_a_call_from_python_returns_all_rows():
     images, labels = torch.rand(12, 3, 8, 8), torch.arange(12) % 4
     images = (255 * images).to(torch.uint8)
     frame = transfer({"a": network}, {"a": network}, images, labels, progress_bar=False)
-    assert len(frame) == 12 * 2
+    assert len(frame.predictions) == 12 * 2
