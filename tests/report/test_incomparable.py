@@ -37,7 +37,7 @@ OTHERWISE = {
     "image size": ({"data": "f" * 16, "values": 768}, "8 px", "16 px"),
     "storage": ({"storage": "uint8"}, "float32", "uint8"),
     "seed": ({"seed": 6}, "seed 5", "seed 6"),
-    "precision": ({"precision": "bf16-mixed"}, "float32", "bfloat16"),
+    "precision": ({"precision": "bf16-mixed"}, "float32", "bf16-mixed"),
     "code": ({"code": {"program": "fedcba98"}}, "", "program fedcba98"),
 }
 """Facts of the jobs of one source, and the words that tell both jobs apart."""
@@ -88,7 +88,7 @@ def of_metrics(results: Results, name: str) -> list[float]:
 def of_curves(results: Results, name: str) -> list[float]:
     spec = charts.curves(results, attack=name, source="vit", height="3in").to_dict()
     rows = [row for rows in spec["datasets"].values() for row in rows]
-    return [row["success_rate"] for row in rows if "success_rate" in row]
+    return [row["value"] for row in rows if "value" in row]
 
 
 @pytest.mark.parametrize("differing", OTHERWISE)
@@ -126,7 +126,7 @@ def test_other_attacks_keep_their_mean_on_the_page():
     single = dict(zip(page["axes"]["attack"], page["single"], strict=True))
     assert sorted(single.values()) == [1, 2, 2] and single["mi"] == 2
     for attack, count in single.items():
-        expected = [0.45, 0.35, 0.4] if count == 2 else [0.15, 1, 0.575]
+        expected = [0.45, 0.45, 0.45] if count == 2 else [0.15, 1, 0.575]
         its = [value(page, "s", **place, attack=attack, target=at) for at in ("net", "other", "")]
         assert its == pytest.approx(expected), attack
     rows = page["ranking"][key_of(page["axes"], place, RANKING_KEYS)]
@@ -211,17 +211,6 @@ def test_an_average_has_no_sources_behind_different_defences():
     cells = pd.read_csv(io.StringIO(table(frame, rows="attack", columns="source", to="csv")))
     assert cells[["vgg", "vit@jpeg"]].to_numpy()[0] == pytest.approx([0.6, 0.1])
     assert not [column for column in cells if "average" in column]
-
-
-@pytest.mark.parametrize("differing", ["storage", "norm", "precision"])
-def test_a_sweep_has_metrics_of_comparable_jobs_alone(differing):
-    third = {("mi", *pair): count for (_, *pair), count in FOOLED.items() if pair[0] == "vgg"}
-    results = results_of_frame(other(frame_of(FOOLED | third), "vit", **OTHERWISE[differing][0]))
-    points = {name: share for name, share, _ in sweep_points(results)}
-    names = {name.split("/")[1] for name in points if name.startswith("transfer_success")}
-    assert len(names) == 3 and "fgsm" not in names
-    for name in names:
-        assert points[f"transfer_success/{name}/reference"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("count", [0, 7, 20])

@@ -321,7 +321,7 @@ function renderRanking() {
       + (selection.source ? ` from ${selection.source}` : "");
   const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
-  const [note, more] = rankingNotes(attacks, tested, lacks);
+  const [note, more] = rankingNotes(attacks, tested, single.length);
   fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, note),
     more && el("details", { class: "note", open: box.querySelector("details")?.open },
       el("summary", {}, "More on this ranking"), more));
