@@ -146,8 +146,8 @@ def _ranking(
     keys |= {"part": table["part"], "mean": -table["mean"].fillna(0).round(9)}
     keys |= {"name": table["attack"].where(table["rank"].notna(), "")}
     order = pd.DataFrame(keys).sort_values([*keys]).index
-    texts = ["kind", "undecided", "heading", "lacks"]
-    return table.loc[order, [*_JOB, *texts, *_STATISTICS, "of", *_PLACE, "part"]]
+    texts = ["kind", "undecided", "heading"]
+    return table.loc[order, [*_JOB, *texts, *_STATISTICS, "of", *_PLACE, "lacks", "part"]]
 
 
 def _headings(ranked: pd.DataFrame) -> pd.Series:
