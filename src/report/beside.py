@@ -1,6 +1,7 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any
@@ -27,6 +28,8 @@ NEAR = 0.05
 _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
 _COLUMNS += [*DIFFERENCES, "p", "undecided", "lacks"]
 _COLUMNS += ["images", "targets", "sources", "storage"]
+_TOLERATED = {"images", "epsilon.reference", "protocol", "program's code", "model"}
+"""Facts in which jobs of one attack may differ; images and models are compared one by one."""
 _BUDGET = ("clipped", "over_budget")  # alarms of images outside the budget
 _LINE = "{:>4}  {:<30} {:>9}  {:>6}  {}"
 
@@ -119,8 +122,10 @@ def beside(
     """
     facts, stored = known_preset or read_preset(preset, against)
     attacks: dict[str, list[FinishedJob]] = {}
-    tolerated = [name for name in ALIKE if name != "program's code"]
-    for job in name_jobs([job for job in jobs if job.attacked], tolerated):
+    jobs = [job for job in jobs if job.attacked]
+    with suppress(ValueError):  # two jobs of one source keep the names that tell them apart
+        jobs = name_jobs(jobs, [name for name in ALIKE if name not in _TOLERATED])
+    for job in jobs:
         attacks.setdefault(job.row_title, []).append(job)
     known = dict[tuple[str, tuple[str, ...]], Outcomes]()
     names = {job.row_title for job in stored}

@@ -412,7 +412,10 @@ def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
 def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
     """Return the rows of means over the pairs of comparable jobs."""
     parts = list[dict[str, NDArray[Any]]]()
-    jobs, shared = pairs.groupby(["row", "seed"], sort=False).ngroup().to_numpy(), _shared(pairs)
+    jobs, shared = (
+        pairs.groupby(["row", "seed"], sort=False).ngroup().to_numpy(),
+        _shared(pairs, results[0].job.record.reference),
+    )
     columns = {name: pairs[name].to_numpy() for name in pairs}
     places: Any = pairs.groupby(_PLACE, sort=False).indices
     for place, rows in places.items():
@@ -438,7 +441,7 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
     return pd.DataFrame({name: np.concatenate([its[name] for its in parts]) for name in parts[0]})
 
 
-def _shared(pairs: pd.DataFrame) -> Mask:
+def _shared(pairs: pd.DataFrame, reference: float) -> Mask:
     """Return which pairs are in means over sources: those of the same sources at each budget.
 
     The sources are those of the attack at its reference budget, or else at the budget with most of
@@ -447,7 +450,6 @@ def _shared(pairs: pd.DataFrame) -> Mask:
     shared = pd.Series(False, pairs.index)
     for _, rows in pairs.groupby([*_KIND, "variant", "protocol"], sort=False):
         sources = rows[rows["eps_255"] > 0].groupby("eps_255")["source"].agg(set)
-        reference = rows.loc[rows["reference"], "eps_255"].max()
         chosen = sources.get(reference) or max(sources, key=len)
         budgets = {0.0, *sources.index[[chosen <= names for names in sources]]}
         shared[rows.index] = rows["eps_255"].isin(budgets) & rows["source"].isin(chosen)
