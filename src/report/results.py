@@ -487,7 +487,7 @@ def _mean_rows(
     for name in COUNTED & pairs.keys():
         columns[name] = np.where(single, columns[name], nan)
     for at, name in enumerate(_RATES):
-        columns[name] = rates["mean"][at]
+        columns[name] = np.where(single, columns[name], rates["mean"][at])
         columns |= {f"{name}_{end}": rates[end][at] for end in ("low", "high")}
     images, n = rates["images"], np.where(weights > 0, pairs["denominator"], nan)
     size = np.where(single | (images >= FEWEST_IMAGES), images, 0)
