@@ -109,10 +109,10 @@ def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def over_sources(rankings: pd.DataFrame) -> pd.DataFrame:
-    """Return the rankings over several sources, or of the only source that has other targets."""
-    ranked = rankings[rankings["rank"].notna()]
-    alone = ranked["source"].nunique() == 1
-    return rankings if alone else rankings[rankings["source"].str.startswith(MEAN_OF)]
+    """Return the rankings over sources; of a group that ranks for one source alone, that one's."""
+    groups = rankings["source"].where(rankings["rank"].notna()).groupby(rankings["group"])
+    over = rankings["source"].str.startswith(MEAN_OF)
+    return rankings[over | (groups.transform("nunique") == 1)]
 
 
 def _ranking(

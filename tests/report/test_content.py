@@ -49,6 +49,14 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     assert headings == shown["heading"].unique().tolist()
 
 
+def test_attacks_of_a_group_with_one_source_are_ranked_for_it(tmp_path):
+    make_sweep(tmp_path / "one", budgets=(8.0,))
+    make_sweep(tmp_path / "other", attacks=("ti",), sources=("vit",), images=60, budgets=(8.0,))
+    ranking = shown_of(results_of(find_jobs([tmp_path / "one", tmp_path / "other"]))).ranking
+    over = ranking[(ranking["of"] == "mean of sources") & (ranking["attack"] == "ti")]
+    assert list(over["rank"]) == [1.0] and list(over["lacks"]) == [""]
+
+
 @pytest.mark.slow
 def test_ensembles_are_ranked_apart(make_sweep):
     sources = ("vgg", "resnet", "vgg+resnet")
