@@ -58,7 +58,7 @@ def _print_changes(
     console.print(head, *changes.attrs[NOTES], "", sep="\n", soft_wrap=True)
     for _, row in changes[~changes["measure"].duplicated()].iterrows():
         console.print(sentence(row), soft_wrap=True)
-    console.print("", change_table(changes), "", sep="\n")
+    console.print("", change_table(changes).terminal(), "", sep="\n")
     console.print(
         "In points. Intervals hold together for each accuracy, and `fall <=` for each row."
     )

@@ -143,7 +143,7 @@ def rates(
 def add_sweeps(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for folders of sweeps and for printed names."""
     named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
-    parser.add_argument("folder", nargs="*", type=_sweep, help=named)
+    parser.add_argument("folder", nargs="*", type=_sweep, default=[], help=named)
     text = "printed names of attacks and models, such as vgg_small=VGG-16"
     parser.add_argument("--names", **NEW_NAMES, help=text)
 

@@ -20,6 +20,7 @@ from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
+from .grid import Grid
 from .verdicts import DIFFERENCES, alike_sentence, neighbours, rank_sentence
 
 NEAR = 0.05
@@ -61,15 +62,9 @@ class Beside:
 
     def __str__(self) -> str:
         lines = [f"{self.attack} beside {self.title}", *[self.tuned] * bool(self.tuned)]
-        for heading, table in self.tables:
-            lines += ["", f"{heading}:", rank_sentence(table, self.attack)]
-            head = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
-            rows = (head, *neighbours(table, self.attack, *self.named))
-            lines += [_LINE.format(*row).rstrip() for row in rows]
-            lines.append(alike_sentence(table, self.attack))
-            ranked = table.loc[table["rank"].notna(), "attack"].map(self.named)
-            if absent := sorted({*self.named.values()} - {*ranked}):
-                lines.append(f"not ranked here: {', '.join(absent)}")
+        for grid in self.grids:
+            rows = (_LINE.format(*row).rstrip() for row in [grid.heads, *grid.texts])
+            lines += ["", grid.caption, *rows, *grid.notes]
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
     @property
@@ -79,14 +74,24 @@ class Beside:
         return "" if np.isnan(mean) else f"mean success on the images for tuning: {mean:.1%}"
 
     @property
-    def tables(self) -> list[tuple[str, pd.DataFrame]]:
-        """The rankings that have rows, with their headings."""
-        cost = f"gradients per image: {self.cost:g}, within {NEAR:.0%}"
-        tables = {
+    def grids(self) -> list[Grid]:
+        """The rankings that have rows: the attack, its neighbours, the first and the named."""
+        cost, grids = f"gradients per image: {self.cost:g}, within {NEAR:.0%}", list[Grid]()
+        heads = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
+        for heading, table in {
             "Stored attacks at their own settings": self.own,
             f"Stored attacks of equal cost ({cost})": self.equal_cost,
-        }
-        return [(heading, table) for heading, table in tables.items() if len(table)]
+        }.items():
+            if table.empty:
+                continue
+            ranked = table.loc[table["rank"].notna(), "attack"].map(self.named)
+            absent = ", ".join(sorted({*self.named.values()} - {*ranked}))
+            notes = [alike_sentence(table, self.attack)]
+            notes += [f"not ranked here: {absent}"] * bool(absent)
+            caption = f"{heading}:\n{rank_sentence(table, self.attack)}"
+            rows = neighbours(table, self.attack, *self.named)
+            grids.append(Grid(heads, [*rows], caption, notes=notes, left=(0, 1), data=table))
+        return grids
 
 
 class Ranks(tuple[Beside, ...]):

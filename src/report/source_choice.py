@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import source_rankings
 from ..analysis.source_choice import FEWEST_FOR_INTERVAL, choices
 from ..artifacts.comparable import ALIKE, differences
 from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
+from ..utils.formats import percents
 from ..utils.model_names import NO_DEFENCE, ModelRef
-from ..utils.terminal import text_table
+from .grid import Grid
 from .results import open_jobs
 from .verdicts import share
 
@@ -119,51 +117,57 @@ def _of_shared_attacks(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     return [job for job in jobs if job.row_title in shared and job.record.source in able]
 
 
-def _on_itself(outcomes: Outcomes) -> dict[str, float]:
+def _on_itself(outcomes: Outcomes) -> pd.Series:
     """Return the success rates of sources on themselves, averaged over attacks."""
-    rates = dict[str, dict[str, list[float]]]()
-    targets = {str(target): at for at, target in enumerate(outcomes.targets)}
-    for at, (attack, source) in enumerate(outcomes.jobs):
-        if source in targets and (n := outcomes.counted[at, targets[source]].sum()):
-            k = outcomes.fooled[at, targets[source]].sum()
-            rates.setdefault(source, {}).setdefault(attack, []).append(k / n)
-    return {
-        source: float(np.mean([np.mean(its) for its in of_attacks.values()]))
-        for source, of_attacks in rates.items()
-    }
+    rows = [
+        (source, attack, outcomes.fooled[job, target].sum() / n)
+        for job, (attack, source) in enumerate(outcomes.jobs)
+        for target, name in enumerate(map(str, outcomes.targets))
+        if name == source and (n := outcomes.counted[job, target].sum())
+    ]
+    rates = pd.DataFrame(rows, columns=["source", "attack", "rate"])
+    return rates.groupby(["source", "attack"])["rate"].mean().groupby("source").mean()
 
 
 def _spread(ranked: pd.DataFrame) -> float:
     """Compute the root mean square difference between trainings of one network."""
-    pairs = [
-        first - second
-        for _, its in ranked.groupby([ModelRef((name,)).architecture for name in ranked["source"]])[
-            "mean"
-        ]
-        for first, second in combinations(its, 2)
-    ]
-    return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
+    networks = ranked["source"].map(lambda name: ModelRef((name,)).architecture)
+    means = ranked.groupby(networks)["mean"]
+    squares = [(a - b) ** 2 for _, its in means for a, b in combinations(its, 2)]
+    return float(np.sqrt(np.mean(squares))) if squares else np.nan
 
 
-def source_tables(choice: SourceChoice) -> Group:
-    """Lay out a choice of sources for the terminal."""
-    mean = choice.choices.iloc[-1]
+def source_tables(choice: SourceChoice) -> tuple[Grid, Grid]:
+    """Lay out a choice of sources: the ranking, and the choice for each target in turn."""
+    ranking, choices = choice.ranking, choice.choices
+    mean, near = choices.iloc[-1], ranking["mean"] >= ranking["mean"].iloc[0] - choice.spread
+    ranks = percents(ranking[["source", "mean", "on_itself"]])
+    ranks["mean"] = np.where(near & (ranking.index > 0), "~", " ") + ranks["mean"]
+    chosen = percents(choices[["target", "chosen", "success", "best", "most", "any"]])
     lines = [
         f"chosen: {share(mean, 'success')}; at random: {share(mean, 'any')}; best on each target: "
         f"{share(mean, 'most')}",
         f"either of two sources: {share(mean, 'best_2')}"
-        + f"; of three: {share(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),
+        + f"; of three: {share(mean, 'best_3')}" * bool(choices["candidates"].max() > 2),
         INTERVALS if np.isfinite(mean["success_low"]) else FEW_TARGETS,
     ]
-    parts: list[RenderableType] = [
-        Text(f"Which source for an unseen target: {choice.heading}", style="bold"),
-        _ranking(choice),
-        Text(spread_text(choice), style="italic"),
-        Text("\nEach target in turn as the unseen target", style="bold"),
-        _choices(choice.choices),
-        Text("\n".join(lines), style="italic"),
-    ]
-    return Group(*parts)
+    return (
+        Grid(
+            ("source", "on others", "on itself"),
+            ranks.to_numpy().tolist(),
+            f"Which source for an unseen target: {choice.heading}",
+            [spread_text(choice)],
+            data=ranking,
+        ),
+        Grid(
+            ("target", "chosen", "success", "best", "success", "random"),
+            chosen.to_numpy().tolist(),
+            "Each target in turn as the unseen target",
+            lines,
+            left=(0, 1, 3),
+            data=choices,
+        ),
+    )
 
 
 def spread_text(choice: SourceChoice) -> str:
@@ -178,23 +182,3 @@ def spread_text(choice: SourceChoice) -> str:
         "~: behind the first by less than two trainings of one network differ in their success on "
         f"others, {choice.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
     )
-
-
-def _ranking(choice: SourceChoice) -> Table:
-    first, rows = choice.ranking["mean"].iloc[0], []
-    for place, row in enumerate(choice.ranking.to_dict("records")):
-        mark = "~" if place and row["mean"] >= first - choice.spread else " "
-        shares = [
-            "" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("mean", "on_itself")
-        ]
-        rows.append([row["source"], mark + shares[0], shares[1]])
-    return text_table(["source", "on others", "on itself"], rows, ["source"])
-
-
-def _choices(choices: pd.DataFrame) -> Table:
-    rows = []
-    for row in choices.fillna({"chosen": "", "best": ""}).to_dict("records"):
-        success, most, by_chance = (f"{row[name]:.1%}" for name in ("success", "most", "any"))
-        rows.append([row["target"], row["chosen"], success, row["best"], most, by_chance])
-    columns = ["target", "chosen", "success", "best", "success", "random"]
-    return text_table(columns, rows, ["target", "chosen", "best"])

@@ -1,177 +1,19 @@
 """Terminal output for results (transfer matrices, rankings, alarms), and rankings as CSV."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
-from rich.console import Console, Group
-from rich.table import Table
+from rich.console import Console
 from rich.text import Text
 
-from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, transfer_matrix
-from ..analysis.estimates import MEAN
-from ..analysis.ranking import ALL_TARGETS, GROUP
-from ..artifacts.jobs import FinishedJob
-from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
+from ..analysis import CLEAN
+from ..artifacts.layout import ATTACKS, SOURCES
 from ..utils.files import write_csv
-from ..utils.formats import format_cell, format_cells
-from ..utils.model_names import NO_DEFENCE
-from ..utils.terminal import text_table
+from ..utils.formats import format_cells, format_rate
+from .grid import fitting
+from .named_tables import MARKS, defences, matrices, matrix_of, ranking_grid, rankings
 from .results import Results
 from .sanity_checks import CAUSES
-from .verdicts import DIFFERENCES, Label, on_target, resolution, unranked, verdict
-
-MARKS = {WHITE_BOX: "*", OWN: "+"}
-"""Marks of cells by the relation of target and source."""
-
-
-def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple[Group, list[str]]:
-    """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
-
-    There is one row per source. If that would need more than `width` characters, the cells have
-    rates without counts; if these do not fit either, there is one row per pair.
-
-    Returns:
-        The table, and the lines of its legend.
-    """
-    sources, relations = set(matrix["source"]), set(matrix["relation"])
-    counted, rate = "still correct", "robust accuracy"
-    clean = "accuracy on all clean images"
-    if matrix["targeted"].any():
-        counted, rate = "target class reached", "targeted success rate"
-        clean = "clean images already classified as their target label"
-    marks = matrix["relation"].map(MARKS).fillna("")
-    has_seeds = bool(matrix["success_rate_sd"].notna().any())
-    pairs = matrix[["source", "target"]].assign(cell=marks + format_cells(matrix))
-    rates = pairs.assign(cell=marks + format_cells(matrix).str.rpartition(" = ")[2])
-    narrow, wide = _grid(rates).rename(columns=lambda name: name.replace("_", "_\n")), _grid(pairs)
-    forms = (wide.add_prefix("-> "), narrow, pairs.set_index("source"))
-    tables = [_table(form.reset_index()) for form in forms]
-    widths = [Console(width=10_000).measure(table).maximum for table in tables]
-    chosen = next((place for place in (0, 1) if widths[place] <= width), 2)
-    legend = {
-        f"{counted} / denominator = {rate}": chosen != 1,
-        f"{rate}; a wider terminal and {SUMMARY} show the counts": chosen == 1,
-        f"{CLEAN}: {clean}": CLEAN in sources,
-        "* white box: the target is the source or part of it": WHITE_BOX in relations,
-        "+ own: the source's network behind another defence": OWN in relations,
-        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": has_seeds,
-    }
-    shown = Text(f"{counted.capitalize()}: {heading}", style="bold")
-    return Group(shown, tables[chosen]), [line for line, holds in legend.items() if holds]
-
-
-def _grid(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Pivot cells to one row per source and one column per target, in their order."""
-    grid = pairs.pivot(index="source", columns="target", values="cell")
-    return grid.loc[pairs["source"].unique(), pairs["target"].unique()].fillna("-")
-
-
-def defence_table(
-    results: Results, attack: str, eps_255: float, protocol: str
-) -> tuple[Table, list[str]]:
-    """Lay out accuracies behind each defence, means over the targets of other sources.
-
-    Returns:
-        The table, with one line per defence, and its legend.
-    """
-    share = "{:.1%}".format
-    rows = results.select(attack=attack, eps_255=eps_255, protocol=protocol)
-    keys = ["source_defence", "defence"]
-    means = rows[
-        (rows["source"] == MEAN) & (rows["target"] == MEAN) & (rows["relation"] == TRANSFER)
-    ]
-    means = means.sort_values("ensemble", kind="stable").drop_duplicates(keys)
-    pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
-    others, own = pairs["relation"] == TRANSFER, pairs["relation"].isin([WHITE_BOX, OWN])
-    targeted = bool(rows["targeted"].any())
-    rate, k = ("success_rate", "success") if targeted else ("robust_accuracy", "still_correct")
-    shown = means[keys].set_index(keys, drop=False)
-    adaptive = (shown["source_defence"] != NO_DEFENCE).any()
-    shown = shown.rename(columns={"source_defence": "attacked through"})
-    shown["clean"] = [*map(share, means["clean_accuracy"])]
-    shown["target class reached" if targeted else "still correct"] = [*map(share, means[rate])]
-    if adaptive:
-        counts = pairs[own].groupby(keys)[[k, "denominator"]].sum()
-        cells = {row.Index: format_cell(*row[1:]) for row in counts.itertuples()}
-        shown["the source itself"] = [cells.get(place, "") for place in shown.index]
-    else:
-        shown = shown.drop(columns="attacked through")
-    sums = pairs[others].groupby(keys)[["abstained", "denominator"]].sum().reindex(shown.index)
-    if sums["abstained"].any():
-        counts_of = sums.to_numpy()
-        shown["abstained"] = [f"{k:.0f} / {k + n:.0f}" for k, n in counts_of]
-    of_targets = rows[(rows["source"] == MEAN) & (rows["relation"] == TRANSFER)]
-    numbers = of_targets[of_targets["target"] != MEAN].groupby(keys)["target"].nunique()
-    targets = " or ".join(map(str, sorted({*numbers})))
-    note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
-    if not adaptive:
-        note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
-    return _table(shown.astype(str)), [note]
-
-
-def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
-    """Lay out the first five rows of a ranking of attacks, or of sources, for the terminal.
-
-    The rankings of sources on single targets follow if there is none over all targets.
-    """
-    first, singles, place = rows.iloc[0], list[str](), "other models"
-    if of == "source":
-        place = place if first["target"] == ALL_TARGETS else first["target"]
-        each = rows[rows["target"] != first["target"]]
-        rows = rows[rows["target"] == first["target"]]
-        singles = [on_target(its) for _, its in each.groupby("target", sort=False)]
-    ranked = rows[rows["rank"].notna()]
-    does = "target class reached" if first["targeted"] else "fooled"
-    other = "source" if of == "attack" else "attack"
-    name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
-    heading = (
-        f"{of.capitalize()}s by mean success ({does}) on {place}, "
-        f"eps = {first['eps_255']:g}/255, {name}"
-    )
-    notes = unranked(rows, of)
-    if ranked.empty:
-        if singles:
-            notes.append("all pairs on a target tested together, p < 0.05")
-        texts = [Text("\n".join(lines), style="italic") for lines in (singles, notes) if lines]
-        return Group(Text(heading, style="bold"), *texts)
-    shown = ranked.head(5)
-    frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
-    tied = ranked["p"].notna().any() and ranked["undecided"].sum() > 1
-    marks = shown["undecided"].map({True: "=" * bool(tied), False: ""})
-    frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
-    if of == "attack":
-        ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
-        frame["mean success"] += pd.Series(ends, shown.index)
-    else:
-        beyond = shown["extrapolated"].astype(bool)
-        frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-        notes.append("sources are compared on images that a target counts for every source")
-    frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
-    frame["images"] = shown["images"].map("{:g}".format)
-    if of == "attack" and shown["gradients"].notna().any():
-        costs = shown["gradients"].map("{:g}".format, na_action="ignore")
-        frame["gradients\n/ image"] = costs.astype(object).fillna("")
-        if shown["fit_gradients"].any():
-            frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
-    left = len(ranked) - len(shown)
-    remarks = [f"{of}s.csv has {left} more"] * bool(left) + verdict(ranked)[:1]
-    lines = ["; ".join(remarks), *verdict(ranked)[1:], *resolution(ranked), *notes]
-    below = Text("\n".join(filter(None, lines)), style="italic")
-    return Group(Text(heading, style="bold"), _table(frame), below)
-
-
-def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
-    """Format shares in percent, or differences in points, leaving out unknown intervals."""
-    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
-    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
-    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
-
-
-def _table(frame: pd.DataFrame) -> Table:
-    rows = frame.itertuples(index=False, name=None)
-    return text_table([*frame], rows, ("source", "target", "defence", "attack"), ruled=True)
 
 
 def row_text(results: Results) -> str:
@@ -180,52 +22,27 @@ def row_text(results: Results) -> str:
     if result.job.record.gradients and "gradients_per_image" in result.cost:
         gradients = result.cost["gradients_per_image"]
         parts.append(f"{gradients:g} gradient{'s' * (gradients != 1)} per image")
-    for _, cells in matrices(results):
+    if results.attacked:
+        cells, _ = matrix_of(results, results.jobs)
         cells = cells[cells["source"] != CLEAN]
-        marks = cells["relation"].map(MARKS).fillna("")
-        rates = ", ".join(marks + cells["target"] + format_cells(cells).str.rpartition(" =")[2])
-        parts.append(f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255: {rates}")
+        marked = cells["relation"].map(MARKS).fillna("") + cells["target"]
+        rates = marked + " " + format_cells(cells, format_rate)
+        place = f"{cells['counted'].iloc[0]} at {cells['eps_255'].iloc[0]:g}/255"
+        parts.append(f"{place}: {', '.join(rates)}")
     return ", ".join(parts)
-
-
-def matrices(results: Results) -> Iterator[tuple[Label, pd.DataFrame]]:
-    """Yield heading and `transfer_matrix` of each attack at its reference budget."""
-    datasets = {its.record.data: its.record.dataset for its in results.jobs if its.attacked}
-    named = Counter(datasets.values())
-    for attack, jobs in _by_attack(results).items():
-        record = jobs[0].record
-        plain = results.select(attack=attack, defence=NO_DEFENCE)
-        pairs = plain[(plain["source"] != MEAN) & (plain["target"] != MEAN)]
-        dataset = record.dataset + f" ({record.data[:6]})" * (named[record.dataset] > 1)
-        heading = f"{attack} on {dataset}, eps = {record.reference:g}/255"
-        arithmetic = " / ".join(dict.fromkeys(job.record.formats for job in jobs))
-        ends = [f"protocol: {record.protocol}", *([arithmetic] if arithmetic != "float32" else [])]
-        cells = transfer_matrix(pairs, record.reference, record.protocol)
-        yield Label(", ".join([heading, *ends])), cells
-
-
-def _by_attack(results: Results) -> dict[str, list[FinishedJob]]:
-    """Return the jobs of each attack."""
-    attacks = dict[str, list[FinishedJob]]()
-    for row in results.attacked:
-        attacks.setdefault(row[0].job.attack, []).append(row[0].job)
-    return attacks
 
 
 def print_matrices(results: Results, console: Console) -> None:
     """Print transfer matrices, accuracies behind defences if there are any, and one legend."""
-    legend: list[str] = []
-    for (heading, cells), (attack, jobs) in zip(
-        matrices(results), _by_attack(results).items(), strict=True
-    ):
-        table, lines = matrix_table(cells, heading, console.width)
-        console.print("", table, soft_wrap=False)
-        legend += lines
-        record = jobs[0].record
-        if any(job.record.defences for job in jobs):
-            defended, lines = defence_table(results, attack, record.reference, record.protocol)
-            console.print(defended, soft_wrap=False)
-            legend += lines
+    legend = list[str]()
+    for attack, forms in matrices(results).items():
+        shown = fitting(forms, console.width)
+        console.print("", replace(shown, legend=()).terminal(), soft_wrap=False)
+        legend += shown.legend
+        if any(job.record.defences for job in results.jobs if job.attack == attack):
+            behind = defences(results, attack)
+            console.print(behind.table(), soft_wrap=False)
+            legend += behind.legend
     if legend:
         console.print(Text("\n".join(dict.fromkeys(legend)), style="italic"), soft_wrap=False)
         console.print()
@@ -245,15 +62,10 @@ def print_rankings(results: Results, console: Console) -> None:
     If a group has several rankings, only the first is printed: the mean over sources or attacks.
     Ranks among stored attacks come last, if there are any.
     """
-    for of, other, rows in (
-        ("attack", "source", results.rankings),
-        ("source", "attack", results.sources),
-    ):
-        plain, keys = rows[rows["defence"] == NO_DEFENCE], ["eps_255", other]
-        for _, ranked in plain.groupby(["group", *GROUP], sort=False):
-            first = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
-            if len(first) > 1:
-                console.print(ranking_table(first, of), "", soft_wrap=False)
+    for of in ("attack", "source"):
+        for rows in rankings(results, of):
+            if len(rows) > 1:
+                console.print(ranking_grid(rows, of).terminal(), "", soft_wrap=False)
     if results.ranks:
         console.print(Text(f"{results.ranks}\n"), soft_wrap=True)
 

@@ -4,11 +4,12 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console, Group
+from rich.console import Console
 
 from src import images_needed
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX
-from src.report.terminal import matrix_table, ranking_table
+from src.report.grid import fitting
+from src.report.named_tables import matrix_forms, ranking_grid
 from src.utils.formats import format_cell
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
@@ -34,8 +35,7 @@ def text_of(table, width):
 
 
 def printed(matrix, width=80):
-    table, legend = matrix_table(matrix, "[bold] matrix", width)
-    return text_of(Group(table, "\n".join(legend)), width)
+    return text_of(fitting(matrix_forms(matrix, "[bold] matrix"), width).terminal(), width)
 
 
 def test_a_narrow_matrix_has_rates_and_says_where_the_counts_are():
@@ -75,12 +75,12 @@ def test_a_ranking_says_whether_it_is_decided(undecided, decided):
     ranked = ranked.assign(
         targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
     )
-    text = text_of(ranking_table(ranked), 80)
+    text = text_of(ranking_grid(ranked, "attack").terminal(), 80)
     assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
     assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
     assert max(map(len, text.splitlines())) <= 80
     if decided:
-        text = text_of(ranking_table(ranked.assign(depends_on="x, y")), 80)
+        text = text_of(ranking_grid(ranked.assign(depends_on="x, y"), "attack").terminal(), 80)
         assert "decided" not in text and "without target x or without y," in text
 
 
@@ -92,6 +92,7 @@ def test_few_images_name_no_winner_but_how_many_would_decide():
     ranked = ranked.assign(
         targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
     )
-    text = " ".join(text_of(ranking_table(ranked.assign(discordance=0.1)), 80).split())
+    grid = ranking_grid(ranked.assign(discordance=0.1), "attack")
+    text = " ".join(text_of(grid.terminal(), 80).split())
     assert "decided:" not in text and "50 images are too few to name a winner" in text
     assert f"about {max(100, images_needed(0.1, 0.1, 2))} images" in text

@@ -1,7 +1,7 @@
 """The content of the page: selections, charts and tables, and what was run."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ...analysis.confidence import top_k
@@ -12,6 +12,7 @@ from ...config.sections import ReportSettings
 from ...utils.formats import format_cell
 from ...utils.package import command
 from ..diagnostics import CHARTS
+from ..named_tables import ranking_grid, rankings
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
 from ..shown import shown_of
@@ -19,12 +20,12 @@ from .answers import answer_of
 from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
 from .page_data import PageData, compute_page_data
-from .selections import RANKING_KEYS, key_of, selections
+from .selections import selections
 
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 LEFT_OUT = (
     ("pairwise comparisons", f"{command('table')} --differences"),
-    ("success within so many candidates", f"{command('table')} --tries"),
+    ("success within so many candidates", f"{command('table')} --as tries"),
     ("source for an unseen target", command("sources")),
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
@@ -51,7 +52,6 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
         "accuracy": _accuracy(numbers),
     }
     answer: Sequence[str] = ("", _clean_sentence(numbers), "")
-    ranking: Sequence[Mapping[str, Any]] = ()
     if attacked:
         shown = shown_of(results)
         runs = [its.job for row in results.attacked for its in row]
@@ -60,8 +60,6 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
             figures.append(tries_figure(curves))
         chosen = selections(results, shown)
         axes, answer = chosen["axes"], answer_of(results, shown)
-        place = {**chosen["first"], "eps_255": shown.choice.eps}
-        ranking = chosen["ranking"].get(key_of(axes, place, RANKING_KEYS), ())
         of_jobs = numbers.blocks
         page |= {
             **chosen,
@@ -78,7 +76,8 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
         terms.append(("What other commands show", LEFT_OUT))
     terms.append(("Definitions", tuple(definitions().items())))
     title, blocks = f"{page['title']}: {names}", numbers.blocks.blocks
-    return Report(title, answer, alarms, figures, page, blocks, (*terms,), ranking, results.ranks)
+    ranked = [ranking_grid(rows, "attack", len(rows)) for rows in rankings(results, "attack")]
+    return Report(title, answer, alarms, figures, page, blocks, (*terms,), ranked, results.ranks)
 
 
 def _effects(numbers: PageData) -> dict[str, str]:

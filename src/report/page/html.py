@@ -21,7 +21,8 @@ from ...utils.files import WriteError, write_text
 from ...utils.package import PACKAGE, command
 from ..beside import Ranks
 from ..charts.theme import PAGE_THEME
-from ..verdicts import alike_sentence, neighbours, rank_sentence
+from ..grid import Grid
+from ..verdicts import rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39
@@ -72,7 +73,7 @@ class Report:
         page: Data for the script, and for the parts that need no script.
         blocks: Large data by name, which the script unpacks when it needs them.
         terms: Headings, each with (term, description) pairs.
-        ranking: Rows of the first ranking, for readers without scripts.
+        rankings: The first ranking of each group, for readers without scripts.
         ranks: The attacks among stored attacks.
     """
 
@@ -83,7 +84,7 @@ class Report:
     page: Mapping[str, Any] = field(default_factory=dict)
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
-    ranking: Sequence[Mapping[str, Any]] = ()
+    rankings: Sequence[Grid] = ()
     ranks: Ranks = field(default_factory=Ranks)
 
 
@@ -100,8 +101,7 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
     blocks = {"page": as_json(page), "vega": _vega(cache).encode(), **report.blocks}
     packed = {name: Markup(_packed(data)) for name, data in blocks.items()}
     template = environment.get_template("page.html")
-    functions = (command, neighbours, rank_sentence, alike_sentence)
-    names = {function.__name__: function for function in functions}
+    names = {"command": command, "rank_sentence": rank_sentence}
     write_text(path, template.render(report=report, blocks=packed, **names))
 
 
