@@ -37,11 +37,11 @@ def _parse(words: Sequence[str] | None) -> Namespace:
     )
     add_sweeps(parser)
     parser.add_argument("--as", **choice)
-    lines = re.findall(r"(?ms)^ *- `(\w+)[^`]*`: (.*?)[;.]$", getdoc(table) or "")
-    texts = {key: " ".join(text.replace("%", "%%").split()) for key, text in lines}
+    lines = re.findall(r"(?ms)^ *(?:- `)?(\w+)[^`:\n]*`?: (.*?)[;.]$", getdoc(table) or "")
+    texts = {key: " ".join(text.removeprefix("False: ").split()) for key, text in lines}
     for key, keyword in keywords_of(name).items():
         option = key.removesuffix("_255").replace("_", "-")
-        kind: dict[str, Any] = {"dest": key, "help": texts.get(key)}
+        kind: dict[str, Any] = {"dest": key, "help": texts.get(key, "").replace("%", "%%")}
         if isinstance(keyword.default, bool):
             option = f"no-{option}" if keyword.default else option
             kind["action"] = "store_false" if keyword.default else "store_true"
@@ -52,10 +52,6 @@ def _parse(words: Sequence[str] | None) -> Namespace:
         if key != "names":
             parser.add_argument(f"--{option}", **kind)
     add = parser.add_argument
-    add("--wide", action="store_true", help="LaTeX: span both columns of the page")
-    add("--small", action="store_true", help="LaTeX: use smaller type")
-    alike = "leave out pairs of networks with the same weights, architecture or family"
-    add("--no-related", action="store_false", dest="related", help=alike)
     add("--beside", metavar="PRESET", help="rank each attack among stored ones, such as small")
     add("--against", nargs="+", help="stored attacks that this shows, such as mi")
     add("--to", default="markdown", help="latex, markdown (default), html or csv")

@@ -177,8 +177,7 @@ def as_json(changes: pd.DataFrame, max_fall: float | None = None) -> str:
 
 def change_table(changes: pd.DataFrame) -> Grid:
     """Lay out the rows of `compare`, in percent and points."""
-    numbers = ["OLD", "NEW", "change", "95 % interval", "fall <="]
-    heads = ["attack", "source", "target", *numbers, ""]
+    heads = ["attack", "source", "target", "OLD", "NEW", "change", "95 % interval", "fall <=", ""]
     texts = []
     for _, row in changes.iterrows():
         names = ["" if pd.isna(name) else name for name in row[CELL[:3]]]
@@ -186,11 +185,9 @@ def change_table(changes: pd.DataFrame) -> Grid:
             names[0] = f"mean of {row['cells']}"
         elif row["defence"] != NO_DEFENCE:
             names[2] += f"@{row['defence']}"
-        if row["measure"] == CLEAN:
-            names[0] = f"clean {names[0]}".strip()
-        old, new = (f"{100 * row[name]:.1f}" for name in ("old", "new"))
+        names[0] = f"{'clean ' * (row['measure'] == CLEAN)}{names[0]}".strip()
+        old, new, fall = (f"{100 * row[name]:.1f}" for name in ("old", "new", "largest_fall"))
         change, low, high = (f"{100 * row[name]:+z.1f}" for name in ("change", "low", "high"))
-        fall = f"{100 * row['largest_fall']:.1f}"
         texts.append([*names, old, new, change, f"[{low}, {high}]", fall, _verdict(row)])
     return Grid(heads, texts, left=range(3), data=changes)
 

@@ -43,7 +43,7 @@ class Cell(NamedTuple):
     """A cell of a table.
 
     Attributes:
-        text: What people read.
+        text: What people read; None: there is no cell.
         value: What a CSV has: a number or a name, or several by the words that follow the column's
             head; None: the text.
         marks: Some of `bold`, `italic`, `partial` (a double dagger), `white` (grey, in Markdown a
@@ -52,7 +52,7 @@ class Cell(NamedTuple):
         note: A text behind both.
     """
 
-    text: str
+    text: str | None
     value: Any = None
     marks: Sequence[str] = ()
     small: str = ""
@@ -60,6 +60,8 @@ class Cell(NamedTuple):
 
     def shown(self, to: str, number: bool) -> str:
         """Return the cell in a format; minus signs of numbers are long in LaTeX."""
+        if self.text is None:
+            return _NONE[to]
         text = self.text if number and to == "markdown" else _ESCAPES[to](self.text)
         text += _SMALL[to].format(self.small) * bool(self.small)
         text = text.replace("-", "$-$") if number and to == "latex" else text
@@ -75,7 +77,7 @@ class Grid:
 
     Attributes:
         heads: A name above each column, or several, one below the other.
-        cells: The cells of each row, or their texts; None: there is none.
+        cells: The cells of each row, or their texts.
         caption: What the table shows.
         legend: What its marks mean; `DAGGER` stands for white boxes.
         notes: What else there is to say; LaTeX has them as comments.
@@ -84,7 +86,7 @@ class Grid:
     """
 
     heads: Sequence[str | Sequence[str]]
-    cells: Sequence[Sequence[Cell | str | None]]
+    cells: Sequence[Sequence[Cell | str]]
     caption: str = ""
     legend: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -98,7 +100,7 @@ class Grid:
         return self.html()
 
     @property
-    def rows(self) -> list[list[Cell | None]]:
+    def rows(self) -> list[list[Cell]]:
         """The cells of each row."""
         return [[Cell(its) if isinstance(its, str) else its for its in row] for row in self.cells]
 
@@ -106,7 +108,7 @@ class Grid:
     def texts(self) -> list[list[str]]:
         """The texts of each row for the terminal."""
         return [
-            [" ".join(filter(None, [its.text, its.small, its.note])) if its else "-" for its in row]
+            [" ".join(filter(None, [its.text, its.small, its.note])) for its in row]
             for row in self.rows
         ]
 
@@ -182,10 +184,7 @@ class Grid:
 
     def _in(self, to: str) -> Iterator[list[str]]:
         for row in self.rows:
-            yield [
-                cell.shown(to, place not in self.left) if cell else _NONE[to]
-                for place, cell in enumerate(row)
-            ]
+            yield [cell.shown(to, place not in self.left) for place, cell in enumerate(row)]
 
     def _heads_in_latex(self) -> Iterator[str]:
         """Yield the lines of heads; equal ones side by side are one, except in the last line."""
@@ -214,9 +213,7 @@ def fitting(grids: Sequence[Grid], width: int) -> Grid:
     return next(fits, grids[-1])
 
 
-def _values(cell: Cell | None) -> Mapping[str, Any]:
-    if cell is None:
-        return {}
+def _values(cell: Cell) -> Mapping[str, Any]:
     value = cell.text if cell.value is None else cell.value
     return value if isinstance(value, Mapping) else {"": value}
 

@@ -56,7 +56,7 @@ def table(
             caption); None: a `Grid`, which a notebook shows.
         wide: LaTeX: span both columns of the page.
         small: LaTeX: use smaller type and less space between columns.
-        related: False: leave out pairs of other networks with the same weights, architecture or
+        related: False: leave out pairs of networks with the same weights, architecture or
             family.
         **options: Keywords of the table. `matrix` and `defences` take `attack`, `tries` takes
             `eps_255`, `defence`, `protocol` and `names`. `transfer` takes all but `attack`:
@@ -115,10 +115,11 @@ def _table(name: str) -> Callable[..., Grid]:
 
 
 def keywords_of(name: str) -> dict[str, Parameter]:
-    """Return the keywords that only the table of this name takes, by name."""
+    """Return the keywords of the table of this name, and those of all tables."""
     takes = signature(TableSpec).parameters if name == "transfer" else None
     takes = takes or dict([*signature(_table(name)).parameters.items()][1:])
-    return {key: keyword for key, keyword in takes.items() if key != "related"}
+    shared = signature(table).parameters
+    return {**takes, **{key: shared[key] for key in ("wide", "small", "related")}}
 
 
 def matrices(results: Results) -> dict[str, list[Grid]]:

@@ -30,16 +30,19 @@ def transfer_table(results: Results, spec: TableSpec) -> Grid:
         if new.nunique() < body[axis].nunique():
             raise ValueError("names: two rows or columns would get the same new name.")
         body = body.assign(**{axis: pd.Categorical(new, new.unique())})
-    rows, columns = (_places(body, axes) for axes in (spec.rows, spec.columns))
+    rows, columns = _places(body.sort_values([*spec.rows]), spec.rows), _places(body, spec.columns)
     shown, cells = body if spec.white_boxes else body[~body["white"]], dict[Any, Cell]()
-    for place, its in shown.groupby([*spec.columns], observed=True):
+    groups = dict(tuple(shown.groupby([*spec.columns], observed=True)))
+    for place in columns:
+        its = groups.get(place, shown[:0])
         ends = _ends(its, spec.intervals or place[0] == DIFFERENCE)
+        cells |= {(row, place): Cell(None, dict.fromkeys(ends)) for row in rows}
         for cell in its.to_dict("records"):
             cells[tuple(cell[axis] for axis in spec.rows), place] = _cell(cell, ends, spec)
     return Grid(
         [(axis, *[""] * (len(spec.columns) - 1)) for axis in spec.rows] + columns,
         [
-            [*_names(row, above), *(cells.get((row, place)) for place in columns)]
+            [*_names(row, above), *(cells[row, place] for place in columns)]
             for row, above in zip(rows, [(), *rows], strict=False)
         ],
         caption,
@@ -51,8 +54,7 @@ def transfer_table(results: Results, spec: TableSpec) -> Grid:
 
 def _places(body: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
     """Return the names along some axes, in the order of their first cells."""
-    places = body[[*axes]].drop_duplicates().sort_values([*axes])
-    return [*places.itertuples(index=False, name=None)]
+    return [*body[[*axes]].drop_duplicates().itertuples(index=False, name=None)]
 
 
 def _names(row: tuple[str, ...], above: tuple[str, ...]) -> list[Cell]:

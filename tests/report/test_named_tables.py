@@ -33,7 +33,7 @@ def test_a_function_of_the_user_is_a_table(results, tmp_path, monkeypatch):
     for to in ("markdown", "latex", "html"):
         text = src.table(results, to=to, **words)
         assert "Targets of fgsm" in text and f"{100 * min(found.values()):.1f}" in text
-    with pytest.raises(ValueError, match=r"rows: the table hardest\.hardest takes only attack\."):
+    with pytest.raises(ValueError, match=r"rows: the table hardest\.hardest takes only attack, "):
         src.table(results, rows="attack", **words)
 
 
