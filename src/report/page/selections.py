@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import TRANSFER, WHITE_BOX, estimates
-from ...analysis.ranking import ALL_TARGETS, GROUP
+from ...analysis.ranking import GROUP
 from ..charts.theme import MEAN
 from ..results import Results
-from ..shown import Shown, pairs_of, undecided
-from ..verdicts import on_target, verdict
+from ..shown import Shown, over_sources, pairs_of, undecided
+from ..words import on_target, ranking_legend, ranking_notes, sentences, unranked
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -44,7 +44,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         `axes`: names in order; `values`: columns in the order of the axes, the last fastest;
         `tiles`: the same without targets (`w`: success of white boxes, `wc`: correct, `wn`: their
         number, `hard`: position of the target fooled least); `ranking` and `sources`, by positions
-        on axes joined by points; `colours`: number of an attack's colour.
+        on axes joined by points; `notes` on these; `colours`: number of an attack's colour.
     """
     rates, first = pairs_of(shown.rows), shown.choice
     values = shown.rows.assign(
@@ -69,6 +69,8 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         "relations": _relations(rates, axes),
         "ranking": _rankings(shown, axes),
         "sources": _sources(results, axes),
+        "notes": _notes(results, axes),
+        "legend": ranking_legend(first.protocol),
         "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": shown.pairs,
@@ -126,10 +128,21 @@ def _rankings(shown: Shown, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     return place
 
 
+def _notes(results: Results, axes: Axes) -> dict[str, list[str]]:
+    """Return the notes on the rankings of attacks by defence, source and budget."""
+    rows, notes = results.rankings, dict[str, list[str]]()
+    every = pd.concat([over_sources(rows).assign(source=""), rows])
+    every = every[every["source"].isin(axes["source"])]
+    for _, ranked in every.groupby([*RANKING_KEYS, "group", *GROUP], sort=False):
+        of = notes.setdefault(key_of(axes, ranked.iloc[0], RANKING_KEYS), [])
+        of += sentences(ranking_notes(ranked, "attack"))
+    return notes
+
+
 def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     """Return the ranked sources by defence, attack, budget and target, or what they lack.
 
-    The first has a `text`, as in the terminal: what the tests say.
+    The first has `notes` on the ranking, and the `text` on one target.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     rows = results.sources[results.sources["attack"].isin(axes["attack"])]
@@ -145,12 +158,11 @@ def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:
             if place["dl"] is not None:
                 place["l"] = round(first["m"] - place["dh"], 6)
                 place["h"] = round(first["m"] - place["dl"], 6)
-        all_targets = records[0]["target"] == ALL_TARGETS
-        first["text"] = "; ".join(verdict(tested) if all_targets else [on_target(tested)])
-    unranked = rows[rows["rank"].isna()].drop_duplicates(SOURCE_KEYS)
-    for row in unranked.to_dict("records"):
+        first |= {"text": on_target(tested), "notes": sentences(ranking_notes(tested, "source"))}
+    for _, lacking in rows[rows["rank"].isna()].groupby([*SOURCE_KEYS], sort=False):
+        row = lacking.iloc[0]
         key = key_of(axes, {**row, **_target(row, axes)}, SOURCE_KEYS)
-        found.setdefault(key, [{"lacks": row["lacks"]}])
+        found.setdefault(key, [{"notes": sentences(unranked(lacking, "source"))}])
     return found
 
 
