@@ -132,7 +132,7 @@ def ranking_notes(rows: pd.DataFrame, of: str, shown: int = 0) -> list[str]:
     If there is no ranking of sources over all targets, they are those on single targets.
     """
     targets = rows.get("target", pd.Series("", rows.index))
-    whole = rows[targets == targets.iloc[0]]
+    whole = rows[targets.isin(targets.head(1))]
     ranked, lacking = whole.dropna(subset="rank"), unranked(whole, of)
     if ranked.empty:
         others = rows.drop(whole.index).groupby(targets, sort=False)
@@ -343,7 +343,7 @@ def change_sentence(row: pd.Series) -> str:
     if verdict_ := direction(row):
         size, *ends = (abs(100 * row[column]) for column in ("change", "low", "high"))
         text = f"{verdict_} by {size:z.1f} points [{min(ends):z.1f}, {max(ends):z.1f}]; {text}"
-    mean = f"mean of {row['cells']} cell{'s' * (row['cells'] != 1)}"
+    mean = f"mean of {row['cells']} cell{'s' * bool(row['cells'] != 1)}"
     cell = row[["attack", "source", "target", "defence"]].dropna()
     return f"{row['measure']}, {mean if row['is_mean'] else cell_name(cell)}: {text}"
 

@@ -15,7 +15,7 @@ from ...analysis.ranking import GROUP
 from ..charts.theme import MEAN
 from ..results import Results
 from ..shown import Shown, over_sources, pairs_of, undecided
-from ..words import on_target, ranking_legend, ranking_notes, sentences, unranked
+from ..words import on_target, ranking_legend, ranking_notes, said, sentences, unranked
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -44,7 +44,8 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         `axes`: names in order; `values`: columns in the order of the axes, the last fastest;
         `tiles`: the same without targets (`w`: success of white boxes, `wc`: correct, `wn`: their
         number, `hard`: position of the target fooled least); `ranking` and `sources`, by positions
-        on axes joined by points; `notes` on these; `colours`: number of an attack's colour.
+        on axes joined by points, with `notes` on the rankings of attacks and a `legend` for all;
+        `colours`: number of an attack's colour.
     """
     rates, first = pairs_of(shown.rows), shown.choice
     values = shown.rows.assign(
@@ -59,6 +60,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
     targeted = rates.groupby("attack")["targeted"].any()
     sources = over_sources.groupby("attack")["sources"].max()
+    ranking, notes = _rankings(results, shown, axes)
     of_pair = (values["source"] != "") & (values["target"] != "")
     of_transfer = values.loc[of_pair | (values["relation"] == TRANSFER), [*AXES, *_SHORT]]
     of_transfer[_COUNTS] = of_transfer[_COUNTS].where(of_pair)
@@ -67,9 +69,9 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         "values": _dense(of_transfer.rename(columns=_SHORT), axes, _SHORT.values()),
         "tiles": _tiles(values, axes),
         "relations": _relations(rates, axes),
-        "ranking": _rankings(shown, axes),
+        "ranking": ranking,
         "sources": _sources(results, axes),
-        "notes": _notes(results, axes),
+        "notes": notes,
         "legend": ranking_legend(first.protocol),
         "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
@@ -112,12 +114,16 @@ def _relations(rates: pd.DataFrame, axes: Axes) -> dict[str, list[str]]:
     }
 
 
-def _rankings(shown: Shown, axes: Axes) -> dict[str, list[dict[str, Any]]]:
+def _rankings(
+    results: Results, shown: Shown, axes: Axes
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[str]]]:
     """Return the ranked attacks by defence, source and budget, with headings of several rankings.
 
     A row has name, rank, verdict, statistics in the order of the ranking, cost and what it lacks.
+    The second value has notes on the rankings.
     """
-    place = dict[str, list[dict[str, Any]]]()
+    place, notes = dict[str, list[dict[str, Any]]](), dict[str, list[str]]()
+    known = pd.concat([over_sources(results.rankings).assign(source=MEAN), results.rankings])
     rows = shown.ranking.assign(of=shown.ranking["of"].replace(MEAN, ""))
     for (*names, _), its in rows.groupby(["defence", "of", "eps_255", "part"], sort=False):
         key = key_of(axes, dict(zip(RANKING_KEYS, names, strict=True)), RANKING_KEYS)
@@ -125,18 +131,11 @@ def _rankings(shown: Shown, axes: Axes) -> dict[str, list[dict[str, Any]]]:
         listed = place.setdefault(key, [])
         listed += [{"heading": heading}] * bool(heading)
         listed += [_ranked(row, "attack") for row in its.to_dict("records")]
-    return place
-
-
-def _notes(results: Results, axes: Axes) -> dict[str, list[str]]:
-    """Return the notes on the rankings of attacks by defence, source and budget."""
-    rows, notes = results.rankings, dict[str, list[str]]()
-    every = pd.concat([over_sources(rows).assign(source=""), rows])
-    every = every[every["source"].isin(axes["source"])]
-    for _, ranked in every.groupby([*RANKING_KEYS, "group", *GROUP], sort=False):
-        of = notes.setdefault(key_of(axes, ranked.iloc[0], RANKING_KEYS), [])
-        of += sentences(ranking_notes(ranked, "attack"))
-    return notes
+        ranked = its[["attack", "source", "defence", "eps_255"]].merge(known)
+        texts = sentences(ranking_notes(ranked, "attack"))
+        several = heading and ranked["rank"].notna().any()
+        notes.setdefault(key, []).extend([*said((f"{heading}:", several)), *texts])
+    return place, notes
 
 
 def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:

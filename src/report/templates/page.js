@@ -322,11 +322,12 @@ function renderRanking() {
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
   const plain = ranked() && !selection.target;
   const [marks, untested] = data.legend;
-  const more = [...(plain && data.notes[key("defence", "source", "eps")]) || [], ...tested[0]?.notes ?? []];
+  const more = [["Attacks", plain && data.notes[key("defence", "source", "eps")]], ["Sources", tested[0]?.notes]]
+    .filter(([, texts]) => texts?.length).map(([of, texts]) => el("p", {}, `${of}: ${texts.join(" ")}`));
   fill(box, el("h2", {}, title), table, fold || "",
     el("p", { class: "note" }, plain && !correct() ? marks : `${marks} ${untested}`),
-    more.length && el("details", { class: "note", open: box.querySelector("details")?.open },
-      el("summary", {}, "More on this ranking"), more.join(" ")));
+    more.length > 0 && el("details", { class: "note", open: box.querySelector("details")?.open },
+      el("summary", {}, "More on this ranking"), more));
 }
 
 function rankedRow(row, top, axis, many, dotted) {
