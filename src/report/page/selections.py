@@ -159,7 +159,7 @@ def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:
                 place["h"] = round(first["m"] - place["dl"], 6)
         first |= {"text": on_target(tested), "notes": sentences(ranking_notes(tested, "source"))}
     for _, lacking in rows[rows["rank"].isna()].groupby([*SOURCE_KEYS], sort=False):
-        row = lacking.iloc[0]
+        row = lacking.iloc[0].to_dict()
         key = key_of(axes, {**row, **_target(row, axes)}, SOURCE_KEYS)
         found.setdefault(key, [{"notes": sentences(unranked(lacking, "source"))}])
     return found
