@@ -10,7 +10,7 @@ import pandas as pd
 
 from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, transfer_matrix
 from ..analysis.estimates import MEAN
-from ..analysis.ranking import ALL_TARGETS, GROUP
+from ..analysis.ranking import GROUP
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import SUMMARY
 from ..artifacts.sweep_folders import Sweeps
@@ -18,11 +18,12 @@ from ..utils.formats import format_cell, format_cells, format_rate, percents
 from ..utils.model_names import NO_DEFENCE
 from ..utils.package import resolve
 from .audit import tries_table
+from .beside import DIFFERENCES
 from .cells import TableSpec
 from .grid import FORMATS, Grid
 from .results import Results, open_results
 from .transfer_table import transfer_table
-from .verdicts import DIFFERENCES, on_target, resolution, unranked, verdict
+from .words import is_tied, ranking_heading, ranking_notes
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
@@ -261,28 +262,15 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
 
     The rankings of sources on single targets follow if there is none over all targets.
     """
-    data, first, singles, place = rows, rows.iloc[0], list[str](), "other models"
+    heading, notes, data = ranking_heading(rows, of), ranking_notes(rows, of, most), rows
     if of == "source":
-        place = place if first["target"] == ALL_TARGETS else first["target"]
-        each = rows[rows["target"] != first["target"]]
-        rows = rows[rows["target"] == first["target"]]
-        singles = [on_target(its) for _, its in each.groupby("target", sort=False)]
+        rows = rows[rows["target"] == rows["target"].iloc[0]]
     ranked = rows[rows["rank"].notna()]
-    does = "target class reached" if first["targeted"] else "fooled"
-    other = "source" if of == "attack" else "attack"
-    name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
-    heading = (
-        f"{of.capitalize()}s by mean success ({does}) on {place}, "
-        f"eps = {first['eps_255']:g}/255, {name}"
-    )
-    notes = unranked(rows, of)
     if ranked.empty:
-        together = ["all pairs on a target tested together, p < 0.05"] * bool(singles)
-        return Grid((), (), heading, [*singles, *notes, *together], data=data)
+        return Grid((), (), heading, notes, data=data)
     shown = ranked.head(most)
     frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
-    tied = ranked["p"].notna().any() and ranked["undecided"].sum() > 1
-    marks = shown["undecided"].map({True: "=" * bool(tied), False: ""})
+    marks = shown["undecided"].map({True: "=" * is_tied(ranked), False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     if of == "attack":
         ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
@@ -290,7 +278,6 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
     else:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-        notes.append("sources are compared on images that a target counts for every source")
     frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack" and shown["gradients"].notna().any():
@@ -298,11 +285,7 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
         frame["gradients\n/ image"] = costs.astype(object).fillna("")
         if shown["fit_gradients"].any():
             frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
-    left = len(ranked) - len(shown)
-    remarks = [f"{of}s.csv has {left} more"] * bool(left) + verdict(ranked)[:1]
-    lines = ["; ".join(remarks), *verdict(ranked)[1:], *resolution(ranked), *notes]
-    legend = [*filter(None, lines)]
-    return Grid([*frame], frame.to_numpy().tolist(), heading, legend, left=(1,), data=data)
+    return Grid([*frame], frame.to_numpy().tolist(), heading, notes, left=(1,), data=data)
 
 
 def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:

@@ -10,17 +10,14 @@ import pandas as pd
 
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import source_rankings
-from ..analysis.source_choice import FEWEST_FOR_INTERVAL, choices
+from ..analysis.source_choice import choices
 from ..artifacts.comparable import ALIKE, differences
 from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
 from ..utils.formats import percents
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .grid import Grid
 from .results import open_jobs
-from .verdicts import share
-
-INTERVALS = "95 % intervals are for new targets and new images."
-FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
+from .words import choice_notes, spread_sentence
 
 
 @dataclass(frozen=True)
@@ -140,45 +137,24 @@ def _spread(ranked: pd.DataFrame) -> float:
 def source_tables(choice: SourceChoice) -> tuple[Grid, Grid]:
     """Lay out a choice of sources: the ranking, and the choice for each target in turn."""
     ranking, choices = choice.ranking, choice.choices
-    mean, near = choices.iloc[-1], ranking["mean"] >= ranking["mean"].iloc[0] - choice.spread
+    near = ranking["mean"] >= ranking["mean"].iloc[0] - choice.spread
     ranks = percents(ranking[["source", "mean", "on_itself"]])
     ranks["mean"] = np.where(near & (ranking.index > 0), "~", " ") + ranks["mean"]
     chosen = percents(choices[["target", "chosen", "success", "best", "most", "any"]])
-    lines = [
-        f"chosen: {share(mean, 'success')}; at random: {share(mean, 'any')}; best on each target: "
-        f"{share(mean, 'most')}",
-        f"either of two sources: {share(mean, 'best_2')}"
-        + f"; of three: {share(mean, 'best_3')}" * bool(choices["candidates"].max() > 2),
-        INTERVALS if np.isfinite(mean["success_low"]) else FEW_TARGETS,
-    ]
     return (
         Grid(
             ("source", "on others", "on itself"),
             ranks.to_numpy().tolist(),
             f"Which source for an unseen target: {choice.heading}",
-            [spread_text(choice)],
+            [spread_sentence(ranking, choice.spread)],
             data=ranking,
         ),
         Grid(
             ("target", "chosen", "success", "best", "success", "random"),
             chosen.to_numpy().tolist(),
             "Each target in turn as the unseen target",
-            lines,
+            choice_notes(choices),
             left=(0, 1, 3),
             data=choices,
         ),
-    )
-
-
-def spread_text(choice: SourceChoice) -> str:
-    """Return how many sources are as good as the best within luck, or why that is unknown."""
-    if lacks := choice.ranking["lacks"].iloc[0]:
-        return f"The sources are not ranked: add {lacks}."
-    if np.isnan(choice.spread):
-        return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
-    first = choice.ranking["mean"].iloc[0]
-    alike = choice.ranking["mean"] >= first - choice.spread
-    return (
-        "~: behind the first by less than two trainings of one network differ in their success on "
-        f"others, {choice.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
     )

@@ -22,7 +22,7 @@ from ...utils.package import PACKAGE, command
 from ..beside import Ranks
 from ..charts.theme import PAGE_THEME
 from ..grid import Grid
-from ..verdicts import rank_sentence
+from ..words import rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39
