@@ -40,7 +40,8 @@ def _print_changes(
         raise ValueError(f"--max-fall {max_fall:g}: it must be above 0 and below 100, in points.")
     from rich.console import Console
 
-    from .api.comparison import NOTES, as_json, change_table, compare, gate, sentence
+    from .api.comparison import NOTES, as_json, change_table, compare, gate
+    from .report.words import change_sentence
 
     changes = compare(old, new, pairs=distinct(pairs), **options)
     passed, verdict = gate(changes, max_fall)
@@ -54,10 +55,9 @@ def _print_changes(
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()
     where = ", ".join(f"{eps:g}/255 ({norm})" for eps, norm in budgets)
     images = " to ".join(f"{its:g}" for its in sorted({*changes["images"].agg(["min", "max"])}))
-    head = f"{images} images at {where}"
-    console.print(head, *changes.attrs[NOTES], "", sep="\n", soft_wrap=True)
-    for _, row in changes[~changes["measure"].duplicated()].iterrows():
-        console.print(sentence(row), soft_wrap=True)
+    notes = [f"{images} images at {where}", *changes.attrs[NOTES], ""]
+    firsts = (change_sentence(row) for _, row in changes.drop_duplicates("measure").iterrows())
+    console.print(*notes, *firsts, sep="\n", soft_wrap=True)
     console.print("", change_table(changes), "", sep="\n")
     console.print(
         "In points. Intervals hold together for each accuracy, and `fall <=` for each row."

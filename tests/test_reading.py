@@ -21,7 +21,7 @@ import pyarrow as pa
 import pytest
 from rich.console import Console
 
-from src.api.comparison import change_table, compare, sentence
+from src.api.comparison import change_table, compare
 from src.api.frames import load_sweep
 from src.artifacts.jobs import FinishedJob, JobInMemory, find_jobs
 from src.artifacts.layout import PREDICTIONS
@@ -32,6 +32,7 @@ from src.report.paper import table
 from src.report.results import Results, results_of
 from src.report.source_choice import choose_source, source_tables
 from src.report.terminal import print_alarms, print_matrices, print_rankings
+from src.report.words import change_sentence
 from src.run.track import pair_points, sweep_points
 
 GOLDEN = Path(__file__).parent / "golden" / "reading"
@@ -148,7 +149,7 @@ def test_comparisons_and_choices_are_the_stored_texts() -> None:
     console = Console(file=texts, markup=False, highlight=False, soft_wrap=True, width=120)
     old = load_sweep(RESULTS / "demo")
     changes = compare(old, results_of([*map(_corrected, old.jobs)]))
-    console.print(*map(sentence, _rows(changes)), change_table(changes), sep="\n")
+    console.print(*map(change_sentence, _rows(changes)), change_table(changes), sep="\n")
     console.print(source_tables(choose_source([RESULTS / "demo"])))
     console.print(*map(str, beside(find_jobs([RESULTS / "kinds"]), "small")), sep="\n")
     check_text("comparisons", texts.getvalue())

@@ -1,6 +1,6 @@
 """Accuracy in two sweeps on the same images: did a network become weaker?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ from ..artifacts.jobs import name_jobs
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps
 from ..report.results import Results, open_jobs
+from ..report.words import cell_name, direction, gate_sentence
 from ..utils.model_names import NO_DEFENCE, ModelRef, parts_of, renamed
 from ..utils.refusals import shortened
 from ..utils.terminal import text_table
@@ -118,7 +119,7 @@ def _in_both(
     if len(lost := only["OLD"]) and not common:
         raise ValueError(
             f"NEW lacks {len(lost)} of the {old.shape[1]} cells in OLD, such as "
-            f"{_text(lost[0])}. If a model has another name: --pair OLDNAME=NEWNAME. To leave "
+            f"{cell_name(lost[0])}. If a model has another name: --pair OLDNAME=NEWNAME. To leave "
             "cells out: --common."
         )
     old, new = old[cells], new[cells].reindex(old.index)
@@ -127,22 +128,13 @@ def _in_both(
     few: list[Any] = [cell for cell in old if old[cell].count() < FEWEST_TESTED]
     if few and not (common and len(few) < old.shape[1]):
         raise ValueError(
-            f"{_text(few[0])}: {old[few[0]].count()} images are too few to compare: "
+            f"{cell_name(few[0])}: {old[few[0]].count()} images are too few to compare: "
             f"{FEWEST_TESTED} are needed."
         )
     left: dict[str, Any] = {f"only in {name}": its for name, its in only.items()}
     left["too few images"] = few
-    notes = [f"{why}: {shortened([*map(_text, its)])}" for why, its in left.items() if len(its)]
+    notes = [f"{why}: {shortened([*map(cell_name, its)])}" for why, its in left.items() if len(its)]
     return old.drop(columns=few), new.drop(columns=few), notes
-
-
-def sentence(row: pd.Series) -> str:
-    """Say how the accuracy of a row of `compare` has changed, and which falls are not excluded."""
-    said = f"falls up to {100 * row['largest_fall']:.1f} points cannot be excluded"
-    if verdict := _verdict(row):
-        size, *ends = (abs(100 * row[column]) for column in ("change", "low", "high"))
-        said = f"{verdict} by {size:z.1f} points [{min(ends):z.1f}, {max(ends):z.1f}]; {said}"
-    return f"{row['measure']}, {_row_name(row)}: {said}"
 
 
 def gate(changes: pd.DataFrame, max_fall: float | None = None) -> tuple[bool, str]:
@@ -156,15 +148,11 @@ def gate(changes: pd.DataFrame, max_fall: float | None = None) -> tuple[bool, st
         R. L. Berger, Multiparameter hypothesis testing and acceptance sampling, Technometrics 24
         (1982), intersection-union tests.
     """
-    worst = changes.iloc[changes["largest_fall"].argmax()]
     if max_fall is None:
-        falls = int((changes["high"] < 0).sum())
-        said = f"Significant falls: {falls} of {len(changes)}."
-        return not falls, f"{said} Largest fall not excluded: {sentence(worst)}."
-    falls_above = f"Falls above {max_fall:g} points are"
-    if round(100 * worst["largest_fall"], 9) <= max_fall:  # 7.000000000000001 is 7
-        return True, f"{falls_above} excluded in all {len(changes)} rows."
-    return False, f"{falls_above} not excluded: {sentence(worst)}."
+        passed = not (changes["high"] < 0).any()
+    else:
+        passed = round(100 * changes["largest_fall"].max(), 9) <= max_fall  # 7.000000000000001 is 7
+    return passed, gate_sentence(changes, max_fall, passed)
 
 
 def as_json(changes: pd.DataFrame, max_fall: float | None = None) -> str:
@@ -172,7 +160,7 @@ def as_json(changes: pd.DataFrame, max_fall: float | None = None) -> str:
     shares = changes[["old", "new", "change", "low", "high", "largest_fall"]]
     points = (100 * shares).round(9)
     excluded = None if max_fall is None else points["largest_fall"] <= max_fall
-    verdicts = {"verdict": changes.apply(_verdict, axis=1), "excluded": excluded}
+    verdicts = {"verdict": changes.apply(direction, axis=1), "excluded": excluded}
     return changes.assign(**points, **verdicts).to_json(orient="records", double_precision=15)
 
 
@@ -192,19 +180,8 @@ def change_table(changes: pd.DataFrame) -> Table:
         old, new = (f"{100 * row[name]:.1f}" for name in ("old", "new"))
         change, low, high = (f"{100 * row[name]:+z.1f}" for name in ("change", "low", "high"))
         fall = f"{100 * row['largest_fall']:.1f}"
-        texts.append([*names, old, new, change, f"[{low}, {high}]", fall, _verdict(row)])
+        texts.append([*names, old, new, change, f"[{low}, {high}]", fall, direction(row)])
     return text_table(heads, texts, heads[:3], ruled=True)
-
-
-def _verdict(row: pd.Series) -> str:
-    """Return `fell`, `rose`, or nothing if the interval contains no change."""
-    return "fell" * bool(row["high"] < 0) + "rose" * bool(row["low"] > 0)
-
-
-def _row_name(row: pd.Series) -> str:
-    if row["is_mean"]:
-        return f"mean of {row['cells']} {'cell' if row['cells'] == 1 else 'cells'}"
-    return _text([*row[CELL].dropna()])
 
 
 @dataclass(frozen=True)
@@ -263,7 +240,7 @@ def _read(
         if names.count(new) > 1:
             raise ValueError(f"--pair {model}={new}: {name} has two models of this new name.")
     if doubled:
-        raise ValueError(f"{name} has two jobs with {_text(doubled[0])}. Keep one of them.")
+        raise ValueError(f"{name} has two jobs with {cell_name(doubled[0])}. Keep one of them.")
     if pd.concat(labels).groupby(level=0).nunique().max() > 1:
         raise ValueError(f"{name} has several sets of images. Compare sweeps on one set.")
     wide = {measure: pd.DataFrame(its) for measure, its in right.items()}
@@ -311,13 +288,3 @@ def _means(measure: str, cells: pd.Index) -> tuple[pd.DataFrame, Values]:
     mean[0, rows.index] = 1 / groups["target"].transform("size") / groups.ngroups
     first = pd.DataFrame({"measure": [measure], "is_mean": True, "cells": len(rows)})
     return pd.concat([first, frame], ignore_index=True), np.concatenate([mean, weights])
-
-
-def _text(cell: Sequence[Any]) -> str:
-    """Return the name of a cell of either measure.
-
-    >>> _text(("mi", "vgg16", "resnet50", "jpeg", "linf", 8.0)), _text(("resnet50", "none"))
-    ('mi from vgg16 on resnet50@jpeg', 'resnet50')
-    """
-    *job, target, defence = cell[:4]
-    return " on ".join([*filter(None, [" from ".join(job)]), str(ModelRef.parse(target, defence))])

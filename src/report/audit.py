@@ -10,7 +10,6 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
-from ..analysis.multiple_comparisons import LEVEL
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.tries import class_success, success_within
 from ..artifacts.comparable import differences
@@ -19,14 +18,12 @@ from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import ABSTAINED, NO_DEFENCE
 from ..utils.vocabulary import Protocol
 from .results import Results, open_jobs
-from .verdicts import COUNTED, share
+from .words import COUNTED, classes_sentence, reach_sentence, share
 
 _SHOWN = (1, 2, 5, 10, 20, 50)
 _LISTED = 10
 """Numbers of candidates in the table, and the length of the listed order."""
 _HEADS = {"fooled": "fooled", "unseen": "unseen target", "single": "best single"}
-_NAMED = 3
-"""Number of the classes most often fooled that an audit names."""
 
 
 def tries(
@@ -124,8 +121,8 @@ def audited(results: Results) -> Results:
             continue
         sources = {every.jobs[job][1] for job, _ in outcomes.pairs(range(len(every.jobs)), [0])}
         place = f"{record.images} that {target} classifies correctly, at {record.reference:g}/255"
-        sentence = _sentence(rows, len(sources), bool(outcomes.targeted[0]), place)
-        classes = _classes(*class_success(outcomes, labels), record.class_names)
+        sentence = reach_sentence(rows, len(sources), bool(outcomes.targeted[0]), place)
+        classes = classes_sentence(*class_success(outcomes, labels), record.class_names)
         audits.append(Audit(str(target), sentence, classes, rows))
     return replace(results, audits=audits)
 
@@ -175,28 +172,3 @@ def _candidates(
     every = joined([outcomes for outcomes, _ in parts])
     classes = labels.reindex(every.index, fill_value=-1).to_numpy()
     return every, [cost for _, cost in parts], classes
-
-
-def _sentence(rows: pd.DataFrame, sources: int, targeted: bool, place: str) -> str:
-    """Say what all candidates fool, and the fewest that fool 95 % as many images."""
-    last = rows.iloc[-1]
-    few = rows[rows["fooled"] > 0.95 * last["fooled"] - 1e-9].iloc[0]
-    numbers = {"candidate": last["q"], "source": sources}
-    counts = (f"{number} {name}{'s' * bool(number > 1)}" for name, number in numbers.items())
-    reached = "reaches the target class on" if targeted else "fools"
-    return (
-        f"With {' from '.join(counts)} an attacker {reached} {share(last, 'fooled')} of the "
-        f"{last['images']} images of {place}"
-        + f"; with {few['q']}, {few['fooled']:.1%}" * bool(few["q"] < last["q"])
-        + "."
-    )
-
-
-def _classes(classes: pd.DataFrame, p: float, names: Sequence[str]) -> str:
-    """Name the classes most often fooled, if classes differ."""
-    test = f"(p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}, permutation test)"
-    if p >= LEVEL:
-        return f"Classes cannot be told apart {test}, so none is named."
-    rows: list[Any] = classes.head(_NAMED).to_dict("records")
-    most = (f"{names[row['label']]} {row['fooled']} / {row['n']}" for row in rows)
-    return f"Classes most often fooled: {', '.join(most)} {test}."

@@ -1,6 +1,6 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any
@@ -20,8 +20,10 @@ from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
-from .verdicts import DIFFERENCES, alike_sentence, neighbours, rank_sentence
+from .words import absent_sentence, alike_sentence, rank_sentence, said
 
+DIFFERENCES = ("difference", "difference_low", "difference_high")
+"""Columns with the difference from the attack and its interval."""
 NEAR = 0.05
 """Largest relative difference of two equal costs."""
 _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
@@ -67,9 +69,7 @@ class Beside:
             rows = (head, *neighbours(table, self.attack, *self.named))
             lines += [_LINE.format(*row).rstrip() for row in rows]
             lines.append(alike_sentence(table, self.attack))
-            ranked = table.loc[table["rank"].notna(), "attack"].map(self.named)
-            if absent := sorted({*self.named.values()} - {*ranked}):
-                lines.append(f"not ranked here: {', '.join(absent)}")
+            lines += said((absent_sentence(table, self.named), True))
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
     @property
@@ -161,6 +161,30 @@ def read_preset(name: str, against: Sequence[str] = ()) -> tuple[dict[str, Any],
     if unknown := [its for its in against if its not in attacks]:
         raise ValueError(f"against={unknown[0]}: preset {name} has {', '.join(attacks)}.")
     return read_facts(path), jobs
+
+
+def neighbours(table: pd.DataFrame, attack: str, *named: str) -> Iterator[tuple[str, ...]]:
+    """Yield the first of a ranking, an attack, its neighbours, and the named attacks.
+
+    A row has rank, attack, gradients per image, mean, and the difference from the attack with its
+    interval and p.
+    """
+    ranked = table.dropna(subset="rank").reset_index(drop=True)
+    at = int(ranked.index[ranked["attack"] == attack][0])
+    also = ranked.index[ranked["attack"].isin(named)]
+    for place in sorted({0, at - 1, at, at + 1, *also} & {*ranked.index}):
+        its = ranked.iloc[place]
+        points = [_points(its[key]) for key in DIFFERENCES if not np.isnan(its[key])]
+        ends = f" [{', '.join(points[1:])}], p = {its['p']:.2g}" if points[1:] else ""
+        cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
+        difference = "".join(points[:1]) + ends
+        yield f"{its['rank']:.0f}", its["attack"], cost, f"{its['mean']:.1%}", difference
+
+
+def _points(difference: float) -> str:
+    """Return a difference in points; without a sign where it rounds to 0."""
+    points = round(100 * difference, 1)
+    return f"{points:+.1f}" if points else "0.0"
 
 
 def _beside(

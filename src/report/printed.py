@@ -40,7 +40,7 @@ from .charts.theme import (
 from .charts.transfer_matrix import matrix_chart
 from .page.html import VEGA_LITE
 from .shown import Shown, pairs_of
-from .verdicts import COUNTED
+from .words import COUNTED
 
 log = logging.getLogger(__name__)
 

@@ -1,17 +1,19 @@
 """What the page and printed figures show: rows, attacks by rank, the first selection, and menus."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
 from ..analysis import TRANSFER, estimates, with_cell_columns
+from ..analysis.intervals import FEWEST_IMAGES
 from ..analysis.quantities import STATISTICS
 from ..analysis.ranking import GROUP, MEAN_OF
 from ..utils.model_names import NO_DEFENCE
 from .charts.theme import MEAN
 from .results import Results
-from .verdicts import ranking_label
+from .words import Answer, answer, counted, pair_answer, said, source_answer
 
 _JOB, _PLACE = ["attack", "source"], ["defence", "eps_255"]
 _STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
@@ -103,6 +105,35 @@ def shown_of(results: Results) -> Shown:
     return Shown(rows, ranking, choice, pairs[[*_JOB, "target"]].to_numpy().tolist(), options)
 
 
+def answer_of(results: Results, shown: Shown) -> Answer:
+    """State which attack, or source, transfers best, by how much, and if the tests decide it.
+
+    The answer is that of the choice: at the reference budget.
+    """
+    first, rows, kind = shown.choice, results.rankings, ["group", *GROUP]
+    rows = rows[rows["source"] == first.source] if first.source else over_sources(rows)
+    rows = rows[(rows["eps_255"] == first.eps) & (rows["defence"] == first.defence)]
+    rows = rows[rows["rank"].notna()]
+    rows = _alike(rows, rows.iloc[0], kind) if len(rows) else rows
+    where = f" at {first.eps:g}/255" + f" behind {first.defence}" * (first.defence != NO_DEFENCE)
+    if rows.empty or rows["images"].max() < FEWEST_IMAGES:
+        keys = [*_JOB, "target", *_PLACE, "protocol"]
+        pair = pd.Series([*shown.pairs[0], first.defence, first.eps, first.protocol], keys)
+        return pair_answer(_alike(shown.rows, pair, keys).iloc[0], where)
+    row, jobs = rows.iloc[0], (its[0].job for its in results.attacked)
+    details = counted(row, next(j.record.images for j in jobs if j.attack == row["attack"]))
+    if len(rows) > 1:
+        source = f" from {first.source}" * bool(first.source)
+        return answer(rows, "attack", source + where, details)
+    sources = _alike(results.sources, row, [*kind, *_PLACE, "attack"])
+    return source_answer(row, sources, where, details)
+
+
+def _alike(rows: pd.DataFrame, row: pd.Series, keys: list[str]) -> pd.DataFrame:
+    """Return the rows that have a row's values in some columns."""
+    return rows[(rows[keys] == row[keys]).all(axis=1)]
+
+
 def pairs_of(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the rows that are no means over sources or targets."""
     return rows[~rows["source"].isin([MEAN, estimates.MEAN]) & (rows["target"] != estimates.MEAN)]
@@ -132,8 +163,7 @@ def _ranking(
     every = jobs.merge(known, how="left", on=[*_JOB, *_PLACE])
     ranked, others = every[every["rank"].notna()], every[every["rank"].isna()]
     parts = ranked.groupby([ranked["of"] != ranked["source"], "group", *GROUP])
-    labels = [str(ranking_label(its)) for its in ranked[GROUP].to_dict("records")]
-    ranked = ranked.assign(part=parts.ngroup(), kind=labels)
+    ranked = ranked.assign(part=parts.ngroup(), kind=[*map(_kind, ranked.to_dict("records"))])
     verdicts = undecided(ranked, [*_PLACE, "of", "part", "source"])
     ranked = ranked.assign(heading=_headings(ranked), undecided=verdicts)
     others = others[[*jobs, "lacks"]].assign(part=len(ranked), kind="", heading="not ranked")
@@ -148,6 +178,13 @@ def _ranking(
     order = pd.DataFrame(keys).sort_values([*keys]).index
     texts = ["kind", "undecided", "heading"]
     return table.loc[order, [*_JOB, *texts, *_STATISTICS, "of", *_PLACE, "lacks", "part"]]
+
+
+def _kind(row: Mapping[Any, Any]) -> str:
+    """Return a heading from the columns of `RankingGroup`."""
+    goal = "targeted" if row["targeted"] else "untargeted"
+    more = said(("of ensembles", row["ensemble"]), ("behind a defence", row["source_defended"]))
+    return " ".join([goal, *more])
 
 
 def _headings(ranked: pd.DataFrame) -> pd.Series:

@@ -13,16 +13,13 @@ from rich.text import Text
 
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import source_rankings
-from ..analysis.source_choice import FEWEST_FOR_INTERVAL, choices
+from ..analysis.source_choice import choices
 from ..artifacts.comparable import ALIKE, differences
 from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.terminal import text_table
 from .results import open_jobs
-from .verdicts import share
-
-INTERVALS = "95 % intervals are for new targets and new images."
-FEW_TARGETS = f"Below {FEWEST_FOR_INTERVAL} targets there is no interval."
+from .words import choice_notes, spread_sentence
 
 
 @dataclass(frozen=True)
@@ -147,37 +144,15 @@ def _spread(ranked: pd.DataFrame) -> float:
 
 def source_tables(choice: SourceChoice) -> Group:
     """Lay out a choice of sources for the terminal."""
-    mean = choice.choices.iloc[-1]
-    lines = [
-        f"chosen: {share(mean, 'success')}; at random: {share(mean, 'any')}; best on each target: "
-        f"{share(mean, 'most')}",
-        f"either of two sources: {share(mean, 'best_2')}"
-        + f"; of three: {share(mean, 'best_3')}" * bool(choice.choices["candidates"].max() > 2),
-        INTERVALS if np.isfinite(mean["success_low"]) else FEW_TARGETS,
-    ]
     parts: list[RenderableType] = [
         Text(f"Which source for an unseen target: {choice.heading}", style="bold"),
         _ranking(choice),
-        Text(spread_text(choice), style="italic"),
+        Text(spread_sentence(choice.ranking, choice.spread), style="italic"),
         Text("\nEach target in turn as the unseen target", style="bold"),
         _choices(choice.choices),
-        Text("\n".join(lines), style="italic"),
+        Text("\n".join(choice_notes(choice.choices)), style="italic"),
     ]
     return Group(*parts)
-
-
-def spread_text(choice: SourceChoice) -> str:
-    """Return how many sources are as good as the best within luck, or why that is unknown."""
-    if lacks := choice.ranking["lacks"].iloc[0]:
-        return f"The sources are not ranked: add {lacks}."
-    if np.isnan(choice.spread):
-        return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
-    first = choice.ranking["mean"].iloc[0]
-    alike = choice.ranking["mean"] >= first - choice.spread
-    return (
-        "~: behind the first by less than two trainings of one network differ in their success on "
-        f"others, {choice.spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
-    )
 
 
 def _ranking(choice: SourceChoice) -> Table:

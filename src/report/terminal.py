@@ -11,22 +11,25 @@ from rich.text import Text
 
 from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, transfer_matrix
 from ..analysis.estimates import MEAN
-from ..analysis.ranking import ALL_TARGETS, GROUP
+from ..analysis.ranking import GROUP
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import ATTACKS, SOURCES, SUMMARY
 from ..utils.files import write_csv
 from ..utils.formats import format_cell, format_cells
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import text_table
+from .beside import DIFFERENCES
 from .results import Results
 from .sanity_checks import CAUSES
-from .verdicts import DIFFERENCES, Label, on_target, resolution, unranked, verdict
+from .words import is_tied, ranking_heading, ranking_notes
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
+_SHOWN = 5
+"""Number of the first rows of a ranking that are printed."""
 
 
-def matrix_table(matrix: pd.DataFrame, heading: Label, width: int = 80) -> tuple[Group, list[str]]:
+def matrix_table(matrix: pd.DataFrame, heading: str, width: int = 80) -> tuple[Group, list[str]]:
     """Lay out a `transfer_matrix` for the terminal, with `*` for white boxes and `+` for `own`.
 
     There is one row per source. If that would need more than `width` characters, the cells have
@@ -116,30 +119,16 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
 
     The rankings of sources on single targets follow if there is none over all targets.
     """
-    first, singles, place = rows.iloc[0], list[str](), "other models"
+    heading = Text(ranking_heading(rows, of), style="bold")
+    below = Text("\n".join(ranking_notes(rows, of, _SHOWN)), style="italic")
     if of == "source":
-        place = place if first["target"] == ALL_TARGETS else first["target"]
-        each = rows[rows["target"] != first["target"]]
-        rows = rows[rows["target"] == first["target"]]
-        singles = [on_target(its) for _, its in each.groupby("target", sort=False)]
+        rows = rows[rows["target"] == rows["target"].iloc[0]]
     ranked = rows[rows["rank"].notna()]
-    does = "target class reached" if first["targeted"] else "fooled"
-    other = "source" if of == "attack" else "attack"
-    name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
-    heading = (
-        f"{of.capitalize()}s by mean success ({does}) on {place}, "
-        f"eps = {first['eps_255']:g}/255, {name}"
-    )
-    notes = unranked(rows, of)
     if ranked.empty:
-        if singles:
-            notes.append("all pairs on a target tested together, p < 0.05")
-        texts = [Text("\n".join(lines), style="italic") for lines in (singles, notes) if lines]
-        return Group(Text(heading, style="bold"), *texts)
-    shown = ranked.head(5)
+        return Group(heading, below)
+    shown = ranked.head(_SHOWN)
     frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
-    tied = ranked["p"].notna().any() and ranked["undecided"].sum() > 1
-    marks = shown["undecided"].map({True: "=" * bool(tied), False: ""})
+    marks = shown["undecided"].map({True: "=" * is_tied(ranked), False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     if of == "attack":
         ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
@@ -147,7 +136,6 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
     else:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-        notes.append("sources are compared on images that a target counts for every source")
     frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack" and shown["gradients"].notna().any():
@@ -155,11 +143,7 @@ def ranking_table(rows: pd.DataFrame, of: str = "attack") -> Group:
         frame["gradients\n/ image"] = costs.astype(object).fillna("")
         if shown["fit_gradients"].any():
             frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
-    left = len(ranked) - len(shown)
-    remarks = [f"{of}s.csv has {left} more"] * bool(left) + verdict(ranked)[:1]
-    lines = ["; ".join(remarks), *verdict(ranked)[1:], *resolution(ranked), *notes]
-    below = Text("\n".join(filter(None, lines)), style="italic")
-    return Group(Text(heading, style="bold"), _table(frame), below)
+    return Group(heading, _table(frame), below)
 
 
 def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
@@ -188,7 +172,7 @@ def row_text(results: Results) -> str:
     return ", ".join(parts)
 
 
-def matrices(results: Results) -> Iterator[tuple[Label, pd.DataFrame]]:
+def matrices(results: Results) -> Iterator[tuple[str, pd.DataFrame]]:
     """Yield heading and `transfer_matrix` of each attack at its reference budget."""
     datasets = {its.record.data: its.record.dataset for its in results.jobs if its.attacked}
     named = Counter(datasets.values())
@@ -201,7 +185,7 @@ def matrices(results: Results) -> Iterator[tuple[Label, pd.DataFrame]]:
         arithmetic = " / ".join(dict.fromkeys(job.record.formats for job in jobs))
         ends = [f"protocol: {record.protocol}", *([arithmetic] if arithmetic != "float32" else [])]
         cells = transfer_matrix(pairs, record.reference, record.protocol)
-        yield Label(", ".join([heading, *ends])), cells
+        yield ", ".join([heading, *ends]), cells
 
 
 def _by_attack(results: Results) -> dict[str, list[FinishedJob]]:

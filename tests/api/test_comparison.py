@@ -15,16 +15,8 @@ from torch import zeros
 from src import load_sweep
 from src.analysis.multiple_comparisons import compare_versions
 from src.api import comparison
-from src.api.comparison import (
-    CELL,
-    CLEAN,
-    NOTES,
-    ROBUST,
-    as_json,
-    change_table,
-    gate,
-    sentence,
-)
+from src.api.comparison import CELL, CLEAN, NOTES, ROBUST, as_json, change_table, gate
+from src.report.words import change_sentence
 from tests.config.test_exit_codes import closed_pipe, full_disk, with_output
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, predictions_of, results_of_frame
@@ -365,7 +357,7 @@ def test_the_mean_of_one_transfer_cell_is_marked(old, common):
     assert cell["new"] == pytest.approx((rows["predicted"] == rows["label"]).mean())
     numbers = ["images", "old", "new", "change", "low", "high"]
     assert robust.iloc[0][numbers].tolist() == pytest.approx(cell[numbers].tolist())
-    assert sentence(robust.iloc[0]).startswith("robust accuracy, mean of 1 cell: ")
+    assert change_sentence(robust.iloc[0]).startswith("robust accuracy, mean of 1 cell: ")
     rows = [
         " ".join(map(str, its))
         for its in zip(*(c.cells for c in change_table(changes).columns), strict=True)

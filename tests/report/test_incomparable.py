@@ -12,10 +12,9 @@ import src
 from src import rankings
 from src.analysis.intervals import wilson_interval
 from src.report import figure as charts
-from src.report.page.answers import answer_of
 from src.report.page.selections import RANKING_KEYS, key_of, selections
 from src.report.results import Results
-from src.report.shown import shown_of
+from src.report.shown import answer_of, shown_of
 from src.run.track import sweep_points
 from tests.records import JOBS, results_of_frame
 from tests.report.test_paper import IMAGES, frame_of, table

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 from rich.console import Console, Group
 
-from src import images_needed
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX
 from src.report.terminal import matrix_table, ranking_table
 from src.utils.formats import format_cell
+from tests.report.test_words import ranking
 
 LONG = "Q" * 33  # a letter that is nowhere else, however a name is folded
 
@@ -65,33 +65,10 @@ def test_pairs_that_were_not_run_are_empty():
     assert line.split()[-1] == "-"
 
 
-@pytest.mark.parametrize(("undecided", "decided"), [([True, False], True), ([True, True], False)])
-def test_a_ranking_says_whether_it_is_decided(undecided, decided):
-    ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": undecided})
-    numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 150, "gradients": 10}
-    numbers |= {"fit_gradients": 0}
-    numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
-    numbers |= {"detectable": 0.07, "p": [np.nan, 0.2], "depends_on": ""}
-    ranked = ranked.assign(
-        targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
-    )
-    text = text_of(ranking_table(ranked), 80)
-    assert ("decided:" in text, "=20.0%" in text) == (decided, not decided)
-    assert "-10.0 [-15.0, -5.0]" in text and "differences of 7.0 points" in text
-    assert max(map(len, text.splitlines())) <= 80
-    if decided:
-        text = text_of(ranking_table(ranked.assign(depends_on="x, y")), 80)
-        assert "decided" not in text and "without target x or without y," in text
-
-
-def test_few_images_name_no_winner_but_how_many_would_decide():
-    ranked = pd.DataFrame({"attack": ["mi", "bim"], "rank": [1, 2], "undecided": [True, False]})
-    numbers = {"mean": [0.3, 0.2], "low": 0.1, "high": 0.4, "images": 50, "gradients": 10}
-    numbers |= {"fit_gradients": 0, "detectable": 0.07, "p": [np.nan, 0.01]}
-    numbers |= {"difference": [np.nan, -0.1], "difference_low": -0.15, "difference_high": -0.05}
-    ranked = ranked.assign(
-        targeted=False, source="mean of 2 sources", sources=2, eps_255=8, **numbers
-    )
-    text = " ".join(text_of(ranking_table(ranked.assign(discordance=0.1)), 80).split())
-    assert "decided:" not in text and "50 images are too few to name a winner" in text
-    assert f"about {max(100, images_needed(0.1, 0.1, 2))} images" in text
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_ranking_marks_rows_that_are_undecided(tied):
+    ranked = ranking(150, -0.1, undecided=int(tied), p=0.2, low=0.1, high=0.4, gradients=10)
+    ends = {"difference_low": -0.15, "difference_high": -0.05, "fit_gradients": 0}
+    text = text_of(ranking_table(ranked.assign(**ends)), 80)
+    assert ("decided:" in text, "=20.0%" in text) == (not tied, tied)
+    assert "-10.0 [-15.0, -5.0]" in text and max(map(len, text.splitlines())) <= 80

@@ -133,10 +133,8 @@ def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images
     page, text = build_report(results).page, printed(results)
     place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"], "target": ""}
     (first, *_) = page["sources"][key_of(page["axes"], place, SOURCE_KEYS)]
-    assert all(line in text for line in first["text"].split("; "))
-    assert ("without target vit, no lead is significant" in first["text"]) == (
-        first["images"] >= 100
-    )
+    assert all(note[1:-1] in text for note in first["notes"])
+    assert ("Without target vit, no lead is significant." in first["notes"]) == (images > 100)
 
 
 def test_intervals_of_means_are_those_of_the_ranking(made_up, attack_rankings):

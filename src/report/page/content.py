@@ -14,8 +14,7 @@ from ...utils.package import command
 from ..diagnostics import CHARTS
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
-from ..shown import shown_of
-from .answers import answer_of
+from ..shown import answer_of, shown_of
 from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
 from .page_data import PageData, compute_page_data

@@ -19,9 +19,9 @@ from markupsafe import Markup
 
 from ...utils.files import WriteError, write_text
 from ...utils.package import PACKAGE, command
-from ..beside import Ranks
+from ..beside import Ranks, neighbours
 from ..charts.theme import PAGE_THEME
-from ..verdicts import alike_sentence, neighbours, rank_sentence
+from ..words import alike_sentence, rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39

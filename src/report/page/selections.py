@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from ...analysis import TRANSFER, WHITE_BOX, estimates
-from ...analysis.ranking import ALL_TARGETS, GROUP
+from ...analysis.ranking import GROUP
 from ..charts.theme import MEAN
 from ..results import Results
-from ..shown import Shown, pairs_of, undecided
-from ..verdicts import on_target, verdict
+from ..shown import Shown, over_sources, pairs_of, undecided
+from ..words import on_target, ranking_legend, ranking_notes, said, sentences, unranked
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the values: source and target may be empty, which stands for their mean."""
@@ -44,7 +44,8 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         `axes`: names in order; `values`: columns in the order of the axes, the last fastest;
         `tiles`: the same without targets (`w`: success of white boxes, `wc`: correct, `wn`: their
         number, `hard`: position of the target fooled least); `ranking` and `sources`, by positions
-        on axes joined by points; `colours`: number of an attack's colour.
+        on axes joined by points, with `notes` on the rankings of attacks and a `legend` for all;
+        `colours`: number of an attack's colour.
     """
     rates, first = pairs_of(shown.rows), shown.choice
     values = shown.rows.assign(
@@ -59,6 +60,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
     targeted = rates.groupby("attack")["targeted"].any()
     sources = over_sources.groupby("attack")["sources"].max()
+    ranking, notes = _rankings(results, shown, axes)
     of_pair = (values["source"] != "") & (values["target"] != "")
     of_transfer = values.loc[of_pair | (values["relation"] == TRANSFER), [*AXES, *_SHORT]]
     of_transfer[_COUNTS] = of_transfer[_COUNTS].where(of_pair)
@@ -67,8 +69,10 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         "values": _dense(of_transfer.rename(columns=_SHORT), axes, _SHORT.values()),
         "tiles": _tiles(values, axes),
         "relations": _relations(rates, axes),
-        "ranking": _rankings(shown, axes),
+        "ranking": ranking,
         "sources": _sources(results, axes),
+        "notes": notes,
+        "legend": ranking_legend(first.protocol),
         "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": shown.pairs,
@@ -110,12 +114,16 @@ def _relations(rates: pd.DataFrame, axes: Axes) -> dict[str, list[str]]:
     }
 
 
-def _rankings(shown: Shown, axes: Axes) -> dict[str, list[dict[str, Any]]]:
+def _rankings(
+    results: Results, shown: Shown, axes: Axes
+) -> tuple[dict[str, list[dict[str, Any]]], dict[str, list[str]]]:
     """Return the ranked attacks by defence, source and budget, with headings of several rankings.
 
     A row has name, rank, verdict, statistics in the order of the ranking, cost and what it lacks.
+    The second value has notes on the rankings.
     """
-    place = dict[str, list[dict[str, Any]]]()
+    place, notes = dict[str, list[dict[str, Any]]](), dict[str, list[str]]()
+    known = pd.concat([over_sources(results.rankings).assign(source=MEAN), results.rankings])
     rows = shown.ranking.assign(of=shown.ranking["of"].replace(MEAN, ""))
     for (*names, _), its in rows.groupby(["defence", "of", "eps_255", "part"], sort=False):
         key = key_of(axes, dict(zip(RANKING_KEYS, names, strict=True)), RANKING_KEYS)
@@ -123,13 +131,17 @@ def _rankings(shown: Shown, axes: Axes) -> dict[str, list[dict[str, Any]]]:
         listed = place.setdefault(key, [])
         listed += [{"heading": heading}] * bool(heading)
         listed += [_ranked(row, "attack") for row in its.to_dict("records")]
-    return place
+        ranked = its[["attack", "source", "defence", "eps_255"]].merge(known)
+        texts = sentences(ranking_notes(ranked, "attack"))
+        several = heading and ranked["rank"].notna().any()
+        notes.setdefault(key, []).extend([*said((f"{heading}:", several)), *texts])
+    return place, notes
 
 
 def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:
     """Return the ranked sources by defence, attack, budget and target, or what they lack.
 
-    The first has a `text`, as in the terminal: what the tests say.
+    The first has `notes` on the ranking, and the `text` on one target.
     """
     found: dict[str, list[dict[str, Any]]] = {}
     rows = results.sources[results.sources["attack"].isin(axes["attack"])]
@@ -145,12 +157,11 @@ def _sources(results: Results, axes: Axes) -> dict[str, list[dict[str, Any]]]:
             if place["dl"] is not None:
                 place["l"] = round(first["m"] - place["dh"], 6)
                 place["h"] = round(first["m"] - place["dl"], 6)
-        all_targets = records[0]["target"] == ALL_TARGETS
-        first["text"] = "; ".join(verdict(tested) if all_targets else [on_target(tested)])
-    unranked = rows[rows["rank"].isna()].drop_duplicates(SOURCE_KEYS)
-    for row in unranked.to_dict("records"):
+        first |= {"text": on_target(tested), "notes": sentences(ranking_notes(tested, "source"))}
+    for _, lacking in rows[rows["rank"].isna()].groupby([*SOURCE_KEYS], sort=False):
+        row = lacking.iloc[0].to_dict()
         key = key_of(axes, {**row, **_target(row, axes)}, SOURCE_KEYS)
-        found.setdefault(key, [{"lacks": row["lacks"]}])
+        found.setdefault(key, [{"notes": sentences(unranked(lacking, "source"))}])
     return found
 
 

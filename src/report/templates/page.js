@@ -305,8 +305,7 @@ function renderRanking() {
   }
   if (sources.length) {
     if (lacks) {
-      table.append(el("div", { class: "whole" },
-        `Sources are not ranked over all targets: that needs ${sources[0].lacks}.`));
+      table.append(...sources[0].notes.map((text) => el("div", { class: "whole" }, text)));
     }
     table.append(...single.map(([{ text }]) => el("div", { class: "whole" }, text)));
     if (tested.length) {
@@ -321,9 +320,13 @@ function renderRanking() {
       + (selection.source ? ` from ${selection.source}` : "");
   const fold = few > 12 && el("button", { type: "button", "data-value": "fold", click: () =>
     { box.dataset.open = open ? "" : "yes"; renderRanking(); } }, open ? "fold" : `all ${few} attacks`);
-  const [note, more] = rankingNotes(attacks, tested, single.length);
-  fill(box, el("h2", {}, title), table, fold || "", el("p", { class: "note" }, note),
-    more && el("details", { class: "note", open: box.querySelector("details")?.open },
+  const plain = ranked() && !selection.target;
+  const [marks, untested] = data.legend;
+  const more = [["Attacks", plain && data.notes[key("defence", "source", "eps")]], ["Sources", tested[0]?.notes]]
+    .filter(([, texts]) => texts?.length).map(([of, texts]) => el("p", {}, `${of}: ${texts.join(" ")}`));
+  fill(box, el("h2", {}, title), table, fold || "",
+    el("p", { class: "note" }, plain && !correct() ? marks : `${marks} ${untested}`),
+    more.length > 0 && el("details", { class: "note", open: box.querySelector("details")?.open },
       el("summary", {}, "More on this ranking"), more));
 }
 
@@ -373,40 +376,6 @@ function rankedRow(row, top, axis, many, dotted) {
 function countsOf(where) {
   const n = value("n", where);
   return n === null ? interval(where) : `${count(value(correct() ? "kc" : "k", where))} / ${count(n)}`;
-}
-
-/** Return what a reader of the ranking needs, and what is folded: texts that list names. */
-function rankingNotes(attacks, sources, single) {
-  const notes = [];
-  const more = [];
-  const tied = [...attacks.filter((row) => row.verdict), ...sources].some((row) => row.tie === "yes");
-  if (tied) notes.push("= cannot be told apart from the first.");
-  if (selection.target && attacks.length > 1) notes.push("Attacks are not tested on one target.");
-  if (!ranked()) notes.push(`Not tested: the ranking counts by ${words(first.protocol)}.`);
-  const lines = [
-    attacks.some((row) => row.ends?.length) && `of the ${selection.target ? "rate or " : ""}mean (attacks)`,
-    sources.length > 1 && "of the difference to the first, dotted (sources)"].filter(Boolean);
-  if (lines.length) notes.push(`Lines are 95 % intervals: ${lines.join(", ")}.`);
-  if (!sources.length && sourcesRanked().length > 1) {
-    notes.push(`Sources are ranked only by images fooled, counted by ${words(first.protocol)}.`);
-  }
-  if (sources.length > 1 || single) {
-    const images = single ? "images" : `${sources[0].images} images`;
-    notes.push(`Sources are compared on the ${images} that ${selection.target || "a target"} counts `
-      + "for all of them, so their values may differ from those of the matrix.");
-  }
-  if (sources.length > 1) more.push(`Sources: ${sources[0].text}.`);
-  if (sources.length > 1 && !selection.target) {
-    more.push("A source is no target of its own, so means over all targets are fitted: a source plus a target effect.");
-  }
-  const rows = attacks.filter((row) => row.name && !row.source && !selection.source);
-  const counts = new Set(rows.map((row) => sourcesOf(row.name)));
-  if (counts.size > 1) {
-    more.push(`Sources per mean: ${rows.map((row) => `${row.name} ${sourcesOf(row.name)}`).join(", ")}.`);
-  }
-  const lacking = attacks.filter((row) => row.lacks);
-  if (lacking.length) more.push(`Not ranked: ${lacking.map((row) => `${row.name} lacks ${row.lacks}`).join("; ")}.`);
-  return [notes.join(" "), more.join(" ")];
 }
 
 /** A small line over the budget with a dot at the chosen one, 0 to 100 %. */

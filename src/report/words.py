@@ -1,0 +1,358 @@
+"""Sentences on rankings, on the reach of attackers, and on changes, from rows of results.
+
+They know no layout: terminal, page, tracker and captions show the same ones. A sentence starts with
+a small letter and has no full stop; `sentences` adds both.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..analysis.intervals import FEWEST_IMAGES
+from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL, images_for
+from ..analysis.ranking import ALL_TARGETS, MEAN_OF
+from ..analysis.source_choice import FEWEST_FOR_INTERVAL
+from ..analysis.transfer_rates import WHITE_BOX
+from ..utils.model_names import ModelRef
+
+COUNTED = {
+    "all": "all images",
+    "source_correct": "images that the source classifies correctly when clean",
+    "target_correct": "images that the target classifies correctly when clean",
+    "joint": "images that a source and a target both classify correctly when clean",
+    "common": "images that a source, and a target behind all defences, classify correctly when "
+    "clean",
+}
+"""The images that each protocol counts, in words."""
+Answer = tuple[str, str, str]
+"""The lead, the rest of the sentence, and the details: what is counted and how it is tested."""
+
+_ROUNDING = 1e-9
+_UNTESTED = f"not tested: that needs {FEWEST_TESTED} images"
+_TIED = "not significantly weaker than the first (all pairs tested together, p >= 0.05)"
+_COMPARED = "sources are compared on images that a target counts for every source"
+_LINES = "lines are 95 % intervals"
+
+
+def said(*pairs: tuple[str, Any]) -> list[str]:
+    """Return the texts that hold, of pairs of a text and whether it holds; empty texts do not."""
+    return [text for text, holds in pairs if text and holds]
+
+
+def sentences(texts: Iterable[str]) -> list[str]:
+    """Give texts a capital letter and a full stop."""
+    return [f"{text[:1].upper()}{text[1:]}." for text in texts]
+
+
+def share(row: Any, name: str) -> str:
+    """Return a share of a row in percent, with its interval if there is one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    ends = "" if pd.isna(low) else f" [{100 * low:z.1f}, {100 * high:z.1f}]"
+    return f"{row[name]:.1%}{ends}"
+
+
+def is_tied(ranked: pd.DataFrame) -> bool:
+    """Return whether tests cannot tell some row of a ranking from the first."""
+    return bool(ranked["p"].notna().any() and ranked["undecided"].sum() > 1)
+
+
+def verdict(ranked: pd.DataFrame, named: str = "") -> list[str]:
+    """Say what the tests of a ranking decide, and what a lead depends on; empty for a single row.
+
+    Tied rows have the mark `=`, or are named by the column `named`.
+    """
+    first, untested, tied = ranked.iloc[0], ranked["p"].isna().all(), is_tied(ranked)
+    few, targets = too_few(first), first.get("depends_on", "").replace(", ", " or without ")
+    lead = f"{'on average' if targets else 'decided:'} the first is ahead of all others"
+    tie = f"{_TIED}: {_listed(_others_alike(ranked, named))}" if named else f"= {_TIED}"
+    (text, *_) = said(
+        (_UNTESTED, untested),
+        (tie, tied),
+        (few, True),
+        (f"{lead} (all pairs tested together, p < 0.05)", True),
+    )
+    alone = f"without target {targets}, no lead is significant"
+    return said((text, len(ranked) > 1), (alone, targets and not few))
+
+
+def too_few(first: pd.Series) -> str:
+    """Say that the images of a ranking are too few to name a winner; empty if they are enough."""
+    few = first["images"] < FEWEST_FOR_WINNER
+    return f"{first['images']:g} images are too few to name a winner" * bool(few)
+
+
+def needed(ranked: pd.DataFrame) -> str:
+    """Say how many images decide between the first two rows, if there are too few."""
+    first = ranked.iloc[0]
+    if len(ranked) < 2 or not too_few(first) or not abs(ranked["difference"].iloc[1]) > _ROUNDING:
+        return ""
+    second = ranked.iloc[1]
+    count = images_for(abs(second["difference"]), second["discordance"], len(ranked))
+    count = max(count, FEWEST_FOR_WINNER)
+    return f"to decide between the first two takes about {count:,} images"
+
+
+def unranked(rows: pd.DataFrame, of: str) -> list[str]:
+    """Say what the unranked rows of a ranking lack."""
+    rows = rows[rows["rank"].isna()]
+    if len(rows) and of == "source":
+        return [f"sources are not ranked: that needs {rows['lacks'].iloc[0]}"]
+    return [f"not ranked: {row[of]}, which lacks {row['lacks']}" for _, row in rows.iterrows()]
+
+
+def on_target(ranked: pd.DataFrame) -> str:
+    """Say how the sources of a ranking on one target compare."""
+    first, tied = ranked.iloc[0], _others_alike(ranked, "source")
+    (compared, *_) = said(
+        (_UNTESTED, ranked["p"].isna().all()),
+        ("cannot be told apart", len(tied) == len(ranked) - 1),
+        (too_few(first), True),
+        (f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(tied), True),
+    )
+    levels = ", ".join(ranked["source"] + ranked["mean"].map(" {:.1%}".format))
+    return f"on {first['target']} ({first['images']:g} images): {levels}: {compared}"
+
+
+def ranking_heading(rows: pd.DataFrame, of: str) -> str:
+    """Say what a ranking of attacks or sources compares, and where."""
+    first, other = rows.iloc[0], "source" if of == "attack" else "attack"
+    target = first.get("target", ALL_TARGETS)
+    place = "other models" if target == ALL_TARGETS else target
+    does = "target class reached" if first["targeted"] else "fooled"
+    name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
+    success = f"{of.capitalize()}s by mean success ({does})"
+    return f"{success} on {place}, eps = {first['eps_255']:g}/255, {name}"
+
+
+def ranking_notes(rows: pd.DataFrame, of: str, shown: int = 0) -> list[str]:
+    """Return the notes on a ranking of which the first rows are `shown`; 0: all, tied ones by name.
+
+    If there is no ranking of sources over all targets, they are those on single targets.
+    """
+    targets = rows.get("target", pd.Series("", rows.index))
+    whole = rows[targets.isin(targets.head(1))]
+    ranked, lacking = whole.dropna(subset="rank"), unranked(whole, of)
+    if ranked.empty:
+        others = rows.drop(whole.index).groupby(targets, sort=False)
+        single = [on_target(its) for _, its in others]
+        tested = said(("all pairs on a target tested together, p < 0.05", single))
+        return [*single, *lacking, *tested]
+    images, least = ranked[["images", "detectable"]].iloc[0]
+    left = said((f"{of}s.csv has {len(ranked) - shown} more", 0 < shown < len(ranked)))
+    decided, *alone = verdict(ranked, "" if shown else of) or [""]
+    detected = f"{images:g} images detect differences of {100 * least:.1f} points or more"
+    return said(
+        ("; ".join([*left, *filter(None, [decided])]), True),
+        *((text, True) for text in alone),
+        (detected, 0 < least < 1),
+        (needed(ranked), True),
+        *((text, True) for text in lacking),
+        (_COMPARED, of == "source"),
+    )
+
+
+def ranking_legend(protocol: str) -> list[str]:
+    """Explain the marks of the page's ranking, and say which levels are not tested."""
+    counts = protocol.replace("_", " ")
+    return [
+        "=: not told apart from the first. Lines: 95 % intervals, of the mean (attacks) or of the "
+        "difference to the first, dotted (sources).",
+        f"Tests are of images fooled, counted by {counts}; attacks are tested over all targets.",
+    ]
+
+
+def counted(row: pd.Series, total: int) -> list[str]:
+    """Say which of the images a ranked row counts, and how its mean weighs targets and sources."""
+    weights = said(
+        (f"weighs the {row['targets']:g} targets equally", row["targets"] > 1),
+        ("leaves out white boxes", row.get("sources", 1) > 1),
+    )
+    part = f"the {row['images']:g} of {total} " * (row["protocol"] != "all")
+    union = ", in at least one pair; each pair has its own count" * bool(part and weights)
+    images = f"counted: {part}{COUNTED[row['protocol']]}{union}"
+    return said((images, True), (f"the mean {' and '.join(weights)}", weights))
+
+
+def answer(ranked: pd.DataFrame, of: str, where: str, details: Sequence[str]) -> Answer:
+    """State which of several attacks or sources is first, by how much, and if tests decide it."""
+    first, few, equal = ranked.iloc[0], too_few(ranked.iloc[0]), np.ptp(ranked["mean"]) < _ROUNDING
+    reaches = " (target class reached)" * bool(first["targeted"])
+    levels = [f"{name} {100 * mean:.1f} %" for name, mean in ranked[[of, "mean"]].to_numpy()]
+    lead, *_ = said(
+        (few, True),
+        (f"{first[of]} and {len(ranked) - 1} more are equal", equal),
+        (f"{first[of]} leads, undecided,", is_tied(ranked)),
+        (f"{first[of]} leads on average", first["depends_on"]),
+        (f"{first[of]} transfers best", True),
+    )
+    by = said((_listed(levels), few), (_ahead(ranked, of), not (few or equal)))
+    tests = [text for text in [*verdict(ranked, of), needed(ranked)] if text not in ("", few)]
+    return lead, ": ".join([where + reaches, *by]), " ".join(sentences([*details, *tests]))
+
+
+def source_answer(
+    row: pd.Series, sources: pd.DataFrame, where: str, details: Sequence[str]
+) -> Answer:
+    """State which source of the only attack is first, or what the attack reaches."""
+    alone = not row["source"].startswith(MEAN_OF)
+    groups = (rows for _, rows in sources.groupby("target", sort=False) if not alone)
+    first = next(groups, sources[:0])
+    ranked, attack = first.dropna(subset="rank"), row["attack"]
+    if len(ranked) > 1 and ranked["images"].max() >= FEWEST_IMAGES:
+        compared = f"{_COMPARED}: {ranked['images'].iloc[0]:g}"
+        where = f" as a source of {attack}{where}"
+        return answer(ranked, "source", where, [*details, compared])
+    source, texts = f" from {row['source']}" * alone, [*details, *unranked(first, "source")]
+    fools = f"{source}{where} {_fools(row)} {100 * row['mean']:.1f} % of images"
+    return attack, fools, " ".join(sentences(texts))
+
+
+def pair_answer(row: pd.Series, where: str) -> Answer:
+    """State what an attack reaches on one pair."""
+    if row["n"] < FEWEST_IMAGES:
+        least = f"That needs {FEWEST_IMAGES} counted images."
+        return "Too few images to name a first", where, least
+    white = " (white box)" * (row["relation"] == WHITE_BOX)
+    counts = f"{row['success']:g} of {row['n']:g} images"
+    fools = f" from {row['source']}{where} {_fools(row)} {row['target']}{white} on {counts}"
+    return row["attack"], fools, f"Counted: {COUNTED[row['protocol']]}."
+
+
+def _fools(row: pd.Series) -> str:
+    return "reaches its target class on" if row["targeted"] else "fools"
+
+
+def _others_alike(ranked: pd.DataFrame, of: str) -> list[str]:
+    """Return the names of the rows that cannot be told from the first."""
+    others = ranked.iloc[1:]
+    return others.loc[others["undecided"].astype(bool), of].tolist()
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + f" and {len(names) - 3} more" * (len(names) > 3)
+
+
+def _ahead(ranked: pd.DataFrame, of: str) -> str:
+    """Say by how many points the first is ahead of two others, or of the next of many."""
+    points = [f"{abs(100 * difference):.1f}" for difference in ranked["difference"].iloc[1:]]
+    next_, *names = ranked[of].iloc[1:]
+    start = f"{points[0]} point{'s' * (points[0] != '1.0')} ahead of "
+    if len(names) > 1:
+        return f"{start}the next, {next_}"
+    return start + next_ + "".join(f", {points[1]} ahead of {name}" for name in names)
+
+
+def rank_sentence(table: pd.DataFrame, attack: str) -> str:
+    """State the rank and the mean of an attack among stored attacks."""
+    ranked = table.dropna(subset="rank")
+    row = ranked[ranked["attack"] == attack].iloc[0]
+    ends = "" if np.isnan(row["low"]) else f" [{row['low']:.1%}, {row['high']:.1%}]"
+    return (
+        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {row['mean']:.1%}{ends} on "
+        f"{row['images']:g} {row['storage']} images"
+    )
+
+
+def alike_sentence(table: pd.DataFrame, attack: str) -> str:
+    """Name the stored attacks that an attack cannot be told apart from."""
+    ranked = table.dropna(subset="rank")
+    alike = ranked.loc[ranked["undecided"].astype(bool) & (ranked["attack"] != attack), "attack"]
+    if len(alike):
+        return f"cannot be told apart from: {', '.join(alike)}"
+    return f"{attack} differs from every other attack (paired tests of it against each, p < 0.05)"
+
+
+def absent_sentence(table: pd.DataFrame, named: Mapping[str, str]) -> str:
+    """Name the attacks that were asked for, by their titles, and are not ranked; may be empty."""
+    absent = {*named.values()} - {*table.dropna(subset="rank")["attack"].map(named)}
+    return f"not ranked here: {', '.join(sorted(absent))}" * bool(absent)
+
+
+def reach_sentence(rows: pd.DataFrame, sources: int, targeted: bool, place: str) -> str:
+    """Say what all candidates of `tries` fool, and the fewest that fool 95 % as many images."""
+    last = rows.iloc[-1]
+    few = rows[rows["fooled"] > 0.95 * last["fooled"] - _ROUNDING].iloc[0]
+    numbers = {"candidate": last["q"], "source": sources}
+    counts = (f"{number} {name}{'s' * bool(number > 1)}" for name, number in numbers.items())
+    reached = "reaches the target class on" if targeted else "fools"
+    return (
+        f"With {' from '.join(counts)} an attacker {reached} {share(last, 'fooled')} of the "
+        f"{last['images']} images of {place}"
+        + f"; with {few['q']}, {few['fooled']:.1%}" * bool(few["q"] < last["q"])
+        + "."
+    )
+
+
+def classes_sentence(classes: pd.DataFrame, p: float, names: Sequence[str]) -> str:
+    """Name the three classes most often fooled, if classes differ."""
+    test = f"(p {'< 0.001' if p < 0.001 else f'= {p:.2g}'}, permutation test)"
+    if p >= LEVEL:
+        return f"Classes cannot be told apart {test}, so none is named."
+    rows: list[Any] = classes.head(3).to_dict("records")
+    most = (f"{names[row['label']]} {row['fooled']} / {row['n']}" for row in rows)
+    return f"Classes most often fooled: {', '.join(most)} {test}."
+
+
+def choice_notes(choices: pd.DataFrame) -> list[str]:
+    """Say what a choice of sources for unseen targets reaches, from the rows of `choices`."""
+    mean = choices.iloc[-1]
+    either = f"either of two sources: {share(mean, 'best_2')}"
+    return [
+        f"chosen: {share(mean, 'success')}; at random: {share(mean, 'any')}; best on each target: "
+        f"{share(mean, 'most')}",
+        either + f"; of three: {share(mean, 'best_3')}" * bool(choices["candidates"].max() > 2),
+        "95 % intervals are for new targets and new images."
+        if np.isfinite(mean["success_low"])
+        else f"Below {FEWEST_FOR_INTERVAL} targets there is no interval.",
+    ]
+
+
+def spread_sentence(ranking: pd.DataFrame, spread: float) -> str:
+    """Say how many sources are as good as the best within luck, or why that is unknown."""
+    if lacking := unranked(ranking, "source"):
+        return lacking[0]
+    if np.isnan(spread):
+        return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
+    alike = ranking["mean"] >= ranking["mean"].iloc[0] - spread
+    return (
+        "~: behind the first by less than two trainings of one network differ in their success on "
+        f"others, {spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
+    )
+
+
+def cell_name(cell: Collection[Any]) -> str:
+    """Return the name of a cell: attack, source, target and defence, or the last two.
+
+    >>> cell_name(("mi", "vgg16", "resnet50", "jpeg", "linf", 8.0)), cell_name(("resnet50", "none"))
+    ('mi from vgg16 on resnet50@jpeg', 'resnet50')
+    """
+    *job, target, defence = [*cell][:4]
+    return " on ".join([*filter(None, [" from ".join(job)]), str(ModelRef.parse(target, defence))])
+
+
+def direction(row: pd.Series) -> str:
+    """Return `fell`, `rose`, or nothing if the interval of a change contains none."""
+    return "fell" * bool(row["high"] < 0) + "rose" * bool(row["low"] > 0)
+
+
+def change_sentence(row: pd.Series) -> str:
+    """Say how the accuracy of a row of `compare` has changed, and which falls are not excluded."""
+    text = f"falls up to {100 * row['largest_fall']:.1f} points cannot be excluded"
+    if verdict_ := direction(row):
+        size, *ends = (abs(100 * row[column]) for column in ("change", "low", "high"))
+        text = f"{verdict_} by {size:z.1f} points [{min(ends):z.1f}, {max(ends):z.1f}]; {text}"
+    mean = f"mean of {row['cells']} cell{'s' * bool(row['cells'] != 1)}"
+    cell = row[["attack", "source", "target", "defence"]].dropna()
+    return f"{row['measure']}, {mean if row['is_mean'] else cell_name(cell)}: {text}"
+
+
+def gate_sentence(changes: pd.DataFrame, max_fall: float | None, passed: bool) -> str:
+    """Say why the rows of `compare` pass, or do not."""
+    worst = change_sentence(changes.iloc[changes["largest_fall"].argmax()])
+    if max_fall is None:
+        falls = f"Significant falls: {(changes['high'] < 0).sum()} of {len(changes)}."
+        return f"{falls} Largest fall not excluded: {worst}."
+    why = f"excluded in all {len(changes)} rows" if passed else f"not excluded: {worst}"
+    return f"Falls above {max_fall:g} points are {why}."
