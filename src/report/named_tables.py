@@ -126,8 +126,12 @@ def keywords_of(name: str) -> dict[str, Parameter]:
 def matrices(results: Results) -> dict[str, list[Grid]]:
     """Return the `matrix_forms` of each attack at its reference budget."""
     attacks = dict.fromkeys(job.attack for job in results.jobs if job.attacked)
-    jobs = {attack: _jobs(results, attack) for attack in attacks}
-    return {its: matrix_forms(*matrix_of(results, jobs[its])) for its in attacks}
+    return {attack: _forms(results, attack) for attack in attacks}
+
+
+def _forms(results: Results, attack: str | None, arrow: str = "-> ") -> list[Grid]:
+    jobs = _jobs(results, attack)
+    return matrix_forms(matrix_of(results, jobs[0]), _place(results, jobs), arrow)
 
 
 def _jobs(results: Results, attack: str | None = None) -> list[FinishedJob]:
@@ -150,11 +154,11 @@ def _place(results: Results, jobs: Sequence[FinishedJob]) -> str:
     return f"{jobs[0].attack} on {dataset}, {eps}, protocol: {record.protocol}{ends}"
 
 
-def matrix_of(results: Results, jobs: Sequence[FinishedJob]) -> tuple[pd.DataFrame, str]:
-    """Return the `transfer_matrix` of an attack's jobs at their reference budget, and its place."""
-    plain, record = results.select(attack=jobs[0].attack, defence=NO_DEFENCE), jobs[0].record
+def matrix_of(results: Results, job: FinishedJob) -> pd.DataFrame:
+    """Return the `transfer_matrix` of a job's attack at its reference budget."""
+    plain = results.select(attack=job.attack, defence=NO_DEFENCE)
     pairs = plain[(plain["source"] != MEAN) & (plain["target"] != MEAN)]
-    return transfer_matrix(pairs, record.reference, record.protocol), _place(results, jobs)
+    return transfer_matrix(pairs, job.record.reference, job.record.protocol)
 
 
 def matrix_forms(matrix: pd.DataFrame, place: str, arrow: str = "-> ") -> list[Grid]:
@@ -199,17 +203,15 @@ def matrix_forms(matrix: pd.DataFrame, place: str, arrow: str = "-> ") -> list[G
 
 def matrix(results: Results, attack: str | None = None) -> Grid:
     """Lay out the transfer matrix of an attack, or of the first one, with counts and rates."""
-    return matrix_forms(*matrix_of(results, _jobs(results, attack)), "")[0]
+    return _forms(results, attack, "")[0]
 
 
 def defences(results: Results, attack: str | None = None) -> Grid:
     """Lay out accuracies behind each defence, means over the targets of other sources."""
     jobs = _jobs(results, attack)
     place = {"eps_255": jobs[0].record.reference, "protocol": jobs[0].record.protocol}
-    rows = results.select(attack=jobs[0].attack, **place)
-    keys = ["source_defence", "defence"]
-    of_targets = rows[(rows["source"] == MEAN) & (rows["relation"] == TRANSFER)]
-    means = of_targets[of_targets["target"] == MEAN]
+    rows, keys = results.select(attack=jobs[0].attack, **place), ["source_defence", "defence"]
+    means = rows[(rows[["source", "target"]] == MEAN).all(axis=1) & (rows["relation"] == TRANSFER)]
     means = means.sort_values("ensemble", kind="stable").drop_duplicates(keys)
     pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
     others, own = pairs["relation"] == TRANSFER, pairs["relation"].isin([WHITE_BOX, OWN])
@@ -227,10 +229,8 @@ def defences(results: Results, attack: str | None = None) -> Grid:
         shown = shown.drop(columns="attacked through")
     sums = pairs[others].groupby(keys)[["abstained", "denominator"]].sum().reindex(shown.index)
     if sums["abstained"].any():
-        counts_of = sums.to_numpy()
-        shown["abstained"] = [f"{k:.0f} / {k + n:.0f}" for k, n in counts_of]
-    numbers = of_targets[of_targets["target"] != MEAN].groupby(keys)["target"].nunique()
-    targets = " or ".join(map(str, sorted({*numbers})))
+        shown["abstained"] = [f"{k:.0f} / {k + n:.0f}" for k, n in sums.to_numpy()]
+    targets = " or ".join(f"{count:g}" for count in sorted({*means["targets"]}))
     note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
     if not adaptive:
         note += "; a plain transfer attack is not an adaptive one: for that set source_defence"

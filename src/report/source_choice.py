@@ -141,20 +141,11 @@ def source_tables(choice: SourceChoice) -> tuple[Grid, Grid]:
     ranks = percents(ranking[["source", "mean", "on_itself"]])
     ranks["mean"] = np.where(near & (ranking.index > 0), "~", " ") + ranks["mean"]
     chosen = percents(choices[["target", "chosen", "success", "best", "most", "any"]])
+    first, second = "Which source for an unseen target", "Each target in turn as the unseen target"
+    notes, heads = [spread_sentence(ranking, choice.spread)], ("source", "on others", "on itself")
+    more = ("target", "chosen", "success", "best", "success", "random")
+    texts = ranks.to_numpy().tolist(), chosen.to_numpy().tolist()
     return (
-        Grid(
-            ("source", "on others", "on itself"),
-            ranks.to_numpy().tolist(),
-            f"Which source for an unseen target: {choice.heading}",
-            [spread_sentence(ranking, choice.spread)],
-            data=ranking,
-        ),
-        Grid(
-            ("target", "chosen", "success", "best", "success", "random"),
-            chosen.to_numpy().tolist(),
-            "Each target in turn as the unseen target",
-            choice_notes(choices),
-            left=(0, 1, 3),
-            data=choices,
-        ),
+        Grid(heads, texts[0], f"{first}: {choice.heading}", notes, data=ranking),
+        Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3), data=choices),
     )

@@ -23,7 +23,7 @@ def row_text(results: Results) -> str:
         gradients = result.cost["gradients_per_image"]
         parts.append(f"{gradients:g} gradient{'s' * (gradients != 1)} per image")
     if results.attacked:
-        cells, _ = matrix_of(results, results.jobs)
+        cells = matrix_of(results, result.job)
         cells = cells[cells["source"] != CLEAN]
         marked = cells["relation"].map(MARKS).fillna("") + cells["target"]
         rates = marked + " " + format_cells(cells, format_rate)
