@@ -177,7 +177,7 @@ def change_table(changes: pd.DataFrame) -> Grid:
         old, new, fall = (f"{100 * row[name]:.1f}" for name in ("old", "new", "largest_fall"))
         change, low, high = (f"{100 * row[name]:+z.1f}" for name in ("change", "low", "high"))
         texts.append([*names, old, new, change, f"[{low}, {high}]", fall, direction(row)])
-    return Grid(heads, texts, left=range(3), data=changes)
+    return Grid(heads, texts, left=range(3))
 
 
 @dataclass(frozen=True)

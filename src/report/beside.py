@@ -90,7 +90,7 @@ class Beside:
             notes = said((alike_sentence(table, self.attack), True), (absent, True))
             caption = f"{heading}:\n{rank_sentence(table, self.attack)}"
             rows = neighbours(table, self.attack, *self.named)
-            grids.append(Grid(heads, [*rows], caption, notes=notes, left=(0, 1), data=table))
+            grids.append(Grid(heads, [*rows], caption, notes=notes, left=(0, 1)))
         return grids
 
 

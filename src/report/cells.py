@@ -137,13 +137,11 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
         raise ValueError(f"add attack to rows or columns: there are {', '.join(attacks)}.")
     pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
     quantity, columns = VALUES[spec.value], [*spec.columns]
-    if quantity.column in SIZES and pairs[quantity.column].isna().all():
-        raise ValueError(f"value={spec.value}: run the jobs with diagnostics=full.")
-    if quantity.fewest and pairs[quantity.column].isna().all():
-        raise ValueError(
-            f"value={spec.value}: no pair has a value. It needs a source that is a "
-            f"target, too (no ensemble), and that is fooled on {quantity.fewest} images."
-        )
+    if (quantity.column in SIZES or quantity.fewest) and pairs[quantity.column].isna().all():
+        needs = "no pair has a value. It needs a source that is a target, too (no ensemble), and "
+        needs += f"that is fooled on {quantity.fewest} images"
+        needs = needs if quantity.fewest else "run the jobs with diagnostics=full"
+        raise ValueError(f"value={spec.value}: {needs}.")
     parts = [_clean(results, pairs, spec)] if spec.clean else []
     parts.append(_cells(results, rows, spec, spec.keys))
     several = len(pairs[columns].drop_duplicates()) > 1 and spec.average and spec.value != COUNTS
@@ -200,8 +198,8 @@ def _cells(
     Ensembles and defended sources are in a mean only if a cell has no single source.
 
     Further columns: `value`; `low` and `high` for a single pair; `white`, whether there are only
-    white boxes; `least` and `most`, the range of image counts; `seed=N`, the value for each seed;
-    `partial`, see `_partial`; and marks, see `_marked`.
+    white boxes; `least` and `most`, the range of image counts in all cells; `seed=N`, the value for
+    each seed; `partial`, see `_partial`; and marks, see `_marked`.
     """
     names, quantity = [*keys], VALUES[spec.value]
     pairs, cells = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)], rows
@@ -214,15 +212,12 @@ def _cells(
     if cells.duplicated(names).any():
         raise ValueError("add source to rows: a mean would be over several kinds of sources.")
     used = pairs.merge(cells[list(dict.fromkeys([*names, *_KIND]))])
-    counted = used[quantity.of].where(used[quantity.of] >= quantity.fewest)
-    used = used.assign(least=counted, most=counted)
-    groups = used.groupby(names, sort=False)
-    numbers = groups.agg(least=("least", "min"), most=("most", "max"))
+    counted = used.loc[used[quantity.of] >= quantity.fewest, quantity.of]
     columns = {"value": "", "low": "_low", "high": "_high"}
     shown = {name: cells.get(quantity.column + end, np.nan) for name, end in columns.items()}
-    cells = cells.drop(columns=["least", "most"]).assign(**shown)
+    cells = cells.assign(**shown, least=counted.min(), most=counted.max())
     cells = pairs[names].drop_duplicates().merge(cells, how="left", on=names)
-    cells = _with_seeds(cells.join(numbers, on=names), results, quantity.column)
+    cells = _with_seeds(cells, results, quantity.column)
     white = cells["relation"].notna() & (cells["relation"] != TRANSFER)
     used = used[used[quantity.column].notna() & (used["relation"] == TRANSFER)]
     cells = cells.assign(white=white, partial=_partial(cells, used, names) & ~white)

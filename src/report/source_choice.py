@@ -146,6 +146,6 @@ def source_tables(choice: SourceChoice) -> tuple[Grid, Grid]:
     more = ("target", "chosen", "success", "best", "success", "random")
     texts = ranks.to_numpy().tolist(), chosen.to_numpy().tolist()
     return (
-        Grid(heads, texts[0], f"{first}: {choice.heading}", notes, data=ranking),
-        Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3), data=choices),
+        Grid(heads, texts[0], f"{first}: {choice.heading}", notes),
+        Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3)),
     )
