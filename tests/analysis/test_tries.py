@@ -293,6 +293,3 @@ def test_the_table_names_the_order(tmp_path, capsys):
     assert "images that a source and a target both classify correctly" in capsys.readouterr().out
     assert run_words(tmp_path, *words, "--to", "csv", "--out", "a.csv", module="src.table") == 0
     assert len(pd.read_csv(tmp_path / "a.csv")) == 6
-    assert run_words(tmp_path, *words, "--to", "latex", module="src.table") == 0
-    assert r"\midrule" in capsys.readouterr().out
-    assert "<th" in table(DEMO, name="tries", to="html")
