@@ -77,7 +77,7 @@ class Grid:
 
     Attributes:
         heads: A name above each column, or several, one below the other.
-        cells: The cells of each row, or their texts.
+        cells: The cells of each row, or their texts or numbers.
         caption: What the table shows.
         legend: What its marks mean; `DAGGER` stands for white boxes.
         notes: What else there is to say; LaTeX has them as comments.
@@ -86,7 +86,7 @@ class Grid:
     """
 
     heads: Sequence[str | Sequence[str]]
-    cells: Sequence[Sequence[Cell | str]]
+    cells: Sequence[Sequence[Any]]
     caption: str = ""
     legend: Sequence[str] = ()
     notes: Sequence[str] = ()
@@ -102,7 +102,10 @@ class Grid:
     @property
     def rows(self) -> list[list[Cell]]:
         """The cells of each row."""
-        return [[Cell(its) if isinstance(its, str) else its for its in row] for row in self.cells]
+        return [
+            [its if isinstance(its, Cell) else Cell(str(its), its) for its in row]
+            for row in self.cells
+        ]
 
     @property
     def texts(self) -> list[list[str]]:

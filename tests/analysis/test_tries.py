@@ -6,7 +6,7 @@ import pytest
 from scipy.stats import norm
 
 import src
-from src import load_sweep, table
+from src import load_sweep
 from src.analysis.outcomes import Outcomes
 from src.analysis.tries import success_within
 from src.utils.model_names import ModelRef
