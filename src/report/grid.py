@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from rich import box
-from rich.console import Console, Group
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -130,7 +130,8 @@ class Grid:
         """Return the table for the terminal, between its caption and its legend."""
         below = "\n".join([*self.legend, *self.notes])
         above, last = Text(self.caption, "bold"), Text(below, "italic")
-        parts = [(above, self.caption), (self.table(ruled), self.heads), (last, below)]
+        parts: list[tuple[RenderableType, Any]] = [(above, self.caption)]
+        parts += [(self.table(ruled), self.heads), (last, below)]
         return Group(*(part for part, its in parts if its))
 
     def markdown(self) -> str:

@@ -117,10 +117,11 @@ def _table(name: str) -> Callable[..., Grid]:
 
 def keywords_of(name: str) -> dict[str, Parameter]:
     """Return the keywords of the table of this name, and those of all tables."""
-    takes = signature(TableSpec).parameters if name == "transfer" else None
-    takes = takes or dict([*signature(_table(name)).parameters.items()][1:])
-    shared = signature(table).parameters
-    return {**takes, **{key: shared[key] for key in ("wide", "small", "related")}}
+    parameters = [*signature(_table(name)).parameters.values()][1:]
+    if name == "transfer":
+        parameters = [*signature(TableSpec).parameters.values()]
+    shared = [signature(table).parameters[key] for key in ("wide", "small", "related")]
+    return {its.name: its for its in [*parameters, *shared]}
 
 
 def matrices(results: Results) -> dict[str, list[Grid]]:
