@@ -282,10 +282,9 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
     frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack" and shown["gradients"].notna().any():
-        costs = shown["gradients"].map("{:g}".format, na_action="ignore")
-        frame["gradients\n/ image"] = costs.astype(object).fillna("")
-        if shown["fit_gradients"].any():
-            frame["fit\n/ image"] = shown["fit_gradients"].map("{:g}".format)
+        heads = {"gradients": "gradients\n/ image", "fit_gradients": "fit\n/ image"}
+        for name in heads if shown["fit_gradients"].any() else ["gradients"]:
+            frame[heads[name]] = shown[name].map("{:g}".format, na_action="ignore").fillna("")
     return Grid([*frame], frame.to_numpy().tolist(), heading, notes, left=(1,), data=data)
 
 

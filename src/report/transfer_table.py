@@ -115,18 +115,12 @@ def _caption(
     counted = f"{span((least, most))} counted per cell"
     counted += f" ({_distinct(pairs['protocol'])})" * (not quantity.fewest)
     title = quantity.title.format(counted=_distinct(pairs["counted"]))
-    single = "".join(
-        f" {word} {renamed(pairs[axis].iloc[0], names)}"
-        for axis, word in _SINGLE.items()
-        if axis not in spec.keys and pairs[axis].nunique() == 1
-    )
+    hidden = {axis: pairs[axis].unique() for axis in _SINGLE if axis not in spec.keys}
+    alone = {axis: its[0] for axis, its in hidden.items() if len(its) == 1}
+    single = "".join(f" {_SINGLE[axis]} {renamed(its, names)}" for axis, its in alone.items())
     first = f"{title}{single} at eps = {budgets}, {of}"
     of_images = spec.value in _OF_IMAGES
-    averaged = [
-        axis
-        for axis in ("source", "target")
-        if of_images and axis not in spec.keys and pairs[axis].nunique() > 1
-    ]
+    averaged = [axis for axis, its in hidden.items() if len(its) > 1] * of_images
     average_shown = AVERAGE in set(shown[spec.columns[0]])
     over_sources = "source" not in (spec.rows if average_shown else spec.keys)
     marks = {
@@ -160,7 +154,6 @@ def _caption(
 def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str]:
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
     records = [job.record for job in results.jobs if job.attacked]
-    seeds = [str(record.seed) for record in records]
     formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
     sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
     lines = {
@@ -171,7 +164,7 @@ def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str
         f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
         f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
         f"Arithmetic: {'; '.join(formats)}": [*formats] != ["float32, saved as float32"],
-        f"Seed {_distinct(seeds)}": True,
+        f"Seed {_distinct(str(its.seed) for its in records)}": True,
         _distinct(version for record in records for version in _versions(record)): True,
     }
     return [line for line, holds in lines.items() if holds]
