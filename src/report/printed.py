@@ -21,15 +21,13 @@ from altair.typing import ChartType
 from ..analysis import OWN, TRANSFER, WHITE_BOX
 from ..analysis.ranking import by_mean
 from ..utils.model_names import renamed
-from .charts.curves import names_at_ends, series_chart
-from .charts.dot_plot import differences
+from . import charts
 from .charts.theme import (
     DASHES,
-    FOOLED,
     MEAN,
     PALETTE,
-    PAPER_TEXT,
     PERCENT,
+    PRINT,
     SHAPES,
     WHOLE,
     colour_by,
@@ -37,14 +35,14 @@ from .charts.theme import (
     paper_theme,
     points,
 )
-from .charts.transfer_matrix import matrix_chart
 from .page.html import VEGA_LITE
 from .shown import Shown, pairs_of
 from .verdicts import COUNTED
 
 log = logging.getLogger(__name__)
 
-LINE, LETTER = 8.0, 0.52 * PAPER_TEXT
+FOOLED = "fooled"
+LINE, LETTER = PRINT.row, 0.52 * PRINT.text
 """Height of a line and mean width of a letter, in 1/72 in."""
 _BELOW = 41.0
 """Height of an axis with its title, and of the chart's title, in 1/72 in."""
@@ -230,9 +228,9 @@ def over(
     """Draw `value` over the budget in the page's style; `rows` are `styled`."""
     columns = [name for name in _DRAWN if name in rows]
     data = alt.InlineData(values=json.loads(rows[columns].to_json(orient="records")))
-    tried, small = sorted({*rows["eps_255"]} - {0.0}), {"size": 14, "line_height": LINE}
-    look: dict[str, Any] = {"at": False, "bands": bands, "title": title, **small}
-    return series_chart(tried, height, scale, names, rows=data, **look)
+    tried = sorted({*rows["eps_255"]} - {0.0})
+    look: dict[str, Any] = {"bands": bands, "title": title, "sizes": PRINT}
+    return charts.curves(tried, height, scale, names, rows=data, **look)
 
 
 def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
@@ -293,7 +291,7 @@ def over_cost(figure: Figure) -> ChartType:
     title = figure.title(rows, _SUCCESS)
     bars, dots = points(base, "y", "mean", "low", "high", title=title, axis=PERCENT, scale=scale)
     step = LINE / (figure.height - _BELOW) * (high - low)
-    line, name = names_at_ends("label", "mean", alt.Chart(), colour, x, step, scale, ["column"])
+    line, name = charts.names_at_ends(x, "mean", alt.Chart(), colour, step, scale, ["column"])
     dark, around = (name.encode(color=alt.value(tone)) for tone in ("#16191d", "white"))
     around.mark = alt.MarkDef(**{**name.mark.to_dict(), "stroke": "white", "strokeWidth": 2})
     heading = figure.heading(rows, figure.shown.choice.eps)
@@ -318,9 +316,7 @@ def in_order(figure: Figure) -> ChartType:
         rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")
         key = "Lines: 95 % intervals of means, not of differences."
     figure.check(rows["label"], key)
-    axis = alt.Axis(ticks=False, labelPadding=3)
-    y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
-    chart = differences(alt.Chart(inline(rows)), y, figure.title(rows, _SUCCESS))
+    chart = charts.ranking(rows, figure.title(rows, _SUCCESS))
     return printed(chart, figure, figure.heading(rows, figure.shown.choice.eps), key)
 
 
@@ -351,7 +347,7 @@ def cells(figure: Figure) -> ChartType:
         )
     turned = max(map(len, targets)) * LETTER > cell
     right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    chart = matrix_chart(rows, column, angle=-40 * turned)
+    chart = charts.matrix(rows, column, angle=-40 * turned)
     return printed(chart, figure, figure.heading(rows, choice.eps), key, right=right)
 
 

@@ -24,10 +24,10 @@ from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import TOP_FIVE
 from ..utils.model_names import NO_DEFENCE, renamed
 from ..utils.refusals import shortened
+from . import charts
 from .charts.theme import PALETTE, SHADES, inline, paper_theme
-from .page.figures import profiles_chart
 from .page.html import VEGA_LITE
-from .printed import LETTER, LINE, PAPER_TEXT, Figure, heading_of, over, printed, styled
+from .printed import LETTER, LINE, Figure, heading_of, over, printed, styled
 
 log = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def _bars(rows: pd.DataFrame, title: str, width: float, step: float) -> Any:
     bars = base.mark_bar(height=step - 1).encode(x=x, color=alt.Color("colour:N", scale=None))
     names = base.mark_text(align="left", dx=2, limit=width, style="name", color=_TEXT)
     names = names.encode(x=alt.value(0), text="text:N")
-    heading = alt.Title(title, fontSize=PAPER_TEXT, anchor="start", offset=1, fontWeight="normal")
+    heading = alt.Title(title, fontSize=7, anchor="start", offset=1, fontWeight="normal")
     return alt.layer(bars, names).properties(width=width, height=5 * step, title=heading)
 
 
@@ -316,7 +316,7 @@ def profiles(pair: Pair) -> ChartType:
             "profiles need stored likeliest classes of clean images with 57.5 % confidence or more."
         )
     heading = f"{renamed(pair.target, pair.figure.names)}, clean images"
-    return printed(profiles_chart().properties(data=inline(rows)), pair.figure, heading)
+    return printed(charts.profiles(inline(rows)), pair.figure, heading)
 
 
 def _sized(draw: Callable[[float, float], Any], figure: Figure, columns: int) -> ChartType:
