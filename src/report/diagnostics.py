@@ -4,9 +4,8 @@ Each entry of `DIAGNOSTICS` states the statistic and its charts. A record is dat
 names is imported.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import altair as alt
@@ -58,7 +57,7 @@ class Diagnostic:
 
     title: str
     caption: Callable[[pd.DataFrame], str]
-    panels: tuple[ChartSettings, ...]
+    panels: Sequence[ChartSettings]
     keys: Mapping[str, str] = field(default_factory=lambda: OF_PAIR)
     of_job: Callable[[pd.DataFrame, FinishedJob], pd.DataFrame] | None = None
     of_results: Callable[[Results, Shown, Tables], pd.DataFrame] | None = None
@@ -83,8 +82,11 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
     job, record = result.job, result.job.record
     users = record.config.get("measurements", {})
     tables = {"effects": initial_confidence_effect(images)}
-    for name, table in (("visibility", result.sizes), ("excess", result.excess)):
-        tables[name] = table[table["eps_255"] == record.reference] if len(table) else table
+    if len(sizes := result.sizes):
+        tables["visibility"] = sizes[sizes["eps_255"] == record.reference]
+    if len(rows := result.excess):
+        rows = rows[rows["eps_255"] == record.reference]
+        tables["excess"] = rows.assign(control=rows["control"].replace(CONTROLS))
     for name, diagnostic in DIAGNOSTICS.items():
         # A table of this name may be that of an earlier version's user.
         if diagnostic.of_job and name in job.files and name not in users:
@@ -165,15 +167,9 @@ def _own(results: Results, name: str) -> Diagnostic:
     titles = {key: chart.title(getattr(chart, key)) or "" for key in columns}
     panel = chart.model_copy(update={**columns, "titles": titles})
     keys = OF_ATTACK if "source" in (chart.x, chart.colour) else OF_PAIR
-    return Diagnostic(
-        title=name.replace("_", " "),
-        caption=lambda rows: (
-            f"Mean of {chart.y} in the table {name}, over up to {rows['images'].max()} images. "
-            "95 % t intervals."
-        ),
-        panels=(panel,),
-        keys=keys,
-    )
+    text = f"Mean of {chart.y} in the table {name}, over up to"
+    caption = lambda rows: f"{text} {rows['images'].max()} images. 95 % t intervals."  # noqa: E731
+    return Diagnostic(name.replace("_", " "), caption, [panel], keys)
 
 
 def _hypothesis(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
@@ -183,6 +179,10 @@ def _hypothesis(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
         return rows
     rows = rows.sort_values("attack", key=lambda its: its.map(attacks.index), kind="stable")
     return rows.assign(ticks=rows["attack" if len(attacks) > 1 else "source"])
+
+
+def _verdicts(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{name} for {n}" for name, n in rows["verdict"].value_counts().items())
 
 
 def _similarity(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
@@ -272,12 +272,6 @@ def _variants(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
     return rows if rows["variant"].nunique() > 1 else rows.iloc[:0]
 
 
-def _excess(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
-    """Return the excess over each control, which has its name."""
-    rows = tables.get("excess", pd.DataFrame())
-    return rows.assign(control=rows["control"].replace(CONTROLS)) if len(rows) else rows
-
-
 def _tries(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
     """Return the shares fooled within so many candidates, by target."""
     curves = {its.target: its.tries for its in results.audits if its.tries is not None}
@@ -285,214 +279,155 @@ def _tries(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
     return pd.concat(parts) if parts else pd.DataFrame()
 
 
+def _panel(y: str, x: str, colour: str, more: Mapping[str, Any], **titles: str) -> ChartSettings:
+    """Return the chart of shares; `more` are further settings, and `titles` those of columns."""
+    settings = {"y": y, "x": x, "colour": colour, "percent": True, "titles": titles}
+    return ChartSettings(**{**settings, **more})
+
+
 _JOB = ["attack", "source"]
-_shares = partial(ChartSettings, percent=True)
-_similar = partial(_shares, y="success_rate", marks="points")
-_visible = partial(_shares, y="mean", colour="attack", marks="points", names=True)
+_ROWS, _POINTS = {"marks": "rows"}, {"marks": "points"}
+_TICKS = {"marks": "ticks", "percent": False}
+_ITERATES = {"dash": "relation", "x_scale": "sqrt"}
 
 DIAGNOSTICS = {
     "hypothesis": Diagnostic(
-        title="Initial confidence and minimum budget, all pairs",
-        caption=lambda rows: (
+        "Initial confidence and minimum budget, all pairs",
+        lambda rows: (
             "Spearman's correlation between initial confidence and minimum adversarial budget, "
             f"over {span(rows['n'])} initially correct images. Right of 0, more confident images "
-            "need a larger budget: "
-            f"{', '.join(f'{name} for {n}' for name, n in rows['verdict'].value_counts().items())} "
-            f"of {len(rows)} pairs (95 % intervals, not corrected)."
+            f"need a larger budget: {_verdicts(rows)} of {len(rows)} pairs (95 % intervals, not "
+            "corrected)."
         ),
-        panels=(
-            ChartSettings(
-                y="rho",
-                x="target",
-                colour="ticks",
-                marks="ticks",
-                titles={"rho": "rank correlation", "ticks": ""},
-            ),
-        ),
-        keys={},
+        [_panel("rho", "target", "ticks", _TICKS, rho="rank correlation", ticks="")],
+        {},
         of_results=_hypothesis,
     ),
     "similarity": Diagnostic(
-        title="Transfer and similarity of models",
-        caption=lambda rows: (
+        "Transfer and similarity of models",
+        lambda rows: (
             "Share fooled at the reference budget, over the mean cosine between the loss gradients "
             f"of source and target on {span(rows['n'])} clean images, and over the consistency of "
             "their errors. 95 % Wilson intervals. Pairs share models and images."
         ),
-        panels=(
-            _similar(
-                x="cosine",
-                titles={"success_rate": "fooled", "cosine": "mean cosine of gradients"},
-            ),
-            _similar(
-                x="kappa",
-                titles={"success_rate": "fooled", "kappa": "error consistency (Cohen's kappa)"},
-            ),
-        ),
-        keys=OF_ATTACK,
+        [
+            _panel("success_rate", x, "source", _POINTS, **{x: title, "success_rate": "fooled"})
+            for x, title in (
+                ("cosine", "mean cosine of gradients"),
+                ("kappa", "error consistency (Cohen's kappa)"),
+            )
+        ],
+        OF_ATTACK,
         of_job=_similarity,
     ),
     "filtered": Diagnostic(
-        title="Frequency bands compared with noise",
-        caption=lambda rows: (
+        "Frequency bands compared with noise",
+        lambda rows: (
             "Share of images fooled by the low, mid and high frequencies of a perturbation, minus "
             "the share fooled by the same band of random-sign noise. Each band is scaled to the L2 "
             "norm of the noise; the whole perturbation is not scaled. "
             f"{span(rows['denominator'])} images; 95 % intervals (Tango)."
         ),
-        panels=(
-            _shares(
-                y="excess",
-                x="target",
-                colour="band",
-                marks="rows",
-                titles={"excess": "fooled beyond filtered noise"},
-            ),
-        ),
+        [_panel("excess", "target", "band", _ROWS, excess="fooled beyond filtered noise")],
         of_job=_filtered,
     ),
     "spectra": Diagnostic(
-        title="Power spectra of images and perturbations",
-        caption=lambda rows: (
+        "Power spectra of images and perturbations",
+        lambda rows: (
             f"Mean share of power by spatial frequency, for {rows['n'].max()} images and for the "
             "perturbations at the reference budget. The constant part is left out."
         ),
-        panels=(
-            _shares(
-                y="share",
-                x="frequency",
-                colour="of",
-                y_scale="log",
-                titles={
-                    "share": "share of power",
-                    "frequency": "spatial frequency (cycles per pixel)",
-                    "of": "perturbations from",
-                },
-            ),
-        ),
-        keys=OF_ATTACK,
+        [
+            _panel(
+                *("share", "frequency", "of", {"y_scale": "log"}),
+                share="share of power",
+                frequency="spatial frequency (cycles per pixel)",
+                of="perturbations from",
+            )
+        ],
+        OF_ATTACK,
         of_job=_spectra,
         of_results=_images_last,
     ),
     "low_passed": Diagnostic(
-        title="Accuracy on low-passed clean images",
-        caption=lambda rows: (
+        "Accuracy on low-passed clean images",
+        lambda rows: (
             "Accuracy on clean images without frequencies above the cutoff. "
             f"{rows['n'].max()} images, 95 % Wilson intervals."
         ),
-        panels=(
-            _shares(
-                y="accuracy",
-                x="at",
-                colour="target",
-                titles={
-                    "accuracy": "",
-                    "at": "frequencies kept (cycles per pixel; last: everything)",
-                    "target": "model",
-                },
-            ),
-        ),
-        keys={},
+        [
+            _panel(
+                *("accuracy", "at", "target", {}),
+                accuracy="",
+                at="frequencies kept (cycles per pixel; last: everything)",
+                target="model",
+            )
+        ],
+        {},
         of_job=_low_passed,
         of_results=_of_models,
     ),
     "visibility": Diagnostic(
-        title="Success over visibility",
-        caption=lambda sizes: (
+        "Success over visibility",
+        lambda sizes: (
             "Mean share fooled at the reference budget, over the similarity of up to "
             f"{sizes['images'].max()} clean and adversarial images. Changes are from "
             f"{sizes['rms_255'].min():.2f} to {sizes['rms_255'].max():.2f} / 255 (RMS)."
         ),
-        panels=(
-            _visible(x="ssim", titles={"mean": "", "ssim": "SSIM (1: unchanged)"}),
-            _visible(x="psnr", titles={"mean": "", "psnr": "PSNR in dB"}),
-        ),
-        keys={},
+        [
+            _panel("mean", x, "attack", {**_POINTS, "names": True}, **{x: title, "mean": ""})
+            for x, title in (("ssim", "SSIM (1: unchanged)"), ("psnr", "PSNR in dB"))
+        ],
+        {},
         of_results=_visibility,
     ),
     "iterations": Diagnostic(
-        title="Success over iterations",
-        caption=lambda rows: (
+        "Success over iterations",
+        lambda rows: (
             "Success of the iterates of one run at the reference budget; dashed: white box. A "
             "shorter run can differ, because the step size may depend on the number of steps. "
             "95 % Wilson intervals."
         ),
-        panels=(
-            _shares(
-                y="success_rate",
-                x="iteration",
-                colour="target",
-                dash="relation",
-                x_scale="sqrt",
-                titles={"success_rate": ""},
-            ),
-        ),
+        [_panel("success_rate", "iteration", "target", _ITERATES, success_rate="")],
         of_job=_iterations,
     ),
     "defences": Diagnostic(
-        title="Behind defences",
-        caption=lambda rows: (
+        "Behind defences",
+        lambda rows: (
             "Accuracy behind each defence, on clean images and at the reference budget; 95 % "
             "Wilson intervals. A plain transfer attack says little about attackers who know the "
             "defence: set source_defence=NAME to attack the source behind it. "
             "(own): the source's network behind another defence."
         ),
-        panels=(
-            _shares(
-                y="rate",
-                x="target",
-                colour="images",
-                marks="rows",
-                titles={"rate": "still correct"},
-            ),
-        ),
+        [_panel("rate", "target", "images", _ROWS, rate="still correct")],
         of_results=_defences,
     ),
     "variants": Diagnostic(
-        title="Storage and controls",
-        caption=lambda rows: (
+        "Storage and controls",
+        lambda rows: (
             "Share fooled at the reference budget, in each storage format and by the controls. "
             f"Up to {rows['denominator'].max():g} images; 95 % Wilson intervals."
         ),
-        panels=(
-            _shares(
-                y="success_rate",
-                x="target",
-                colour="variant",
-                marks="rows",
-                titles={"success_rate": "success rate"},
-            ),
-        ),
+        [_panel("success_rate", "target", "variant", _ROWS, success_rate="success rate")],
         of_results=_variants,
     ),
     "excess": Diagnostic(
-        title="Beyond the controls",
-        caption=lambda rows: (
+        "Beyond the controls",
+        lambda rows: (
             "Share fooled by the attack minus share fooled by the control, at the reference "
             f"budget, on the same images (up to {rows['denominator'].max()}); 95 % intervals "
             "(Tango)."
         ),
-        panels=(
-            _shares(
-                y="excess",
-                x="target",
-                colour="control",
-                marks="rows",
-                titles={"excess": "fooled beyond the control"},
-            ),
-        ),
-        of_results=_excess,
+        [_panel("excess", "target", "control", _ROWS, excess="fooled beyond the control")],
     ),
     "tries": Diagnostic(
-        title="Fooled within q candidates",
-        caption=lambda rows: (
+        "Fooled within q candidates",
+        lambda rows: (
             "Share fooled within so many candidates (one attack from one source), in an order that "
             "was learned on other images. 95 % intervals."
         ),
-        panels=(
-            _shares(y="fooled", x="q", colour="target", titles={"fooled": "", "q": "candidates"}),
-        ),
-        keys={},
+        [_panel("fooled", "q", "target", {}, fooled="", q="candidates")],
+        {},
         of_results=_tries,
     ),
 }
