@@ -17,10 +17,12 @@ from ...config.sections import ChartSettings
 from .theme import (
     ACCENT,
     GREY,
+    INK,
     PAGE,
     PANEL,
     PERCENT,
     PLAIN,
+    PRINT,
     ROWS,
     WHITE_BOX_GREY,
     WHOLE,
@@ -194,6 +196,28 @@ def ranking(rows: pd.DataFrame, title: str) -> ChartType:
     return alt.layer(line, *points(base, "x", "mean", "start", "end", **along))
 
 
+def cost(
+    rows: pd.DataFrame,
+    colour: alt.Color,
+    title: str,
+    across: Sequence[float],
+    up: Sequence[float],
+    step: float,
+) -> ChartType:
+    """Draw the `mean` over `gradients`, in these domains, with names at least one `step` apart."""
+    steps = [step * 10.0**power for power in range(-3, 9) for step in (1, 2, 5)]
+    ticks = alt.Axis(values=steps, format=",.6~g", grid=False, labelOverlap=True)
+    scale = alt.Scale(domain=list(up), nice=False)
+    place = alt.Scale(type="log", domain=list(across), nice=False)
+    x = alt.X("gradients:Q", title="gradients per image", axis=ticks, scale=place)
+    base = alt.Chart().encode(x=x, color=colour)
+    bars, dots = points(base, "y", "mean", "low", "high", title=title, axis=PERCENT, scale=scale)
+    line, name = names_at_ends("gradients", "mean", alt.Chart(), colour, step, scale, ["column"])
+    dark, around = (name.encode(color=alt.value(tone)) for tone in (INK, "white"))
+    around.mark = alt.MarkDef(**{**name.mark.to_dict(), "stroke": "white", "strokeWidth": 2})
+    return alt.layer(bars, line, around, dots, dark, data=inline(rows))
+
+
 def statistic(rows: pd.DataFrame, chart: ChartSettings, height: float = 220) -> ChartType:
     """Draw the column `y` of a statistic, with intervals from `Y_low` to `Y_high` if there are any.
 
@@ -214,7 +238,9 @@ def statistic(rows: pd.DataFrame, chart: ChartSettings, height: float = 220) -> 
     if chart.colour:
         title = chart.title(chart.colour)
         colour = colour_by(chart.colour, rows[chart.colour], title, orient="bottom", **symbol)
-    base = alt.Chart(ROWS).encode(color=colour.legend(None) if chart.names else colour)
+    base = alt.Chart(ROWS).encode(
+        color=colour.legend(None) if chart.names and chart.colour else colour
+    )
     tips = _tips(rows, chart, [y, *ends], [chart.x] * numeric)
     if flat:
         return _flat(base.encode(tooltip=tips), rows, chart, value)
@@ -232,7 +258,7 @@ def statistic(rows: pd.DataFrame, chart: ChartSettings, height: float = 220) -> 
     layers = points(base, "y", y, *ends, **value)
     if chart.names:
         names = base.mark_text(align="left", dx=7, dy=-5, fontSize=11)
-        layers.append(names.encode(y=alt.Y(f"{y}:Q", **value), text=f"{chart.colour}:N"))
+        layers.append(names.encode(y=alt.Y(f"{y}:Q", **value), text=f"{chart.colour or chart.x}:N"))
     return alt.layer(*layers)
 
 
@@ -261,8 +287,9 @@ def _flat(base: alt.Chart, rows: pd.DataFrame, chart: ChartSettings, value: Any)
     elif chart.marks == "ticks":
         layers.append(base.mark_tick(thickness=2.5, size=17, opacity=0.8).encode(x=x))
     else:
-        step = max(step, 9 * rows[chart.colour].nunique())
-        base = base.encode(yOffset=alt.YOffset(f"{chart.colour}:N", sort=None))
+        if chart.colour:
+            step = max(step, 9 * rows[chart.colour].nunique())
+            base = base.encode(yOffset=alt.YOffset(f"{chart.colour}:N", sort=None))
         layers += points(base, "x", chart.y, f"{chart.y}_low", f"{chart.y}_high", **value)
     height: Any = alt.Step(step, **{"for": "position"})
     return alt.layer(*layers).properties(width=PANEL, height=height)
@@ -306,4 +333,33 @@ def histogram() -> ChartType:
         y2="end:Q",
         color=alt.Color("images_are:N", scale=right).legend(title=None, orient="bottom"),
         tooltip=tooltip("images_are images", shares=["low", "high"]),
+    )
+
+
+def classes(rows: pd.DataFrame, title: str, width: float, step: float) -> ChartType:
+    """Draw classes as bars, by `rank`, with a `text` and `colour` each."""
+    y = alt.Y("rank:O", axis=None, scale=alt.Scale(domain=list(range(5))))
+    base = alt.Chart(inline(rows)).encode(y=y)
+    bars = base.mark_bar(height=step - 1)
+    bars = bars.encode(
+        x=alt.X("value:Q", axis=None, scale=WHOLE), color=alt.Color("colour:N", scale=None)
+    )
+    names = base.mark_text(align="left", dx=2, limit=width, style="name", color=INK)
+    names = names.encode(x=alt.value(0), text="text:N")
+    heading = alt.Title(title, fontSize=PRINT.text, anchor="start", offset=1, fontWeight="normal")
+    return alt.layer(bars, names).properties(width=width, height=5 * step, title=heading)
+
+
+def strip(rows: pd.DataFrame, width: float, height: float, lines: int) -> ChartType:
+    """Draw pictures by their `url` side by side, with `head`, `name` and `share` below them."""
+    base = alt.Chart().encode(x=alt.X("place:O", axis=None, scale=alt.Scale(padding=0)))
+    pictures = base.mark_image(width=width, height=height)
+    layers: list[Any] = [pictures.encode(url="url:N", y=alt.value(height / 2))]
+    wrapped: Any = {"baseline": "bottom", "lineBreak": "\n", "lineHeight": PRINT.row}
+    for name, line in (("head", 1), ("name", 2), ("share", lines)):
+        place = alt.value(height + (line + 0.3) * PRINT.row)
+        text = base.mark_text(style="name", **wrapped).encode(text=f"{name}:N", y=place)
+        layers.append(text.encode(color=alt.Color("colour:N", scale=None)))
+    return alt.layer(*layers, data=inline(rows)).properties(
+        height=height + (lines + 0.6) * PRINT.row
     )
