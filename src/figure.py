@@ -3,10 +3,10 @@
 import re
 import sys
 from argparse import SUPPRESS, Namespace
-from collections.abc import Callable, Sequence
-from inspect import Parameter, getdoc, signature
+from collections.abc import Sequence
+from inspect import getdoc, signature, unwrap
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from .api.frames import add_sweeps, distinct, warn
 from .artifacts.sweep_state import newest_sweep
@@ -15,7 +15,7 @@ from .utils.package import command
 
 _OPTIONS = {"eps_255": "eps", "budgets": "eps"}
 """Options whose names are not those of their keywords."""
-_ELSEWHERE = {"folder", "number", "names"}
+_ELSEWHERE = {"folder", "more", "number", "names"}
 """Keywords that are no options, or an option of several commands."""
 
 
@@ -32,14 +32,16 @@ def _parse(words: Sequence[str] | None) -> Namespace:
     parser = CommandParser(command("figure"), description=about)
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="kind")
     for kind, draw in FIGURES.items():
-        text = re.split("\n\n(?:Args|Keywords):", getdoc(draw) or "")[0]
+        text = (getdoc(draw) or "").partition("\n\nKeywords:")[0]
         one = kinds.add_parser(kind, help=text.partition("\n")[0], description=text)
-        keywords, texts = _keywords(draw)
+        keywords = signature(draw).parameters
+        of = next(iter(signature(unwrap(draw)).parameters.values())).annotation
+        texts = "".join(f"{getdoc(its)}\n\n" for its in (draw, of, FIGURES["matrix"]))
         if "number" in keywords:
             one.add_argument("number", metavar="image", help=_help("number", texts))
         add_sweeps(one)
         for name in [name for name in keywords if name not in _ELSEWHERE]:
-            option, reading = _OPTIONS.get(name, name), _reading(keywords[name])
+            option, reading = _OPTIONS.get(name, name), _reading(keywords[name].annotation)
             shown: Any = {"dest": name, "metavar": option.upper(), "help": _help(name, texts)}
             one.add_argument(f"--{option}", default=SUPPRESS, **shown, **reading)
         one.add_argument("--out", type=Path, required=True, help="file: .pdf, .svg or .png")
@@ -48,21 +50,6 @@ def _parse(words: Sequence[str] | None) -> Namespace:
         if takers := " or ".join(kind for kind, its in usages.items() if f"[{option} " in its):
             parser.error(f"{option}: only figures of the kind {takers} take it")
     return parser.parse_args(words)
-
-
-def _keywords(draw: Callable[..., Any]) -> tuple[dict[str, Any], str]:
-    """Return the annotations of a function's arguments, and the texts that describe them."""
-    keywords, described = dict[str, Any](), [draw]
-    for name, parameter in signature(draw).parameters.items():
-        if parameter.kind is Parameter.VAR_KEYWORD:
-            (options,) = get_args(parameter.annotation)
-            keywords |= get_type_hints(options)
-            described.append(options)
-        elif parameter.kind is not Parameter.VAR_POSITIONAL:
-            keywords[name] = parameter.annotation
-    from .report.figure import FIGURES
-
-    return keywords, "".join(f"{getdoc(its)}\n\n" for its in (*described, FIGURES["matrix"]))
 
 
 def _reading(annotation: Any) -> dict[str, Any]:

@@ -5,8 +5,10 @@ import logging
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
 from math import ceil, floor, nan
-from typing import Any, TypedDict, Unpack
+from typing import Any
 
 import altair as alt
 import numpy as np
@@ -19,7 +21,7 @@ from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import renamed
 from . import charts
 from .charts.theme import MEAN, PRINT, SHADES, WHOLE, inline
-from .printed import BELOW, LETTER, LINE, VALUES, Figure, Pair, on_paper, styled
+from .printed import BELOW, LETTER, LINE, VALUES, Figure, Pair, on_paper, styled, to_points
 from .results import Results
 from .shown import pairs_of
 from .verdicts import COUNTED
@@ -37,41 +39,56 @@ _DRAWN = ["eps_255", "value", "low", "high", "series", "label", "colour", "dash"
 _DRAWN += ["right"]
 
 
-class Options(TypedDict, total=False):
-    """Keywords of figures of one source and target.
+_KEYWORDS: dict[str, tuple[Any, Any]] = {
+    **dict.fromkeys(("attack", "source", "target"), (Names, None)),
+    **{"eps_255": (float | None, None), "protocol": (str | None, None)},
+    **{"value": (str, "success"), "width": (str, "3.3in"), "height": (str, "2in")},
+    "names": (Mapping[str, str] | None, None),
+}
+"""Types and defaults of keywords that choose what is drawn, and its size."""
 
-    Keywords:
-        attack: Attacks; None: the first in the ranking, in `image` all.
-        source: Source; None: that of the pair that the first attack fools most often.
-        target: Target; None: that of the pair that the first attack fools most often.
+
+def registered(keywords: str) -> Callable[[Callable[..., ChartType]], Callable[..., ChartType]]:
+    """Make a function of a `Figure` or a `Pair` a figure of sweeps or results.
+
+    `src.figure NAME` and `results.figure(NAME)` then draw it. The new function takes folders or
+    results, these keywords, whose values are in the figure, and the further ones of the function.
     """
 
-    attack: Names
-    source: Names
-    target: Names
-    width: str
-    height: str
-    names: Mapping[str, str] | None
+    def register(draw: Callable[..., ChartType]) -> Callable[..., ChartType]:
+        chosen, *others = signature(draw).parameters.values()
+        first = [its for its in others if its.default is Parameter.empty]
+        folders = [
+            Parameter("folder", Parameter.POSITIONAL_OR_KEYWORD, annotation=Sweeps | Results)
+        ]
+        folders += [Parameter("more", Parameter.VAR_POSITIONAL, annotation=Sweeps)]
+        keys = [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, (kind, default) in _KEYWORDS.items()
+            if name in keywords.split()
+        ]
+        keys += [its.replace(kind=Parameter.KEYWORD_ONLY) for its in others if its not in first]
+        takes = Signature([*first, *folders, *keys], return_annotation=ChartType)
+
+        @wraps(draw)
+        def figure_of(*words: Any, **options: Any) -> ChartType:
+            bound = takes.bind(*words, **options)
+            bound.apply_defaults()
+            values = bound.arguments
+            sweeps = values.pop("folder"), *values.pop("more")
+            of_figure = {name: values.pop(name) for name in keywords.split()}
+            figure = Figure.of(sweeps, **of_figure)
+            return draw(Pair.of(figure) if chosen.annotation is Pair else figure, **values)
+
+        figure_of.__signature__ = takes  # type: ignore[attr-defined]
+        FIGURES[draw.__name__.replace("_", "-")] = figure_of
+        return figure_of
+
+    return register
 
 
-def registered(draw: Callable[..., ChartType]) -> Any:
-    """Register a function as a figure: `src.figure NAME` and `results.figure(NAME)` draw it."""
-    FIGURES[draw.__name__.replace("_", "-")] = draw
-    return draw
-
-
-@registered
-def curves(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: Names = None,
-    source: Names = None,
-    target: Names = None,
-    value: str = "success",
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
+@registered("attack source target value width height names")
+def curves(figure: Figure) -> ChartType:
     """Draw success, accuracy or confidence over the budget, a line per attack, source and target.
 
     If no attack is named, every attack has a line. If no source is named, the lines show the mean
@@ -84,8 +101,6 @@ def curves(
         source: Sources to draw; None: their mean.
         target: Targets to draw; None: the mean on other models.
     """
-    chosen = {"attack": attack, "source": source, "target": target, "value": value}
-    figure = Figure.of((folder, *more), width, height, names, **chosen)
     shown, column = figure.shown, VALUES[figure.value][0]
     if not (figure.target or (shown.rows["relation"] == TRANSFER).any()):
         figure = replace(figure, target=shown.options["target"])
@@ -122,17 +137,8 @@ def _over(
     return charts.curves(sorted({*rows["eps_255"]} - {0.0}), height, scale, names, **look)
 
 
-@registered
-def ranking(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: Names = None,
-    source: Names = None,
-    eps_255: float | None = None,
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
+@registered("attack source eps_255 width height names")
+def ranking(figure: Figure) -> ChartType:
     """Draw mean success, and intervals of the differences from the first.
 
     There is a row per attack by rank. Lines are the simultaneous 95 % intervals of the difference
@@ -145,8 +151,6 @@ def ranking(
         attack: Attacks to draw; None: all.
         source: Source; None: the mean over the sources.
     """
-    chosen: dict[str, Any] = {"attack": attack, "source": source, "eps_255": eps_255}
-    figure = Figure.of((folder, *more), width, height, names, **chosen)
     rows = figure.ranked
     at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
     rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
@@ -162,25 +166,13 @@ def ranking(
     return figure.printed(chart, figure.heading(rows, figure.shown.choice.eps), key)
 
 
-@registered
-def matrix(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: Names = None,
-    source: Names = None,
-    target: Names = None,
-    eps_255: float | None = None,
-    protocol: str | None = None,
-    value: str = "success",
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
+@registered("attack source target eps_255 protocol value width height names")
+def matrix(figure: Figure) -> ChartType:
     """Draw success, accuracy or confidence of one attack in percent, sources x targets.
 
     White boxes are grey.
 
-    Args:
+    Keywords:
         folder: What `load_sweep` or `transfer` returned, or folders as for `table`.
         *more: Further folders.
         attack: Label of the attack; None: the first in the ranking.
@@ -200,9 +192,6 @@ def matrix(
         ValueError: As `load_sweep`; no job has this attack, budget, protocol or model; or the names
             do not fit.
     """
-    chosen: dict[str, Any] = {"attack": attack, "source": source, "target": target}
-    chosen |= {"eps_255": eps_255, "protocol": protocol, "value": value}
-    figure = Figure.of((folder, *more), width, height, names, **chosen)
     choice, column = figure.shown.choice, VALUES[figure.value][0]
     drawn, *others = figure.attack or [choice.attack]
     if others:
@@ -232,23 +221,12 @@ def matrix(
     return figure.printed(chart, figure.heading(rows, choice.eps), key, right=right)
 
 
-@registered
-def cost(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: Names = None,
-    source: Names = None,
-    eps_255: float | None = None,
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
+@registered("attack source eps_255 width height names")
+def cost(figure: Figure) -> ChartType:
     """Draw the mean success of `ranking` over gradients per image, one point per attack.
 
     Gradients are those of all budgets together. Arguments, result and errors are as for `ranking`.
     """
-    chosen: dict[str, Any] = {"attack": attack, "source": source, "eps_255": eps_255}
-    figure = Figure.of((folder, *more), width, height, names, **chosen)
     rows, x = figure.ranked, "gradients"
     if rows[x].isna().any():
         raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
@@ -270,14 +248,8 @@ def cost(
     return figure.printed(chart, heading)
 
 
-@registered
-def confidence_groups(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    groups: int = 3,
-    bins: float | None = None,
-    **options: Unpack[Options],
-) -> ChartType:
+@registered("attack source target width height names")
+def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) -> ChartType:
     """Draw accuracy and confidence of one pair over the budget, by initial confidence.
 
     The images are those that the job's protocol counts and the target classifies correctly when
@@ -289,7 +261,7 @@ def confidence_groups(
         groups: Number of groups of equal size, by default 3.
         bins: Width of fixed groups instead, in points of confidence, such as 5.
     """
-    pair = Pair.of((folder, *more), ("attack", "source", "target"), **options)
+    pair = pair.alone
     if groups < 1 or (bins is not None and not 0 < bins <= 100):
         raise ValueError("groups must be at least 1, and bins above 0 and at most 100 points.")
     edges = groups if bins is None else (np.arange(bins, 100 - 1e-9, bins) / 100).round(9).tolist()
@@ -338,10 +310,8 @@ def _span(low: float, high: float, images: float, fixed: bool) -> str:
     return f"{ends} % ({images:.0f})"
 
 
-@registered
-def image(
-    number: int | str, folder: Sweeps | Results, *more: Sweeps, **options: Unpack[Options]
-) -> ChartType:
+@registered("attack source target width height names")
+def image(pair: Pair, number: int | str) -> ChartType:
     """Draw the confidence of one image over the budget, and its likeliest classes.
 
     There is a line per attack, with a cross where the class is wrong. The likeliest classes are
@@ -352,7 +322,6 @@ def image(
     Keywords:
         number: The image's number, or its file such as cat/17.jpg, as in images.csv.
     """
-    pair = Pair.of((folder, *more), ("source", "target"), **options)
     figure, index = pair.figure, pair.number(number)
     parts = [pair.predictions(job, index) for job in pair.jobs]
     labels = [renamed(job.attack, figure.names) for job in pair.jobs]
@@ -378,17 +347,9 @@ def image(
     return figure.panels(draw, 1)
 
 
-@registered
+@registered("attack source target names")
 def strip(
-    number: int | str,
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    budgets: Sequence[float] = (),
-    attack: Names = None,
-    source: Names = None,
-    target: Names = None,
-    width: str | None = None,
-    names: Mapping[str, str] | None = None,
+    pair: Pair, number: int | str, budgets: Sequence[float] = (), width: str | None = None
 ) -> ChartType:
     """Draw an image as a row of pictures: clean, perturbation and budgets, with classes below.
 
@@ -399,17 +360,14 @@ def strip(
     Keywords:
         number: The image's number, or its file such as cat/17.jpg, as in images.csv.
         budgets: Budgets in units of 1/255, by default all that are stored.
-        source: Source; None: that of the pair that the attack fools most often.
-        target: Target; None: that of the pair that the attack fools most often.
     """
-    chosen: dict[str, Any] = {"attack": attack, "source": source, "target": target}
-    pair = Pair.of((folder, *more), [*chosen], width, names=names, **chosen)
+    pair = pair.alone
     index = pair.number(number)
     pictures = pair.pictures(index, budgets)
     cells = pair.cells(index, pictures)
     words = [word for cell in cells for word in [*cell["name"].split(), cell["head"]]]
     need = len(cells) * (max(map(len, words)) * LETTER + 4)
-    wide = pair.figure.width if width else max(pair.figure.width, need)
+    wide = to_points(width=width) if width else max(pair.figure.width, need)
     if need > wide:
         raise ValueError(
             f"{len(cells)} pictures need a width of {ceil(need / 7.2) / 10:g}in. Set it, or choose "
@@ -424,13 +382,12 @@ def strip(
     return on_paper(chart.properties(width=wide, title=heading), padding=0)
 
 
-@registered
-def profiles(folder: Sweeps | Results, *more: Sweeps, **options: Unpack[Options]) -> ChartType:
+@registered("attack source target width height names")
+def profiles(pair: Pair) -> ChartType:
     """Draw a target's five highest probabilities on clean images, by initial confidence.
 
     Keywords, result and errors are as for `confidence_groups`.
     """
-    pair = Pair.of((folder, *more), ("source", "target"), **options)
     clean = pair.jobs[0].clean
     rows = confidence_profiles(clean[clean["target"] == pair.target])
     if rows.empty:

@@ -61,6 +61,7 @@ class Figure:
         value: One of `VALUES`.
     """
 
+    results: Results
     shown: Shown
     width: float
     height: float
@@ -74,9 +75,9 @@ class Figure:
     def of(
         cls,
         folders: Sequence[Sweeps | Results],
-        width: str | None,
-        height: str,
-        names: Mapping[str, str] | None,
+        width: str = "3.3in",
+        height: str = "2in",
+        names: Mapping[str, str] | None = None,
         **chosen: Any,
     ) -> Self:
         """Return the rows of sweeps, the chosen names, budget, protocol and value, and the size.
@@ -101,8 +102,8 @@ class Figure:
         choice, value = shown.choice, listed.pop("value", ["success"])[0]
         place = listed.pop("eps_255", [choice.eps]) + listed.pop("protocol", [choice.protocol])
         shown = replace(shown, choice=replace(choice, eps=place[0], protocol=place[1]))
-        size = to_points(width=width or "3.3in"), to_points(height=height)
-        return cls(shown, *size, names or {}, **listed, value=value)
+        size = to_points(width=width), to_points(height=height)
+        return cls(results, shown, *size, names or {}, **listed, value=value)
 
     def chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows for the chosen attacks, protocol and defence."""
@@ -248,42 +249,43 @@ def to_points(**length: str) -> float:
 
 @dataclass(frozen=True)
 class Pair:
-    """A source and a target, and the jobs of the chosen attacks, best rank first."""
+    """A source and a target, and the jobs of the chosen attacks, best rank first.
+
+    Keywords:
+        attack: Attack; None: the first in the ranking, or all if several are drawn.
+        source: Source; None: that of the pair that the first attack fools most often.
+        target: Target; None: that of the pair that the first attack fools most often.
+    """
 
     figure: Figure
     jobs: Sequence[FinishedJob]
     target: str
 
     @classmethod
-    def of(
-        cls,
-        folders: Sequence[Sweeps | Results],
-        single: Sequence[str],
-        width: str | None = None,
-        height: str = "2in",
-        names: Mapping[str, str] | None = None,
-        **chosen: Any,
-    ) -> Self:
-        """Return the first pair of `Shown.pairs` with the chosen names, and its jobs by rank.
-
-        Axes in `single` have one name.
-        """
-        results = open_results(*folders)
-        figure = Figure.of([results], width, height, names, **chosen)
+    def of(cls, figure: Figure) -> Self:
+        """Return the first pair of `Shown.pairs` with the chosen names, and its jobs by rank."""
         pairs = figure.shown.pairs
         for place, key in enumerate(_AXES):
             pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
         if not pairs:
             raise ValueError("No job has this attack with this source and target.")
-        for key in single:
-            if len(getattr(figure, key)) > 1:
-                raise ValueError(f"This figure shows one {key}: choose one with {key}.")
         source, target = pairs[0][1:]
         attacks = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
-        first = [row[0].job for row in results.attacked]
+        first = [row[0].job for row in figure.results.attacked]
         jobs = {(job.attack, job.record.source): job for job in first}
-        shown = [*attacks][: 1 if "attack" in single else None]
-        return cls(figure, [jobs[attack, source] for attack in shown], target)
+        pair = cls(figure, [jobs[attack, source] for attack in attacks], target)
+        return pair.single("source").single("target")
+
+    def single(self, axis: str) -> Self:
+        """Return the pair; raise a `ValueError` if several of an axis are chosen."""
+        if len(getattr(self.figure, axis)) > 1:
+            raise ValueError(f"This figure shows one {axis}: choose one with {axis}.")
+        return self
+
+    @property
+    def alone(self) -> Self:
+        """The pair with its first attack; several chosen ones raise a `ValueError`."""
+        return replace(self.single("attack"), jobs=self.jobs[:1])
 
     def heading(self, image: int | None = None) -> str:
         """Return the drawn attack, source and target, and an image with its true class."""

@@ -122,8 +122,11 @@ def test_a_users_chart_takes_every_setting(make_sweep, chart, capfd):
 
 def test_a_new_diagnostic_and_a_new_figure_are_one_entry(make_sweep, monkeypatch, tmp_path):
     page = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")
-    of_program = page.partition("## Part of the program")[2]
-    entry, function = re.findall(r"^```python\n(.*?)^```$", of_program, re.MULTILINE | re.DOTALL)
+    block = "### A {} of the program\n.*?^```python\n(.*?)^```$"
+    entry, function = (
+        re.search(block.format(kind), page, re.MULTILINE | re.DOTALL)[1]
+        for kind in ("chart", "figure")
+    )
     monkeypatch.setattr(diagnostics, "DIAGNOSTICS", {**diagnostics.DIAGNOSTICS})
     monkeypatch.setattr(figure, "FIGURES", {**figure.FIGURES})
     results, rows = measured(make_sweep, {})
