@@ -66,12 +66,22 @@ class Diagnostic:
         """Draw rows that can be drawn; the caption is that for the rows of `table`."""
         caption = self.caption(table)
         for panel in self.panels:
-            positive = [panel.y] * (panel.y_scale == "log") + [panel.x] * (panel.x_scale == "log")
-            rows = rows[(rows[positive] > 0).all(axis=1)].dropna(subset=panel.y)
+            rows = _drawable(rows, panel)
         height = 180 if len(self.panels) > 1 else 220
         drawn: list[Any] = [charts.statistic(rows, panel, height) for panel in self.panels]
         chart = alt.concat(*drawn, columns=1, spacing=24) if len(drawn) > 1 else drawn[0]
         return Figure(name.replace("_", "-"), self.title, caption, chart, rows, self.keys)
+
+
+def _drawable(rows: pd.DataFrame, panel: ChartSettings) -> pd.DataFrame:
+    """Return the rows with a value; logarithmic axes have no place for 0 and below."""
+    low = f"{panel.y}_low"
+    if panel.x_scale == "log" and is_numeric_dtype(rows[panel.x]):
+        rows = rows[rows[panel.x] > 0]
+    if panel.y_scale == "log":
+        rows = rows[rows[panel.y] > 0]
+        rows = rows.assign(**{low: rows[low].where(rows[low] > 0)}) if low in rows else rows
+    return rows.dropna(subset=panel.y)
 
 
 def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> Tables:
@@ -105,7 +115,9 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
 
 def why_figures(results: Results, shown: Shown, tables: Tables) -> Iterator[Figure]:
     """Yield the figures of the part Why from the statistics of all jobs."""
-    for name, diagnostic in DIAGNOSTICS.items():
+    users = [name for name in tables if name.startswith("own-")]
+    own = {name: _own(results, name.removeprefix("own-")) for name in users}
+    for name, diagnostic in {**DIAGNOSTICS, **own}.items():
         rows = tables.get(name, pd.DataFrame())
         if diagnostic.of_results:
             rows = diagnostic.of_results(results, shown, tables)
@@ -113,9 +125,6 @@ def why_figures(results: Results, shown: Shown, tables: Tables) -> Iterator[Figu
             figure = diagnostic.figure(name, rows, tables.get(name, rows))
             if len(figure.data):
                 yield figure
-    for name, rows in tables.items():
-        if name.startswith("own-"):
-            yield _own(results, name.removeprefix("own-")).figure(name, rows, rows)
 
 
 def own_statistics(job: FinishedJob) -> dict[str, pd.DataFrame]:

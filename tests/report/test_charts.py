@@ -86,6 +86,7 @@ CHARTS = [
     {"y": "entropy", "x": "target", "marks": "rows", "percent": True, "colour": ""},
     {"y": "entropy", "colour": "", "marks": "bars", "titles": {"entropy": "bits"}},
     {"y": "entropy", "x": "index", "y_scale": "log", "colour": "label"},
+    {"y": "entropy", "x": "target", "x_scale": "log", "y_scale": "log"},
 ]
 
 
