@@ -8,7 +8,7 @@ from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
-from .api.frames import add_sweeps, distinct, warn
+from .api.frames import add_sweeps, distinct, reading, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.files import write_text
@@ -45,10 +45,8 @@ def _parse(words: Sequence[str] | None) -> Namespace:
         if isinstance(keyword.default, bool):
             option = f"no-{option}" if keyword.default else option
             kind["action"] = "store_false" if keyword.default else "store_true"
-        elif "Sequence" in str(keyword.annotation):
-            kind["nargs"] = "+"
-        elif "float" in str(keyword.annotation):
-            kind["type"] = float
+        else:
+            kind |= reading(keyword.annotation)
         if key != "names":
             parser.add_argument(f"--{option}", **kind)
     add = parser.add_argument

@@ -148,6 +148,13 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--names", **NEW_NAMES, help=text)
 
 
+def reading(annotation: Any) -> dict[str, Any]:
+    """Return how an option of this type is read: as texts or numbers, one or several."""
+    text = str(annotation)
+    number = float if "float" in text else int if "int" in text else str
+    return {"type": number, **({"nargs": "+"} if "Sequence" in text else {})}
+
+
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
     """Print to standard error what sweeps lack, jobs on different images, and unknown names.
 

@@ -11,12 +11,12 @@ from ...artifacts.record import JobRecord
 from ...config.sections import ReportSettings
 from ...utils.formats import format_cell
 from ...utils.package import command
-from ..diagnostics import CHARTS
+from ..diagnostics import why_figures
 from ..named_tables import ranking_grid, rankings
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
 from ..shown import answer_of, shown_of
-from .figures import clean_figures, page_charts, tries_figure, why_figures
+from .figures import clean_figures, page_charts
 from .html import ENOUGH, TOO_FEW, Report
 from .page_data import PageData, compute_page_data
 from .selections import selections
@@ -54,9 +54,7 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
     if attacked:
         shown = shown_of(results)
         runs = [its.job for row in results.attacked for its in row]
-        figures = [*why_figures(results, shown, numbers), *figures]
-        if curves := {its.target: its.tries for its in results.audits if its.tries is not None}:
-            figures.append(tries_figure(curves))
+        figures = [*why_figures(results, shown, numbers.tables), *figures]
         chosen = selections(results, shown)
         axes, answer = chosen["axes"], answer_of(results, shown)
         of_jobs = numbers.blocks
@@ -68,7 +66,7 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
             "left_out": of_jobs.left_out,
             "charts": page_charts(axes["eps_255"][1:], chosen["top"]),
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
-            "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
+            "diagnosed": bool({*numbers.tables} - {"effects", "excess"}),
             "effects": _effects(numbers),
             "audits": [(its.sentence, its.classes) for its in results.audits],
         }

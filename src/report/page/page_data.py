@@ -5,6 +5,7 @@ import shlex
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -13,9 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...analysis import relation
-from ...analysis.confidence import initial_confidence_effect, initial_groups
-from ...analysis.diagnostics import success_over_iterations
+from ...analysis.confidence import initial_groups
 from ...analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.comparable import model_digest
@@ -24,8 +23,8 @@ from ...artifacts.layout import TOP_FIVE
 from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ...utils.package import command
-from ..diagnostics import CHARTS, own_statistics
-from ..results import JobResults, Results, described_images
+from ..diagnostics import Tables, statistics_of
+from ..results import Results, described_images
 from .html import as_json
 
 MOST_BYTES = {"predictions": 6_000_000, "pictures": 3_500_000}
@@ -263,18 +262,15 @@ class PageData:
     """The numbers and pictures of a report.
 
     Attributes:
-        tables: Rows of all jobs, with `attack` and `source`, by name: `excess`, `effects`,
-            `spectra`, `filtered`, `low_passed`, `similarity`, `visibility`, `iterations`. A table
-            that no job has is missing.
+        tables: The rows of `statistics_of` of all jobs, by name. A table that no job has is
+            missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
-        own: Statistics of users' measurements with a chart, by the name of their table.
         blocks: Predictions and pictures of all images, job by job.
         alarms: The (name, finding) pairs of all jobs, without duplicates.
     """
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
-    own: dict[str, pd.DataFrame] = field(default_factory=dict)
     blocks: JobBlocks = field(default_factory=JobBlocks)
     alarms: list[tuple[str, str]] = field(default_factory=list)
 
@@ -295,27 +291,17 @@ def compute_page_data(results: Results, settings: ReportSettings | None = None) 
     names: dict[str, str] = {}
     for row in results.rows:
         for name in row[0].job.record.weights:
-            _model(row[0].job, name, names)
-    parts: dict[int, dict[str, pd.DataFrame]] = {}
-    own: dict[str, list[pd.DataFrame]] = {}
+            _model(row[0].job, names, name)
+    parts: dict[int, Tables] = {}
     for number in _by_rank(results):
         result = results.rows[number][0]
         job = result.job
         _add_clean(job, names, numbers)
         if job.attacked:
             images = described_images(job)
-            tables = _tables(result, names)
-            tables["effects"] = initial_confidence_effect(images)
             numbers.blocks.add(job, images)
-            origin = {"attack": job.attack, "source": job.record.source}
-            parts[number] = {
-                name: table.assign(**{key: origin[key] for key in origin if key not in table})
-                for name, table in tables.items()
-            }
-            for name, rows in own_statistics(job).items():
-                own.setdefault(name, []).append(rows.assign(**origin))
+            parts[number] = statistics_of(result, images, partial(_model, job, names))
         job.forget()
-    numbers.own = {name: pd.concat(frames, ignore_index=True) for name, frames in own.items()}
     numbers.alarms = list(
         dict.fromkeys(alarm for row in results.rows for its in row for alarm in its.alarms)
     )
@@ -334,7 +320,7 @@ def _by_rank(results: Results) -> list[int]:
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
 
-def _model(job: FinishedJob, name: str, names: dict[str, str]) -> str:
+def _model(job: FinishedJob, names: dict[str, str], name: str) -> str:
     """Return a name for a model that no other model and no other data set shares."""
     record, digest = job.record, model_digest(job.record, name)
     known = names.setdefault(name, f"{record.data}{digest}")
@@ -348,32 +334,10 @@ def _add_clean(job: FinishedJob, names: dict[str, str], numbers: PageData) -> No
     mine = numbers.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
     pairs = dict.fromkeys((*map(ModelRef.parse, job.record.weights), *behind))
-    named = {pair: str(replace(pair, members=(_model(job, pair.model, names),))) for pair in pairs}
+    named = {pair: str(replace(pair, members=(_model(job, names, pair.model),))) for pair in pairs}
     if mine.keys() >= set(named.values()):
         return
     for pair, its in job.clean.groupby([*TARGET_COLUMNS], sort=False):
         name = named[ModelRef.parse(*pair)]
         if name not in mine:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
-
-
-def _tables(result: JobResults, names: dict[str, str]) -> dict[str, pd.DataFrame]:
-    """Compute the statistics of a job's tables, except for single images."""
-    job, record, rows = result.job, result.job.record, result.job.predictions
-    pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    tables = dict[str, pd.DataFrame]()
-    for name, chart in CHARTS.items():
-        own = name in record.config.get("measurements", {})  # of an earlier version's user
-        if name in job.files and not own and len(table := job.table(name)):
-            tables[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
-    if len(result.sizes):
-        tables["visibility"] = result.sizes[result.sizes["eps_255"] == at]
-    if "iterations" in job.files:
-        moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
-        relations = [
-            relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]
-        ]
-        tables["iterations"] = moved.assign(relation=relations)
-    if len(result.excess):
-        tables["excess"] = result.excess[result.excess["eps_255"] == at]
-    return tables
