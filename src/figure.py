@@ -41,9 +41,9 @@ def _parse(words: Sequence[str] | None) -> Namespace:
             one.add_argument("number", metavar="image", help=_help("number", texts))
         add_sweeps(one)
         for name in [name for name in keywords if name not in _ELSEWHERE]:
-            option, reading = _OPTIONS.get(name, name), reading(keywords[name].annotation)
+            option, read = _OPTIONS.get(name, name), reading(keywords[name].annotation)
             shown: Any = {"dest": name, "metavar": option.upper(), "help": _help(name, texts)}
-            one.add_argument(f"--{option}", default=SUPPRESS, **shown, **reading)
+            one.add_argument(f"--{option}", default=SUPPRESS, **shown, **read)
         one.add_argument("--out", type=Path, required=True, help="file: .pdf, .svg or .png")
     for option in (word.partition("=")[0] for word in parser.parse_known_args(words)[1]):
         usages = {kind: its.format_usage() for kind, its in kinds.choices.items()}
