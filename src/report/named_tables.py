@@ -109,7 +109,8 @@ def table(
 def _table(name: str) -> Callable[..., Grid]:
     try:
         made: Callable[..., Grid] = TABLES.get(name) or resolve(name)
-    except (ImportError, AttributeError) as error:
+        signature(made)
+    except (ImportError, AttributeError, TypeError) as error:
         ways = f"Choose from {', '.join(TABLES)}, or MODULE.FUNCTION."
         raise ValueError(f"name={name}: {error}. {ways}") from error
     return made

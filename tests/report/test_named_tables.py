@@ -49,7 +49,7 @@ def test_a_table_has_equal_rows_in_all_formats(results, name):
 
 
 def test_a_name_that_is_no_table_is_refused(results):
-    for name in ("nosuch", "no.such", "csv.nosuch"):
+    for name in ("nosuch", "no.such", "csv.nosuch", "math.pi"):
         with pytest.raises(ValueError, match=rf"name={name}: .*MODULE\.FUNCTION"):
             src.table(results, name=name)
     with pytest.raises(ValueError, match="attack=pgd: choose from fgsm, bim, mi"):
