@@ -298,11 +298,11 @@ def _marked(
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)
     cells = cells.assign(source_defended=defended).merge(marks, how="left", on=keys)
     shown = cells["value"] if spec.value == "success" else 1 - cells["value"]
-    unlike = (shown - cells.pop("mean")).abs() > _NEAR
+    other = (shown - cells.pop("mean")).abs() > _NEAR
     alike = [cells[name] for name in keys if name != "attack"]
-    unlike = unlike.groupby(alike, dropna=False).transform("any")
-    cells[_ENDS] = cells[_ENDS].mask(unlike)
-    cells[_FLAGS] = cells[_FLAGS].mask(unlike, False)
+    other = other.groupby(alike, dropna=False).transform("any")
+    cells[_ENDS] = cells[_ENDS].mask(other)
+    cells[_FLAGS] = cells[_FLAGS].mask(other, False)
     return cells.assign(**{name: cells[name].eq(True) & ~cells["white"] for name in _FLAGS})
 
 
