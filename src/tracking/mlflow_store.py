@@ -15,10 +15,8 @@ import json
 import logging
 import os
 import shlex
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -26,7 +24,7 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
 
 from ..artifacts.record import git_commit
@@ -47,18 +45,21 @@ logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
 
 NOTES = {
     "": "One run per pair of source and target. Its curves are the metrics `.../curve`.",
-    "-sweeps": "One run per sweep, with its jobs nested below.",
+    "-sweeps": "One run per sweep, and below it the jobs that it ran first.",
     "-training": "One run per training of a model without weights.",
 }
 """Descriptions of the experiments, by suffix of their names."""
 _ENDS = {"pair": "", "training": "-training"}
+_KINDS = ("sweep", "job", *_ENDS)
+_SOURCE = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
+_PARENT = "mlflow.parentRunId"
 _RENAMED = {"note": "mlflow.note.content", "name": "mlflow.runName"}
-_VIEW = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
+_VIEW = "workflowType=machine_learning"  # otherwise new experiments show an empty overview
 _LONGEST_TAG, _LONGEST_PARAMETER = 7900, 6000
 
 
 class MlflowStore(MlflowClient):
-    """MLflow client that remembers experiments by name, and sends few requests to a server.
+    """MLflow client that publishes each run once, and sends few requests to a server.
 
     Args:
         dataset: Name of the data set.
@@ -66,7 +67,6 @@ class MlflowStore(MlflowClient):
             artifacts.
         directory: Folder of the SQLite file.
         experiment: Start of the experiments' names; None: `dataset`.
-        system_metrics: True: log load and memory of this machine during jobs and trainings.
     """
 
     def __init__(
@@ -75,19 +75,19 @@ class MlflowStore(MlflowClient):
         uri: str | None = None,
         directory: str = "mlruns",
         experiment: str | None = None,
-        system_metrics: bool = False,
     ) -> None:
         folder = Path(directory).expanduser().absolute()
         self.dataset, self.prefix = dataset, experiment or dataset
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.remote = "://" in (uri or "") and not str(uri).startswith("sqlite")
         self.experiments: dict[str, str] = {}
-        if system_metrics and find_spec("psutil") is None:
-            raise ValueError("tracking.system_metrics=true needs psutil: pip install psutil")
-        self.measured = ("job", "training") if system_metrics else ()
-        self.monitors: dict[str, Any] = {}
         if not uri and {*"?%"} & {*str(folder)}:
             raise ValueError("a SQLite address cannot contain ? or %; set tracking.directory")
+        if uri and ("://" not in uri or uri.startswith("file:")):
+            raise ValueError(
+                "it is a folder, which MLflow no longer writes runs to; for a database in it, type "
+                f"tracking.uri=null tracking.directory={shlex.quote(uri.removeprefix('file://'))}"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         # Only one process creates the tables.
         with _patience(seconds=5, retries=0), FileLock(folder / "mlflow.lock"):
@@ -101,86 +101,106 @@ class MlflowStore(MlflowClient):
                 f"New runs are in {self.prefix}-moved, or set tracking.experiment=NAME."
             )
             self.prefix += "-moved"
+        with _patience(seconds=20, retries=3):
+            for end, note in NOTES.items():  # a store that cannot be written fails here
+                self.set_experiment_tag(self._experiment(end), _RENAMED["note"], note)
+            self._end_leftovers()
 
-    @property
-    def address(self) -> str:
-        """URI of the store."""
-        return str(self.tracking_uri)
-
-    def start(
+    def publish(
         self,
         kind: str,
         name: str,
         parameters: Mapping[str, object],
+        metrics: Sequence[Point],
         tags: Mapping[str, str],
-        points: Sequence[Point] = (),
-    ) -> str:
-        """Open a run in the experiment of its kind, and return its id; empty if it is rejected."""
-        own = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
+        files: Sequence[Path],
+    ) -> None:
+        """Write a run to the experiment of its kind; one that exists gets the tags that are new.
+
+        A run that is open was left by a process that was killed, or is written by another one: it
+        is written again, with the same points.
+        """
+        experiment, own = self._experiment(_ENDS.get(kind, "-sweeps")), dict(_SOURCE)
         if (commit := git_commit()) != "unknown":
             own["mlflow.source.git.commit"] = commit
-        if kind == "job" and tags["sweep"]:
-            own["mlflow.parentRunId"] = tags["sweep"]
-        end, tags = _ENDS.get(kind, "-sweeps"), dict(tags)
-        if kind == "pair" and "note" in tags and tags["sweep"]:
-            sweep = (
-                f"#/experiments/{self._experiment(f'{self.prefix}-sweeps')}/runs/{tags['sweep']}"
-            )
-            tags["note"] += f" [Report of the sweep]({sweep}/artifacts/report.html{_VIEW})"
-        creation = end, name, {**own, **_tags(tags)}
-        if kind == "sweep":
-            with _patience(seconds=20, retries=3):
-                run = self._create(*creation)
-        elif (run := self._send(self._create, *creation)) is None:
-            return ""
-        texts = {key: str(value) for key, value in parameters.items()}
-        params = [Param(key, _shorten(text, _LONGEST_PARAMETER)) for key, text in texts.items()]
-        if params or points:
-            self._send(self.log_batch, run, metrics=_metrics(points), params=params)
-        self._name_data(run, tags, "training" if kind == "training" else "evaluation")
-        if kind in self.measured:
-            # It needs psutil, which may not be installed.
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
-
-            self.monitors[run] = SystemMetricsMonitor(run, tracking_uri=self.address)
-            self.monitors[run].start()
-        return run
-
-    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
-        """Log tags and metrics, with as many per request as MLflow allows."""
-        run_tags = [RunTag(name, value) for name, value in _tags(tags).items()]
+        if kind == "pair" and "note" in tags and "sweep" in tags:
+            note = f"{tags['note']} [Its sweep]({self._page('-sweeps', tags['sweep'])})"
+            tags = {**tags, "note": note}
+        own |= _tags(tags)
+        run = next(iter(self._equal(experiment, tags["run_key"])), None)
+        if run and run.info.status != "RUNNING":
+            new = [RunTag(*its) for its in own.items() if its[0] not in run.data.tags]
+            self._send(self.log_batch, run.info.run_id, tags=new)
+            return
+        if not (run := run or self._send(self.create_run, experiment, tags=own, run_name=name)):
+            return
+        number, now = run.info.run_id, run.info.start_time
+        points = [Metric(name, float(value), now, step) for name, value, step in metrics]
+        params = [Param(key, _shorten(str(value))) for key, value in parameters.items()]
         for start in range(0, max(1, len(points)), 900):
-            metrics = _metrics(points[start : start + 900])
-            self._send(self.log_batch, run, metrics=metrics, tags=run_tags)
-        self._name_data(run, tags, "evaluation")
-
-    def keep(self, run: str, path: Path) -> None:
-        """Store a file, or a folder's files under its name, as artifacts of a run."""
-        if path.is_dir():
-            self._send(self.log_artifacts, run, str(path), artifact_path=path.name)
-        else:
-            self._send(self.log_artifact, run, str(path))
-
-    def end(self, run: str, status: str) -> None:
-        """Close a run."""
-        if run in self.monitors:
-            self._send(self.monitors.pop(run).finish)
-        self._send(self.set_terminated, run, status)
-
-    def end_dead(self) -> None:
-        """End the open runs of dead sweeps (see `is_dead`), and of their parts, as KILLED."""
-        for end in NOTES:
-            self._send(self._end_dead, f"{self.prefix}{end}")
+            batch = {"metrics": points[start : start + 900], "params": params[: 100 * (not start)]}
+            self._send(self.log_batch, number, **batch)
+        self._name_data(number, tags, "training" if kind == "training" else "evaluation")
+        for path in files:
+            if path.is_dir():
+                self._send(self.log_artifacts, number, str(path), artifact_path=path.name)
+            else:
+                self._send(self.log_artifact, number, str(path))
+        if kind == "sweep":
+            self._nest_jobs(experiment, number, tags["sweep"])
+        self._send(self.set_terminated, number, "FAILED" if "error" in tags else "FINISHED")
+        self._drop_copies(experiment, tags["run_key"])
 
     def link(self, sweep: str) -> str:
-        """Return the sweep's page on a server, or the command that shows a local store."""
-        uri = without_password(self.address)
+        """Return the page of a sweep's pairs on a server, or the command that shows a store."""
+        uri = without_password(str(self.tracking_uri))
         if uri.startswith("http"):
-            page = f"#/experiments/{self._experiment(f'{self.prefix}-sweeps')}/runs/{sweep}"
-            return f"MLflow: {uri.rstrip('/')}/{page}{_VIEW}"
+            return f"MLflow: {uri.rstrip('/')}/{self._page('', sweep)}"
         made = Path.cwd() == FOLDER.parent and uri == f"sqlite:///{FOLDER.parent}/mlruns/mlflow.db"
         words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
         return f"MLflow, sweep {sweep}: {words}"
+
+    def _page(self, end: str, sweep: str) -> str:
+        """Return the page of a sweep's runs in an experiment, relative to the UI."""
+        runs = quote(f"tags.`sweep.{sweep}` = 'true'")
+        return f"#/experiments/{self._experiment(end)}/runs?searchFilter={runs}&{_VIEW}"
+
+    def _equal(self, experiment: str, key: str) -> list[Run]:
+        """Return the runs with a key: complete ones first, in an order all processes agree on."""
+        runs = self._send(self.search_runs, [experiment], f"tags.run_key = '{key}'") or []
+        return sorted(runs, key=lambda its: (its.info.status == "RUNNING", its.info.run_id))
+
+    def _drop_copies(self, experiment: str, key: str) -> None:
+        """Leave one of several complete runs with a key, which processes have written at once."""
+        first, *copies = [r for r in self._equal(experiment, key) if r.info.status != "RUNNING"]
+        for copy in copies:
+            sweeps = [RunTag(*its) for its in copy.data.tags.items() if its[0].startswith("sweep.")]
+            self.log_batch(first.info.run_id, tags=sweeps)
+            with suppress(MlflowException):  # the other process has deleted it
+                self.delete_run(copy.info.run_id)
+
+    def _nest_jobs(self, experiment: str, run: str, sweep: str) -> None:
+        """Show a sweep's jobs below its run, unless an earlier sweep has them."""
+        jobs = f"tags.kind = 'job' and tags.`sweep.{sweep}` = 'true'"
+        for job in self._send(self.search_runs, [experiment], jobs, max_results=10_000) or []:
+            if _PARENT not in job.data.tags:
+                self._send(self.set_tag, job.info.run_id, _PARENT, run)
+
+    def _end_leftovers(self) -> None:
+        """End open runs of version 0.5.0 and earlier if no command holds their sweep's folder.
+
+        This program closes its runs at once; in earlier versions they were open for hours.
+        """
+        where = list(self.experiments.values())
+        for run in self.search_runs(where, "attributes.status = 'RUNNING'", max_results=10_000):
+            tags = run.data.tags
+            source, kind = tags.get("mlflow.source.name", ""), tags.get("kind")
+            if source.endswith(".main") and kind in _KINDS and "run_key" not in tags:
+                with suppress(MlflowException):  # its sweep was deleted
+                    sweep = self.get_run(tags.get("sweep") or run.info.run_id)
+                    folder = sweep.data.tags.get("folder")
+                    if folder and is_dead(Path(folder)):
+                        self.set_terminated(run.info.run_id, "FAILED")
 
     def _moved_from(self, folder: Path) -> list[Path]:
         """Return the local places of these experiments that are not in the store's folder."""
@@ -189,18 +209,13 @@ class MlflowStore(MlflowClient):
         paths = [Path(url2pathname(urlsplit(its).path)) for its in local if its[:5] == "file:"]
         return [path for path in paths if not path.resolve().is_relative_to(folder.resolve())]
 
-    def _create(self, end: str, name: str, tags: Mapping[str, str]) -> str:
-        """Open a run in the experiment with the suffix `end`, and return its id."""
-        where = self._experiment(f"{self.prefix}{end}", NOTES[end])
-        return str(self.create_run(where, tags=dict(tags), run_name=name).info.run_id)
-
-    def _experiment(self, name: str, note: str = "") -> str:
-        """Return the id of an experiment; create it, with `note` as description, if needed."""
+    def _experiment(self, end: str) -> str:
+        """Return the id of the experiment with the suffix `end`; create it if needed."""
+        name = f"{self.prefix}{end}"
         if name not in self.experiments:
             location = self.artifacts and f"{self.artifacts}/{quote(name)}"
             try:
                 self.experiments[name] = self.create_experiment(name, artifact_location=location)
-                self.set_experiment_tag(self.experiments[name], "mlflow.note.content", note)
             except MlflowException:
                 experiment = self.get_experiment_by_name(name)
                 if experiment is None:
@@ -220,15 +235,6 @@ class MlflowStore(MlflowClient):
             data = Dataset(self.dataset, tags["data_digest"], *texts, profile=profile)
             tag = InputTag("mlflow.data.context", context)
             self._send(self.log_inputs, run, datasets=[DatasetInput(data, [tag])])
-
-    def _end_dead(self, experiment: str) -> None:
-        known = self.get_experiment_by_name(experiment)
-        where = [known.experiment_id] if known else []
-        for run in self.search_runs(where, "attributes.status = 'RUNNING'") if where else []:
-            sweep = run.data.tags.get("sweep", run.info.run_id)
-            folder = self.get_run(sweep).data.tags.get("folder") if sweep else None
-            if folder and is_dead(Path(folder)):
-                self.set_terminated(run.info.run_id, "KILLED")
 
     def _send(self, request: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Call a method; None, with a warning, if MLflow rejects these data but accepts others."""
@@ -251,13 +257,8 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {_RENAMED.get(name, name): text for name, text in texts.items()}
 
 
-def _shorten(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
-def _metrics(points: Sequence[Point]) -> list[Metric]:
-    now = int(time.time() * 1000)
-    return [Metric(name, float(value), now, step) for name, value, step in points]
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_PARAMETER else f"{text[: _LONGEST_PARAMETER - 3]}..."
 
 
 @contextmanager
