@@ -15,8 +15,9 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -26,6 +27,8 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from ..artifacts.record import git_commit
 from ..artifacts.sweep_state import is_dead
@@ -39,6 +42,8 @@ log = logging.getLogger(__name__)
 # Set before the first request; otherwise MLflow prints two lines at the end of each run.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves the machine
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; MLflow waits for minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 # This logger prints a traceback for every error, which MLflow then raises anyway. A filter, because
 # Hydra resets the levels of loggers.
 logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
@@ -51,7 +56,7 @@ NOTES = {
 """Descriptions of the experiments, by suffix of their names."""
 _ENDS = {"pair": "", "training": "-training"}
 _KINDS = ("sweep", "job", *_ENDS)
-_SOURCE = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
+_IN_SWEEP = "tags.`sweep.{}` = 'true'"
 _PARENT = "mlflow.parentRunId"
 _RENAMED = {"note": "mlflow.note.content", "name": "mlflow.runName"}
 _VIEW = "workflowType=machine_learning"  # otherwise new experiments show an empty overview
@@ -78,19 +83,21 @@ class MlflowStore(MlflowClient):
     ) -> None:
         folder = Path(directory).expanduser().absolute()
         self.dataset, self.prefix = dataset, experiment or dataset
+        self.source = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
+        if (commit := git_commit()) != "unknown":
+            self.source["mlflow.source.git.commit"] = commit
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.remote = "://" in (uri or "") and not str(uri).startswith("sqlite")
-        self.experiments: dict[str, str] = {}
         if not uri and {*"?%"} & {*str(folder)}:
             raise ValueError("a SQLite address cannot contain ? or %; set tracking.directory")
-        if uri and ("://" not in uri or uri.startswith("file:")):
+        if uri and is_local_uri(uri):
+            place = shlex.quote(f"tracking.directory={local_file_uri_to_path(uri)}")
             raise ValueError(
-                "it is a folder, which MLflow no longer writes runs to; for a database in it, type "
-                f"tracking.uri=null tracking.directory={shlex.quote(uri.removeprefix('file://'))}"
+                f"no store is a folder; for a database in it: tracking.uri=null {place}"
             )
         folder.mkdir(parents=True, exist_ok=True)
         # Only one process creates the tables.
-        with _patience(seconds=5, retries=0), FileLock(folder / "mlflow.lock"):
+        with FileLock(folder / "mlflow.lock"):
             if not uri:
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
@@ -101,10 +108,8 @@ class MlflowStore(MlflowClient):
                 f"New runs are in {self.prefix}-moved, or set tracking.experiment=NAME."
             )
             self.prefix += "-moved"
-        with _patience(seconds=20, retries=3):
-            for end, note in NOTES.items():  # a store that cannot be written fails here
-                self.set_experiment_tag(self._experiment(end), _RENAMED["note"], note)
-            self._end_leftovers()
+        self.experiments = {end: self._open_experiment(end) for end in NOTES}
+        self._end_leftovers()
 
     def publish(
         self,
@@ -117,39 +122,35 @@ class MlflowStore(MlflowClient):
     ) -> None:
         """Write a run to the experiment of its kind; one that exists gets the tags that are new.
 
-        A run that is open was left by a process that was killed, or is written by another one: it
-        is written again, with the same points.
+        An open run is being written by another process, or that was killed: it is written again,
+        with the same points.
         """
-        experiment, own = self._experiment(_ENDS.get(kind, "-sweeps")), dict(_SOURCE)
-        if (commit := git_commit()) != "unknown":
-            own["mlflow.source.git.commit"] = commit
-        if kind == "pair" and "note" in tags and "sweep" in tags:
-            note = f"{tags['note']} [Its sweep]({self._page('-sweeps', tags['sweep'])})"
+        experiment, key = self.experiments[_ENDS.get(kind, "-sweeps")], tags["run_key"]
+        if kind == "pair" and "note" in tags:
+            note = f"{tags['note']} [Sweep and report]({self._page('-sweeps', tags['sweep'])})"
             tags = {**tags, "note": note}
-        own |= _tags(tags)
-        run = next(iter(self._equal(experiment, tags["run_key"])), None)
-        if run and run.info.status != "RUNNING":
-            new = [RunTag(*its) for its in own.items() if its[0] not in run.data.tags]
-            self._send(self.log_batch, run.info.run_id, tags=new)
-            return
-        if not (run := run or self._send(self.create_run, experiment, tags=own, run_name=name)):
+        texts = {**self.source, **_tags(tags)}
+        known = self._runs(experiment, f"tags.run_key = '{key}'")
+        created = partial(self._send, self.create_run, experiment, tags=texts, run_name=name)
+        if (run := min(known, key=_order) if known else created()) is None:
             return
         number, now = run.info.run_id, run.info.start_time
-        points = [Metric(name, float(value), now, step) for name, value, step in metrics]
+        new = [RunTag(*pair) for pair in texts.items() if pair[0] not in run.data.tags]
+        if run.info.status != "RUNNING":
+            self._send(self.log_batch, number, tags=new)
+            return
+        points = [Metric(metric, float(value), now, step) for metric, value, step in metrics]
         params = [Param(key, _shorten(str(value))) for key, value in parameters.items()]
         for start in range(0, max(1, len(points)), 900):
-            batch = {"metrics": points[start : start + 900], "params": params[: 100 * (not start)]}
-            self._send(self.log_batch, number, **batch)
+            self._send(self.log_batch, number, points[start : start + 900], params, new)
         self._name_data(number, tags, "training" if kind == "training" else "evaluation")
         for path in files:
-            if path.is_dir():
-                self._send(self.log_artifacts, number, str(path), artifact_path=path.name)
-            else:
-                self._send(self.log_artifact, number, str(path))
+            log = self.log_artifacts if path.is_dir() else self.log_artifact
+            self._send(log, number, str(path), path.name if path.is_dir() else None)
         if kind == "sweep":
-            self._nest_jobs(experiment, number, tags["sweep"])
+            self._nest_jobs(number, tags["sweep"])
         self._send(self.set_terminated, number, "FAILED" if "error" in tags else "FINISHED")
-        self._drop_copies(experiment, tags["run_key"])
+        self._drop_copies(experiment, key)
 
     def link(self, sweep: str) -> str:
         """Return the page of a sweep's pairs on a server, or the command that shows a store."""
@@ -162,44 +163,38 @@ class MlflowStore(MlflowClient):
 
     def _page(self, end: str, sweep: str) -> str:
         """Return the page of a sweep's runs in an experiment, relative to the UI."""
-        runs = quote(f"tags.`sweep.{sweep}` = 'true'")
-        return f"#/experiments/{self._experiment(end)}/runs?searchFilter={runs}&{_VIEW}"
+        runs = quote(_IN_SWEEP.format(sweep))
+        return f"#/experiments/{self.experiments[end]}/runs?searchFilter={runs}&{_VIEW}"
 
-    def _equal(self, experiment: str, key: str) -> list[Run]:
-        """Return the runs with a key: complete ones first, in an order all processes agree on."""
-        runs = self._send(self.search_runs, [experiment], f"tags.run_key = '{key}'") or []
-        return sorted(runs, key=lambda its: (its.info.status == "RUNNING", its.info.run_id))
+    def _runs(self, experiment: str, wanted: str) -> list[Run]:
+        return list(self.search_runs([experiment], wanted, max_results=10_000))
 
     def _drop_copies(self, experiment: str, key: str) -> None:
         """Leave one of several complete runs with a key, which processes have written at once."""
-        first, *copies = [r for r in self._equal(experiment, key) if r.info.status != "RUNNING"]
-        for copy in copies:
-            sweeps = [RunTag(*its) for its in copy.data.tags.items() if its[0].startswith("sweep.")]
-            self.log_batch(first.info.run_id, tags=sweeps)
+        wanted = f"tags.run_key = '{key}' and attributes.status != 'RUNNING'"
+        runs = sorted(self._runs(experiment, wanted), key=_order)
+        for copy in runs[1:]:
+            sweeps = [RunTag(*pair) for pair in copy.data.tags.items() if pair[0][:6] == "sweep."]
+            self.log_batch(runs[0].info.run_id, tags=sweeps)
             with suppress(MlflowException):  # the other process has deleted it
                 self.delete_run(copy.info.run_id)
 
-    def _nest_jobs(self, experiment: str, run: str, sweep: str) -> None:
+    def _nest_jobs(self, run: str, sweep: str) -> None:
         """Show a sweep's jobs below its run, unless an earlier sweep has them."""
-        jobs = f"tags.kind = 'job' and tags.`sweep.{sweep}` = 'true'"
-        for job in self._send(self.search_runs, [experiment], jobs, max_results=10_000) or []:
+        wanted = f"tags.kind = 'job' and {_IN_SWEEP.format(sweep)}"
+        for job in self._runs(self.experiments["-sweeps"], wanted):
             if _PARENT not in job.data.tags:
-                self._send(self.set_tag, job.info.run_id, _PARENT, run)
+                self.set_tag(job.info.run_id, _PARENT, run)
 
     def _end_leftovers(self) -> None:
-        """End open runs of version 0.5.0 and earlier if no command holds their sweep's folder.
-
-        This program closes its runs at once; in earlier versions they were open for hours.
-        """
-        where = list(self.experiments.values())
-        for run in self.search_runs(where, "attributes.status = 'RUNNING'", max_results=10_000):
-            tags = run.data.tags
-            source, kind = tags.get("mlflow.source.name", ""), tags.get("kind")
-            if source.endswith(".main") and kind in _KINDS and "run_key" not in tags:
+        """End the open runs of version 0.5.0 and earlier whose sweep's folder no command holds."""
+        wanted = "attributes.status = 'RUNNING' and tags.`mlflow.source.name` LIKE '%.main'"
+        for experiment in self.experiments.values():
+            for run in self._runs(experiment, wanted):
                 with suppress(MlflowException):  # its sweep was deleted
-                    sweep = self.get_run(tags.get("sweep") or run.info.run_id)
+                    sweep = self.get_run(run.data.tags.get("sweep") or run.info.run_id)
                     folder = sweep.data.tags.get("folder")
-                    if folder and is_dead(Path(folder)):
+                    if folder and run.data.tags.get("kind") in _KINDS and is_dead(Path(folder)):
                         self.set_terminated(run.info.run_id, "FAILED")
 
     def _moved_from(self, folder: Path) -> list[Path]:
@@ -209,21 +204,21 @@ class MlflowStore(MlflowClient):
         paths = [Path(url2pathname(urlsplit(its).path)) for its in local if its[:5] == "file:"]
         return [path for path in paths if not path.resolve().is_relative_to(folder.resolve())]
 
-    def _experiment(self, end: str) -> str:
-        """Return the id of the experiment with the suffix `end`; create it if needed."""
+    def _open_experiment(self, end: str) -> str:
+        """Return the id of the experiment with the suffix `end`; create or restore it if needed."""
         name = f"{self.prefix}{end}"
-        if name not in self.experiments:
-            location = self.artifacts and f"{self.artifacts}/{quote(name)}"
-            try:
-                self.experiments[name] = self.create_experiment(name, artifact_location=location)
-            except MlflowException:
-                experiment = self.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
-                if experiment.lifecycle_stage == "deleted":
-                    self.restore_experiment(experiment.experiment_id)
-                self.experiments[name] = experiment.experiment_id
-        return self.experiments[name]
+        location = self.artifacts and f"{self.artifacts}/{quote(name)}"
+        try:
+            number = self.create_experiment(name, artifact_location=location)
+        except MlflowException:
+            experiment = self.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+            number = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                self.restore_experiment(number)
+        self.set_experiment_tag(number, _RENAMED["note"], NOTES[end])  # or it cannot be written
+        return str(number)
 
     def _name_data(self, run: str, tags: Mapping[str, str], context: str) -> None:
         """Log the data set of a run that names its digest; the UI filters by it."""
@@ -239,8 +234,7 @@ class MlflowStore(MlflowClient):
     def _send(self, request: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Call a method; None, with a warning, if MLflow rejects these data but accepts others."""
         try:
-            with _patience(seconds=20, retries=3):
-                return request(*arguments, **keywords)
+            return request(*arguments, **keywords)
         except Exception as error:
             upload = getattr(getattr(error, "response", None), "status_code", 500)
             if getattr(error, "get_http_status_code", lambda: upload)() not in (400, 404, 409, 413):
@@ -261,18 +255,9 @@ def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_PARAMETER else f"{text[: _LONGEST_PARAMETER - 3]}..."
 
 
-@contextmanager
-def _patience(seconds: int, retries: int) -> Iterator[None]:
-    """Limit how long MLflow waits for a server, unless environment variables do so."""
-    limits = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
-    variables = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in limits.items()}
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+def _order(run: Run) -> tuple[bool, str]:
+    """Order runs alike in all processes, the complete ones first."""
+    return run.info.status == "RUNNING", run.info.run_id
 
 
 def _prepare(database: Path) -> None:

@@ -4,6 +4,7 @@ import logging
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import cache
 from inspect import isclass, signature
 from pathlib import Path
@@ -21,10 +22,11 @@ Point = tuple[str, float, int]
 _PUBLISH = "publish(kind, name, parameters, metrics, tags, files)"
 
 
+@dataclass
 class Tracker:
     """The tracking store of a process; no results depend on it, and any error ends the tracking.
 
-    Args:
+    Attributes:
         store: A function `publish`, or an object with this method. An object may also have
             `remote`, True if it gets tables and pictures by default, and `link(sweep)`, which
             returns a line that says where to see a sweep. None: nothing is published.
@@ -33,14 +35,10 @@ class Tracker:
         tags: Tags of every run.
     """
 
-    def __init__(
-        self,
-        store: Any = None,
-        name: str = "",
-        tables: bool = False,
-        tags: Sequence[tuple[str, str]] = (),
-    ) -> None:
-        self.store, self.name, self.tables, self.tags = store, name, tables, dict(tags)
+    store: Any = None
+    name: str = ""
+    tables: bool = False
+    tags: Sequence[tuple[str, str]] = ()
 
     def publish(
         self,
@@ -59,7 +57,7 @@ class Tracker:
         says why it has failed.
         """
         files = [path for path in files if self.tables or path.suffix not in (".parquet", ".npz")]
-        tags = {"kind": kind, **self.tags, **tags}
+        tags = {"kind": kind, **dict(self.tags), **tags}
         self._call(_publish_of(self.store), kind, name, parameters, metrics, tags, files)
 
     def link(self, sweep: str) -> str:

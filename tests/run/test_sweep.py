@@ -2,7 +2,6 @@
 
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 
@@ -15,31 +14,34 @@ from src.artifacts.sweep_state import (
     start_clock,
     write_manifest,
 )
-from src.config.sections import PlanSettings
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.run import sweep as sweeps
 from src.status import cache_of, summary
 
 
 class Closed:
-    """A tracker that remembers how a sweep was closed."""
+    """A tracker that remembers the published sweep."""
 
-    def end_sweep(self, run, status, files, note, points):
-        self.call = run, status, [path.name for path in files], note
+    def publish(self, kind, name, parameters, metrics, tags, files):
+        self.call = kind, tags["error"], [path.name for path in files]
 
 
-def test_an_error_at_the_end_closes_the_run_and_keeps_the_files(tmp_path, monkeypatch, capsys):
+def test_an_error_at_the_end_is_published_and_keeps_the_files(tmp_path, monkeypatch, capsys):
     def out_of_memory(*words):
         raise MemoryError("Unable to allocate 8 GiB")
 
     monkeypatch.setattr(sweeps, "results_of", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
-    job = SimpleNamespace(report=SimpleNamespace(), plan=PlanSettings())
+    config = compose_words(CONF, ["attack=fgsm", "experiment=demo"])
+    job = read_job(config, config.hydra)
     sweep = sweeps.Sweep([((), job)], lambda *_: None)
-    sweep.folder, sweep.run, sweep.tracker = tmp_path, "run", Closed()
+    sweep.folder, sweep.tracker = tmp_path, Closed()
     with pytest.raises(SystemExit):
         sweep.end()
-    run, status, files, note = sweep.tracker.call
-    assert (run, status, files) == ("run", "FAILED", ["attacks.csv"]) and "8 GiB" in note
+    kind, error, files = sweep.tracker.call
+    assert (kind, files) == ("sweep", ["attacks.csv"]) and "8 GiB" in error
     assert "Unable to allocate 8 GiB" in capsys.readouterr().err
     assert (tmp_path / "attacks.csv").exists()
 
