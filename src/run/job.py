@@ -74,7 +74,7 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
     origin = job.attack_key if job.settings.budgets else job.place(clean)[0]
     cache.finish(origin, finished_key(planned, len(job.images)), job.images.digest())
     cache.shrink(planned.settings.cache.total_gb)
-    publish_job(tracker, planned.settings, statistics)
+    publish_job(tracker, statistics)
     return statistics
 
 

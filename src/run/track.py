@@ -74,36 +74,34 @@ def publish_failure(tracker: Tracker, sweep: str, job: Settings, error: str) -> 
     """Publish a job that has failed."""
     content = job.model_dump(mode="json", exclude={"tracking", "sweep"})
     tags = {"error": error, "run_key": content_key(["failed job", content, error])}
-    tracker.publish("job", job.job, _job_parameters(job), [], tags | sweep_tags(sweep))
+    parameters = _parameters(job.source_name, job.attack.label, job.targets, job.budgets, job.seed)
+    tracker.publish("job", job.job, parameters, [], tags | sweep_tags(sweep))
 
 
-def _job_parameters(settings: Settings) -> dict[str, str | int]:
-    """Return the parameters of a job's run, with budgets in units of 1/255, without 0."""
-    return {
-        "source": settings.source_name,
-        "attack": settings.attack.label,
-        "targets": ", ".join(settings.targets),
-        "budgets_255": ", ".join(f"{budget:g}" for budget in settings.budgets),
-        "seed": settings.seed,
-    }
+def _parameters(
+    source: str, attack: str, targets: Sequence[str], budgets: Sequence[float], seed: int
+) -> dict[str, str | int]:
+    """Return the parameters of a job's run, with budgets in units of 1/255."""
+    budget, target = ", ".join(f"{budget:g}" for budget in budgets), ", ".join(targets)
+    names = {"source": source, "attack": attack, "targets": target, "budgets_255": budget}
+    return {**names, "seed": seed}
 
 
-def publish_job(tracker: Tracker, settings: Settings, results: Results) -> None:
+def publish_job(tracker: Tracker, results: Results) -> None:
     """Publish a finished job: its metrics and files, and its pairs."""
     ((result,),) = results.rows
     record = result.job.record
-    key = content_key(
-        [record.key, record.protocol, record.reference, record.storage, analysis_digest()]
-    )
+    place = (record.source_model.model, record.label, record.targets, record.budgets[1:])
+    chosen = record.protocol, record.reference, record.storage
+    key = content_key([record.key, *chosen, analysis_digest()])
     shared = data_tags(record.config, record.data, record.images, len(record.class_names))
-    shared |= sweep_tags(settings.sweep or "")
-    tags, metrics, name = {"run_key": key}, dict[str, float](), settings.job
+    shared |= sweep_tags(record.config["sweep"])
+    tags, metrics = {"run_key": key}, dict[str, float]()
     if record.attack:
         for alarm in result.alarms:
             alarms = tags.get(f"alarm.{alarm.name}")
             tags[f"alarm.{alarm.name}"] = "\n".join(filter(None, [alarms, explained(alarm)]))
         tags["crafting"] = record.crafting
-        name = _run_name(job_name(record.label, record.source), record)
         metrics = {
             **result.cost,
             "gradients_taken": record.gradients,
@@ -113,8 +111,9 @@ def publish_job(tracker: Tracker, settings: Settings, results: Results) -> None:
             "n": record.images,
         }
     points = [(name, value, 0) for name, value in metrics.items() if not math.isnan(value)]
-    files = files_of_job(result.job.folder)
-    tracker.publish("job", name, _job_parameters(settings), points, shared | tags, files)
+    files, parameters = files_of_job(result.job.folder), _parameters(*place, record.seed)
+    name = _run_name(job_name(record.label, record.source), record)
+    tracker.publish("job", name, parameters, points, shared | tags, files)
     if record.attack:
         rates = result.rates[result.rates["variant"] == record.storage]
         rates = rates[rates["protocol"] == record.protocol]

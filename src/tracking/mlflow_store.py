@@ -93,7 +93,7 @@ class MlflowStore(MlflowClient):
         if uri and is_local_uri(uri):
             place = shlex.quote(f"tracking.directory={local_file_uri_to_path(uri)}")
             raise ValueError(
-                f"no store is a folder; for a database in it: tracking.uri=null {place}"
+                f"it is a folder; for a database in it, type tracking.uri=null {place}"
             )
         folder.mkdir(parents=True, exist_ok=True)
         # Only one process creates the tables.
@@ -187,14 +187,14 @@ class MlflowStore(MlflowClient):
                 self.set_tag(job.info.run_id, _PARENT, run)
 
     def _end_leftovers(self) -> None:
-        """End the open runs of version 0.5.0 and earlier whose sweep's folder no command holds."""
+        """End the open runs of dead sweeps, and of their parts in version 0.5.0 and earlier."""
         wanted = "attributes.status = 'RUNNING' and tags.`mlflow.source.name` LIKE '%.main'"
         for experiment in self.experiments.values():
             for run in self._runs(experiment, wanted):
-                with suppress(MlflowException):  # its sweep was deleted
-                    sweep = self.get_run(run.data.tags.get("sweep") or run.info.run_id)
-                    folder = sweep.data.tags.get("folder")
-                    if folder and run.data.tags.get("kind") in _KINDS and is_dead(Path(folder)):
+                tags = run.data.tags
+                with suppress(MlflowException, KeyError):  # `sweep` is no run now, or is deleted
+                    sweep = tags if "folder" in tags else self.get_run(tags["sweep"]).data.tags
+                    if tags["kind"] in _KINDS and is_dead(Path(sweep["folder"])):
                         self.set_terminated(run.info.run_id, "FAILED")
 
     def _moved_from(self, folder: Path) -> list[Path]:
