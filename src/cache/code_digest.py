@@ -5,8 +5,8 @@ import hashlib
 import os
 import sys
 import sysconfig
-from collections.abc import Iterator, Sequence
-from functools import cache, partial
+from collections.abc import Iterator
+from functools import cache
 from importlib import metadata
 from importlib.machinery import PathFinder
 from itertools import accumulate
@@ -36,22 +36,12 @@ _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code b
 @cache
 def program_digest() -> str:
     """Return a digest of this program's code that decides rows, without comments and docstrings."""
-    return _digest_of(sorted(ROWS))
+    return str(remembered(f"program of Python {sys.version}", sorted(ROWS), _digest))
 
 
-@cache
-def analysis_digest() -> str:
-    """Return a digest of this program's code that makes numbers of rows."""
-    return _digest_of(sorted((FOLDER / "analysis").rglob("*.py")))
-
-
-def _digest_of(files: Sequence[Path]) -> str:
-    return str(remembered(f"program of Python {sys.version}", files, partial(_digest, files)))
-
-
-def _digest(files: Sequence[Path]) -> str:
+def _digest() -> str:
     digest = hashlib.sha256()
-    for file in files:
+    for file in sorted(ROWS):
         tree = ast.parse(file.read_bytes())
         for node in ast.walk(tree):
             if isinstance(body := getattr(node, "body", None), list):

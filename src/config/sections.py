@@ -24,7 +24,6 @@ from pydantic import (
 
 from ..utils.about import listed
 from ..utils.package import CLONE, INSTALLED, find_asset
-from .command import refuse_replaced
 from .fields import Budget, Budgets, Name, Place, check_units, distinct
 
 TargetLabelRule = Literal["data", "least_likely", "random", "next"]
@@ -291,13 +290,6 @@ class TrackingSettings(Section):
     name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
     tables: bool | None = None
     tags: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
-
-    @model_validator(mode="after")
-    def _check_keys(self) -> Self:
-        """Refuse keys of earlier versions."""
-        for key, value in self.call.items():
-            refuse_replaced(f"tracking.{key}", value)
-        return self
 
     @property
     def call(self) -> dict[str, Any]:

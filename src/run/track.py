@@ -16,7 +16,7 @@ from ..analysis.quantities import QUANTITIES
 from ..analysis.ranking import GROUP, MEAN_OF
 from ..artifacts.layout import PAGE, files_of_sweep, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
-from ..cache.code_digest import analysis_digest
+from ..cache.code_digest import code_of
 from ..cache.keys import content_key
 from ..config.sections import job_name
 from ..config.settings import Settings
@@ -25,6 +25,7 @@ from ..report.results import JobResults, Results
 from ..report.sanity_checks import explained
 from ..tracking import Point, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from ..utils.package import FOLDER
 
 _MANY = 100  # runs; MLflow's charts take ten at a time
 
@@ -93,7 +94,8 @@ def publish_job(tracker: Tracker, results: Results) -> None:
     record = result.job.record
     place = (record.source_model.model, record.label, record.targets, record.budgets[1:])
     chosen = record.protocol, record.reference, record.storage
-    key = content_key([record.key, *chosen, analysis_digest()])
+    analysis = sorted(code_of(str(FOLDER / "analysis")).values())
+    key = content_key([record.key, *chosen, analysis])
     shared = data_tags(record.config, record.data, record.images, len(record.class_names))
     shared |= sweep_tags(record.config["sweep"])
     tags, metrics = {"run_key": key}, dict[str, float]()
@@ -118,7 +120,8 @@ def publish_job(tracker: Tracker, results: Results) -> None:
         rates = result.rates[result.rates["variant"] == record.storage]
         rates = rates[rates["protocol"] == record.protocol]
         for names, rows in rates.groupby([*TARGET_COLUMNS], sort=False):
-            _publish_pair(tracker, result, ModelRef.parse(*names), rows, {**shared, "job": key})
+            pair = _pair(result, ModelRef.parse(*names), rows, {**shared, "job": key})
+            tracker.publish("pair", *pair)
 
 
 def publish_training(
@@ -151,14 +154,10 @@ def data_tags(config: Mapping[str, Any], digest: str, images: int, classes: int)
     return tags
 
 
-def _publish_pair(
-    tracker: Tracker,
-    result: JobResults,
-    pair: ModelRef,
-    rows: pd.DataFrame,
-    shared: Mapping[str, str],
-) -> None:
-    """Publish one pair of source and target, from its rates for the primary variant."""
+def _pair(
+    result: JobResults, pair: ModelRef, rows: pd.DataFrame, shared: Mapping[str, str]
+) -> tuple[str, dict[str, Any], list[Point], dict[str, str]]:
+    """Return the run of one pair of source and target, from its rates for the primary variant."""
     record = result.job.record
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
@@ -204,7 +203,7 @@ def _publish_pair(
         page = (folder_of_command(result.job.folder) / PAGE).absolute().as_uri()
         tags["note"] = f"This pair in the report: `{page}#{urlencode(names, quote_via=quote)}`"
     name = _run_name(f"{job_name(record.label, record.source)} -> {pair}", record)
-    tracker.publish("pair", name, parameters, points, tags)
+    return name, parameters, points, tags
 
 
 def _run_name(name: str, record: JobRecord) -> str:

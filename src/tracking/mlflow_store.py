@@ -15,9 +15,8 @@ import json
 import logging
 import os
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -130,9 +129,9 @@ class MlflowStore(MlflowClient):
             note = f"{tags['note']} [Sweep and report]({self._page('-sweeps', tags['sweep'])})"
             tags = {**tags, "note": note}
         texts = {**self.source, **_tags(tags)}
-        known = self._runs(experiment, f"tags.run_key = '{key}'")
-        created = partial(self._send, self.create_run, experiment, tags=texts, run_name=name)
-        if (run := min(known, key=_order) if known else created()) is None:
+        run = next(self._runs(experiment, f"tags.run_key = '{key}'"), None)
+        run = run or self._send(self.create_run, experiment, tags=texts, run_name=name)
+        if run is None:
             return
         number, now = run.info.run_id, run.info.start_time
         new = [RunTag(*pair) for pair in texts.items() if pair[0] not in run.data.tags]
@@ -156,7 +155,7 @@ class MlflowStore(MlflowClient):
         """Return the page of a sweep's pairs on a server, or the command that shows a store."""
         uri = without_password(str(self.tracking_uri))
         if uri.startswith("http"):
-            return f"MLflow: {uri.rstrip('/')}/{self._page('', sweep)}"
+            return f"MLflow: {uri.rstrip('/')}/{self._page('', sweep)}&compareRunsMode=CHART"
         made = Path.cwd() == FOLDER.parent and uri == f"sqlite:///{FOLDER.parent}/mlruns/mlflow.db"
         words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
         return f"MLflow, sweep {sweep}: {words}"
@@ -166,16 +165,18 @@ class MlflowStore(MlflowClient):
         runs = quote(_IN_SWEEP.format(sweep))
         return f"#/experiments/{self.experiments[end]}/runs?searchFilter={runs}&{_VIEW}"
 
-    def _runs(self, experiment: str, wanted: str) -> list[Run]:
-        return list(self.search_runs([experiment], wanted, max_results=10_000))
+    def _runs(self, experiment: str, wanted: str) -> Iterator[Run]:
+        """Yield runs, those that are complete first, in an order that all processes agree on."""
+        order = ["attributes.status ASC", "attributes.run_id ASC"]  # FAILED, FINISHED, RUNNING
+        yield from self.search_runs([experiment], wanted, max_results=10_000, order_by=order)
 
     def _drop_copies(self, experiment: str, key: str) -> None:
         """Leave one of several complete runs with a key, which processes have written at once."""
         wanted = f"tags.run_key = '{key}' and attributes.status != 'RUNNING'"
-        runs = sorted(self._runs(experiment, wanted), key=_order)
-        for copy in runs[1:]:
+        first, *copies = self._runs(experiment, wanted)
+        for copy in copies:
             sweeps = [RunTag(*pair) for pair in copy.data.tags.items() if pair[0][:6] == "sweep."]
-            self.log_batch(runs[0].info.run_id, tags=sweeps)
+            self.log_batch(first.info.run_id, tags=sweeps)
             with suppress(MlflowException):  # the other process has deleted it
                 self.delete_run(copy.info.run_id)
 
@@ -253,11 +254,6 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
 
 def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_PARAMETER else f"{text[: _LONGEST_PARAMETER - 3]}..."
-
-
-def _order(run: Run) -> tuple[bool, str]:
-    """Order runs alike in all processes, the complete ones first."""
-    return run.info.status == "RUNNING", run.info.run_id
 
 
 def _prepare(database: Path) -> None:

@@ -10,6 +10,7 @@ from inspect import isclass, signature
 from pathlib import Path
 from typing import Any
 
+from ..config.command import refuse_replaced
 from ..config.sections import TrackingSettings
 from ..utils.call_target import call_target
 from ..utils.package import resolve
@@ -19,6 +20,10 @@ log = logging.getLogger(__name__)
 
 Point = tuple[str, float, int]
 """Name, value and step of a metric."""
+_LOST = (
+    "%s: tracking stops, but all files are written. When the store works again, run the same "
+    "command: it tracks every job, without computing it again."
+)
 _PUBLISH = "publish(kind, name, parameters, metrics, tags, files)"
 
 
@@ -70,7 +75,7 @@ class Tracker:
             return function and function(*arguments)
         except Exception as error:  # a failing store must not cost any results
             self.store = None
-            _warn_of_loss(_fault(self.name, error))
+            log.warning(_LOST, _fault(self.name, error))
 
 
 @cache
@@ -85,19 +90,22 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     call = settings.call
     if not (target := call.get("_target_")):
         return Tracker()
+    for key in call:  # in a file of the user's
+        refuse_replaced(f"tracking.{key}", None)
     folder = Path(call["directory"]).absolute() if call.get("directory") else None
-    name, more = str(call.get("uri") or folder or target), {"dataset": dataset}
+    name = str(call.get("uri") or folder or target)
+    more: dict[str, Any] = {"dataset": dataset}
     with suppress(Exception):  # a module that fails, which the call describes
         if not isclass(resolve(target)):
             more = {"_partial_": True}  # the function is `publish`
     try:
         store = call_target({**call, **more})
     except ValueError as error:
-        if call.get("uri", "") is None:  # MLflow's store in a folder
-            _warn_of_loss(_fault(name, error))
-            return Tracker()
         fault = _fault(name, error)
-        raise ValueError(f"tracking: {fault}. Use another store, or tracking=none.") from error
+        if call.get("uri", "") is not None:  # not MLflow's store in a folder
+            raise ValueError(f"tracking: {fault}. Use another store, or tracking=none.") from error
+        log.warning(_LOST, fault)
+        return Tracker()
     try:
         signature(_publish_of(store)).bind(*_PUBLISH.split(", "))
     except TypeError as error:
@@ -117,14 +125,6 @@ def _publish_of(store: Any) -> Any:
 
 def _fault(name: str, error: Exception) -> str:
     return f"The tracking store {without_password(name)} cannot be used ({_reason(error)})"
-
-
-def _warn_of_loss(fault: str) -> None:
-    log.warning(
-        "%s: tracking stops, but all files are written. When the store works again, run the same "
-        "command: it tracks every job, without computing it again.",
-        fault,
-    )
 
 
 def without_password(text: str) -> str:
