@@ -1,7 +1,7 @@
 """Parts of `python -m benchmarks gpu` that compute in its process: networks and attacks."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
@@ -123,7 +123,7 @@ def _times_of_losses() -> Iterator[list[float]]:
     """Note the time whenever a loss is logged, which waits for the device."""
     times, log = list[float](), CSVLogger.log_metrics
 
-    def noting(logger: Any, metrics: Mapping[str, Any], step: int | None = None) -> None:
+    def noting(logger: Any, metrics: dict[str, Any], step: int | None = None) -> None:
         log(logger, metrics, step)
         if "train_loss" in metrics:
             times.append(time.perf_counter())

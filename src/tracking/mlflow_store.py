@@ -144,8 +144,7 @@ class MlflowStore(MlflowClient):
             self._send(self.log_batch, number, points[start : start + 900], params, new)
         self._name_data(number, tags, "training" if kind == "training" else "evaluation")
         for path in files:
-            log = self.log_artifacts if path.is_dir() else self.log_artifact
-            self._send(log, number, str(path), path.name if path.is_dir() else None)
+            self._send(self.log_artifact, number, str(path))
         if kind == "sweep":
             self._nest_jobs(number, tags["sweep"])
         self._send(self.set_terminated, number, "FAILED" if "error" in tags else "FINISHED")
