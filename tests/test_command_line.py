@@ -93,7 +93,7 @@ def test_a_sweep_leaves_runs(sweep):
     assert {pair.info.run_name for pair in pairs} == names
     assert {run.data.tags["mlflow.parentRunId"] for run in jobs} == {whole.info.run_id}
     assert len(jobs) == 4 and all(run.info.status == "FINISHED" for run in [whole, *jobs])
-    assert {pair.data.tags["sweep"] for pair in pairs} == {whole.info.run_id}
+    assert {pair.data.tags["sweep"] for pair in pairs} == {whole.data.tags["sweep"]}
     gradients = {run.info.run_name: run.data.metrics["gradients_per_image"] for run in jobs}
     assert gradients["bim coarse+fine"] == 2 * (1 + 2 * 9)
     for run, files in ((jobs[0], {"config.yaml", "rates.csv"}), (whole, {"attacks.csv"})):
