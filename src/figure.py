@@ -1,20 +1,17 @@
 """Draw a figure of finished jobs for a paper: `python -m src.figure`."""
 
-import re
 import sys
-from argparse import SUPPRESS, Namespace
+from argparse import Namespace
 from collections.abc import Sequence
 from inspect import getdoc, signature, unwrap
 from pathlib import Path
 from typing import Any
 
-from .api.frames import add_sweeps, distinct, reading, warn
+from .api.frames import add_options, add_sweeps, distinct, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
 
-_OPTIONS = {"eps_255": "eps", "budgets": "eps"}
-"""Options whose names are not those of their keywords."""
 _ELSEWHERE = {"folder", "more", "number", "names"}
 """Keywords that are no options, or an option of several commands."""
 
@@ -36,26 +33,17 @@ def _parse(words: Sequence[str] | None) -> Namespace:
         one = kinds.add_parser(kind, help=text.partition("\n")[0], description=text)
         keywords = signature(draw).parameters
         of = next(iter(signature(unwrap(draw)).parameters.values())).annotation
-        texts = "".join(f"{getdoc(its)}\n\n" for its in (draw, of, FIGURES["matrix"]))
         if "number" in keywords:
-            one.add_argument("number", metavar="image", help=_help("number", texts))
+            one.add_argument("number", metavar="image", help="number or file, as in images.csv")
         add_sweeps(one)
-        for name in [name for name in keywords if name not in _ELSEWHERE]:
-            option, read = _OPTIONS.get(name, name), reading(keywords[name].annotation)
-            shown: Any = {"dest": name, "metavar": option.upper(), "help": _help(name, texts)}
-            one.add_argument(f"--{option}", default=SUPPRESS, **shown, **read)
+        options = [its for name, its in keywords.items() if name not in _ELSEWHERE]
+        add_options(one, options, draw, of, FIGURES["matrix"], budgets="eps")
         one.add_argument("--out", type=Path, required=True, help="file: .pdf, .svg or .png")
     for option in (word.partition("=")[0] for word in parser.parse_known_args(words)[1]):
         usages = {kind: its.format_usage() for kind, its in kinds.choices.items()}
         if takers := " or ".join(kind for kind, its in usages.items() if f"[{option} " in its):
             parser.error(f"{option}: only figures of the kind {takers} take it")
     return parser.parse_args(words)
-
-
-def _help(name: str, texts: str) -> str:
-    """Return the first description of an argument."""
-    found = re.search(rf"^    {name}: (.+?)\n(?=    \w|\n)", texts, re.MULTILINE | re.DOTALL)
-    return " ".join(found[1].split()).replace("None:", "default:") if found else ""
 
 
 def _draw(

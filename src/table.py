@@ -1,14 +1,12 @@
 """Print a table of finished jobs for a paper: `python -m src.table`."""
 
-import re
 import sys
 from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
-from inspect import getdoc
 from pathlib import Path
 from typing import Any
 
-from .api.frames import add_sweeps, distinct, reading, warn
+from .api.frames import add_options, add_sweeps, distinct, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.files import write_text
@@ -37,18 +35,8 @@ def _parse(words: Sequence[str] | None) -> Namespace:
     )
     add_sweeps(parser)
     parser.add_argument("--as", **choice)
-    lines = re.findall(r"(?ms)^ *(?:- `)?(\w+)[^`:\n]*`?: (.*?)[;.]$", getdoc(table) or "")
-    texts = {key: " ".join(text.removeprefix("False: ").split()) for key, text in lines}
-    for key, keyword in keywords_of(name).items():
-        option = key.removesuffix("_255").replace("_", "-")
-        kind: dict[str, Any] = {"dest": key, "help": texts.get(key, "").replace("%", "%%")}
-        if isinstance(keyword.default, bool):
-            option = f"no-{option}" if keyword.default else option
-            kind["action"] = "store_false" if keyword.default else "store_true"
-        else:
-            kind |= reading(keyword.annotation)
-        if key != "names":
-            parser.add_argument(f"--{option}", **kind)
+    keywords = [its for key, its in keywords_of(name).items() if key != "names"]
+    add_options(parser, keywords, table)
     add = parser.add_argument
     add("--beside", metavar="PRESET", help="rank each attack among stored ones, such as small")
     add("--against", nargs="+", help="stored attacks that this shows, such as mi")
