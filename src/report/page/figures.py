@@ -33,7 +33,7 @@ from ..diagnostics import CHARTS, draw_own
 from ..results import Results
 from ..shown import Shown, pairs_of
 from .html import ENOUGH, OF_PAIR, Figure, vega_of
-from .page_data import PageData
+from .images import PageData
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart."""

@@ -70,7 +70,7 @@ class Report:
         alarms: Findings with their usual causes.
         figures: All charts.
         page: Data for the script, and for the parts that need no script.
-        blocks: Large data by name, which the script unpacks when it needs them.
+        blocks: Deflated data by name, which the script unpacks when it needs them.
         terms: Headings, each with (term, description) pairs.
         ranking: Rows of the first ranking, for readers without scripts.
         ranks: The attacks among stored attacks.
@@ -97,8 +97,9 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         lstrip_blocks=True,
     )
     page = {**report.page, "figures": _figures(report.figures)}
-    blocks = {"page": as_json(page), "vega": _vega(cache).encode(), **report.blocks}
-    packed = {name: Markup(_packed(data)) for name, data in blocks.items()}
+    data = {"page": as_json(page), "vega": _vega(cache).encode()}
+    blocks = {name: zlib.compress(its) for name, its in data.items()} | {**report.blocks}
+    packed = {name: Markup(base64.b64encode(its).decode()) for name, its in blocks.items()}
     template = environment.get_template("page.html")
     functions = (command, neighbours, rank_sentence, alike_sentence)
     names = {function.__name__: function for function in functions}
@@ -108,11 +109,6 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
 def as_json(data: Any) -> bytes:
     """Return data as compact JSON."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _packed(data: bytes) -> str:
-    """Deflate data for a script element."""
-    return base64.b64encode(zlib.compress(data)).decode()
 
 
 def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:

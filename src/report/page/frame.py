@@ -1,0 +1,435 @@
+"""The content of the page: the frame of results as text, rankings, charts, and what was run.
+
+The numbers are those of `Results`, formatted here: the page's script looks them up.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...analysis import TRANSFER, WHITE_BOX, estimates
+from ...analysis.confidence import top_k
+from ...analysis.quantities import QUANTITIES, Quantity, definitions
+from ...analysis.ranking import ALL_TARGETS, GROUP
+from ...artifacts.jobs import FinishedJob
+from ...artifacts.record import JobRecord
+from ...config.sections import ReportSettings
+from ...utils.formats import format_cell
+from ...utils.package import command
+from ..charts.theme import MEAN
+from ..diagnostics import CHARTS
+from ..results import JobResults, Results
+from ..sanity_checks import CAUSES
+from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
+from ..words import on_target, ranking_legend, ranking_notes, said, sentences
+from .figures import clean_figures, page_charts, tries_figure, why_figures
+from .html import ENOUGH, TOO_FEW, Report
+from .images import PageData, compute_page_data
+
+AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
+"""Axes of the rows: source and target may be empty, which stands for their mean."""
+RANKING_KEYS = ("defence", "source", "eps_255")
+"""Axes of the rankings of attacks."""
+SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
+"""Axes of the rankings of sources."""
+NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
+LEFT_OUT = (
+    ("pairwise comparisons", f"{command('table')} --differences"),
+    ("success within so many candidates", f"{command('table')} --tries"),
+    ("source for an unseen target", command("sources")),
+    ("success over cost", f"{command('figure')} cost --out cost.pdf"),
+)
+"""Results that other commands print or draw, with the commands."""
+_COLOURS = 7
+"""Number of colours: of the best-ranked attacks at the reference budget."""
+_CURVE = "confidence"
+"""Quantity of the second chart over the budget."""
+
+Axes = Mapping[str, list[Any]]
+
+
+def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
+    """Build the report of results; without an attack it only describes the clean images."""
+    numbers = compute_page_data(results, settings)
+    jobs = [row[0].job for row in results.rows]
+    attacked, norm = [job for job in jobs if job.attacked], jobs[0].record.norm
+    names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
+    stored = " or ".join(dict.fromkeys(job.record.storage for job in jobs))
+    about = [names, images_of(jobs), *[NORMS.get(norm, norm)] * bool(attacked)]
+    about += [f"images as {stored}"] * (stored != "float32")
+    alarms = dict.fromkeys(alarm for row in results.rows for its in row for alarm in its.alarms)
+    clean = ((model, top_k(rows).iloc[0]) for model, rows in numbers.models)
+    correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
+    answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
+    terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(results.rows))]
+    figures, ranking = [*clean_figures(numbers)], list[dict[str, Any]]()
+    page: dict[str, Any] = {
+        "title": "Transfer of adversarial examples" if attacked else "Clean images",
+        "subtitle": ", ".join(about),
+        "models": [model for model, _ in numbers.models],
+        "accuracy": _accuracy(numbers),
+    }
+    if attacked:
+        shown = shown_of(results)
+        runs = [its.job for row in results.attacked for its in row]
+        figures = [*why_figures(results, shown, numbers), *figures]
+        if curves := {its.target: its.tries for its in results.audits if its.tries is not None}:
+            figures.append(tries_figure(curves))
+        page |= selections(results, shown)
+        place = {**page["first"], "eps_255": shown.choice.eps}
+        first = page["rankings"].get(key_of(page["axes"], place, RANKING_KEYS), {})
+        answer, ranking = answer_of(results, shown), first.get("rows", [])
+        page |= {
+            "jobs": numbers.jobs,
+            "classes": numbers.classes,
+            "clean": [*numbers.places.values()],
+            "left_out": numbers.left_out,
+            "charts": page_charts(page["axes"]["eps_255"][1:], page["top"]),
+            "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
+            "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
+            "effects": _effects(numbers.table("effects")),
+            "audits": [(its.sentence, its.classes) for its in results.audits],
+        }
+        terms.append(("What other commands show", LEFT_OUT))
+    terms.append(("Definitions", tuple(definitions().items())))
+    causes = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in alarms)
+    title, blocks = f"{page['title']}: {names}", numbers.blocks
+    return Report(title, answer, causes, figures, page, blocks, (*terms,), ranking, results.ranks)
+
+
+def selections(results: Results, shown: Shown) -> dict[str, Any]:
+    """Return the axes, the numbers of all selections, and the first selection.
+
+    Returns:
+        `axes`: names in order; `budgets` and `scales`: texts for each budget; `rows`; `rankings` of
+        attacks and `sources`, by positions on axes joined by points, with notes; `shown`: names of
+        what rows show; `means`: what the mean over an attack's sources is called; `colours`: number
+        of an attack's colour; `top`: end of the axis of means over the budget.
+    """
+    pairs, first, rows = pairs_of(shown.rows), shown.choice, shown.rows
+    axes: dict[str, list[Any]] = {name: [*pairs[name].unique()] for name in AXES}
+    axes["attack"] = shown.options["attack"]
+    over_sources = rows[(rows["source"] == MEAN) & (rows["target"] == estimates.MEAN)]
+    alone = axes["source"] == axes["target"]
+    axes["source"] = [""] * bool(len(over_sources)) + axes["source"]
+    axes["target"] = ["", *axes["target"]]
+    axes["eps_255"] = sorted(map(float, axes["eps_255"]))
+    targeted = pairs.groupby("attack")["targeted"].any()
+    single = over_sources.groupby("attack")["sources"].max()
+    means = {0: "no mean over sources", 1: "its only source"}
+    place = {"view": "results", "target": ""}
+    if alone and len(axes["target"]) == 2:  # a single network has no target but itself
+        place = {"view": "images", "target": axes["target"][-1]}
+    over_budget = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
+    highest = over_budget.loc[over_budget["protocol"] == first.protocol, "success_rate"].max()
+    return {
+        "axes": axes,
+        "budgets": [f"{eps:g}" for eps in axes["eps_255"]],
+        "scales": [f"times {127 / eps:.2g}" if eps else "" for eps in axes["eps_255"]],
+        "rows": _rows(rows, axes),
+        "shown": {_short(its): its.drawn for its in _drawn()},
+        "rankings": _rankings(results, shown, axes),
+        "sources": _sources(results, axes),
+        "legend": ranking_legend(first.protocol),
+        "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
+        "targeted": [bool(targeted[name]) for name in axes["attack"]],
+        "pairs": shown.pairs,
+        "means": [
+            means.get(n, f"mean of {n} sources")
+            for n in (int(single.get(name, 0)) for name in axes["attack"])
+        ],
+        "top": float(np.ceil(5 * np.nanmax([highest, 0.1])) / 5),
+        "first": {**asdict(first), "shown": "fooled", **place},
+    }
+
+
+def _rows(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
+    """Return the rows by column.
+
+    Returns:
+        `place`: that of a row on the axes, the last fastest; the target after the last is the mean
+        over white boxes. `relation`, `overlap` and `note` are texts. A column for each quantity has
+        the `value` that places a mark, its `text` in percent, and if known `low`, `high` and their
+        text `ends`, the `counts`, and the `spread` over seeds.
+    """
+    of_targets, of_sources = rows["target"] == estimates.MEAN, rows["source"] == MEAN
+    pair, boxes = ~of_targets & ~of_sources, of_targets & (rows["relation"] == WHITE_BOX)
+    used = pair | boxes | (rows["relation"] == TRANSFER)
+    rows, pair, boxes = rows[used], pair[used], boxes[used]
+    named = rows.assign(source=rows["source"].replace(MEAN, ""))
+    named["target"] = named["target"].replace(estimates.MEAN, "")
+    places = [pd.Index(names).get_indexer(pd.Index(named[axis])) for axis, names in axes.items()]
+    places[2] = np.where(boxes, len(axes["target"]), places[2])
+    shape = [len(names) + (axis == "target") for axis, names in axes.items()]
+    over = "over {:g} " + np.where(of_sources[used], "sources", "members").astype(object)
+    pairs = zip(over, rows["pairs"], strict=True)
+    many = [text.format(n) if n > 1 else "one source" for text, n in pairs]
+    without = _texts(rows["abstained"], lambda n: f"{_count(n)} without a prediction" * bool(n))
+    return {
+        "place": np.ravel_multi_index(places, shape).tolist(),
+        "relation": rows["relation"].replace(TRANSFER, "").tolist(),
+        "overlap": rows["overlap"].tolist(),
+        "note": np.where(boxes, many, np.where(pair, without, "")).tolist(),
+        **{_short(its): _quantity(rows, its.column, pair, its.count, its.of) for its in _drawn()},
+        _CURVE: _quantity(rows, _CURVE, pair),
+    }
+
+
+def _drawn() -> list[Quantity]:
+    """Return the quantities to choose from, what is shown first in front."""
+    drawn = [its for its in QUANTITIES.values() if its.drawn]
+    return sorted(drawn, key=lambda its: its.column != "success_rate")
+
+
+def _short(quantity: Quantity) -> str:
+    return quantity.drawn.split()[-1]
+
+
+def _quantity(
+    rows: pd.DataFrame, name: str, pair: pd.Series, count: str = "", of: str = ""
+) -> dict[str, list[Any]]:
+    """Return the columns of a quantity."""
+    columns = {"text": _texts(rows[name], _percent), "value": _numbers(rows[name])}
+    if count:
+        low, high = (rows[f"{name}_{end}"] for end in ("low", "high"))
+        columns |= {"low": _numbers(low), "high": _numbers(high)}
+        ends = zip(_texts(low, _percent), _texts(high, _percent), strict=True)
+        columns["ends"] = [f"[{least}, {most}]" if least else "" for least, most in ends]
+        counts = zip(_texts(rows[count], _count), _texts(rows[of], _count), pair, strict=True)
+        columns["counts"] = [f"{k} / {n}" if single else "" for k, n, single in counts]
+    if f"{name}_sd" in rows:
+        columns["spread"] = _texts(rows[f"{name}_sd"], "\N{PLUS-MINUS SIGN} {}".format)
+    return columns
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:z.1f}"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.1f}".removesuffix(".0")
+
+
+def _texts(column: pd.Series, form: Callable[[float], str]) -> list[str]:
+    """Format the numbers of a column; NaN is empty."""
+    codes, numbers = pd.factorize(column)
+    return np.array([*map(form, numbers), ""], object)[codes].tolist()
+
+
+def _numbers(column: pd.Series) -> list[float | None]:
+    """Return the numbers of a column with four decimals; None for NaN."""
+    rounded = column.round(4).astype(object)
+    return rounded.where(column.notna(), None).tolist()
+
+
+def _rankings(results: Results, shown: Shown, axes: Axes) -> dict[str, dict[str, Any]]:
+    """Return rankings of attacks: `rows`, with headings between several rankings, and `notes`."""
+    rankings = dict[str, dict[str, Any]]()
+    known = pd.concat([over_sources(results.rankings).assign(source=MEAN), results.rankings])
+    rows = shown.ranking.assign(place=shown.ranking["of"].replace(MEAN, ""))
+    for (*names, _), its in rows.groupby(["defence", "place", "eps_255", "part"], sort=False):
+        key = key_of(axes, dict(zip(RANKING_KEYS, names, strict=True)), RANKING_KEYS)
+        ranking = rankings.setdefault(key, {"rows": [], "notes": []})
+        heading = its["heading"].iloc[0]
+        ranking["rows"] += [{"heading": heading}] * bool(heading)
+        ranking["rows"] += [_ranked(row, "attack") for row in its.to_dict("records")]
+        ranked = its[["attack", "source", "defence", "eps_255"]].merge(known)
+        several = heading and ranked["rank"].notna().any()
+        ranking["notes"] += said((f"{heading}:", several))
+        ranking["notes"] += sentences(ranking_notes(ranked, "attack"))
+    return rankings
+
+
+def _sources(results: Results, axes: Axes) -> dict[str, dict[str, Any]]:
+    """Return the ranked sources by defence, attack, budget and target, with notes.
+
+    Without ranked `rows`, the notes say what is missing. The `text` says how those on one target
+    compare.
+    """
+    rows, keys = results.sources[results.sources["attack"].isin(axes["attack"])], [*SOURCE_KEYS]
+    targets = axes["target"] if len(axes["target"]) > 2 else ()  # the only target is all of them
+    places = rows.assign(target=rows["target"].where(rows["target"].isin(targets), ""))[keys]
+    of_attack = rows.groupby("attack")
+    first_of = [rows[name] == of_attack[name].transform("first") for name in GROUP]
+    ranked = rows[np.logical_and.reduce(first_of) & rows["rank"].notna()]
+    firsts = ranked.groupby(keys)["mean"].transform("first")  # where differences are drawn from
+    ends = {end: firsts + ranked[f"difference_{end}"] for end in ("low", "high")}
+    marked = ranked.assign(undecided=undecided(ranked, keys), **ends).to_dict("records")
+    sources = dict[str, dict[str, Any]]()
+    for part in (ranked, rows[rows["rank"].isna()]):
+        for at in part.groupby(keys, sort=False).indices.values():
+            its = part.iloc[at]
+            key = key_of(axes, places.loc[its.index[0]], SOURCE_KEYS)
+            listed = [_ranked(marked[number], "source") for number in at if part is ranked]
+            text = on_target(its) if listed and its["target"].iloc[0] != ALL_TARGETS else ""
+            notes = sentences([text] if text else ranking_notes(its, "source"))
+            sources.setdefault(key, {"rows": listed, "notes": notes, "text": text})
+    return sources
+
+
+def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
+    """Return a row of a ranking as texts; points are those behind the first."""
+    minus, rank = "\N{MINUS SIGN}", row["rank"]
+    names = ("difference", "difference_high", "difference_low")
+    points = [_percent(-row[name]).replace("-", minus) for name in names if row[name] == row[name]]
+    fit = f" + {row['fit_gradients']:,.0f}" if row.get("fit_gradients", 0) > 0 else ""
+    gradients = row.get("gradients", 0) or 0
+    source = "" if row["source"] == MEAN else row["source"]
+    apart = f", {source}" * (row.get("of") == MEAN and bool(source))
+    texts = {
+        "name": row[of],
+        "title": row[of] + apart,
+        "source": source,
+        "rank": "= " * (row["undecided"] == "yes" and rank > 1) + (f"{rank:g}" * (rank == rank)),
+        "gradients": f"{gradients:,.0f}{fit}" if gradients > 0 else "",
+        "text": _percent(row["mean"]) if row["mean"] == row["mean"] else "",
+        "behind": "lacks pairs" if row["lacks"] else points[0] if points else "first" * (rank == 1),
+        "span": f"[{', '.join(points[1:])}]" * bool(points[1:]),
+        "lacks": row["lacks"],
+    }
+    values = {"value": row["mean"], "low": row["low"], "high": row["high"]}
+    known = {name: round(value, 4) for name, value in values.items() if value == value}
+    return texts | known
+
+
+def key_of(axes: Axes, row: Mapping[Any, Any] | pd.Series, keys: Sequence[str]) -> str:
+    """Join the places of a row on axes by points."""
+    return ".".join(str(axes[name].index(row[name])) for name in keys)
+
+
+def _effects(effects: pd.DataFrame) -> dict[str, str]:
+    """Return the verdict on each pair: are confident images harder to manipulate?"""
+    verdicts = {}
+    for row in effects.to_dict("records"):
+        key = "\n".join([row["attack"], row["source"], row["target"]])
+        if row["n"] < ENOUGH:
+            verdicts[key] = f"{row['n']} images: {TOO_FEW}."
+        elif row["verdict"] != "not computable":
+            ends = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
+            verdicts[key] = (
+                f"Are confident images harder to manipulate? {row['verdict'].capitalize()} "
+                f"(rank correlation with the minimum budget {row['rho']:.2f} {ends})."
+            )
+    return verdicts
+
+
+def _accuracy(numbers: PageData) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Return accuracies with intervals, confidence and number of classes, by model."""
+    tables = []
+    for model, rows in numbers.models:
+        lines = []
+        for row in top_k(rows).to_dict("records"):
+            span_ = f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
+            name = "correct" if row["k"] == 1 else f"correct among the {row['k']} most probable"
+            lines.append((name, f"{format_cell(row['correct'], row['n'])} {span_}"))
+            if row["k"] == 1:
+                lines.append(("mean confidence, right or wrong", f"{row['confidence']:.1%}"))
+        lines.append(("classes present", str(rows["label"].nunique())))
+        tables.append((model, lines))
+    return tables
+
+
+_SEEDS = (
+    "rates and rankings are means over the seeds; pairwise comparisons, "
+    "diagnostics and single images show the first seed"
+)
+
+
+def facts(rows: Sequence[Sequence[JobResults]]) -> tuple[tuple[str, str], ...]:
+    """Return (term, value) pairs that describe the jobs."""
+    jobs = [its.job for row in rows for its in row]
+    records = [job.record for job in jobs]
+    attacked = [job for job in jobs if job.attacked]
+    values = {
+        "data": [_data(record) for record in records],
+        "attacks": [_attack(job) for job in attacked],
+        "budgets": [_budgets(job.record) for job in attacked],
+        "images counted": [record.protocol for record in records],
+        "ensembles": [
+            f"mean of {record.config['ensemble']}"
+            for record in records
+            if record.source_model.is_ensemble
+        ],
+        "feature layers": [
+            f"{record.layer} of {record.source}" for record in records if record.layer
+        ],
+        "seed": [str(record.seed) for record in records],
+        "several seeds": [_SEEDS for row in rows if len(row) > 1],
+        "precision and device": [_arithmetic(record) for record in records],
+        "finished": sorted(record.created for record in records),
+        "code": [record.program for record in records],
+        "versions": [
+            ", ".join(f"{name} {number}" for name, number in record.versions.items())
+            for record in records
+        ],
+    }
+    terms = [("command", line) for line in commands(jobs)]
+    terms += sorted({("model", line) for record in records for line in _models(record)})
+    terms += [(term, "; ".join(dict.fromkeys(lines))) for term, lines in values.items()]
+    return tuple((term, value) for term, value in terms if value)
+
+
+def commands(jobs: Sequence[FinishedJob]) -> list[str]:
+    """Return the command of every sweep, with the values of swept keys separated by commas."""
+    sweeps: dict[object, list[JobRecord]] = {}
+    for job in jobs:
+        key = (job.record.config["sweep"], job.sweep_folder)
+        sweeps.setdefault(key, []).append(job.record)
+    return [_command(records) for records in sweeps.values()]
+
+
+def _command(records: Sequence[JobRecord]) -> str:
+    values: dict[str, list[str]] = {}
+    for word in dict.fromkeys(word for record in records for word in record.overrides):
+        key, _, value = word.partition("=")
+        if key != "sweep":  # the program adds the id of the sweep
+            values.setdefault(key, []).append(value)
+    arguments = [f"{key}={','.join(choices)}" for key, choices in values.items()]
+    flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
+    words = [*["-m"] * (len(records) > 1), *flags, *arguments]
+    return f"{command()} {shlex.join(words)}"
+
+
+def _data(record: JobRecord) -> str:
+    classes = len(record.class_names)
+    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
+
+
+def _attack(job: FinishedJob) -> str:
+    settings = [
+        f"{key}={value}"
+        for key, value in job.record.config["attack"]["settings"].items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
+
+
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
+
+
+def _arithmetic(record: JobRecord) -> str:
+    batches = f"batches of {record.config['trainer']['batch_size']}"
+    return f"{record.formats}, {batches}, on {record.device}"
+
+
+def _models(record: JobRecord) -> list[str]:
+    lines = []
+    for name, settings in record.config["model"].items():
+        network = settings["network"]
+        built = network.get("model_name") or network.get("name") or network.get("_target_")
+        weights = settings.get("weights") or "trained here"
+        digest = record.weights.get(name, "unknown")
+        lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
+    return lines
+
+
+def images_of(jobs: Sequence[FinishedJob]) -> str:
+    """Return the number of images of the jobs in words."""
+    counts = sorted({job.record.images for job in jobs})
+    return f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"
