@@ -222,8 +222,9 @@ function renderRanking() {
   const single = of.notes.length && !sources.length
     ? axes.target.slice(1).map((one) => sourcesRanked(one).text).filter(Boolean) : [];
   const few = attacks.filter((row) => row.name).length;
-  const open = box.dataset.open === "yes" || few <= 12;
-  const listed = attacks.filter((row, place) => open || place < 12 || row.chosen);
+  const most = sources.length > 4 ? 7 : 12; // of the attacks, if more are folded
+  const open = box.dataset.open === "yes" || few <= most;
+  const listed = attacks.filter((row, place) => open || place < most || row.chosen);
   const plain = tested() && !selection.target;
   const last = plain ? "points behind" : selection.source && selection.target ? "k / n"
     : attacks.some((row) => row.ends) ? "95 %" : "";
@@ -238,7 +239,7 @@ function renderRanking() {
   const notes = plain && ofKey(data.rankings, ["defence", "source", "eps_255"])?.notes;
   const more = [["Attacks", notes], ["Sources", sources.length && of.notes]].filter(([, texts]) => texts?.length)
     .map(([name, texts]) => el("p", {}, `${name}: ${texts.join(" ")}`));
-  fill(box, el("h2", {}, title), table, few > 12 && button(open ? "fold" : `all ${few} attacks`, {
+  fill(box, el("h2", {}, title), table, few > most && button(open ? "fold" : `all ${few} attacks`, {
     "data-value": "fold", click: () => { box.dataset.open = open ? "" : "yes"; renderRanking(); } }),
   el("p", { class: "note" }, plain && !correct() ? marks : `${marks} ${untested}`),
   more.length && el("details", { class: "note", open: box.querySelector("details")?.open },
@@ -330,7 +331,8 @@ function renderMatrix() {
   const note = el("p", { class: "note" }, kinds.has("white box") && [el("span", { class: "swatch hatched" }),
     " White box: the target is the source; in no mean. "],
   kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
-  el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ", "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row.");
+  el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ",
+  "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row.");
   const title = `${selection.attack} at ${budget(selection.eps)}${behindWords()}: % ${word()}, `
     + "by source (row) and target (column)";
   const size = narrow ? "narrow" : sources.length > 3 ? "low" : "";
