@@ -46,7 +46,7 @@ batch = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
 a, b = (load_classifier(name, "experiment=demo") for name in ("vgg_small", "resnet_small"))
 frame = transfer({"a": a, "a+b": [a, b]}, {"a": a, "b": b}, batch.images, batch.labels,
                  attacks=["fgsm", "di"], controls=True, progress_bar=False)
-frame.to_csv("frame.csv", index=False)
+frame.predictions.to_csv("frame.csv", index=False)
 """
 
 

@@ -12,6 +12,7 @@ from rich.table import Table
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.transfer_rates import TRANSFER, relation
 from ..artifacts.comparable import differences
+from ..artifacts.jobs import name_jobs
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps
 from ..report.results import Results, open_jobs
@@ -211,7 +212,7 @@ def _read(
         return str(ModelRef(tuple(sorted(ref.members)), ref.defence))  # a+b is b+a
 
     right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
-    for job in (job for job in open_jobs(sweep) if job.attacked):
+    for job in name_jobs([job for job in open_jobs(sweep) if job.attacked], ()):
         record, source = job.record, called(job.record.source)
         eps = record.reference if eps_255 is None else eps_255
         jobs[job.attack, source] = record

@@ -151,8 +151,8 @@ def titles_of(groups: Mapping[Group, Sequence[JobRecord]]) -> dict[Group, str]:
     Examples: `500 images`, `images 3f2a9c`, `l2`, `program 1a2b3c`, `resnet50 3f2a9c`, `seed 1`.
     """
     titles: dict[Group, tuple[str, ...]] = dict.fromkeys(groups, ())
-    changed = sorted({name for group in groups for name, _ in group} - {*FIELDS})
-    for name in [*FIELDS, *changed]:
+    told = {name for group in groups for name, _ in group}
+    for name in [*(name for name in FIELDS if name in told), *sorted(told - {*FIELDS})]:
         texts = zip(*(_words(name, records) for records in groups.values()), strict=True)
         best = max(texts, key=lambda its: len({*its}))  # the first of several
         longer = {key: (*titles[key], text) for key, text in zip(groups, best, strict=True)}
@@ -165,7 +165,7 @@ def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
     """Return words for a fact that some jobs share, the shortest first."""
     if name in _WORDS:
         return _WORDS[name](records[0])
-    stated = (facts(record, (*ALIKE, SETTINGS)).get(name) for record in records)
+    stated = (facts(record).get(name) for record in records)
     values = [*dict.fromkeys(filter(None, stated))]
     short = [value[:6] if len(value) > 8 else value for value in values]
     label = re.sub(r"^(model|trainer)\.|'s code$", "", name)

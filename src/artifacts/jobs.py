@@ -18,11 +18,11 @@ from ..utils.vocabulary import CONTROLS
 from .card import CardJob, read_card
 from .comparable import (
     ALIKE,
+    FIELDS,
     RELATED_BY,
     SETTINGS,
     Group,
     digest,
-    facts,
     groups_of,
     overlaps,
     recipe,
@@ -181,9 +181,7 @@ class JobInMemory(FinishedJob):
         return self.tables[name]
 
 
-def find_jobs(
-    folders: Iterable[Path], *, none_is_fine: bool = False, below: bool = True
-) -> list[FinishedJob]:
+def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[FinishedJob]:
     """Return the finished jobs in some folders and cards: folders first, each in their order.
 
     A job computed by two sweeps is one job with the tables of both. If `folders` maps folders to
@@ -191,12 +189,12 @@ def find_jobs(
 
     Args:
         folders: The folders, and the files of cards.
-        none_is_fine: True: return an empty list if there is no job.
-        below: True: also search subfolders.
+        of_jobs: The folders are those of jobs: subfolders are not searched, and there may be no
+            finished job.
 
     Raises:
         ValueError: A folder does not exist, a table cannot be read, two jobs cannot be told apart,
-            or there is no job (unless `none_is_fine`).
+            or there is no job (unless `of_jobs`).
     """
     names = folders if isinstance(folders, Mapping) else dict.fromkeys(folders, "")
     files: dict[tuple[str, str, float], dict[str, Path]] = {}
@@ -205,7 +203,7 @@ def find_jobs(
     for folder, sweep in ((its, names[its]) for its in names if its not in cards):
         if not folder.is_dir():
             raise ValueError(f"{folder} {kind_of(folder)}. Name a folder of sweeps, or a card.")
-        paths = folder.rglob("*.parquet") if below else folder.glob("*.parquet")
+        paths = folder.glob("*.parquet") if of_jobs else folder.rglob("*.parquet")
         for path in sorted(paths, key=_rank):
             stale = path.name.startswith(".") or noted_failure(path.parent) is not None
             if not stale and (name_and_record := read_record(path)):
@@ -228,7 +226,7 @@ def find_jobs(
         for job in jobs.values()
         if PREDICTIONS in job.files
     ]
-    if not finished and not none_is_fine:
+    if not finished and not of_jobs:
         where = ", ".join(map(str, names)) or "An empty list of folders"
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
@@ -285,47 +283,62 @@ def rows_of_seeds(jobs: Iterable[FinishedJob]) -> list[list[FinishedJob]]:
     return rows
 
 
-def _sweeps(jobs: Iterable[FinishedJob]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(sweep for job in jobs for sweep in job.sweeps))
-
-
 def name_jobs(jobs: Sequence[FinishedJob], alike: Sequence[str] = ALIKE) -> list[FinishedJob]:
     """Return the jobs with titles that tell rows apart, the seeds of a row next to each other.
 
-    A title is the label and the swept overrides that it lacks. If jobs of one such title may not be
-    averaged, it gets the facts in which they differ. If different rows still have one title and
-    source, all jobs of their sweeps get the name of the sweep. `alike` has the facts that jobs of
-    one name share.
+    A title is the label and the swept overrides that it lacks. If jobs of one such title differ in
+    facts of `alike`, it gets these; if rows of one source still share it, it gets all of `ALIKE`.
+    If jobs of one title have other settings, or rows of one source still share it, all jobs of
+    their sweeps get the name of the sweep; within one sweep, other settings get their digest.
     """
     rows = rows_of_seeds(_with_swept(jobs))
-    settings = [tuple(facts(row[0].record, [SETTINGS]).items()) for row in rows]
+    columns = {
+        "title": _titles(rows, alike),
+        "whole": _titles(rows, ALIKE),
+        "source": [row[0].record.source for row in rows],
+        "settings": [str(FIELDS[SETTINGS](row[0].record))[:6] for row in rows],
+        "sweeps": ["+".join({name: 0 for job in row for name in job.sweeps}) for row in rows],
+    }
+    table, place = pd.DataFrame(columns, dtype=object), ["title", "source"]
+    twice = table.duplicated(place, keep=False).groupby(table["title"]).transform("any")
+    table["title"] = table["title"].mask(twice, table["whole"])
+    by_title = table.groupby("title")[["settings", "sweeps"]].transform("nunique")
+    versions = table.groupby(["title", "sweeps"])["settings"].transform("nunique")
+    mixed = versions.groupby(table["title"]).transform("max") > 1
+    table["title"] += (" (settings " + table["settings"] + ")").where(mixed, "")
+    clash = (by_title["settings"] > 1) & ~mixed
+    clash |= table.groupby(place)["sweeps"].transform("nunique") > 1
+    clash = table["sweeps"].isin(table.loc[clash, "sweeps"])
+    table["title"] += (" (" + table["sweeps"] + ")").where(clash, "")
+    for (title, source), its in table.groupby(place, sort=False):
+        if len(its) > 1:
+            first, second = (rows[at][0] for at in its.index[:2])
+            raise ValueError(
+                f"{first.folder} and {second.folder} have different jobs named {title} on "
+                f"{source}. Name their sweeps, as in day1={first.sweep_folder}."
+            )
+    return [
+        replace(job, title=title, shows_seed=len(row) > 1)
+        for row, title in zip(rows, table["title"], strict=True)
+        for job in row
+    ]
+
+
+def _titles(rows: Sequence[Sequence[FinishedJob]], alike: Sequence[str]) -> list[str]:
+    """Return the title of each row, with the facts that tell it from others of its title."""
     groups = groups_of((row[0].record for row in rows), alike)
-    groups = [(*group, *its) for group, its in zip(groups, settings, strict=True)]
     members = defaultdict[str, defaultdict[Group, list[JobRecord]]](lambda: defaultdict(list))
     for row, group in zip(rows, groups, strict=True):
         members[row[0].title][group] += [job.record for job in row]
     told = {title: titles_of(its) for title, its in members.items()}
-    groups_by_title = dict[str, Group]()
-    places = defaultdict[tuple[str, str], dict[tuple[str, ...], list[FinishedJob]]](dict)
+    titles, first = list[str](), dict[str, Group]()
     for row, group in zip(rows, groups, strict=True):
-        fact, sweeps = told[row[0].title][group], _sweeps(row)
+        fact = told[row[0].title][group]
         title = row[0].title + f" ({fact})" * bool(fact)
-        if groups_by_title.setdefault(title, group) != group:  # a label that reads like a title
+        if first.setdefault(title, group) != group:  # a label that reads like a title
             title += f" ({digest(group)[:6]})"
-        row = [replace(job, title=title, shows_seed=len(row) > 1) for job in row]
-        other = places[title, row[0].record.source].setdefault(sweeps, row)[0]
-        if other is not row[0]:
-            raise ValueError(
-                f"{other.folder} and {row[0].folder} have different jobs named {other.attack} on "
-                f"{other.record.source}. Name their sweeps, as in day1={other.sweep_folder}."
-            )
-    clashing = {sweeps for rows in places.values() if len(rows) > 1 for sweeps in rows}
-    return [
-        replace(job, title=job.title + f" ({'+'.join(sweeps)})" * (sweeps in clashing))
-        for rows in places.values()
-        for sweeps, row in rows.items()
-        for job in row
-    ]
+        titles.append(title)
+    return titles
 
 
 def _with_swept(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:

@@ -29,15 +29,10 @@ OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
 
 def kind_of(path: Path) -> str:
     """Say what a path is, such as `is a folder` or `does not exist`, for a refusal."""
-    kinds = {
-        "is_dir": "is a folder",
-        "is_file": "is a file",
-        "is_fifo": "is a named pipe",
-        "is_socket": "is a socket",
-        "is_char_device": "is a device",
-        "is_block_device": "is a device",
-    }
-    return next((kind for test, kind in kinds.items() if getattr(path, test)()), "does not exist")
+    kinds = {"dir": "folder", "file": "file", "fifo": "named pipe", "socket": "socket"}
+    kinds |= dict.fromkeys(("char_device", "block_device"), "device")
+    its = (kind for test, kind in kinds.items() if getattr(path, f"is_{test}")())
+    return next((f"is a {kind}" for kind in its), "does not exist")
 
 
 def folder_of_command(folder: Path) -> Path:

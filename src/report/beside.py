@@ -1,7 +1,6 @@
 """Attacks beside the stored attacks of a preset: ranks, differences and tests on equal images."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import nan
 from typing import Any
@@ -122,10 +121,8 @@ def beside(
     """
     facts, stored = known_preset or read_preset(preset, against)
     attacks: dict[str, list[FinishedJob]] = {}
-    jobs = [job for job in jobs if job.attacked]
-    with suppress(ValueError):  # two jobs of one source keep the names that tell them apart
-        jobs = name_jobs(jobs, [name for name in ALIKE if name not in _TOLERATED])
-    for job in jobs:
+    alike = [name for name in ALIKE if name not in _TOLERATED]
+    for job in name_jobs([job for job in jobs if job.attacked], alike):
         attacks.setdefault(job.row_title, []).append(job)
     known = dict[tuple[str, tuple[str, ...]], Outcomes]()
     names = {job.row_title for job in stored}

@@ -37,6 +37,7 @@ FORMATS = ("latex", "markdown", "csv")
 AVERAGE, DIFFERENCE = "average", "difference"
 _ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence"}
 """Columns that are never averaged, by the axis that each belongs to."""
+_NEAR = 1e-9
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 _FLAGS = ["best", "undecided", "untested"]
 _KIND = ["relation", "ensemble", "source_defence"]
@@ -277,7 +278,8 @@ def _marked(
 
     The marks, and the `difference` from the first with its simultaneous interval, are those of the
     ranking of the sources, the target and the defence that a cell names. What it does not rank has
-    no marks: white boxes, means that lack a pair, and means over several ensembles.
+    no marks: white boxes, means that lack a pair, and means over several ensembles. A ranking has
+    no marks either if its means are over other images than the cells.
     """
     shared, parts = [name for name in names if name != "attack"], list[pd.DataFrame]()
     places: Any = cells[shared].drop_duplicates().to_dict("records") if shared else [{}]
@@ -299,9 +301,15 @@ def _marked(
     keys = [*dict.fromkeys(["group", *names, *GROUP])]
     if not parts:
         return _unmarked(cells)
-    marks = pd.concat(parts)[[*keys, *_FLAGS, *_ENDS]]
+    marks = pd.concat(parts)[[*keys, "mean", *_FLAGS, *_ENDS]]
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)
     cells = cells.assign(source_defended=defended).merge(marks, how="left", on=keys)
+    shown = cells["value"] if spec.value == "success" else 1 - cells["value"]
+    unlike = (shown - cells.pop("mean")).abs() > _NEAR
+    alike = [cells[name] for name in keys if name != "attack"]
+    unlike = unlike.groupby(alike, dropna=False).transform("any")
+    cells[_ENDS] = cells[_ENDS].mask(unlike)
+    cells[_FLAGS] = cells[_FLAGS].mask(unlike, False)
     return cells.assign(**{name: cells[name].eq(True) & ~cells["white"] for name in _FLAGS})
 
 

@@ -15,7 +15,7 @@ from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import source_rankings
 from ..analysis.source_choice import choices
 from ..artifacts.comparable import ALIKE, differences
-from ..artifacts.jobs import MORE_IMAGES, FinishedJob
+from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.terminal import text_table
 from .results import open_jobs
@@ -60,17 +60,20 @@ def choose_source(
     Raises:
         ValueError: There are too few models, or the jobs differ in more than seed and program.
     """
+    alike = [name for name in ALIKE if name not in ("program's code", "seed")]
     jobs = [
         job
-        for job in open_jobs(*folders, related=related)
+        for job in name_jobs(open_jobs(*folders, related=related), alike)
         if job.attacked and not job.record.source_model.is_defended
         if job.record.config["attack"]["target_label"] is None
         if attack is None or {job.attack, job.row_title} & {*attack}
     ]
     if not jobs:
-        raise ValueError(f"the folders hold no jobs with {', '.join(attack or ['an attack'])}.")
+        raise ValueError(
+            f"the folders hold no jobs with {', '.join(attack or ['an untargeted attack'])}."
+        )
     first = jobs[0].record
-    rest = [name for name in ALIKE if name not in ("images", "model", "program's code", "seed")]
+    rest = [name for name in alike if name not in ("images", "model")]
     ways = {MORE_IMAGES: ["images"], "Rename one of the networks.": ["model"]}
     for way, fields in (ways | {"Choose attacks that share it.": rest}).items():
         if unlike := differences(*(job.record for job in jobs), fields=fields):

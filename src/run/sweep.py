@@ -312,7 +312,7 @@ class Sweep:
 def _results_of(folders: Sequence[Path], console: Console) -> Results:
     """Return the results of the jobs in `folders`; if a file is damaged, name it, and use none."""
     try:
-        return results_of(find_jobs(folders, none_is_fine=True, below=False))
+        return results_of(find_jobs(folders, of_jobs=True))
     except ValueError as error:
         console.print(str(error), style="yellow")
         return Results()

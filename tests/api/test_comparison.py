@@ -367,6 +367,13 @@ def test_the_mean_of_one_transfer_cell_is_marked(old, common):
     assert not single["is_mean"].any() and len(single) == 2
 
 
+@pytest.mark.parametrize("fact", [{"seed": 3}, {"protocol": "all"}, {"storage": "uint8"}])
+def test_one_job_may_differ_in_what_decides_no_image(old, fact):
+    new = copied(old)
+    new.attrs[JOBS][0] |= fact
+    assert len(compare(old, new)) == len(compare(old, copied(old)))
+
+
 def test_what_else_differs_is_said(old):
     keys = [job["target_keys"] for job in old.attrs[JOBS]]
     other = copied(old, crafting="other", target_keys=keys[0] | {"vit_small": "other"})

@@ -7,7 +7,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from src.artifacts.comparable import differences, groups_of, overlaps, training_of
-from src.artifacts.jobs import find_jobs
+from src.artifacts.jobs import find_jobs, name_jobs
 from src.artifacts.record import JobRecord, with_record
 from src.models.providers import LOADER
 from src.utils.package import find_asset
@@ -186,6 +186,29 @@ def test_jobs_of_one_label_that_differ_in_a_fact_are_rows_named_by_it(named, sev
     assert other.attack.startswith(f"mi ({title}") and other.record.source == "b"
     assert one.attack.startswith("mi (") and one.attack != other.attack
     assert alone.attack == "fgsm"
+
+
+SETTINGS = {"attack": {"settings": {"steps": 3}}}
+
+
+@pytest.mark.parametrize(("sweep", "start"), [("two", "mi (day"), ("one", "mi (settings ")])
+def test_attacks_with_other_settings_have_the_names_of_their_sweeps(sweep, start, tmp_path):
+    write(job("a"), tmp_path / "one" / "0-job")
+    write(job("b", config=job("b").config | SETTINGS), tmp_path / sweep / "1-job")
+    jobs = find_jobs({tmp_path / "one": "day1", tmp_path / sweep: f"day{1 + (sweep == 'two')}"})
+    names = {its.attack for its in jobs}
+    assert len(names) == 2 and all(name.startswith(start) for name in names)
+
+
+def test_tolerated_facts_are_in_no_name_unless_jobs_of_one_source_share_it(tmp_path):
+    write(job("a", protocol="all"), tmp_path / "0-job")
+    write(job("b", seed=7), tmp_path / "1-job")
+    write(job("b", key="other", attack="di"), tmp_path / "2-job")
+    write(job("b", attack="di", protocol="all"), tmp_path / "3-job")
+    names = [its.row_title for its in name_jobs(find_jobs([tmp_path]), ["norm"])]
+    assert names == ["mi", "mi", "di (joint)", "di (all)"]
+    titles = [its.row_title for its in name_jobs(find_jobs([tmp_path]), ["norm", "seed"])]
+    assert titles == ["mi (seed 0)", "mi (seed 7)", "di (joint)", "di (all)"]
 
 
 def test_facts_are_joined_until_they_tell_all_groups_apart(tmp_path):

@@ -1,5 +1,6 @@
 """Results against plain loops, over sweeps that lack pairs, budgets, predictions or sources."""
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from itertools import product
@@ -16,6 +17,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from src import load_sweep
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
 from tests.records import make_record
@@ -87,8 +89,9 @@ class Sweep:
         columns: dict[str, list[Any]] = defaultdict(list)
         for defence, target in dict.fromkeys([*evaluated, *clean]):
             for eps in (0.0, *job.budgets * ((defence, target) in evaluated)):
-                # Clean predictions are those of every job.
-                random = _random(target, defence, *((attack, job.source, seed, eps) if eps else ()))
+                # Clean predictions are those of every job, but the defence draws for each.
+                of_job = (attack, job.source, seed, eps) if eps or defence == "rnd" else ()
+                random = _random(target, defence, *of_job)
                 right = random.random(self.images) < (0.5 if eps else 0.8)
                 other = (label + random.integers(1, CLASSES, size=self.images)) % CLASSES
                 shares = random.random((2, self.images), dtype=np.float32)
@@ -187,3 +190,24 @@ def test_results_are_those_of_plain_loops(
                 result = results[place][name]
                 both = isnan(number) and isnan(result)
                 assert both or abs(result - number) < CLOSE, (place, name, result, number)
+
+
+@pytest.mark.parametrize("value", ["success", "accuracy"])
+@pytest.mark.parametrize("images", [20, 21])
+def test_no_attack_is_marked_as_best_beside_one_with_a_better_value(images, value, tmp_path):
+    jobs = [(name, Job(its, defences=("rnd",))) for name in ("mi", "pgd") for its in "abc"]
+    seeds = (("mi", (0, 3)), ("pgd", (0, 3)))
+    Sweep(tuple(jobs), seeds, images=images).write(tmp_path)
+    blocks, marked, defence = defaultdict[tuple[str, int], dict[str, float]](dict), set(), ""
+    text = load_sweep(tmp_path).table(rows=["defence", "attack"], value=value, to="markdown")
+    for line in text.splitlines()[2:]:
+        if line.startswith("|"):
+            first, attack, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            defence = first or defence
+            for place, cell in enumerate(cells):
+                if rate := re.match(r"[*]*([0-9.]+)", cell):
+                    blocks[defence, place][attack] = float(rate[1])
+                    marked |= {((defence, place), attack)} if cell.startswith("**") else set()
+    assert marked
+    better = {"success": max, "accuracy": min}[value]
+    assert all(blocks[place][attack] == better(blocks[place].values()) for place, attack in marked)
