@@ -56,6 +56,11 @@ class Quantity:
     metric: Literal["", "reference", "curve"] = ""
 
     @property
+    def short(self) -> str:
+        """What the page calls it where space is short."""
+        return self.drawn.rpartition(" ")[2]
+
+    @property
     def of_predictions(self) -> bool:
         """True if it is computed from predictions, of which a protocol counts some."""
         return self.compute is not None or bool(self.count)

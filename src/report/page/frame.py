@@ -28,7 +28,7 @@ from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecide
 from ..words import on_target, ranking_legend, ranking_notes, said, sentences
 from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
-from .images import PageData, compute_page_data
+from .images import compute_page_data
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the rows: source and target may be empty, which stands for their mean."""
@@ -59,19 +59,21 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
     attacked, norm = [job for job in jobs if job.attacked], jobs[0].record.norm
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
     stored = " or ".join(dict.fromkeys(job.record.storage for job in jobs))
-    about = [names, images_of(jobs), *[NORMS.get(norm, norm)] * bool(attacked)]
+    counts = sorted({job.record.images for job in jobs})
+    images = f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"
+    about = [names, images, *[NORMS.get(norm, norm)] * bool(attacked)]
     about += [f"images as {stored}"] * (stored != "float32")
     alarms = dict.fromkeys(alarm for row in results.rows for its in row for alarm in its.alarms)
     clean = ((model, top_k(rows).iloc[0]) for model, rows in numbers.models)
     correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
     answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
-    terms: list[tuple[str, tuple[tuple[str, str], ...]]] = [("What was run", facts(results.rows))]
+    terms: dict[str, Any] = {"What was run": facts(results.rows)}
     figures, ranking = [*clean_figures(numbers)], list[dict[str, Any]]()
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
         "subtitle": ", ".join(about),
         "models": [model for model, _ in numbers.models],
-        "accuracy": _accuracy(numbers),
+        "accuracy": [(model, _accuracy(rows)) for model, rows in numbers.models],
     }
     if attacked:
         shown = shown_of(results)
@@ -91,14 +93,17 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
             "charts": page_charts(page["axes"]["eps_255"][1:], page["top"]),
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
             "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
-            "effects": _effects(numbers.table("effects")),
+            "effects": {
+                "\n".join(row[name] for name in AXES[:3]): _effect(row)
+                for row in numbers.table("effects").to_dict("records")
+            },
             "audits": [(its.sentence, its.classes) for its in results.audits],
         }
-        terms.append(("What other commands show", LEFT_OUT))
-    terms.append(("Definitions", tuple(definitions().items())))
+        terms["What other commands show"] = LEFT_OUT
+    terms["Definitions"] = definitions().items()
     causes = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in alarms)
     title, blocks = f"{page['title']}: {names}", numbers.blocks
-    return Report(title, answer, causes, figures, page, blocks, (*terms,), ranking, results.ranks)
+    return Report(title, answer, causes, figures, page, blocks, terms, ranking, results.ranks)
 
 
 def selections(results: Results, shown: Shown) -> dict[str, Any]:
@@ -119,29 +124,29 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     axes["target"] = ["", *axes["target"]]
     axes["eps_255"] = sorted(map(float, axes["eps_255"]))
     targeted = pairs.groupby("attack")["targeted"].any()
-    single = over_sources.groupby("attack")["sources"].max()
+    sources = over_sources.groupby("attack")["sources"].max()
+    single = [int(sources.get(name, 0)) for name in axes["attack"]]
     means = {0: "no mean over sources", 1: "its only source"}
     place = {"view": "results", "target": ""}
     if alone and len(axes["target"]) == 2:  # a single network has no target but itself
         place = {"view": "images", "target": axes["target"][-1]}
     over_budget = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
     highest = over_budget.loc[over_budget["protocol"] == first.protocol, "success_rate"].max()
+    every = QUANTITIES.values()
+    drawn = sorted((its for its in every if its.drawn), key=lambda its: its.short != "fooled")
     return {
         "axes": axes,
         "budgets": [f"{eps:g}" for eps in axes["eps_255"]],
-        "scales": [f"times {127 / eps:.2g}" if eps else "" for eps in axes["eps_255"]],
+        "scales": [f"times {float(f'{127 / (eps or 1):.2g}'):g}" for eps in axes["eps_255"]],
         "rows": _rows(rows, axes),
-        "shown": {_short(its): its.drawn for its in _drawn()},
+        "shown": {its.short: its.drawn for its in drawn},
         "rankings": _rankings(results, shown, axes),
         "sources": _sources(results, axes),
         "legend": ranking_legend(first.protocol),
         "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": shown.pairs,
-        "means": [
-            means.get(n, f"mean of {n} sources")
-            for n in (int(single.get(name, 0)) for name in axes["attack"])
-        ],
+        "means": [means.get(n, f"mean of {n} sources") for n in single],
         "top": float(np.ceil(5 * np.nanmax([highest, 0.1])) / 5),
         "first": {**asdict(first), "shown": "fooled", **place},
     }
@@ -169,40 +174,32 @@ def _rows(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
     pairs = zip(over, rows["pairs"], strict=True)
     many = [text.format(n) if n > 1 else "one source" for text, n in pairs]
     without = _texts(rows["abstained"], lambda n: f"{_count(n)} without a prediction" * bool(n))
+    drawn = {its.short: _quantity(rows, its, pair) for its in QUANTITIES.values() if its.drawn}
     return {
         "place": np.ravel_multi_index(places, shape).tolist(),
         "relation": rows["relation"].replace(TRANSFER, "").tolist(),
         "overlap": rows["overlap"].tolist(),
         "note": np.where(boxes, many, np.where(pair, without, "")).tolist(),
-        **{_short(its): _quantity(rows, its.column, pair, its.count, its.of) for its in _drawn()},
-        _CURVE: _quantity(rows, _CURVE, pair),
+        **drawn,
+        _CURVE: _quantity(rows, QUANTITIES[_CURVE], pair),
     }
 
 
-def _drawn() -> list[Quantity]:
-    """Return the quantities to choose from, what is shown first in front."""
-    drawn = [its for its in QUANTITIES.values() if its.drawn]
-    return sorted(drawn, key=lambda its: its.column != "success_rate")
-
-
-def _short(quantity: Quantity) -> str:
-    return quantity.drawn.split()[-1]
-
-
-def _quantity(
-    rows: pd.DataFrame, name: str, pair: pd.Series, count: str = "", of: str = ""
-) -> dict[str, list[Any]]:
+def _quantity(rows: pd.DataFrame, its: Quantity, pair: pd.Series) -> dict[str, list[Any]]:
     """Return the columns of a quantity."""
+    name = its.column
     columns = {"text": _texts(rows[name], _percent), "value": _numbers(rows[name])}
-    if count:
+    if its.count:
         low, high = (rows[f"{name}_{end}"] for end in ("low", "high"))
         columns |= {"low": _numbers(low), "high": _numbers(high)}
         ends = zip(_texts(low, _percent), _texts(high, _percent), strict=True)
         columns["ends"] = [f"[{least}, {most}]" if least else "" for least, most in ends]
-        counts = zip(_texts(rows[count], _count), _texts(rows[of], _count), pair, strict=True)
-        columns["counts"] = [f"{k} / {n}" if single else "" for k, n, single in counts]
+        counts = zip(*(_texts(rows[name], _count) for name in (its.count, its.of)), strict=True)
+        columns["counts"] = np.where(pair, [f"{k} / {n}" for k, n in counts], "").tolist()
     if f"{name}_sd" in rows:
-        columns["spread"] = _texts(rows[f"{name}_sd"], "\N{PLUS-MINUS SIGN} {}".format)
+        columns["spread"] = _texts(
+            rows[f"{name}_sd"], lambda sd: f"\N{PLUS-MINUS SIGN} {_percent(sd)}"
+        )
     return columns
 
 
@@ -301,36 +298,39 @@ def key_of(axes: Axes, row: Mapping[Any, Any] | pd.Series, keys: Sequence[str]) 
     return ".".join(str(axes[name].index(row[name])) for name in keys)
 
 
-def _effects(effects: pd.DataFrame) -> dict[str, str]:
-    """Return the verdict on each pair: are confident images harder to manipulate?"""
-    verdicts = {}
-    for row in effects.to_dict("records"):
-        key = "\n".join([row["attack"], row["source"], row["target"]])
-        if row["n"] < ENOUGH:
-            verdicts[key] = f"{row['n']} images: {TOO_FEW}."
-        elif row["verdict"] != "not computable":
-            ends = f"[{row['rho_low']:.2f}, {row['rho_high']:.2f}]"
-            verdicts[key] = (
-                f"Are confident images harder to manipulate? {row['verdict'].capitalize()} "
-                f"(rank correlation with the minimum budget {row['rho']:.2f} {ends})."
-            )
-    return verdicts
+def _effect(row: Mapping[Any, Any]) -> str:
+    """Return the verdict on a pair: are confident images harder to manipulate?"""
+    if row["n"] < ENOUGH or row["verdict"] == "not computable":
+        return f"{row['n']} images: {TOO_FEW}." * (row["n"] < ENOUGH)
+    return (
+        f"Are confident images harder to manipulate? {row['verdict'].capitalize()} (rank "
+        f"correlation with the minimum budget {row['rho']:.2f} [{row['rho_low']:.2f}, "
+        f"{row['rho_high']:.2f}])."
+    )
 
 
-def _accuracy(numbers: PageData) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Return accuracies with intervals, confidence and number of classes, by model."""
-    tables = []
-    for model, rows in numbers.models:
-        lines = []
-        for row in top_k(rows).to_dict("records"):
-            span_ = f"[{100 * row['accuracy_low']:.1f}, {100 * row['accuracy_high']:.1f}]"
-            name = "correct" if row["k"] == 1 else f"correct among the {row['k']} most probable"
-            lines.append((name, f"{format_cell(row['correct'], row['n'])} {span_}"))
-            if row["k"] == 1:
-                lines.append(("mean confidence, right or wrong", f"{row['confidence']:.1%}"))
-        lines.append(("classes present", str(rows["label"].nunique())))
-        tables.append((model, lines))
-    return tables
+def _accuracy(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return accuracies with intervals, confidence and number of classes of a model."""
+    lines = []
+    for row in top_k(rows).to_dict("records"):
+        ends = " [{}, {}]".format(*(_percent(row[f"accuracy_{end}"]) for end in ("low", "high")))
+        name = "correct" if row["k"] == 1 else f"correct among the {row['k']} most probable"
+        lines.append((name, format_cell(row["correct"], row["n"]) + ends))
+        if row["k"] == 1:
+            lines.append(("mean confidence, right or wrong", f"{row['confidence']:.1%}"))
+    return [*lines, ("classes present", str(rows["label"].nunique()))]
+
+
+def facts(rows: Sequence[Sequence[JobResults]]) -> list[tuple[str, str]]:
+    """Return (term, value) pairs that describe the jobs."""
+    jobs = [its.job for row in rows for its in row]
+    terms = [("command", line) for line in commands(jobs)]
+    terms += sorted({("model", line) for job in jobs for line in _models(job.record)})
+    for term, describe in _FACTS.items():
+        lines = dict.fromkeys(filter(None, (describe(job.record) for job in jobs)))
+        terms.append((term, "; ".join(lines)))
+    terms.append(("several seeds", _SEEDS * any(len(row) > 1 for row in rows)))
+    return [(term, value) for term, value in terms if value]
 
 
 _SEEDS = (
@@ -339,38 +339,45 @@ _SEEDS = (
 )
 
 
-def facts(rows: Sequence[Sequence[JobResults]]) -> tuple[tuple[str, str], ...]:
-    """Return (term, value) pairs that describe the jobs."""
-    jobs = [its.job for row in rows for its in row]
-    records = [job.record for job in jobs]
-    attacked = [job for job in jobs if job.attacked]
-    values = {
-        "data": [_data(record) for record in records],
-        "attacks": [_attack(job) for job in attacked],
-        "budgets": [_budgets(job.record) for job in attacked],
-        "images counted": [record.protocol for record in records],
-        "ensembles": [
-            f"mean of {record.config['ensemble']}"
-            for record in records
-            if record.source_model.is_ensemble
-        ],
-        "feature layers": [
-            f"{record.layer} of {record.source}" for record in records if record.layer
-        ],
-        "seed": [str(record.seed) for record in records],
-        "several seeds": [_SEEDS for row in rows if len(row) > 1],
-        "precision and device": [_arithmetic(record) for record in records],
-        "finished": sorted(record.created for record in records),
-        "code": [record.program for record in records],
-        "versions": [
-            ", ".join(f"{name} {number}" for name, number in record.versions.items())
-            for record in records
-        ],
-    }
-    terms = [("command", line) for line in commands(jobs)]
-    terms += sorted({("model", line) for record in records for line in _models(record)})
-    terms += [(term, "; ".join(dict.fromkeys(lines))) for term, lines in values.items()]
-    return tuple((term, value) for term, value in terms if value)
+def _data(record: JobRecord) -> str:
+    classes = len(record.class_names)
+    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
+
+
+def _attack(record: JobRecord) -> str:
+    settings = record.config["attack"]["settings"] if record.attack else {}
+    listed = [
+        f"{key}={value}"
+        for key, value in settings.items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return f"{record.attack} ({', '.join(listed)})" if listed else record.attack
+
+
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    text = f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
+    return text * bool(record.attack)
+
+
+def _arithmetic(record: JobRecord) -> str:
+    batches = f"batches of {record.config['trainer']['batch_size']}"
+    return f"{record.formats}, {batches}, on {record.device}"
+
+
+_FACTS: Mapping[str, Callable[[JobRecord], str]] = {
+    "data": _data,
+    "attacks": _attack,
+    "budgets": _budgets,
+    "images counted": lambda its: its.protocol,
+    "ensembles": lambda its: f"mean of {its.config['ensemble']}" * its.source_model.is_ensemble,
+    "feature layers": lambda its: f"{its.layer} of {its.source}" * bool(its.layer),
+    "seed": lambda its: str(its.seed),
+    "precision and device": _arithmetic,
+    "finished": lambda its: its.created,
+    "code": lambda its: its.program,
+    "versions": lambda its: ", ".join(f"{name} {number}" for name, number in its.versions.items()),
+}
 
 
 def commands(jobs: Sequence[FinishedJob]) -> list[str]:
@@ -394,30 +401,6 @@ def _command(records: Sequence[JobRecord]) -> str:
     return f"{command()} {shlex.join(words)}"
 
 
-def _data(record: JobRecord) -> str:
-    classes = len(record.class_names)
-    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
-
-
-def _attack(job: FinishedJob) -> str:
-    settings = [
-        f"{key}={value}"
-        for key, value in job.record.config["attack"]["settings"].items()
-        if key not in ("name", "_target_") and value is not None
-    ]
-    return f"{job.record.attack} ({', '.join(settings)})" if settings else job.record.attack
-
-
-def _budgets(record: JobRecord) -> str:
-    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
-    return f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
-
-
-def _arithmetic(record: JobRecord) -> str:
-    batches = f"batches of {record.config['trainer']['batch_size']}"
-    return f"{record.formats}, {batches}, on {record.device}"
-
-
 def _models(record: JobRecord) -> list[str]:
     lines = []
     for name, settings in record.config["model"].items():
@@ -427,9 +410,3 @@ def _models(record: JobRecord) -> list[str]:
         digest = record.weights.get(name, "unknown")
         lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
     return lines
-
-
-def images_of(jobs: Sequence[FinishedJob]) -> str:
-    """Return the number of images of the jobs in words."""
-    counts = sorted({job.record.images for job in jobs})
-    return f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"

@@ -3,7 +3,7 @@
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -71,7 +71,7 @@ class Report:
         figures: All charts.
         page: Data for the script, and for the parts that need no script.
         blocks: Deflated data by name, which the script unpacks when it needs them.
-        terms: Headings, each with (term, description) pairs.
+        terms: (term, description) pairs by heading.
         ranking: Rows of the first ranking, for readers without scripts.
         ranks: The attacks among stored attacks.
     """
@@ -82,7 +82,7 @@ class Report:
     figures: Sequence[Figure] = ()
     page: Mapping[str, Any] = field(default_factory=dict)
     blocks: Mapping[str, bytes] = field(default_factory=dict)
-    terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    terms: Mapping[str, Iterable[tuple[str, str]]] = field(default_factory=dict)
     ranking: Sequence[Mapping[str, Any]] = ()
     ranks: Ranks = field(default_factory=Ranks)
 
