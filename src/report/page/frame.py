@@ -21,12 +21,12 @@ from ...config.sections import ReportSettings
 from ...utils.formats import format_cell
 from ...utils.package import command
 from ..charts.theme import MEAN
-from ..diagnostics import CHARTS
+from ..diagnostics import why_figures
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
 from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
 from ..words import on_target, ranking_legend, ranking_notes, said, sentences
-from .figures import clean_figures, page_charts, tries_figure, why_figures
+from .figures import clean_figures, page_charts
 from .html import ENOUGH, TOO_FEW, Report
 from .images import compute_page_data
 
@@ -78,9 +78,7 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
     if attacked:
         shown = shown_of(results)
         runs = [its.job for row in results.attacked for its in row]
-        figures = [*why_figures(results, shown, numbers), *figures]
-        if curves := {its.target: its.tries for its in results.audits if its.tries is not None}:
-            figures.append(tries_figure(curves))
+        figures = [*why_figures(results, shown, numbers.tables), *figures]
         page |= selections(results, shown)
         place = {**page["first"], "eps_255": shown.choice.eps}
         first = page["rankings"].get(key_of(page["axes"], place, RANKING_KEYS), {})
@@ -92,10 +90,10 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
             "left_out": numbers.left_out,
             "charts": page_charts(page["axes"]["eps_255"][1:], page["top"]),
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
-            "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
+            "diagnosed": bool({*numbers.tables} - {"effects", "excess"}),
             "effects": {
                 "\n".join(row[name] for name in AXES[:3]): _effect(row)
-                for row in numbers.table("effects").to_dict("records")
+                for row in numbers.tables["effects"].to_dict("records")
             },
             "audits": [(its.sentence, its.classes) for its in results.audits],
         }
@@ -188,7 +186,8 @@ def _rows(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
 def _quantity(rows: pd.DataFrame, its: Quantity, pair: pd.Series) -> dict[str, list[Any]]:
     """Return the columns of a quantity."""
     name = its.column
-    columns = {"text": _texts(rows[name], _percent), "value": _numbers(rows[name])}
+    columns: dict[str, list[Any]] = {"text": _texts(rows[name], _percent)}
+    columns["value"] = _numbers(rows[name])
     if its.count:
         low, high = (rows[f"{name}_{end}"] for end in ("low", "high"))
         columns |= {"low": _numbers(low), "high": _numbers(high)}
