@@ -8,7 +8,7 @@ from inspect import getdoc, signature, unwrap
 from pathlib import Path
 from typing import Any
 
-from .api.frames import add_sweeps, distinct, warn
+from .api.frames import add_sweeps, distinct, reading, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
@@ -41,22 +41,15 @@ def _parse(words: Sequence[str] | None) -> Namespace:
             one.add_argument("number", metavar="image", help=_help("number", texts))
         add_sweeps(one)
         for name in [name for name in keywords if name not in _ELSEWHERE]:
-            option, reading = _OPTIONS.get(name, name), _reading(keywords[name].annotation)
+            option, read = _OPTIONS.get(name, name), reading(keywords[name].annotation)
             shown: Any = {"dest": name, "metavar": option.upper(), "help": _help(name, texts)}
-            one.add_argument(f"--{option}", default=SUPPRESS, **shown, **reading)
+            one.add_argument(f"--{option}", default=SUPPRESS, **shown, **read)
         one.add_argument("--out", type=Path, required=True, help="file: .pdf, .svg or .png")
     for option in (word.partition("=")[0] for word in parser.parse_known_args(words)[1]):
         usages = {kind: its.format_usage() for kind, its in kinds.choices.items()}
         if takers := " or ".join(kind for kind, its in usages.items() if f"[{option} " in its):
             parser.error(f"{option}: only figures of the kind {takers} take it")
     return parser.parse_args(words)
-
-
-def _reading(annotation: Any) -> dict[str, Any]:
-    """Return how an option of this type is read: as texts or numbers, one or several."""
-    text = str(annotation)
-    number = float if "float" in text else int if "int" in text else str
-    return {"type": number, **({"nargs": "+"} if "Sequence" in text else {})}
 
 
 def _help(name: str, texts: str) -> str:

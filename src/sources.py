@@ -33,7 +33,8 @@ def _print_choice(folder: list[Path], **options: Any) -> None:
     from .report.source_choice import choose_source, source_tables
 
     choice = choose_source(folder or [newest_sweep(finished=True)], **options)
-    Console(markup=False, highlight=False).print(source_tables(choice))
+    ranking, choices = (grid.terminal(ruled=False) for grid in source_tables(choice))
+    Console(markup=False, highlight=False).print(ranking, "", choices)
 
 
 if __name__ == "__main__":

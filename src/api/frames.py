@@ -143,9 +143,16 @@ def rates(
 def add_sweeps(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for folders of sweeps and for printed names."""
     named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
-    parser.add_argument("folder", nargs="*", type=_sweep, help=named)
+    parser.add_argument("folder", nargs="*", type=_sweep, default=[], help=named)
     text = "printed names of attacks and models, such as vgg_small=VGG-16"
     parser.add_argument("--names", **NEW_NAMES, help=text)
+
+
+def reading(annotation: Any) -> dict[str, Any]:
+    """Return how an option of this type is read: as texts or numbers, one or several."""
+    text = str(annotation)
+    number = float if "float" in text else int if "int" in text else str
+    return {"type": number, **({"nargs": "+"} if "Sequence" in text else {})}
 
 
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:

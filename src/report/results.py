@@ -125,7 +125,7 @@ class Results:
 
     def table(self, **options: Any) -> Any:
         """Lay out a table; see `src.table` for the options."""
-        from .paper import table  # which lays out results
+        from .named_tables import table  # which lays out results
 
         return table(self, **options)
 

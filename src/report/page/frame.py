@@ -22,6 +22,7 @@ from ...utils.formats import format_cell
 from ...utils.package import command
 from ..charts.theme import MEAN
 from ..diagnostics import why_figures
+from ..named_tables import ranking_grid, rankings
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
 from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
@@ -39,7 +40,7 @@ SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 LEFT_OUT = (
     ("pairwise comparisons", f"{command('table')} --differences"),
-    ("success within so many candidates", f"{command('table')} --tries"),
+    ("success within so many candidates", f"{command('table')} --as tries"),
     ("source for an unseen target", command("sources")),
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
@@ -68,7 +69,7 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
     correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
     answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
     terms: dict[str, Any] = {"What was run": facts(results.rows)}
-    figures, ranking = [*clean_figures(numbers)], list[dict[str, Any]]()
+    figures = [*clean_figures(numbers)]
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
         "subtitle": ", ".join(about),
@@ -80,9 +81,7 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
         runs = [its.job for row in results.attacked for its in row]
         figures = [*why_figures(results, shown, numbers.tables), *figures]
         page |= selections(results, shown)
-        place = {**page["first"], "eps_255": shown.choice.eps}
-        first = page["rankings"].get(key_of(page["axes"], place, RANKING_KEYS), {})
-        answer, ranking = answer_of(results, shown), first.get("rows", [])
+        answer = answer_of(results, shown)
         page |= {
             "jobs": numbers.jobs,
             "classes": numbers.classes,
@@ -101,7 +100,8 @@ def build_report(results: Results, settings: ReportSettings | None = None) -> Re
     terms["Definitions"] = definitions().items()
     causes = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in alarms)
     title, blocks = f"{page['title']}: {names}", numbers.blocks
-    return Report(title, answer, causes, figures, page, blocks, terms, ranking, results.ranks)
+    ranked = [ranking_grid(rows, "attack", len(rows)) for rows in rankings(results, "attack")]
+    return Report(title, answer, causes, figures, page, blocks, terms, ranked, results.ranks)
 
 
 def selections(results: Results, shown: Shown) -> dict[str, Any]:
