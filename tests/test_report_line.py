@@ -82,7 +82,7 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
     again, first = (
         json.loads(block_of(its / "report.html")) for its in (workspace / "again", folder)
     )
-    for name in ("axes", "values", "ranking", "sources", "answers", "figures"):
+    for name in ("axes", "rows", "rankings", "sources", "figures"):
         assert again[name] == first[name], name
 
 

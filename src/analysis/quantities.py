@@ -35,6 +35,8 @@ class Quantity:
         of: Column with the number of images that the share is of.
         fewest: Fewest such images; the share of fewer is NaN.
         interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
+        drawn: What the page calls it where a reader chooses what to show; its last word stands
+            where space is short. Only for shares; empty: it cannot be chosen.
         value: Its name in `table(value=NAME)`; empty: tables do not show it.
         metric: `reference`: an MLflow metric at the reference budget; `curve`: also over budgets.
     """
@@ -49,8 +51,14 @@ class Quantity:
     of: str = "denominator"
     fewest: int = 0
     interval: bool = False
+    drawn: str = ""
     value: str = ""
     metric: Literal["", "reference", "curve"] = ""
+
+    @property
+    def short(self) -> str:
+        """What the page calls it where space is short."""
+        return self.drawn.rpartition(" ")[2]
 
     @property
     def of_predictions(self) -> bool:
@@ -120,6 +128,7 @@ _ENTRIES = (
         "Robust accuracy in %",
         term=_RATE,
         count="still_correct",
+        drawn="still correct",
         value="accuracy",
         metric="curve",
     ),
@@ -135,6 +144,7 @@ _ENTRIES = (
         "Success rates in %",
         term=_RATE,
         count="success",
+        drawn="fooled",
         value="success",
         metric="curve",
     ),

@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from .beside import at_reference, cost_of, rank_untuned, read_preset
     from .charts.theme import theme
     from .grid import Cell, Grid
-    from .page.content import build_report
-    from .page.page_data import PageData, compute_page_data
+    from .page.frame import build_report
+    from .page.images import PageData, compute_page_data
     from .results import Results, open_results, results_of
     from .terminal import print_matrices
 else:  # the page and the charts load Altair
@@ -17,8 +17,8 @@ else:  # the page and the charts load Altair
         "beside": "at_reference cost_of rank_untuned read_preset",
         "charts.theme": "theme",
         "grid": "Cell Grid",
-        "page.content": "build_report",
-        "page.page_data": "PageData compute_page_data",
+        "page.frame": "build_report",
+        "page.images": "PageData compute_page_data",
         "results": "Results open_results results_of",
         "terminal": "print_matrices",
     }

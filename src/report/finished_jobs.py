@@ -11,7 +11,7 @@ from ..artifacts.sweep_folders import named_folders
 from ..artifacts.sweep_state import OUTPUTS, newest_sweep, unfinished
 from ..config.sections import ReportCommand, ReportSettings
 from .audit import audited
-from .page.content import build_report
+from .page.frame import build_report
 from .page.html import write_page
 from .results import Results, results_of
 

@@ -417,6 +417,7 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
         _shared(pairs, results[0].job.record.reference),
     )
     columns = {name: pairs[name].to_numpy() for name in pairs}
+    known = dict[Any, Any]()
     places: Any = pairs.groupby(_PLACE, sort=False).indices
     for place, rows in places.items():
         used = sorted({*jobs[rows]})
@@ -433,7 +434,7 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
                 of_targets = np.array([targets[pair] for pair in named])
                 chosen = {str(name): column[at] for name, column in columns.items()}
                 parts.append(
-                    _mean_rows(chosen, shared[at], several, outcomes, (of_jobs, of_targets))
+                    _mean_rows(chosen, shared[at], several, outcomes, (of_jobs, of_targets), known)
                 )
     parts = [part for part in parts if len(part["source"])]
     if not parts:
@@ -462,10 +463,17 @@ def _mean_rows(
     over_seeds: bool,
     outcomes: Outcomes,
     places: tuple[NDArray[np.intp], NDArray[np.intp]],
+    known: dict[Any, Any],
 ) -> dict[str, NDArray[Any]]:
-    """Return the columns of the means over some pairs, at these places of job and target."""
+    """Return the columns of the means over some pairs, at these places of job and target.
+
+    `known` keeps the weights, which are the same for most attacks and budgets.
+    """
     keys = pairs["source"], pairs["target"], pairs["seed"]
-    names, weights = mean_weights(*keys, shared, over_seeds)
+    alike = (*map(tuple, keys), shared.tobytes(), over_seeds)
+    if alike not in known:
+        known[alike] = mean_weights(*keys, shared, over_seeds)
+    names, weights = known[alike]
     both = keys[0] + "\n" + keys[1]
     numbers = {
         name: np.count_nonzero((weights > 0) @ (key[:, None] == np.unique(key)), axis=1)

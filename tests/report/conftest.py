@@ -15,7 +15,7 @@ import pytest
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
 from src.report.audit import audited
-from src.report.page.content import build_report
+from src.report.page.frame import build_report
 from src.report.page.html import Report, write_page
 from src.report.results import Results, results_of
 from tests.records import make_record

@@ -21,7 +21,7 @@ from src.artifacts import Alarm
 from src.artifacts.card import CardJob, write_card
 from src.artifacts.jobs import FinishedJob, find_jobs
 from src.report.beside import Beside, beside, read_preset
-from src.report.page.content import build_report
+from src.report.page.frame import build_report
 from src.report.page.html import write_page
 from src.report.results import results_of
 from tests.records import frame_of_sweep, results_of_frame

@@ -15,7 +15,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.record import with_record
 from src.report import diagnostics, figure
 from src.report.charts.theme import inline
-from src.report.page.content import build_report
+from src.report.page.frame import build_report
 from src.report.page.html import VEGA_LITE
 from src.report.results import results_of
 from src.report.shown import shown_of

@@ -4,9 +4,9 @@ import io
 import json
 import re
 import shutil
+import zlib
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,12 +17,13 @@ from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
 from src.report.named_tables import matrices
-from src.report.page.content import build_report
-from src.report.page.page_data import MOST_BYTES
+from src.report.page.frame import build_report
+from src.report.page.images import MOST_BYTES
 from src.report.results import results_of
 from src.report.shown import shown_of
 from src.report.source_choice import choose_source
 from tests.report.conftest import make_sweep
+from tests.report.test_selections import value
 
 
 def report_of(folders):
@@ -45,7 +46,7 @@ def test_attacks_on_other_images_are_ranked_apart(tmp_path):
     page = report.page
     ranked = {key.split(".")[1] for key in page["sources"]}
     assert {page["axes"]["attack"][int(place)] for place in ranked} == {"mi", "di", "ti"}
-    headings = [row["heading"] for row in page["ranking"]["0.0.1"] if row.get("heading")]
+    headings = [row["heading"] for row in page["rankings"]["0.0.1"]["rows"] if "heading" in row]
     assert headings == shown["heading"].unique().tolist()
 
 
@@ -67,7 +68,10 @@ def test_ensembles_are_ranked_apart(make_sweep):
     assert list(shown["heading"]) == ["untargeted"] * 2 + ["untargeted of ensembles"] * 2
     assert list(shown["source"].iloc[[0, 2]]) == ["mean of sources", "vgg+resnet"]
     assert "leaves out white boxes" in report.answer[2]
-    assert report.page["single"] == [2, 2] and "vgg+resnet" in report.page["axes"]["source"]
+    assert (
+        report.page["means"] == ["mean of 2 sources"] * 2
+        and "vgg+resnet" in report.page["axes"]["source"]
+    )
 
 
 def test_an_ensemble_is_a_source_for_targets_that_are_no_member_of_it(make_sweep):
@@ -122,7 +126,7 @@ def test_the_page_of_one_source_with_other_targets_opens_with_its_transfer(
 
 def test_a_source_without_adversarial_images_of_its_own_has_no_row(made_up):
     blocks = made_up("sources that are no targets").blocks
-    jobs = [json.loads(block) for name, block in blocks.items() if name.startswith("job-")]
+    jobs = [json.loads(zlib.decompress(its)) for name, its in blocks.items() if "job" in name]
     assert {job["source"] for job in jobs} == {"a", "b"}
     for job in jobs:
         assert {name for name, _ in job["models"]} == {"vgg", "resnet", "vit", "mixer"}
@@ -139,14 +143,11 @@ def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, m
     assert not rates[main].equals(rates[other])
     cells = pd.read_csv(io.StringIO(table(folder, to="csv"))).set_index("source")
     page, caption = build_report(results).page, table(folder, to="markdown")
-    axes, places = page["axes"], {"attack": "fgsm", "defence": "none", "protocol": "joint"}
+    places = {"attack": "fgsm", "defence": "none", "protocol": "joint"}
     for (source, target), rate in rates[main].items():
         assert cells.loc[source, target] == pytest.approx(rate)
-        names = {**places, "source": source, "target": target, "eps_255": 8.0}
-        at = np.ravel_multi_index(
-            [axes[axis].index(names[axis]) for axis in axes], [*map(len, axes.values())]
-        )
-        assert page["values"]["s"][at] == pytest.approx(rate, abs=1e-5)
+        place = {**places, "source": source, "target": target, "eps_255": 8.0}
+        assert value(page, "fooled", **place) == pytest.approx(rate, abs=6e-5)
     headings = " ".join(grid.caption for forms in matrices(results).values() for grid in forms)
     for text in (page["subtitle"], caption, headings):
         assert ("as uint8" in text) == (main == "uint8")
@@ -211,12 +212,11 @@ def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_n
     whole = report_of([folder]).page
     assert len(whole["jobs"]) == 3 and not whole["left_out"]
     monkeypatch.setitem(MOST_BYTES, "pictures", -1)
-    monkeypatch.setitem(MOST_BYTES, "predictions", 1)
+    monkeypatch.setitem(MOST_BYTES, "job", 1)
     cut = report_of([folder])
-    assert len(cut.page["jobs"]) == 1 and cut.blocks["pictures-0"] == b""
-    for kind, count in (("pictures", 3), ("predictions", 2)):
-        lacking = cut.page["left_out"][kind]
-        assert len(lacking) == count and all(str(folder) in command for *_, command in lacking)
+    assert len(cut.page["jobs"]) == 1 and zlib.decompress(cut.blocks["pictures-0"]) == b""
+    lacking = cut.page["left_out"]
+    assert len(lacking) == 2 and all(str(folder) in command for *_, command in lacking)
 
 
 @pytest.mark.slow

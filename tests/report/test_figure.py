@@ -12,7 +12,7 @@ import vl_convert
 import src.figure
 from src import cost, curves, load_sweep, matrix, ranking, rankings, rates
 from src.artifacts.jobs import find_jobs
-from src.report.page.content import build_report
+from src.report.page.frame import build_report
 from src.report.page.html import VEGA_LITE
 from src.report.results import results_of
 from tests.conftest import REPOSITORY

@@ -12,7 +12,7 @@ import src
 from src import rankings
 from src.analysis.intervals import wilson_interval
 from src.report import figure as charts
-from src.report.page.selections import RANKING_KEYS, key_of, selections
+from src.report.page.frame import RANKING_KEYS, key_of, selections
 from src.report.results import Results
 from src.report.shown import answer_of, shown_of
 from src.run.track import sweep_points
@@ -72,7 +72,7 @@ def of_frame(results: Results, name: str) -> list[float]:
 def of_page(results: Results, name: str) -> list[float]:
     page = page_of(results)
     place = {"attack": name, "defence": "none", "eps_255": 4, "source": "vit", "protocol": "joint"}
-    return [value(page, "s", **place, target=target) for target in ("net", "other", "")]
+    return [value(page, "fooled", **place, target=target) for target in ("net", "other", "")]
 
 
 def of_rankings(results: Results, name: str) -> list[float]:
@@ -122,13 +122,15 @@ def test_other_attacks_keep_their_mean_on_the_page():
     third = {("fgsm", "mlp", target): count for target, count in (("net", 3), ("other", 20))}
     page = page_of(results_of_frame(other(frame_of(third | fooled), "mlp", storage="uint8")))
     place = {"source": "", "defence": "none", "eps_255": 8, "protocol": "joint"}
-    single = dict(zip(page["axes"]["attack"], page["single"], strict=True))
-    assert sorted(single.values()) == [1, 2, 2] and single["mi"] == 2
+    single = dict(zip(page["axes"]["attack"], page["means"], strict=True))
+    assert sorted(single.values()) == ["its only source", *["mean of 2 sources"] * 2]
     for attack, count in single.items():
-        expected = [0.45, 0.45, 0.45] if count == 2 else [0.15, 1, 0.575]
-        its = [value(page, "s", **place, attack=attack, target=at) for at in ("net", "other", "")]
+        expected = [0.45, 0.45, 0.45] if "2" in count else [0.15, 1, 0.575]
+        its = [
+            value(page, "fooled", **place, attack=attack, target=at) for at in ("net", "other", "")
+        ]
         assert its == pytest.approx(expected), attack
-    rows = page["ranking"][key_of(page["axes"], place, RANKING_KEYS)]
+    rows = page["rankings"][key_of(page["axes"], place, RANKING_KEYS)]["rows"]
     assert {row["name"] for row in rows if "name" in row} == {*single}
     assert len([row for row in rows if "heading" in row]) == 2
 
@@ -182,12 +184,14 @@ def test_a_mean_over_the_one_source_that_is_left_is_a_mean_everywhere():
     results = results_of_frame(frame_of(UNEVEN))
     page = page_of(results)
     place = {"source": "", "defence": "none", "eps_255": 8, "protocol": "joint"}
-    rows = page["ranking"][key_of(page["axes"], place, RANKING_KEYS)]
-    shown = {row["name"]: (row["m"], row["lacks"]) for row in rows if "name" in row}
+    rows = page["rankings"][key_of(page["axes"], place, RANKING_KEYS)]["rows"]
+    shown = {row["name"]: (row.get("value"), row["lacks"]) for row in rows if "name" in row}
     assert shown == {"mi": (0.5, ""), "fgsm": (None, "vgg -> other and 1 more")}
     lead, rest, _ = answer_of(results, shown_of(results))
     assert f"{lead}{rest}" == "mi at 8/255 fools 50.0 % of images"
-    low, mean = (value(page, name, **place, attack="mi", target="") for name in ("sl", "s"))
+    low, mean = (
+        value(page, name, **place, attack="mi", target="") for name in ("fooled.low", "fooled")
+    )
     assert mean == 0.5 and 0.3 < low < 0.4
     points = {name: share for name, share, _ in sweep_points(results)}
     at = "reference"
@@ -212,6 +216,9 @@ def test_an_average_has_no_sources_behind_different_defences():
     assert not [column for column in cells if "average" in column]
 
 
+NAMES = ("fooled", "fooled.low", "fooled.high", "correct.low", "correct.high")
+
+
 @pytest.mark.parametrize("count", [0, 7, 20])
 def test_a_mean_of_one_pair_has_its_interval(count):
     fooled = {("fgsm", "vgg", "vgg"): 20, ("fgsm", "vgg", "vit"): count}
@@ -222,8 +229,8 @@ def test_a_mean_of_one_pair_has_its_interval(count):
         for source, target in (("", "vit"), ("vgg", ""), ("", "")):
             place = {"attack": "fgsm", "source": source, "target": target, "protocol": protocol}
             place |= {"defence": "none", "eps_255": 8}
-            found = [value(page, name, **place) for name in ("s", "sl", "sh", "cl", "ch")]
+            found = [value(page, name, **place) for name in NAMES]
             expected = [count / 20, *ends, 1 - ends[1], 1 - ends[0]]
-            assert found == pytest.approx(expected, abs=1e-6), (source, target, protocol)
+            assert found == pytest.approx(expected, abs=6e-5), (source, target, protocol)
     row = pd.read_csv(io.StringIO(table(frame, to="csv", intervals=True))).iloc[0]
     assert row[["average low", "average high"]].tolist() == pytest.approx(ends)

@@ -2,12 +2,10 @@
 
 import random
 import re
-from dataclasses import replace
 from urllib.parse import quote
 
 import pytest
 
-from src.report.page.html import write_page
 from src.report.shown import pairs_of
 from tests.report.conftest import drawn
 
@@ -136,23 +134,6 @@ def test_groups_of_images_differ_in_line_and_marker(opened):
             "all => all.map((o) => o.innerHTML)"
         )
         assert len(set(looks)) == len(looks) > 1
-
-
-@pytest.mark.slow
-def test_exact_halves_are_rounded_as_in_the_terminal(chromium, made_up, tmp_path):
-    report = made_up("ordinary")
-    shown = {"s": 0.4125, "sl": 0.3125, "sh": 0.8375}
-    values = report.page["values"]
-    values = values | {name: [share] * len(values[name]) for name, share in shown.items()}
-    path = tmp_path / "report.html"
-    write_page(replace(report, page={**report.page, "values": values}), path, tmp_path)
-    tab = chromium.new_page()
-    tab.goto(path.as_uri())
-    drawn(tab)
-    assert set(tab.locator("#matrix td button b").all_inner_texts()) == {f"{41.25:.1f}"}
-    ends = f"[{31.25:.1f}, {83.75:.1f}]"
-    assert ends == "[31.2, 83.8]" and ends in tab.inner_text("#tiles")
-    tab.close()
 
 
 @pytest.mark.slow

@@ -65,7 +65,7 @@ def test_the_name_of_an_attack_breaks_between_its_parts_alone(opened):
     tab = opened("long attack in transfer")
     cut = "all => all.some((one) => one.scrollWidth > one.clientWidth)"
     assert not tab.locator("#ranking .ranked > :not(.plot)").evaluate_all(cut)
-    assert tab.locator("#ranking .ranked button b").evaluate_all(
+    assert tab.locator("#ranking .ranked .name button").evaluate_all(
         """all => all.map((one) => { const range = document.createRange();
           range.selectNodeContents(one); return range.getClientRects().length; })"""
     ) == [2]

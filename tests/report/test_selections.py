@@ -2,6 +2,8 @@
 
 import io
 import json
+import zlib
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -10,10 +12,10 @@ import pytest
 from rich.console import Console
 
 from src import load_sweep, rankings, table
+from src.analysis.quantities import QUANTITIES
 from src.artifacts.jobs import find_jobs
-from src.report.page.content import build_report
+from src.report.page.frame import AXES, RANKING_KEYS, SOURCE_KEYS, build_report, key_of
 from src.report.page.html import as_json
-from src.report.page.selections import AXES, RANKING_KEYS, SOURCE_KEYS, key_of
 from src.report.results import results_of
 from src.report.terminal import print_rankings
 from tests.report.conftest import KINDS, make_sweep
@@ -22,12 +24,14 @@ HOLES = ("clean images", "missing values", "one image")
 
 
 def value(page, column, **place):
-    """Look a value up as the page's script does."""
+    """Look a value of a `quantity`, or another `quantity.column`, up as the page's script does."""
     at = 0
     for axis in AXES:
-        names = page["axes"][axis]
+        names = [*page["axes"][axis], *["white boxes"] * (axis == "target")]
         at = at * len(names) + names.index(place[axis])
-    return page["values"][column][at]
+    quantity, _, kind = column.partition(".")
+    rows = dict(zip(page["rows"]["place"], page["rows"][quantity][kind or "value"], strict=True))
+    return rows.get(at)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +49,7 @@ def attack_rankings(frame):
     return rankings(frame)
 
 
-VALUES = {"s": "success", "c": "accuracy", "f": "confidence"}
+VALUES = {"fooled": "success", "correct": "accuracy", "confidence": "confidence"}
 
 
 @pytest.mark.slow
@@ -63,7 +67,9 @@ def test_cells_and_means_are_those_of_the_table(made_up, frame, short, eps, prot
                 place = {"attack": row["attack"], "source": row.get("source", "")}
                 place |= {"target": target if target != "average" else "", "eps_255": eps}
                 shown = value(page, short, **place, defence=defence, protocol=protocol)
-                assert shown == pytest.approx(row[target], abs=1e-5), (place, defence)
+                assert shown == pytest.approx(row[target], abs=6e-5), (place, defence)
+                text = value(page, f"{short}.text", **place, defence=defence, protocol=protocol)
+                assert text == f"{100 * row[target]:.1f}", (place, defence)
 
 
 @pytest.mark.slow
@@ -76,7 +82,7 @@ def test_rankings_are_those_of_rankings(made_up, frame, attack_rankings):
         ranked = ranked.assign(
             **{key: ranked[key].mask(every, "") if of == "attack" else ranked[key]}
         )
-        shown = page["ranking" if of == "attack" else "sources"]
+        shown = page["rankings" if of == "attack" else "sources"]
         checked, keys = 0, RANKING_KEYS if of == "attack" else SOURCE_KEYS
         if of == "source":
             ranked["target"] = ranked["target"].mask(ranked["target"] == "all targets", "")
@@ -84,15 +90,16 @@ def test_rankings_are_those_of_rankings(made_up, frame, attack_rankings):
             names = dict(zip(keys, place, strict=True))
             if names[key] not in page["axes"][key]:
                 continue  # the mean over attacks, which the page does not show
-            its = shown[key_of(page["axes"], names, keys)]
+            its = shown[key_of(page["axes"], names, keys)]["rows"]
             its = [one for one in its if one.get("name")]
             rows = rows[rows["rank"].notna()]
             assert [one["name"] for one in its] == rows[of].tolist()
             for one, (_, row) in zip(its, rows.iterrows(), strict=True):
-                assert one["m"] == pytest.approx(row["mean"], abs=1e-6)
+                assert one["value"] == pytest.approx(row["mean"], abs=6e-5)
+                assert one["text"] == f"{100 * row['mean']:.1f}"
                 if row["rank"] > 1:
-                    assert one["d"] == pytest.approx(-row["difference"], abs=1e-6)
-                    assert (one["tie"] == "yes") == row["undecided"]
+                    assert one["behind"] == f"{-100 * row['difference']:z.1f}"
+                    assert one["rank"].startswith("= ") == row["undecided"]
                 checked += 1
         assert checked
 
@@ -116,9 +123,10 @@ def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images
     place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"]}
     for target in ("vgg", "resnet", "vit"):
         ranked = page["sources"][key_of(page["axes"], {**place, "target": target}, SOURCE_KEYS)]
-        assert ranked[0]["text"].startswith(f"on {target}") and ranked[0]["text"] in text
-        assert ("not tested" in ranked[0]["text"]) == (images < 30)
-        assert all(f"{row['name']} {row['m']:.1%}" in ranked[0]["text"] for row in ranked)
+        assert ranked["text"].startswith(f"on {target}") and ranked["text"] in text
+        assert ("not tested" in ranked["text"]) == (images < 30)
+        for row in ranked["rows"]:
+            assert f"{row['name']} {row['text']}%" in ranked["text"]
 
 
 @pytest.mark.slow
@@ -132,20 +140,20 @@ def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images
     results.sources["undecided"] = results.sources["rank"] == 1
     page, text = build_report(results).page, printed(results)
     place = {"defence": "none", "attack": "bim", "eps_255": page["first"]["eps"], "target": ""}
-    (first, *_) = page["sources"][key_of(page["axes"], place, SOURCE_KEYS)]
-    assert all(note[1:-1] in text for note in first["notes"])
-    assert ("Without target vit, no lead is significant." in first["notes"]) == (images > 100)
+    notes = page["sources"][key_of(page["axes"], place, SOURCE_KEYS)]["notes"]
+    assert all(note[1:-1] in text for note in notes)
+    assert ("Without target vit, no lead is significant." in notes) == (images > 100)
 
 
 def test_intervals_of_means_are_those_of_the_ranking(made_up, attack_rankings):
     page = made_up("defended").page
     for _, row in attack_rankings.query("sources > 1").iterrows():
         place = {name: row[name] for name in ("attack", "defence", "protocol", "eps_255")}
-        for short, long in (("s", "mean"), ("sl", "low"), ("sh", "high")):
+        for short, long in (("fooled", "mean"), ("fooled.low", "low"), ("fooled.high", "high")):
             shown = value(page, short, **place, source="", target="")
-            assert shown == pytest.approx(row[long], abs=1e-6)
-        low = value(page, "sl", **place, source="", target="vit")
-        assert low < value(page, "s", **place, source="", target="vit")
+            assert shown == pytest.approx(row[long], abs=6e-5)
+        low = value(page, "fooled.low", **place, source="", target="vit")
+        assert low < value(page, "fooled", **place, source="", target="vit")
 
 
 def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, attack_rankings):
@@ -160,28 +168,26 @@ def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, attack_rank
 
 
 @pytest.mark.slow
-def test_white_boxes_and_the_hardest_target_have_tiles(made_up, frame):
-    page = made_up("defended").page
-    axes = {name: names for name, names in page["axes"].items() if name != "target"}
-    place = {"attack": "bim", "source": "", "defence": "none", "protocol": "joint", "eps_255": 8.0}
-    at = np.ravel_multi_index(
-        [names.index(place[name]) for name, names in axes.items()],
-        [len(its) for its in axes.values()],
-    )
-    tiles = {name: page["tiles"][name][at] for name in ("w", "wn", "hard")}
-    boxes = table(
-        frame, rows=["source", "attack"], columns="target", eps_255=8.0, to="csv", defence="none"
-    )
+def test_white_boxes_have_a_mean(made_up, frame):
+    words = {"eps_255": 8.0, "to": "csv", "defence": "none"}
+    boxes = table(frame, rows=["source", "attack"], columns="target", **words)
     cells = pd.read_csv(io.StringIO(boxes)).query("attack == 'bim'").set_index("source")
-    own = [cells.loc[name, name] for name in cells.index]
-    assert tiles["w"] == pytest.approx(np.mean(own), abs=1e-5) and tiles["wn"] == 4
-    means = table(frame, rows="attack", columns="target", eps_255=8.0, to="csv", defence="none")
-    row = (
-        pd.read_csv(io.StringIO(means))
-        .set_index("attack")
-        .loc["bim", ["vgg", "resnet", "vit", "mixer"]]
-    )
-    assert page["axes"]["target"][tiles["hard"]] == row.astype(float).idxmin()
+    place = {"attack": "bim", "source": "", "defence": "none", "protocol": "joint", "eps_255": 8.0}
+    mean = value(made_up("defended").page, "fooled", **place, target="white boxes")
+    assert mean == pytest.approx(np.mean([cells.loc[name, name] for name in cells.index]), abs=6e-5)
+
+
+def test_a_quantity_that_is_drawn_can_be_chosen(results_of_kind, monkeypatch):
+    results = results_of_kind("one source")
+    entry = replace(QUANTITIES["true_confidence"], drawn="in the true class")
+    monkeypatch.setitem(QUANTITIES, "true_confidence", entry)
+    page = build_report(results).page
+    assert [*page["shown"]] == ["fooled", "correct", "class"]
+    place = {"attack": "bim", "source": "vgg", "target": "vit", "defence": "none"}
+    place |= {"protocol": "joint", "eps_255": 8.0}
+    (share,) = results.select(**place)["true_confidence"]
+    assert value(page, "class", **place) == pytest.approx(share, abs=6e-5)
+    assert value(page, "class.text", **place) == f"{100 * share:.1f}"
 
 
 @pytest.mark.parametrize(
@@ -193,7 +199,7 @@ def test_all_data_of_a_page_are_json_without_nan(made_up, kind):
     assert json.loads(as_json(report.page)).keys() == report.page.keys()
     for name, block in report.blocks.items():
         if name.startswith("job-"):
-            job = json.loads(block)
+            job = json.loads(zlib.decompress(block))
             size = len(job["models"]) * len(job["eps"]) * len(job["index"])
             assert len(job["predicted"]) == len(job["confidence"]) == size
 
@@ -201,7 +207,7 @@ def test_all_data_of_a_page_are_json_without_nan(made_up, kind):
 def test_every_image_has_its_prediction(made_up, results_of_kind):
     report, job = made_up("ordinary"), results_of_kind("ordinary").attacked[0][0].job
     number = report.page["jobs"].index((job.attack, job.record.source))
-    block = json.loads(report.blocks[f"job-{number}"])
+    block = json.loads(zlib.decompress(report.blocks[f"job-{number}"]))
     shape = (len(block["models"]), len(block["eps"]), len(block["index"]))
     predicted, confidence = (np.reshape(block[name], shape) for name in ("predicted", "confidence"))
     for row in job.defended.sample(200, random_state=0).to_dict("records"):
@@ -225,11 +231,11 @@ def test_white_boxes_are_in_no_mean_and_one_source_with_another_target_is_ranked
     assert set(ranked["source"]) == {"resnet"}
     for _, row in ranked.iterrows():
         place["attack"] = row["attack"]
-        assert value(page, "s", **place, source="vgg", target="vgg") is not None
-        assert value(page, "s", **place, source="vgg", target="") is None
+        assert value(page, "fooled", **place, source="vgg", target="vgg") is not None
+        assert value(page, "fooled", **place, source="vgg", target="") is None
         for source, target in (("", "vgg"), ("", ""), ("resnet", "")):
-            shown = value(page, "s", **place, source=source, target=target)
-            assert shown == pytest.approx(row["mean"], abs=1e-6)
-    shown = page["ranking"][key_of(page["axes"], {**place, "source": ""}, RANKING_KEYS)]
+            shown = value(page, "fooled", **place, source=source, target=target)
+            assert shown == pytest.approx(row["mean"], abs=6e-5)
+    shown = page["rankings"][key_of(page["axes"], {**place, "source": ""}, RANKING_KEYS)]["rows"]
     assert [row["name"] for row in shown] == ranked.sort_values("rank")["attack"].tolist()
     assert "".join(report.answer).startswith(ranked.sort_values("rank")["attack"].iloc[0])

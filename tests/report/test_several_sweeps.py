@@ -12,7 +12,7 @@ import pytest
 
 from src import load_sweep, rankings, rates, table, tries
 from src.artifacts.jobs import find_jobs
-from src.report.page.content import build_report
+from src.report.page.frame import build_report
 from src.report.results import results_of
 from tests.conftest import block_of, run_words
 from tests.report.conftest import make_sweep

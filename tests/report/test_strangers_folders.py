@@ -11,7 +11,7 @@ import pytest
 
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
-from src.report.page.content import commands
+from src.report.page.frame import commands
 from tests.records import make_record
 
 

@@ -13,7 +13,7 @@ from ...utils.model_names import ABSTAINED
 from .. import charts
 from ..charts.theme import PAGE_THEME, PANEL
 from .html import Figure, vega_of
-from .page_data import PageData
+from .images import PageData
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart."""

@@ -3,7 +3,7 @@
 import base64
 import json
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -71,8 +71,8 @@ class Report:
         alarms: Findings with their usual causes.
         figures: All charts.
         page: Data for the script, and for the parts that need no script.
-        blocks: Large data by name, which the script unpacks when it needs them.
-        terms: Headings, each with (term, description) pairs.
+        blocks: Deflated data by name, which the script unpacks when it needs them.
+        terms: (term, description) pairs by heading.
         rankings: The first ranking of each group, for readers without scripts.
         ranks: The attacks among stored attacks.
     """
@@ -83,7 +83,7 @@ class Report:
     figures: Sequence[Figure] = ()
     page: Mapping[str, Any] = field(default_factory=dict)
     blocks: Mapping[str, bytes] = field(default_factory=dict)
-    terms: tuple[tuple[str, tuple[tuple[str, str], ...]], ...] = ()
+    terms: Mapping[str, Iterable[tuple[str, str]]] = field(default_factory=dict)
     rankings: Sequence[Grid] = ()
     ranks: Ranks = field(default_factory=Ranks)
 
@@ -98,8 +98,9 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         lstrip_blocks=True,
     )
     page = {**report.page, "figures": _figures(report.figures)}
-    blocks = {"page": as_json(page), "vega": _vega(cache).encode(), **report.blocks}
-    packed = {name: Markup(_packed(data)) for name, data in blocks.items()}
+    data = {"page": as_json(page), "vega": _vega(cache).encode()}
+    blocks = {name: zlib.compress(its) for name, its in data.items()} | {**report.blocks}
+    packed = {name: Markup(base64.b64encode(its).decode()) for name, its in blocks.items()}
     template = environment.get_template("page.html")
     names = {"command": command, "rank_sentence": rank_sentence}
     write_text(path, template.render(report=report, blocks=packed, **names))
@@ -108,11 +109,6 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
 def as_json(data: Any) -> bytes:
     """Return data as compact JSON."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
-
-
-def _packed(data: bytes) -> str:
-    """Deflate data for a script element."""
-    return base64.b64encode(zlib.compress(data)).decode()
 
 
 def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:

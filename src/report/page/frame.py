@@ -1,0 +1,411 @@
+"""The content of the page: the frame of results as text, rankings, charts, and what was run.
+
+The numbers are those of `Results`, formatted here: the page's script looks them up.
+"""
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...analysis import TRANSFER, WHITE_BOX, estimates
+from ...analysis.confidence import top_k
+from ...analysis.quantities import QUANTITIES, Quantity, definitions
+from ...analysis.ranking import ALL_TARGETS, GROUP
+from ...artifacts.jobs import FinishedJob
+from ...artifacts.record import JobRecord
+from ...config.sections import ReportSettings
+from ...utils.formats import format_cell
+from ...utils.package import command
+from ..charts.theme import MEAN
+from ..diagnostics import why_figures
+from ..named_tables import ranking_grid, rankings
+from ..results import JobResults, Results
+from ..sanity_checks import CAUSES
+from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
+from ..words import on_target, ranking_legend, ranking_notes, said, sentences
+from .figures import clean_figures, page_charts
+from .html import ENOUGH, TOO_FEW, Report
+from .images import compute_page_data
+
+AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
+"""Axes of the rows: source and target may be empty, which stands for their mean."""
+RANKING_KEYS = ("defence", "source", "eps_255")
+"""Axes of the rankings of attacks."""
+SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
+"""Axes of the rankings of sources."""
+NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
+LEFT_OUT = (
+    ("pairwise comparisons", f"{command('table')} --differences"),
+    ("success within so many candidates", f"{command('table')} --as tries"),
+    ("source for an unseen target", command("sources")),
+    ("success over cost", f"{command('figure')} cost --out cost.pdf"),
+)
+"""Results that other commands print or draw, with the commands."""
+_COLOURS = 7
+"""Number of colours: of the best-ranked attacks at the reference budget."""
+_CURVE = "confidence"
+"""Quantity of the second chart over the budget."""
+
+Axes = Mapping[str, list[Any]]
+
+
+def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
+    """Build the report of results; without an attack it only describes the clean images."""
+    numbers = compute_page_data(results, settings)
+    jobs = [row[0].job for row in results.rows]
+    attacked, norm = [job for job in jobs if job.attacked], jobs[0].record.norm
+    names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
+    stored = " or ".join(dict.fromkeys(job.record.storage for job in jobs))
+    counts = sorted({job.record.images for job in jobs})
+    images = f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"
+    about = [names, images, *[NORMS.get(norm, norm)] * bool(attacked)]
+    about += [f"images as {stored}"] * (stored != "float32")
+    alarms = dict.fromkeys(alarm for row in results.rows for its in row for alarm in its.alarms)
+    clean = ((model, top_k(rows).iloc[0]) for model, rows in numbers.models)
+    correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
+    answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
+    terms: dict[str, Any] = {"What was run": facts(results.rows)}
+    figures = [*clean_figures(numbers)]
+    page: dict[str, Any] = {
+        "title": "Transfer of adversarial examples" if attacked else "Clean images",
+        "subtitle": ", ".join(about),
+        "models": [model for model, _ in numbers.models],
+        "accuracy": [(model, _accuracy(rows)) for model, rows in numbers.models],
+    }
+    if attacked:
+        shown = shown_of(results)
+        runs = [its.job for row in results.attacked for its in row]
+        figures = [*why_figures(results, shown, numbers.tables), *figures]
+        page |= selections(results, shown)
+        answer = answer_of(results, shown)
+        page |= {
+            "jobs": numbers.jobs,
+            "classes": numbers.classes,
+            "clean": [*numbers.places.values()],
+            "left_out": numbers.left_out,
+            "charts": page_charts(page["axes"]["eps_255"][1:], page["top"]),
+            "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
+            "diagnosed": bool({*numbers.tables} - {"effects", "excess"}),
+            "effects": {
+                "\n".join(row[name] for name in AXES[:3]): _effect(row)
+                for row in numbers.tables["effects"].to_dict("records")
+            },
+            "audits": [(its.sentence, its.classes) for its in results.audits],
+        }
+        terms["What other commands show"] = LEFT_OUT
+    terms["Definitions"] = definitions().items()
+    causes = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in alarms)
+    title, blocks = f"{page['title']}: {names}", numbers.blocks
+    ranked = [ranking_grid(rows, "attack", len(rows)) for rows in rankings(results, "attack")]
+    return Report(title, answer, causes, figures, page, blocks, terms, ranked, results.ranks)
+
+
+def selections(results: Results, shown: Shown) -> dict[str, Any]:
+    """Return the axes, the numbers of all selections, and the first selection.
+
+    Returns:
+        `axes`: names in order; `budgets` and `scales`: texts for each budget; `rows`; `rankings` of
+        attacks and `sources`, by positions on axes joined by points, with notes; `shown`: names of
+        what rows show; `means`: what the mean over an attack's sources is called; `colours`: number
+        of an attack's colour; `top`: end of the axis of means over the budget.
+    """
+    pairs, first, rows = pairs_of(shown.rows), shown.choice, shown.rows
+    axes: dict[str, list[Any]] = {name: [*pairs[name].unique()] for name in AXES}
+    axes["attack"] = shown.options["attack"]
+    over_sources = rows[(rows["source"] == MEAN) & (rows["target"] == estimates.MEAN)]
+    alone = axes["source"] == axes["target"]
+    axes["source"] = [""] * bool(len(over_sources)) + axes["source"]
+    axes["target"] = ["", *axes["target"]]
+    axes["eps_255"] = sorted(map(float, axes["eps_255"]))
+    targeted = pairs.groupby("attack")["targeted"].any()
+    sources = over_sources.groupby("attack")["sources"].max()
+    single = [int(sources.get(name, 0)) for name in axes["attack"]]
+    means = {0: "no mean over sources", 1: "its only source"}
+    place = {"view": "results", "target": ""}
+    if alone and len(axes["target"]) == 2:  # a single network has no target but itself
+        place = {"view": "images", "target": axes["target"][-1]}
+    over_budget = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
+    highest = over_budget.loc[over_budget["protocol"] == first.protocol, "success_rate"].max()
+    every = QUANTITIES.values()
+    drawn = sorted((its for its in every if its.drawn), key=lambda its: its.short != "fooled")
+    return {
+        "axes": axes,
+        "budgets": [f"{eps:g}" for eps in axes["eps_255"]],
+        "scales": [f"times {float(f'{127 / (eps or 1):.2g}'):g}" for eps in axes["eps_255"]],
+        "rows": _rows(rows, axes),
+        "shown": {its.short: its.drawn for its in drawn},
+        "rankings": _rankings(results, shown, axes),
+        "sources": _sources(results, axes),
+        "legend": ranking_legend(first.protocol),
+        "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
+        "targeted": [bool(targeted[name]) for name in axes["attack"]],
+        "pairs": shown.pairs,
+        "means": [means.get(n, f"mean of {n} sources") for n in single],
+        "top": float(np.ceil(5 * np.nanmax([highest, 0.1])) / 5),
+        "first": {**asdict(first), "shown": "fooled", **place},
+    }
+
+
+def _rows(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
+    """Return the rows by column.
+
+    Returns:
+        `place`: that of a row on the axes, the last fastest; the target after the last is the mean
+        over white boxes. `relation`, `overlap` and `note` are texts. A column for each quantity has
+        the `value` that places a mark, its `text` in percent, and if known `low`, `high` and their
+        text `ends`, the `counts`, and the `spread` over seeds.
+    """
+    of_targets, of_sources = rows["target"] == estimates.MEAN, rows["source"] == MEAN
+    pair, boxes = ~of_targets & ~of_sources, of_targets & (rows["relation"] == WHITE_BOX)
+    used = pair | boxes | (rows["relation"] == TRANSFER)
+    rows, pair, boxes = rows[used], pair[used], boxes[used]
+    named = rows.assign(source=rows["source"].replace(MEAN, ""))
+    named["target"] = named["target"].replace(estimates.MEAN, "")
+    places = [pd.Index(names).get_indexer(pd.Index(named[axis])) for axis, names in axes.items()]
+    places[2] = np.where(boxes, len(axes["target"]), places[2])
+    shape = [len(names) + (axis == "target") for axis, names in axes.items()]
+    over = "over {:g} " + np.where(of_sources[used], "sources", "members").astype(object)
+    pairs = zip(over, rows["pairs"], strict=True)
+    many = [text.format(n) if n > 1 else "one source" for text, n in pairs]
+    without = _texts(rows["abstained"], lambda n: f"{_count(n)} without a prediction" * bool(n))
+    drawn = {its.short: _quantity(rows, its, pair) for its in QUANTITIES.values() if its.drawn}
+    return {
+        "place": np.ravel_multi_index(places, shape).tolist(),
+        "relation": rows["relation"].replace(TRANSFER, "").tolist(),
+        "overlap": rows["overlap"].tolist(),
+        "note": np.where(boxes, many, np.where(pair, without, "")).tolist(),
+        **drawn,
+        _CURVE: _quantity(rows, QUANTITIES[_CURVE], pair),
+    }
+
+
+def _quantity(rows: pd.DataFrame, its: Quantity, pair: pd.Series) -> dict[str, list[Any]]:
+    """Return the columns of a quantity."""
+    name = its.column
+    columns: dict[str, list[Any]] = {"text": _texts(rows[name], _percent)}
+    columns["value"] = _numbers(rows[name])
+    if its.count:
+        low, high = (rows[f"{name}_{end}"] for end in ("low", "high"))
+        columns |= {"low": _numbers(low), "high": _numbers(high)}
+        ends = zip(_texts(low, _percent), _texts(high, _percent), strict=True)
+        columns["ends"] = [f"[{least}, {most}]" if least else "" for least, most in ends]
+        counts = zip(*(_texts(rows[name], _count) for name in (its.count, its.of)), strict=True)
+        columns["counts"] = np.where(pair, [f"{k} / {n}" for k, n in counts], "").tolist()
+    if f"{name}_sd" in rows:
+        columns["spread"] = _texts(
+            rows[f"{name}_sd"], lambda sd: f"\N{PLUS-MINUS SIGN} {_percent(sd)}"
+        )
+    return columns
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:z.1f}"
+
+
+def _count(number: float) -> str:
+    return f"{number:,.1f}".removesuffix(".0")
+
+
+def _texts(column: pd.Series, form: Callable[[float], str]) -> list[str]:
+    """Format the numbers of a column; NaN is empty."""
+    codes, numbers = pd.factorize(column)
+    return np.array([*map(form, numbers), ""], object)[codes].tolist()
+
+
+def _numbers(column: pd.Series) -> list[float | None]:
+    """Return the numbers of a column with four decimals; None for NaN."""
+    rounded = column.round(4).astype(object)
+    return rounded.where(column.notna(), None).tolist()
+
+
+def _rankings(results: Results, shown: Shown, axes: Axes) -> dict[str, dict[str, Any]]:
+    """Return rankings of attacks: `rows`, with headings between several rankings, and `notes`."""
+    rankings = dict[str, dict[str, Any]]()
+    known = pd.concat([over_sources(results.rankings).assign(source=MEAN), results.rankings])
+    rows = shown.ranking.assign(place=shown.ranking["of"].replace(MEAN, ""))
+    for (*names, _), its in rows.groupby(["defence", "place", "eps_255", "part"], sort=False):
+        key = key_of(axes, dict(zip(RANKING_KEYS, names, strict=True)), RANKING_KEYS)
+        ranking = rankings.setdefault(key, {"rows": [], "notes": []})
+        heading = its["heading"].iloc[0]
+        ranking["rows"] += [{"heading": heading}] * bool(heading)
+        ranking["rows"] += [_ranked(row, "attack") for row in its.to_dict("records")]
+        ranked = its[["attack", "source", "defence", "eps_255"]].merge(known)
+        several = heading and ranked["rank"].notna().any()
+        ranking["notes"] += said((f"{heading}:", several))
+        ranking["notes"] += sentences(ranking_notes(ranked, "attack"))
+    return rankings
+
+
+def _sources(results: Results, axes: Axes) -> dict[str, dict[str, Any]]:
+    """Return the ranked sources by defence, attack, budget and target, with notes.
+
+    Without ranked `rows`, the notes say what is missing. The `text` says how those on one target
+    compare.
+    """
+    rows, keys = results.sources[results.sources["attack"].isin(axes["attack"])], [*SOURCE_KEYS]
+    targets = axes["target"] if len(axes["target"]) > 2 else ()  # the only target is all of them
+    places = rows.assign(target=rows["target"].where(rows["target"].isin(targets), ""))[keys]
+    of_attack = rows.groupby("attack")
+    first_of = [rows[name] == of_attack[name].transform("first") for name in GROUP]
+    ranked = rows[np.logical_and.reduce(first_of) & rows["rank"].notna()]
+    firsts = ranked.groupby(keys)["mean"].transform("first")  # where differences are drawn from
+    ends = {end: firsts + ranked[f"difference_{end}"] for end in ("low", "high")}
+    marked = ranked.assign(undecided=undecided(ranked, keys), **ends).to_dict("records")
+    sources = dict[str, dict[str, Any]]()
+    for part in (ranked, rows[rows["rank"].isna()]):
+        for at in part.groupby(keys, sort=False).indices.values():
+            its = part.iloc[at]
+            key = key_of(axes, places.loc[its.index[0]], SOURCE_KEYS)
+            listed = [_ranked(marked[number], "source") for number in at if part is ranked]
+            text = on_target(its) if listed and its["target"].iloc[0] != ALL_TARGETS else ""
+            notes = sentences([text] if text else ranking_notes(its, "source"))
+            sources.setdefault(key, {"rows": listed, "notes": notes, "text": text})
+    return sources
+
+
+def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
+    """Return a row of a ranking as texts; points are those behind the first."""
+    minus, rank = "\N{MINUS SIGN}", row["rank"]
+    names = ("difference", "difference_high", "difference_low")
+    points = [_percent(-row[name]).replace("-", minus) for name in names if row[name] == row[name]]
+    fit = f" + {row['fit_gradients']:,.0f}" if row.get("fit_gradients", 0) > 0 else ""
+    gradients = row.get("gradients", 0) or 0
+    source = "" if row["source"] == MEAN else row["source"]
+    apart = f", {source}" * (row.get("of") == MEAN and bool(source))
+    texts = {
+        "name": row[of],
+        "title": row[of] + apart,
+        "source": source,
+        "rank": "= " * (row["undecided"] == "yes" and rank > 1) + (f"{rank:g}" * (rank == rank)),
+        "gradients": f"{gradients:,.0f}{fit}" if gradients > 0 else "",
+        "text": _percent(row["mean"]) if row["mean"] == row["mean"] else "",
+        "behind": "lacks pairs" if row["lacks"] else points[0] if points else "first" * (rank == 1),
+        "span": f"[{', '.join(points[1:])}]" * bool(points[1:]),
+        "lacks": row["lacks"],
+    }
+    values = {"value": row["mean"], "low": row["low"], "high": row["high"]}
+    known = {name: round(value, 4) for name, value in values.items() if value == value}
+    return texts | known
+
+
+def key_of(axes: Axes, row: Mapping[Any, Any] | pd.Series, keys: Sequence[str]) -> str:
+    """Join the places of a row on axes by points."""
+    return ".".join(str(axes[name].index(row[name])) for name in keys)
+
+
+def _effect(row: Mapping[Any, Any]) -> str:
+    """Return the verdict on a pair: are confident images harder to manipulate?"""
+    if row["n"] < ENOUGH or row["verdict"] == "not computable":
+        return f"{row['n']} images: {TOO_FEW}." * (row["n"] < ENOUGH)
+    return (
+        f"Are confident images harder to manipulate? {row['verdict'].capitalize()} (rank "
+        f"correlation with the minimum budget {row['rho']:.2f} [{row['rho_low']:.2f}, "
+        f"{row['rho_high']:.2f}])."
+    )
+
+
+def _accuracy(rows: pd.DataFrame) -> list[tuple[str, str]]:
+    """Return accuracies with intervals, confidence and number of classes of a model."""
+    lines = []
+    for row in top_k(rows).to_dict("records"):
+        ends = " [{}, {}]".format(*(_percent(row[f"accuracy_{end}"]) for end in ("low", "high")))
+        name = "correct" if row["k"] == 1 else f"correct among the {row['k']} most probable"
+        lines.append((name, format_cell(row["correct"], row["n"]) + ends))
+        if row["k"] == 1:
+            lines.append(("mean confidence, right or wrong", f"{row['confidence']:.1%}"))
+    return [*lines, ("classes present", str(rows["label"].nunique()))]
+
+
+def facts(rows: Sequence[Sequence[JobResults]]) -> list[tuple[str, str]]:
+    """Return (term, value) pairs that describe the jobs."""
+    jobs = [its.job for row in rows for its in row]
+    terms = [("command", line) for line in commands(jobs)]
+    terms += sorted({("model", line) for job in jobs for line in _models(job.record)})
+    for term, describe in _FACTS.items():
+        lines = dict.fromkeys(filter(None, (describe(job.record) for job in jobs)))
+        terms.append((term, "; ".join(lines)))
+    terms.append(("several seeds", _SEEDS * any(len(row) > 1 for row in rows)))
+    return [(term, value) for term, value in terms if value]
+
+
+_SEEDS = (
+    "rates and rankings are means over the seeds; pairwise comparisons, "
+    "diagnostics and single images show the first seed"
+)
+
+
+def _data(record: JobRecord) -> str:
+    classes = len(record.class_names)
+    return f"{record.dataset}: {record.images} images, {classes} classes, digest {record.data}"
+
+
+def _attack(record: JobRecord) -> str:
+    settings = record.config["attack"]["settings"] if record.attack else {}
+    listed = [
+        f"{key}={value}"
+        for key, value in settings.items()
+        if key not in ("name", "_target_") and value is not None
+    ]
+    return f"{record.attack} ({', '.join(listed)})" if listed else record.attack
+
+
+def _budgets(record: JobRecord) -> str:
+    grid = ", ".join(f"{eps:g}" for eps in record.budgets)
+    text = f"{grid} (in 1/255, {record.norm}); reference budget {record.reference:g}/255"
+    return text * bool(record.attack)
+
+
+def _arithmetic(record: JobRecord) -> str:
+    batches = f"batches of {record.config['trainer']['batch_size']}"
+    return f"{record.formats}, {batches}, on {record.device}"
+
+
+_FACTS: Mapping[str, Callable[[JobRecord], str]] = {
+    "data": _data,
+    "attacks": _attack,
+    "budgets": _budgets,
+    "images counted": lambda its: its.protocol,
+    "ensembles": lambda its: f"mean of {its.config['ensemble']}" * its.source_model.is_ensemble,
+    "feature layers": lambda its: f"{its.layer} of {its.source}" * bool(its.layer),
+    "seed": lambda its: str(its.seed),
+    "precision and device": _arithmetic,
+    "finished": lambda its: its.created,
+    "code": lambda its: its.program,
+    "versions": lambda its: ", ".join(f"{name} {number}" for name, number in its.versions.items()),
+}
+
+
+def commands(jobs: Sequence[FinishedJob]) -> list[str]:
+    """Return the command of every sweep, with the values of swept keys separated by commas."""
+    sweeps: dict[object, list[JobRecord]] = {}
+    for job in jobs:
+        key = (job.record.config["sweep"], job.sweep_folder)
+        sweeps.setdefault(key, []).append(job.record)
+    return [_command(records) for records in sweeps.values()]
+
+
+def _command(records: Sequence[JobRecord]) -> str:
+    values: dict[str, list[str]] = {}
+    for word in dict.fromkeys(word for record in records for word in record.overrides):
+        key, _, value = word.partition("=")
+        if key != "sweep":  # the program adds the id of the sweep
+            values.setdefault(key, []).append(value)
+    arguments = [f"{key}={','.join(choices)}" for key, choices in values.items()]
+    flags = [word for flag in records[0].flags for word in flag.split(" ", 1)]
+    words = [*["-m"] * (len(records) > 1), *flags, *arguments]
+    return f"{command()} {shlex.join(words)}"
+
+
+def _models(record: JobRecord) -> list[str]:
+    lines = []
+    for name, settings in record.config["model"].items():
+        network = settings["network"]
+        built = network.get("model_name") or network.get("name") or network.get("_target_")
+        weights = settings.get("weights") or "trained here"
+        digest = record.weights.get(name, "unknown")
+        lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
+    return lines
