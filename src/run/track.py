@@ -4,6 +4,7 @@ import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -136,7 +137,10 @@ def publish_training(
     tags |= {"weights": digest, "run_key": content_key([file.name, digest])}
     config = settings.model_dump(include={"dataset", "attack"})
     tags |= data_tags(config, images.digest(), len(images), images.num_classes)
-    points = [*pd.read_csv(file.with_suffix(".csv")).itertuples(index=False, name=None)]
+    points = list[Point]()
+    with suppress(OSError, ValueError, TypeError):  # no damaged file stops the job
+        rows = pd.read_csv(file.with_suffix(".csv")).itertuples(index=False, name=None)
+        points = [(str(metric), float(value), int(step)) for metric, value, step in rows]
     tags |= sweep_tags(settings.sweep or "")
     tracker.publish("training", f"train {name}", parameters, points, tags, [file])
 

@@ -33,7 +33,7 @@ from ..artifacts.record import git_commit
 from ..artifacts.sweep_state import is_dead
 from ..utils.files import remove_temporaries, temporary_name
 from ..utils.package import FOLDER, PACKAGE
-from ..utils.refusals import first_line, warn_once
+from ..utils.refusals import first_line, quoted, warn_once
 from .tracker import Point, without_password
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ class MlflowStore(MlflowClient):
         if not uri and {*"?%"} & {*str(folder)}:
             raise ValueError("a SQLite address cannot contain ? or %; set tracking.directory")
         if uri and is_local_uri(uri):
-            place = shlex.quote(f"tracking.directory={local_file_uri_to_path(uri)}")
+            place = shlex.quote(f"tracking.directory={quoted(local_file_uri_to_path(uri))}")
             raise ValueError(
                 f"it is a folder; for a database in it, type tracking.uri=null {place}"
             )
@@ -135,13 +135,15 @@ class MlflowStore(MlflowClient):
             return
         number, now = run.info.run_id, run.info.start_time
         new = [RunTag(*pair) for pair in texts.items() if pair[0] not in run.data.tags]
+        self._send(self.log_batch, number, tags=new)
         if run.info.status != "RUNNING":
-            self._send(self.log_batch, number, tags=new)
+            self._drop_copies(experiment, key)
             return
         points = [Metric(metric, float(value), now, step) for metric, value, step in metrics]
         params = [Param(key, _shorten(str(value))) for key, value in parameters.items()]
-        for start in range(0, max(1, len(points)), 900):
-            self._send(self.log_batch, number, points[start : start + 900], params, new)
+        self._send(self.log_batch, number, params=params)  # alone, as they may be rejected
+        for start in range(0, len(points), 900):
+            self._send(self.log_batch, number, points[start : start + 900])
         self._name_data(number, tags, "training" if kind == "training" else "evaluation")
         for path in files:
             self._send(self.log_artifact, number, str(path))
@@ -172,10 +174,10 @@ class MlflowStore(MlflowClient):
     def _drop_copies(self, experiment: str, key: str) -> None:
         """Leave one of several complete runs with a key, which processes have written at once."""
         wanted = f"tags.run_key = '{key}' and attributes.status != 'RUNNING'"
-        first, *copies = self._runs(experiment, wanted)
-        for copy in copies:
+        runs = [*self._runs(experiment, wanted)]
+        for copy in runs[1:]:
             sweeps = [RunTag(*pair) for pair in copy.data.tags.items() if pair[0][:6] == "sweep."]
-            self.log_batch(first.info.run_id, tags=sweeps)
+            self.log_batch(runs[0].info.run_id, tags=sweeps)
             with suppress(MlflowException):  # the other process has deleted it
                 self.delete_run(copy.info.run_id)
 

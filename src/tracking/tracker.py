@@ -24,6 +24,8 @@ _LOST = (
     "%s: tracking stops, but all files are written. When the store works again, run the same "
     "command: it tracks every job, without computing it again."
 )
+_TAGS = {"kind", "name", "note", "error", "sweep", "job", "run_key"}
+"""Tags that are not the user's."""
 _PUBLISH = "publish(kind, name, parameters, metrics, tags, files)"
 
 
@@ -73,7 +75,7 @@ class Tracker:
         """Call a function of the store; None if there is none, or if it fails."""
         try:
             return function and function(*arguments)
-        except Exception as error:  # a failing store must not cost any results
+        except (Exception, SystemExit) as error:  # a failing store must not cost any results
             self.store = None
             log.warning(_LOST, _fault(self.name, error))
 
@@ -92,6 +94,8 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
         return Tracker()
     for key in call:  # in a file of the user's
         refuse_replaced(f"tracking.{key}", None)
+    if taken := ", ".join(name for name, _ in settings.tags if name.partition(".")[0] in _TAGS):
+        raise ValueError(f"tracking.tags={{{taken}: ...}}: every run has this tag. Rename it.")
     folder = Path(call["directory"]).absolute() if call.get("directory") else None
     name = str(call.get("uri") or folder or target)
     more: dict[str, Any] = {"dataset": dataset}
@@ -102,7 +106,7 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
         store = call_target({**call, **more})
     except ValueError as error:
         fault = _fault(name, error)
-        if call.get("uri", "") is not None:  # not MLflow's store in a folder
+        if call.get("uri") or not target.endswith(".MlflowStore"):  # not the default folder
             raise ValueError(f"tracking: {fault}. Use another store, or tracking=none.") from error
         log.warning(_LOST, fault)
         return Tracker()
