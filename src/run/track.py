@@ -281,9 +281,9 @@ def sweep_points(results: Results) -> list[Point]:
 
 
 def _metric(attack: str, defence: str, heading: str) -> str:
-    """Return an attack's name in characters that MLflow accepts, with its sources' heading."""
-    allowed = re.sub(r"[^\w.-]+", " ", attack).strip()
+    """Return an attack's name with its heading, in characters that MLflow accepts."""
+    name = f"{attack} {heading}".strip() + f" behind {defence}" * (defence != NO_DEFENCE)
+    allowed = re.sub(r"[^\w.-]+", " ", name).strip()
     if len(allowed) > 150:  # names that are cut still differ
-        allowed = f"{allowed[:143]} {zlib.crc32(attack.encode()):06x}"[:150]
-    name = f"{allowed} {heading}".strip()
-    return name if defence == NO_DEFENCE else f"{name} behind {defence}"
+        allowed = f"{allowed[:143]} {zlib.crc32(name.encode()):06x}"[:150]
+    return allowed

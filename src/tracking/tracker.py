@@ -127,7 +127,7 @@ def _publish_of(store: Any) -> Any:
     return getattr(store, "publish", store)
 
 
-def _fault(name: str, error: Exception) -> str:
+def _fault(name: str, error: BaseException) -> str:
     return f"The tracking store {without_password(name)} cannot be used ({_reason(error)})"
 
 

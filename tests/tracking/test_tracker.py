@@ -225,8 +225,8 @@ def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
         "nonsense://x": "nonsense://x",
         "mysql://me:sec/ret@host/db": "mysql://host/db",
         read_only: "attempt to write a readonly database",
-        "./mlruns": r"tracking.uri=null tracking.directory=./mlruns\)",
-        "file:./my runs": "'tracking.directory=./my runs'",
+        "./mlruns": "tracking.uri=null 'tracking.directory=\"./mlruns\"'",
+        "file:./my runs": "'tracking.directory=\"./my runs\"'",
     }.items():
         with pytest.raises(ValueError, match=f"tracking: .*{named}") as caught:
             open_tracker(changed(settings, uri=uri), "new")
