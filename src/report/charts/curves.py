@@ -21,6 +21,7 @@ def series_chart(
     *,
     rows: Any = ROWS,
     at: bool = True,
+    end: float | None = None,
     bands: bool = False,
     title: str | None = None,
     size: float = 46,
@@ -30,14 +31,15 @@ def series_chart(
 
     The rows have `eps_255`, `value`, `series`, and how it is drawn: `colour`, `dash`, `shape`,
     `width`, `label` (the name at its end) and `right` (False: a cross); for `bands` also `low` and
-    `high`. `at` marks one budget. A `title` of the y axis adds one to the x axis. `size` is the
-    area of a marker, `line_height` the least distance of names.
+    `high`. `at` marks one budget, `end` is that of the axis (None: the largest tried). A `title` of
+    the y axis adds one to the x axis. `size` is the area of a marker, `line_height` the least
+    distance of names.
     """
     top = scale.to_dict()["domain"][1]
     plain: dict[str, Any] = {"labelOverlap": "greedy", "grid": False, "labelFlush": False}
     plain |= {"tickCount": len(tried) + 1, "labelSeparation": 1}  # else ticks are left out
     ticks = alt.Axis(values=[0, *tried], format=".6~g", **plain)
-    across = alt.Scale(domain=[0, max(tried)])
+    across = alt.Scale(domain=[0, end or max(tried)])
     budget = title and "budget (1/255)"
     x = alt.X("eps_255:Q", title=budget, scale=across, axis=ticks)
     grid = alt.Axis(format=".0%", tickCount=4, title=title)

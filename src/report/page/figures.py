@@ -312,8 +312,14 @@ def page_charts(tried: Sequence[float], top: float) -> dict[str, Any]:
         "image": series_chart(tried, 80),
         "group": series_chart(tried, 200, names=False),
     }
+    return {name: _vega_chart(its) for name, its in charts.items()}
+
+
+def half_chart(tried: Sequence[float], top: float, end: float) -> dict[str, Any]:
+    """Return the curves of one of two sweeps, on axes that both share."""
+    return _vega_chart(series_chart(tried, 158, alt.Scale(domain=[0, top]), end=end))
+
+
+def _vega_chart(chart: ChartType) -> dict[str, Any]:
     with alt.theme.enable(PAGE_THEME):
-        return {
-            name: vega_of(chart.properties(width=PANEL).to_dict(validate=False))
-            for name, chart in charts.items()
-        }
+        return vega_of(chart.properties(width=PANEL).to_dict(validate=False))

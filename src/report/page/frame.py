@@ -29,6 +29,7 @@ from ..words import on_target, ranking_legend, ranking_notes, said, sentences
 from .figures import clean_figures, page_charts, tries_figure, why_figures
 from .html import ENOUGH, TOO_FEW, Report
 from .images import compute_page_data
+from .sweeps import sweeps_apart, together
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the rows: source and target may be empty, which stands for their mean."""
@@ -54,7 +55,14 @@ Axes = Mapping[str, list[Any]]
 
 def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
     """Build the report of results; without an attack it only describes the clean images."""
-    numbers = compute_page_data(results, settings)
+    sweeps = sweeps_apart(results)
+    reports = [_build(its, settings, 1 / len(sweeps)) for its in sweeps]
+    return together(sweeps, reports) if len(sweeps) > 1 else reports[0]
+
+
+def _build(results: Results, settings: ReportSettings | None, room: float) -> Report:
+    """Build the report of comparable results."""
+    numbers = compute_page_data(results, settings, room)
     jobs = [row[0].job for row in results.rows]
     attacked, norm = [job for job in jobs if job.attacked], jobs[0].record.norm
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))

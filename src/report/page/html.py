@@ -74,6 +74,7 @@ class Report:
         terms: (term, description) pairs by heading.
         ranking: Rows of the first ranking, for readers without scripts.
         ranks: The attacks among stored attacks.
+        sweeps: Reports by letter, of sweeps that cannot be compared.
     """
 
     title: str
@@ -85,6 +86,7 @@ class Report:
     terms: Mapping[str, Iterable[tuple[str, str]]] = field(default_factory=dict)
     ranking: Sequence[Mapping[str, Any]] = ()
     ranks: Ranks = field(default_factory=Ranks)
+    sweeps: Mapping[str, "Report"] = field(default_factory=dict)
 
 
 def write_page(report: Report, path: Path, cache: Path) -> None:
@@ -96,9 +98,12 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = {**report.page, "figures": _figures(report.figures)}
+    parts = {letter: _data(its) for letter, its in report.sweeps.items()}
+    page = {**report.page, "sweeps": [*parts.values()]} if parts else _data(report)
     data = {"page": as_json(page), "vega": _vega(cache).encode()}
     blocks = {name: zlib.compress(its) for name, its in data.items()} | {**report.blocks}
+    for letter, part in report.sweeps.items():
+        blocks |= {f"{letter}-{name}": its for name, its in part.blocks.items()}
     packed = {name: Markup(base64.b64encode(its).decode()) for name, its in blocks.items()}
     template = environment.get_template("page.html")
     functions = (command, neighbours, rank_sentence, alike_sentence)
@@ -109,6 +114,10 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
 def as_json(data: Any) -> bytes:
     """Return data as compact JSON."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _data(report: Report) -> dict[str, Any]:
+    return {**report.page, "figures": _figures(report.figures)}
 
 
 def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:

@@ -13,19 +13,22 @@ function once(known, name, make) {
 /** Return a job's predictions and pictures; null if the page has no room for them. */
 function jobOf(attack, source) {
   const number = data.jobs.findIndex(([one, other]) => one === attack && other === source);
-  return number < 0 ? null : once(jobs, number, unpackJob);
+  return number < 0 ? null : once(jobs, block(`job-${number}`), unpackJob);
 }
+const block = (name) => (data.letter ? `${data.letter}-${name}` : name);
 const cleans = new Map();
-async function unpackJob(number) {
-  const job = JSON.parse(await textOf(`job-${number}`));
-  job.bytes = await unpack(`pictures-${number}`);
+async function unpackJob(name) {
+  const [its, cleanOf] = [data, block("clean-")];
+  const job = JSON.parse(await textOf(name));
+  job.bytes = await unpack(name.replace("job-", "pictures-"));
   job.placeOf = placesOf(job.index);
   job.at = new Map((job.pictures.at ?? []).map(([image, eps, ...bytes]) => [`${image} ${eps}`, bytes]));
   job.seconds = new Map(job.second.map(([target, image, eps, ...top]) => [`${target} ${image} ${eps}`, top]));
-  job.names = data.classes[job.classes];
+  job.names = its.classes[job.classes];
   job.nameOf = (image) => job.names[job.label[job.placeOf.get(image)]];
   const set = job.pictures.data;
-  if (set !== undefined) job.clean = await once(cleans, set, () => unpack(`clean-${set}`));
+  job.cleanAt = its.clean[set];
+  if (set !== undefined) job.clean = await once(cleans, `${cleanOf}${set}`, unpack);
   return job;
 }
 /** Return class, confidence and correctness of an image, or null where there is no prediction. */
@@ -68,7 +71,7 @@ function middle(job, list) {
 const partBytes = (job, start) => new DataView(job.bytes.buffer, job.bytes.byteOffset + start).getUint32(0, true);
 /** Draw a picture of an image at a budget; null if none is stored. */
 function picture(job, image, eps) {
-  const places_ = data.clean[job.pictures.data]?.[image];
+  const places_ = job.cleanAt?.[image];
   const place = job.at.get(`${image} ${eps}`);
   if (!places_ || (eps && !place)) return null;
   const clean = job.clean.subarray(places_[0], places_[0] + places_[1]);
@@ -119,9 +122,9 @@ function classOf(its, attack = selection.attack) {
 /** One image over all budgets: pictures, and rows of [role, what it says at a budget]. */
 function strip(job, image, roles) {
   const [noise, text] = perturbation(job, image, selection.eps);
-  const steps = [[0, "clean"], [null, `perturbation, ${budget(selection.eps)}`],
+  const steps = [[0, "clean"], [null, `${both ? "change" : "perturbation"}, ${budget(selection.eps)}`],
     ...tried.map((eps) => [eps, budget(eps)])];
-  const room = onPaper() ? 700 : innerWidth;
+  const room = onPaper() ? 700 : innerWidth / (both && innerWidth > 1140 ? 2 : 1);
   const narrow = room <= 600 || room < 78 * steps.length; // else words would break
   const none = (eps) => el("div", { class: "picture hatched" }, eps === 0 ? "no picture" : "not stored");
   return el("div", { class: narrow ? "strip narrow" : "strip",
@@ -130,14 +133,14 @@ function strip(job, image, roles) {
   steps.map(([eps, name]) => el("figure", { class: eps === selection.eps ? "here" : "" },
     (eps === null ? noise : picture(job, image, eps)) ?? none(eps), el("figcaption", {}, name),
     roles.map(([role, at], row) => el("div", {}, el("span", { class: "inner-role" }, eps === null ? "" : role),
-      eps === null ? el("small", {}, row === 0 ? text : "") : at(eps))))));
+      eps === null ? el("small", {}, row === 0 && (both ? noise && text.split(",")[0] : text)) : at(eps))))));
 }
 /** Let pictures that begin in the first window end in it, if that leaves them 72 pixels. */
 function endAboveFold(box) {
   const { top, bottom } = box.getBoundingClientRect();
   if (onPaper() || top + scrollY > innerHeight) return;
   const side = box.querySelector(".picture").offsetHeight;
-  box.style.setProperty("--most", `${Math.max(72, side + innerHeight - bottom - scrollY - 8)}px`);
+  box.style.setProperty("--most", `${Math.max(72, side + innerHeight - bottom - scrollY - 8 - $("legend").offsetHeight)}px`);
 }
 const imageRows = (job, model, image, name, its) => job.eps
   .map((eps_255) => [eps_255, prediction(job, model, eps_255, image)]).filter(([, at]) => at && !at.none)
@@ -149,8 +152,10 @@ async function renderImage(box, every) {
   const turn = (latest.get(box) ?? 0) + 1;
   latest.set(box, turn);
   const [source, target] = pairOf();
+  const here = held;
   const job = await jobOf(selection.attack, source);
   if (turn !== latest.get(box)) return;
+  enter(...here);
   if (!job || modelOf(job, target) < 0) {
     const left = data.left_out.find(([attack, its]) => attack === selection.attack && its === source);
     fill(box, el("h2", {}, `One image: ${source} \u2192 ${target}`), el("p", { class: "note" }, left
@@ -165,25 +170,28 @@ async function renderImage(box, every) {
   const place = chosen || !list.length ? in_(list) : middle(job, list);
   const image = chosen ? selection.image : list[place]?.[0] ?? job.index[0];
   const { title, texts } = aboutImage(list, place, fooled, kept, chosen);
-  const go = (by) => choose({ image: list[place + by][0] }, true);
+  const go = (by) => choose({ [side ? "other" : "image"]: list[place + by][0] }, true);
   const turnTo = { fooled, kept };
-  const controls = el("span", { class: "buttons" }, buttons("outcome", Object.entries(turnTo).map(([name, its]) =>
+  const turns = [button(`\u2039${both ? "" : " previous"}`, { "data-value": "previous", disabled: place < 1,
+    "aria-label": "previous", click: () => go(-1) }),
+  !both && button(place < 0 ? "\u2013" : `${place + 1} of ${list.length}`, { disabled: true }),
+  button(`${both ? "" : "next "}\u203a`, { "data-value": "next", disabled: place < 0 || place + 1 >= list.length,
+    "aria-label": "next", click: () => go(1) })];
+  const controls = el("span", { class: "buttons" }, !both && buttons("outcome", Object.entries(turnTo).map(([name, its]) =>
     [name, `${texts[name]} ${its.length}`, its.length]), place < 0 ? "" : list === fooled ? "fooled" : "kept", (name) =>
     choose({ image: turnTo[name][middle(job, turnTo[name])][0] })),
-  el("span", { class: "row", role: "group", "aria-label": "images by confidence" },
-    button("\u2039 previous", { "data-value": "previous", disabled: place < 1, click: () => go(-1) }),
-    button(place < 0 ? "\u2013" : `${place + 1} of ${list.length}`, { disabled: true }),
-    button("next \u203a", { "data-value": "next", disabled: place < 0 || place + 1 >= list.length,
-      click: () => go(1) })));
+  el("span", { class: "row", role: "group", "aria-label": "images by confidence" }, turns));
   const { roles, rows } = await (every ? attackRoles : pairRoles)(job, image, source, target);
   if (turn !== latest.get(box)) return;
+  enter(...here);
   const curve = chartIn(box, "image", `Confidence of image ${image} over the budget, at ${budget(selection.eps)}`);
   const pictures = strip(job, image, roles);
-  fill(box, el("div", { class: "title" }, el("h2", {}, `One image: ${image}, `, el("bdi", {}, job.nameOf(image))),
+  fill(box, el("div", { class: "title" }, el("h2", {}, `${both ? `${data.letter}: image` : "One image:"} ${image}, `, el("bdi", {}, job.nameOf(image))),
     el("span", { class: "second" }, `${source} \u2192 ${target}${behindWords()}: ${title}`), every && finder(job),
     controls), el("div", { class: "one" }, pictures,
-    el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve)));
+    !both && el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve)));
   endAboveFold(pictures);
+  if (both) return;
   curve.dataset.height = Math.min(220, Math.max(80, pictures.offsetHeight - 68));
   draw(curve, data.charts.image, rows);
 }
@@ -198,7 +206,7 @@ function aboutImage(list, place, fooled, kept, chosen) {
     : `, ${close ? "near" : "of those with a picture the nearest to"} the median of their confidence `
       + `(${list[Math.floor((list.length - 1) / 2)][1].text})`;
   return { texts, title: place < 0 ? "not counted here"
-    : `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
+    : both ? `${place + 1} of ${list.length} ${texts[list === fooled ? "fooled" : "kept"]} (of ${total})` : `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
 }
 function pairRoles(job, image, source, target) {
   const [name, defence = "none"] = source.split("@");
@@ -327,8 +335,10 @@ function finder(job) {
 /** One image under every attack, the data, curves by confidence, exceptions, and all pictures of the pair. */
 async function renderImages() {
   const [source, target] = pairOf();
-  const { attack } = selection;
+  const [{ attack }, here] = [selection, held];
   const job = await jobOf(attack, source);
+  if (shownSweeps("images")[0] !== here[0]) return;
+  enter(...here);
   if (attack !== selection.attack) return;
   const [one, { children: [about, groups, others] }, more] = $("images").children;
   renderImage(one, true);
@@ -367,7 +377,7 @@ function rowsOf(figure, chosen) {
   return rows.filter((row) => keys.every(([at, wanted]) => row[at] === wanted))
     .map((row) => Object.fromEntries(row.map((one, at) => [columns[at], one])));
 }
-let model = data.models[0];
+let model;
 /** The charts of a part; the rows are those of the selection. */
 function renderFigures(part) {
   const box = document.querySelector(`.figures[data-part="${part}"]`);
@@ -383,20 +393,43 @@ function renderFigures(part) {
   }));
 }
 function renderModels() {
+  model = data.models.includes(model) ? model : data.models[0];
   const select = menu("model", "model", data.models.map((name) => [name]), model, (name) => {
     model = name;
     renderFigures("data");
   });
-  if (data.models.length > 1) fill($("models"), select);
+  fill($("models"), data.models.length > 1 && select);
+}
+/** Draw the results of a sweep, or of each of two. */
+function renderResults(listed) {
+  $("results").classList.toggle("halves", listed.length > 1);
+  shares = [];
+  for (const [its, to] of listed.map((one, at) => [one, at])) {
+    enter(its, to, listed);
+    if (both && !missing) shares.push(...rankingRows().flatMap((row) => [row.value, row.high]));
+  }
+  for (const [its, to] of listed.map((one, at) => [one, at])) {
+    enter(its, to, listed);
+    const boxes = ["ranking", "matrix", "curves", "image"].map(part);
+    fill(part("half"), both && [el("b", { class: "letter" }, data.letter), el("h2", {}, broken(data.name)),
+      el("span", { class: "second" }, missing ? `has no ${missing}: its numbers are left out` : data.about)]);
+    for (const box of boxes) box.hidden = Boolean(both && missing);
+    if (both && missing) continue;
+    for (const render_ of [renderRanking, renderMatrix, renderCurves]) render_();
+    renderImage(part("image"), false);
+  }
+  $("legend").hidden = !both;
 }
 function renderView(name) {
-  if (name === "results") {
-    for (const part of [renderRanking, renderMatrix, renderCurves]) part();
-    renderImage($("image"), false);
-  } else if (name === "images") renderImages();
-  else if (name === "why" || name === "data") renderFigures(name);
+  const listed = shownSweeps(name);
+  if (name === "results") renderResults(listed);
+  enter(listed[0], 0, listed);
+  if (name === "images") renderImages();
+  if (name === "data") renderModels();
+  if (name === "why" || name === "data") renderFigures(name);
 }
 function render() {
+  enter(shownSweeps()[0], 0, shownSweeps());
   const { view } = selection;
   fill($("parts"), views.map(([name, text]) => el("a",
     { href: `#view=${name}`, "aria-current": name === view ? "page" : undefined,
@@ -408,7 +441,7 @@ function render() {
     renderTiles();
   }
   renderView(view);
-  if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
+  if (!queue.size) document.body.dataset.drawn = JSON.stringify(chosen);
   setTimeout(unpackForPaper);
 }
 /** Unpack what paper needs: browsers print what is drawn when `beforeprint` ends, and wait for no block. */
@@ -424,7 +457,6 @@ function renderAll() {
   for (const one of document.querySelectorAll("details")) one.open = true;
 }
 readAddress();
-renderModels();
 render();
 for (const event of ["popstate", "hashchange"]) addEventListener(event, () => { readAddress(); render(); });
 let resized;
