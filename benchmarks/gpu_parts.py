@@ -1,18 +1,19 @@
 """Parts of `python -m benchmarks gpu` that compute in its process: networks and attacks."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache, partial
 from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
+from unittest.mock import patch
 
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.loggers import CSVLogger
 from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
@@ -117,16 +118,18 @@ def _batch(setup: Setup, side: int, count: int) -> tuple[Tensor, Tensor]:
     return images, torch.arange(count, device=setup.device) % CLASSES
 
 
-class _Clock(DummyLogger):
-    """Notes the time whenever a loss is logged, which waits for the device."""
+@contextmanager
+def _times_of_losses() -> Iterator[list[float]]:
+    """Note the time whenever a loss is logged, which waits for the device."""
+    times, log = list[float](), CSVLogger.log_metrics
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.times: list[float] = []
-
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+    def noting(logger: Any, metrics: dict[str, Any], step: int | None = None) -> None:
+        log(logger, metrics, step)
         if "train_loss" in metrics:
-            self.times.append(time.perf_counter())
+            times.append(time.perf_counter())
+
+    with patch.object(CSVLogger, "log_metrics", noting):
+        yield times
 
 
 def training(setup: Setup) -> Iterator[Row]:
@@ -138,18 +141,18 @@ def training(setup: Setup) -> Iterator[Row]:
 def _train(setup: Setup, name: str) -> Row:
     words = ["training.epochs=1", "dataset.n_test=100"]
     words += ["training.batch_size=8", "dataset.n_train=240"] if setup.tiny else []
-    settings, clock = _settings(setup, name, *words), _Clock()
+    settings = _settings(setup, name, *words)
     recipe, trainer = settings.training, settings.trainer
     opened = DataSets()
     test = opened.open(settings, "test", whole=True)
     sets = opened.training_images(settings, test), test
     path = setup.folder / "trained" / f"{name}.safetensors"
     path.unlink(missing_ok=True)
-    logger = partial(nullcontext, clock)
-    Training(name, path, _build(settings), *sets, recipe, trainer, logger).run_once()
-    images = 10 * recipe.batch_size * (len(clock.times) - 1)  # a loss is logged every 10 steps
+    with _times_of_losses() as times:
+        Training(name, path, _build(settings), *sets, recipe, trainer).run_once()
+    images = 10 * recipe.batch_size * (len(times) - 1)  # a loss is logged every 10 steps
     chosen = choose_precision(recipe.precision, trainer.accelerator)
-    rate = images / (clock.times[-1] - clock.times[0])
+    rate = images / (times[-1] - times[0])
     return Row(f"training, images / s, {chosen}", name, 32, rate)
 
 

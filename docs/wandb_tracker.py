@@ -1,4 +1,4 @@
-"""Track sweeps in Weights & Biases: tracking=wandb, with wandb.yaml in mine/tracking/."""
+"""Publish runs to Weights & Biases: tracking=wandb, with wandb.yaml in mine/tracking/."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,51 +9,35 @@ import wandb
 from src.tracking import Point
 
 
-class WandbTracker:
-    """A project with a run per sweep, job, pair and training, and a group per sweep.
+def publish(
+    kind: str,
+    name: str,
+    parameters: Mapping[str, object],
+    metrics: Sequence[Point],
+    tags: Mapping[str, str],
+    files: Sequence[Path],
+    **options: Any,
+) -> None:
+    """Write a run; one that exists under its key gets the tags that are new.
 
-    `options` are further keywords of `wandb.init`, such as `entity` and `mode`.
+    `options` are keywords of `wandb.init`, such as `project`, `entity` and `mode`.
     """
-
-    def __init__(self, dataset: str, project: str | None = None, **options: Any) -> None:
-        self.project, self.options = project or dataset, options
-        self.runs: dict[str, Any] = {}
-
-    def start(
-        self,
-        kind: str,
-        name: str,
-        parameters: Mapping[str, object],
-        tags: Mapping[str, str],
-        points: Sequence[Point],
-    ) -> str:
-        """Open a run, and return its id."""
-        run = wandb.init(
-            project=self.project,
-            name=name,
-            job_type=kind,
-            group=tags.get("sweep") or None,
-            config={**parameters, **tags},
-            reinit="create_new",  # runs of a sweep, its jobs and pairs are open together
-            **self.options,
-        )
+    run = wandb.init(
+        id=tags["run_key"],
+        resume="allow",
+        name=name,
+        job_type=kind,
+        group=tags.get("job", tags["run_key"]),  # a job with its pairs
+        **options,
+    )
+    new = run.config.get("run_key") is None
+    run.config.update({**parameters, **tags, **dict(run.config)}, allow_val_change=True)
+    if new:
         run.define_metric("*", step_metric="step")
-        self.runs[run.id] = run
-        self.log(run.id, points, {})
-        return str(run.id)
-
-    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
-        """Log metrics by step (whole budgets in 1/255, or training steps), and tags."""
-        for name, value, step in points:
-            self.runs[run].log({name: value, "step": step})
-        self.runs[run].config.update(dict(tags), allow_val_change=True)
-
-    def keep(self, run: str, path: Path) -> None:
-        """Upload a file, or a folder's files."""
-        files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
-        for file in files:
-            self.runs[run].save(str(file), base_path=str(path.parent), policy="now")
-
-    def end(self, run: str, status: str) -> None:
-        """Close a run; W&B shows another exit code than 0 as failed."""
-        self.runs.pop(run).finish(exit_code=0 if status == "FINISHED" else 1)
+        for metric, value, step in metrics:  # steps: whole budgets in 1/255, or training steps
+            run.log({metric: value, "step": step})
+        for path in files:
+            parts = [file for file in path.rglob("*") if file.is_file()] or [path]
+            for file in parts:
+                run.save(str(file), base_path=str(path.parent), policy="now")
+    run.finish(exit_code="error" in tags)  # W&B shows another exit code than 0 as failed

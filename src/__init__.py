@@ -65,7 +65,7 @@ if TYPE_CHECKING:
         ranking,
         strip,
     )
-    from .report.paper import table
+    from .report.named_tables import table
 
 _HOMES = {
     "report.figure": "confidence_groups cost curves image matrix profiles ranking strip",
@@ -76,7 +76,7 @@ _HOMES = {
     "api.transfer": "transfer",
     "attacks": "attacks",
     "report.audit": "tries",
-    "report.paper": "table",
+    "report.named_tables": "table",
 }
 __all__ = " ".join(_HOMES.values()).split()
 __getattr__ = lazily(__name__, **_HOMES)  # importing torch alone takes seconds

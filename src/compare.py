@@ -58,7 +58,7 @@ def _print_changes(
     notes = [f"{images} images at {where}", *changes.attrs[NOTES], ""]
     firsts = (change_sentence(row) for _, row in changes.drop_duplicates("measure").iterrows())
     console.print(*notes, *firsts, sep="\n", soft_wrap=True)
-    console.print("", change_table(changes), "", sep="\n")
+    console.print("", change_table(changes).terminal(), "", sep="\n")
     console.print(
         "In points. Intervals hold together for each accuracy, and `fall <=` for each row."
     )

@@ -16,16 +16,16 @@ from pathlib import Path
 
 import yaml
 from rich.console import Console
-from rich.table import Table
 
 from .artifacts.record import job_record
 from .artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
 from .cache.rows import FOLDER, Rows
 from .config.command_line import CommandParser, run_command
 from .config.sections import CacheSettings
+from .report.grid import Grid
 from .utils.package import command
 from .utils.refusals import printable
-from .utils.terminal import duration, text_table
+from .utils.terminal import duration
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def _print_jobs(folder: Path | None) -> int:
     folder = folder or newest_sweep()
     jobs = job_statuses(folder)
     console = Console(markup=False, highlight=False, soft_wrap=True)
-    console.print(listed(jobs), soft_wrap=False)
+    console.print(listed(jobs).terminal(ruled=False), soft_wrap=False)
     console.print(f"{folder}: {summary(jobs)}")
     if cache := cache_of(jobs):
         console.print(cache)
@@ -77,14 +77,14 @@ def _key_parts(folder: Path) -> dict[str, str]:
     return {"source": record.source, **record.key_parts, "key of the attack": record.crafting}
 
 
-def listed(jobs: list[JobStatus]) -> Table:
+def listed(jobs: list[JobStatus]) -> Grid:
     """Return a table with one row per job: name, state, time, and its folder or error."""
     columns = ["job", "state", "time", "folder or error"]
     rows = []
     for job in jobs:
         where = job.folder.name if job.folder else ""
         rows.append([job.name, job.state, _clock(job.seconds), job.error or where])
-    return text_table(columns, rows, left=columns)
+    return Grid(columns, rows, left=range(4))
 
 
 def summary(jobs: list[JobStatus]) -> str:

@@ -6,16 +6,17 @@ Interrupted trainings resume.
 import logging
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytorch_lightning as pl
 import torch
 from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
-from pytorch_lightning.loggers import Logger
+from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment
 from torch import Tensor, nn
 from torch.nn import functional
@@ -28,7 +29,7 @@ from .data import Batch, ImageDataset, to_unit
 from .models import PixelClassifier, choose_layout, save_weights, use_channels_last
 from .utils import stopping
 from .utils.devices import computes_in_bfloat16, device_of
-from .utils.files import atomic_write, is_held
+from .utils.files import atomic_write, is_held, write_csv
 from .utils.formats import format_cell
 from .utils.processes import is_first_process
 from .utils.terminal import Progress
@@ -210,7 +211,6 @@ class Training:
         test: Test images.
         settings: Recipe of the training.
         trainer: Settings of the device.
-        make_logger: Gives Lightning's logger, or None, for the time of the training.
         then: Names of the models that are trained next, for the log.
         craft: Makes adversarial images, for adversarial training; None: ordinary training.
     """
@@ -222,7 +222,6 @@ class Training:
     test: ImageDataset
     settings: TrainingSettings
     trainer: TrainerSettings
-    make_logger: Callable[[], AbstractContextManager[Logger | None]]
     then: Sequence[str] = ()
     craft: Craft | None = None
 
@@ -271,10 +270,11 @@ class Training:
         module = FineTuning(
             self.classifier, train.num_classes, settings, progress, loaders, after, self.craft
         )
-        with self.make_logger() as logger, stopping.plain_interrupts(), closing(progress):
-            runner = _make_trainer(work, settings, trainer, logger, len(loaders[0]))
+        with stopping.plain_interrupts(), closing(progress):
+            runner = _make_trainer(work, settings, trainer, len(loaders[0]))
             runner.fit(module, loaders[0], loaders[1], ckpt_path=resumed, weights_only=True)
             runner.validate(module, loaders[2], verbose=False)
+        _write_metrics(work, self.path.with_suffix(".csv"))
         return round(float(runner.callback_metrics["test_accuracy"]) * len(self.test))
 
 
@@ -294,14 +294,19 @@ def _readable(checkpoint: Path) -> Path | None:
     return checkpoint
 
 
+def _write_metrics(work: Path, path: Path) -> None:
+    """Write the metrics of a training by name and step, with those of interrupted processes."""
+    files = [file for file in work.glob("*/*/metrics.csv") if file.stat().st_size]
+    if files:  # Lightning writes none in another process than a job's first one
+        parts = [pd.read_csv(file).melt("step") for file in files]
+        table = pd.concat(parts).dropna().drop_duplicates().sort_values("step", kind="stable")
+        write_csv(path, table[["variable", "value", "step"]])
+
+
 def _make_trainer(
-    work: Path,
-    settings: TrainingSettings,
-    trainer: TrainerSettings,
-    logger: Logger | None,
-    steps: int,
+    work: Path, settings: TrainingSettings, trainer: TrainerSettings, steps: int
 ) -> pl.Trainer:
-    """Return a trainer on one device that saves the last complete epoch in `work`."""
+    """Return a trainer on one device that saves metrics and the last complete epoch in `work`."""
     keep_last = ModelCheckpoint(work, filename="last", enable_version_counter=False)
     return pl.Trainer(
         accelerator=trainer.accelerator,
@@ -311,7 +316,7 @@ def _make_trainer(
         max_epochs=settings.epochs,
         gradient_clip_val=settings.gradient_clip or None,
         callbacks=[keep_last],
-        logger=logger or False,
+        logger=CSVLogger(work, flush_logs_every_n_steps=1),
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,

@@ -15,9 +15,9 @@ from random import Random
 from rich.console import Console
 
 from .config.command_line import CommandParser, run_command
+from .report.grid import Grid
 from .utils.package import command
 from .utils.refusals import printable, shortened
-from .utils.terminal import text_table
 
 DIFFERS, NOTHING = 1, 2
 """Exit codes: some outcomes or digests differ; nothing could be recomputed."""
@@ -73,7 +73,8 @@ def _verify(card: Path, words: list[str], images: int, jobs: int, seed: int | No
     console = Console(markup=False, highlight=False, soft_wrap=True)
     if total or differ:
         columns = ["job", "outcomes", "differ", "result"]
-        console.print(text_table(columns, rows, left=["job", "result"]), soft_wrap=False)
+        grid = Grid(columns, rows, left=(0, 3))
+        console.print(grid.terminal(ruled=False), soft_wrap=False)
     for note, names in notes.items():
         every_job = f"all {len(checks)} jobs" if len(names) == len(checks) > 1 else shortened(names)
         count_text = f" ({len(names)} jobs)" * (3 < len(names) < len(checks))

@@ -200,7 +200,8 @@ def build_store(folder: Path) -> None:
     """Build an MLflow store with one sweep in a folder, which takes seconds."""
     from src.tracking import open_tracker
 
-    open_tracker(mlflow_settings(folder), "atonce").start_sweep("sweep", {})
+    tags = {"run_key": "key", "sweep": "first"}
+    open_tracker(mlflow_settings(folder), "atonce").publish("sweep", "sweep", {}, [], tags)
 
 
 @pytest.fixture(scope="session")

@@ -71,7 +71,7 @@ def test_mlflow_alone_makes_the_matrix(sweep, wanted, monkeypatch):
     page = (REPOSITORY / "docs" / "tracking.md").read_text()
     snippet = re.search(r"```python\n(import mlflow.*?)```", page, re.S)[1]
     printed = {"sqlite:///mlruns/mlflow.db": store, '"D"': '"cifar10_mini"'}
-    printed["'ID'"] = f"'{json.loads((sweep / 'sweep.json').read_text())['id']}'"
+    printed["sweep.ID"] = f"sweep.{json.loads((sweep / 'sweep.json').read_text())['id']}"
     for attack in ("fgsm", "ti"):
         code = snippet
         for old, new in {**printed, "'bim'": f"'{attack}'"}.items():

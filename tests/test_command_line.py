@@ -93,7 +93,7 @@ def test_a_sweep_leaves_runs(sweep):
     assert {pair.info.run_name for pair in pairs} == names
     assert {run.data.tags["mlflow.parentRunId"] for run in jobs} == {whole.info.run_id}
     assert len(jobs) == 4 and all(run.info.status == "FINISHED" for run in [whole, *jobs])
-    assert {pair.data.tags["sweep"] for pair in pairs} == {whole.info.run_id}
+    assert {pair.data.tags["sweep"] for pair in pairs} == {whole.data.tags["sweep"]}
     gradients = {run.info.run_name: run.data.metrics["gradients_per_image"] for run in jobs}
     assert gradients["bim coarse+fine"] == 2 * (1 + 2 * 9)
     for run, files in ((jobs[0], {"config.yaml", "rates.csv"}), (whole, {"attacks.csv"})):
@@ -104,12 +104,15 @@ def test_a_sweep_leaves_runs(sweep):
     tags = {pair.info.run_name: pair.data.tags for pair in pairs}
     assert {tags[name]["white_box"] for name in names if " coarse -> fine" in name} == {"false"}
     assert {tags[name]["white_box"] for name in names if " coarse -> fine" not in name} == {"true"}
-    transferred = rates.pop("bim coarse -> fine")
-    white = [rate for name, rate in rates.items() if name.startswith("bim")]
-    for kind, value in {"transfer": transferred, "white_box": np.mean(white)}.items():
-        (point,) = store.get_metric_history(whole.info.run_id, f"{kind}_success/bim/curve")
+    members = [rates[f"bim coarse+fine -> {name}"] for name in targets]
+    for metric, value in {
+        "transfer_success/bim": rates["bim coarse -> fine"],
+        "white_box_success/bim": rates["bim coarse -> coarse"],
+        "white_box_success/bim of ensembles": np.mean(members),
+    }.items():
+        (point,) = store.get_metric_history(whole.info.run_id, f"{metric}/curve")
         assert (point.step, point.value) == (8, pytest.approx(value))
-        assert whole.data.metrics[f"{kind}_success/bim/reference"] == point.value
+        assert whole.data.metrics[f"{metric}/reference"] == point.value
 
 
 def test_training_happens_once_and_is_tracked(run_job, workspace, store):

@@ -339,7 +339,9 @@ def test_the_python_of_a_page_runs(place, run_in, monkeypatch, code):
         store = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
         (of_sweeps,) = store.search_experiments(filter_string="name = 'cifar10_mini-sweeps'")
         (sweep, *_) = store.search_runs([of_sweeps.experiment_id], "tags.kind = 'sweep'")
-        code = code.replace("'ID'", f"'{sweep.info.run_id}'").replace('"D"', '"cifar10_mini"')
+        code = code.replace("sweep.ID", f"sweep.{sweep.data.tags['sweep']}").replace(
+            '"D"', '"cifar10_mini"'
+        )
     code = code.replace('frame="outputs/DATE"', 'frame="docs/results/demo"')  # of enough images
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 4])
     given = {"images": images, "labels": labels, "index": torch.arange(2)}

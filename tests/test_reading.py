@@ -28,7 +28,7 @@ from src.artifacts.layout import PREDICTIONS
 from src.report import figure as charts
 from src.report.audit import audited, print_audits
 from src.report.beside import beside
-from src.report.paper import table
+from src.report.named_tables import table
 from src.report.results import Results, results_of
 from src.report.source_choice import choose_source, source_tables
 from src.report.terminal import print_alarms, print_matrices, print_rankings
@@ -127,8 +127,6 @@ def test_tables_are_the_stored_texts() -> None:
 
 
 def _table(folder: Path, to: str, options: dict[str, Any]) -> str:
-    if to == "html":
-        return str(table(folder, **options).to_html(table_uuid="t"))
     return str(table(folder, to=to, **options))
 
 
@@ -149,8 +147,10 @@ def test_comparisons_and_choices_are_the_stored_texts() -> None:
     console = Console(file=texts, markup=False, highlight=False, soft_wrap=True, width=120)
     old = load_sweep(RESULTS / "demo")
     changes = compare(old, results_of([*map(_corrected, old.jobs)]))
-    console.print(*map(change_sentence, _rows(changes)), change_table(changes), sep="\n")
-    console.print(source_tables(choose_source([RESULTS / "demo"])))
+    texts_of_changes = map(change_sentence, _rows(changes))
+    console.print(*texts_of_changes, change_table(changes).terminal(), sep="\n")
+    ranking, choices = source_tables(choose_source([RESULTS / "demo"]))
+    console.print(ranking.terminal(ruled=False), "", choices.terminal(ruled=False))
     console.print(*map(str, beside(find_jobs([RESULTS / "kinds"]), "small")), sep="\n")
     check_text("comparisons", texts.getvalue())
 

@@ -82,7 +82,7 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
     again, first = (
         json.loads(block_of(its / "report.html")) for its in (workspace / "again", folder)
     )
-    for name in ("axes", "values", "ranking", "sources", "answers", "figures"):
+    for name in ("axes", "rows", "rankings", "sources", "figures"):
         assert again[name] == first[name], name
 
 
@@ -117,7 +117,7 @@ def test_other_data_weights_and_norms_are_never_compared(
     assert found["attack"].nunique() == 5
     assert not found.duplicated(["attack", "source", "target", "eps_255"]).any()
     groups = rankings(*runs).groupby("group")["attack"].agg(set)
-    assert {"fgsm (one)", "bim"} in groups.tolist()  # others are ranked apart
+    assert sum({"bim"} < names for names in groups) == 1  # others are ranked apart
     assert sorted(map(len, groups)) == [1, 1, 1, 2]
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from rich.table import Table
 
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.transfer_rates import TRANSFER, relation
@@ -15,11 +14,11 @@ from ..artifacts.comparable import differences
 from ..artifacts.jobs import name_jobs
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps
+from ..report.grid import Grid
 from ..report.results import Results, open_jobs
 from ..report.words import cell_name, direction, gate_sentence
 from ..utils.model_names import NO_DEFENCE, ModelRef, parts_of, renamed
 from ..utils.refusals import shortened
-from ..utils.terminal import text_table
 
 CELL = ["attack", "source", "target", "defence", "norm", "eps_255"]
 ROBUST, CLEAN = "robust accuracy", "clean accuracy"
@@ -164,10 +163,9 @@ def as_json(changes: pd.DataFrame, max_fall: float | None = None) -> str:
     return changes.assign(**points, **verdicts).to_json(orient="records", double_precision=15)
 
 
-def change_table(changes: pd.DataFrame) -> Table:
-    """Lay out the rows of `compare` for the terminal, in percent and points."""
-    numbers = ["OLD", "NEW", "change", "95 % interval", "fall <="]
-    heads = ["attack", "source", "target", *numbers, ""]
+def change_table(changes: pd.DataFrame) -> Grid:
+    """Lay out the rows of `compare`, in percent and points."""
+    heads = ["attack", "source", "target", "OLD", "NEW", "change", "95 % interval", "fall <=", ""]
     texts = []
     for _, row in changes.iterrows():
         names = ["" if pd.isna(name) else name for name in row[CELL[:3]]]
@@ -175,13 +173,11 @@ def change_table(changes: pd.DataFrame) -> Table:
             names[0] = f"mean of {row['cells']}"
         elif row["defence"] != NO_DEFENCE:
             names[2] += f"@{row['defence']}"
-        if row["measure"] == CLEAN:
-            names[0] = f"clean {names[0]}".strip()
-        old, new = (f"{100 * row[name]:.1f}" for name in ("old", "new"))
+        names[0] = f"{'clean ' * (row['measure'] == CLEAN)}{names[0]}".strip()
+        old, new, fall = (f"{100 * row[name]:.1f}" for name in ("old", "new", "largest_fall"))
         change, low, high = (f"{100 * row[name]:+z.1f}" for name in ("change", "low", "high"))
-        fall = f"{100 * row['largest_fall']:.1f}"
         texts.append([*names, old, new, change, f"[{low}, {high}]", fall, direction(row)])
-    return text_table(heads, texts, heads[:3], ruled=True)
+    return Grid(heads, texts, left=range(3))
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,10 @@
 """Results of finished sweeps: predictions, rates and rankings; commands that name sweeps."""
 
 import argparse
+import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import Parameter, getdoc
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -143,9 +145,35 @@ def rates(
 def add_sweeps(parser: argparse.ArgumentParser) -> None:
     """Add the arguments for folders of sweeps and for printed names."""
     named = "folders of sweeps, or NAME=FOLDER; default: the newest in outputs/"
-    parser.add_argument("folder", nargs="*", type=_sweep, help=named)
+    parser.add_argument("folder", nargs="*", type=_sweep, default=[], help=named)
     text = "printed names of attacks and models, such as vgg_small=VGG-16"
     parser.add_argument("--names", **NEW_NAMES, help=text)
+
+
+def add_options(
+    parser: argparse.ArgumentParser, keywords: Iterable[Parameter], *documented: Any, **names: str
+) -> None:
+    """Add an option for each keyword of a function; docstrings describe them, the first wins.
+
+    A flag sets a truth value to its other value. `names` has the options whose names are not those
+    of their keywords.
+    """
+    docs = "\n\n".join(getdoc(its) or "" for its in documented)
+    lines = re.findall(r"(?ms)^ *(?:- `)?(\w+)[^`:\n]*`?: (.*?)[;.]$", docs)
+    texts = {key: " ".join(text.removeprefix("False: ").split()) for key, text in lines[::-1]}
+    for keyword in keywords:
+        key, text = keyword.name, str(keyword.annotation)
+        option = names.get(key, key.removesuffix("_255")).replace("_", "-")
+        described = texts.get(key, "").replace("None:", "default:").replace("%", "%%")
+        kind: dict[str, Any] = {"dest": key, "help": described, "default": argparse.SUPPRESS}
+        if isinstance(keyword.default, bool):
+            option = f"no-{option}" if keyword.default else option
+            kind["action"] = "store_false" if keyword.default else "store_true"
+        else:
+            number = float if "float" in text else int if "int" in text else str
+            several = {"nargs": "+"} if "Sequence" in text else {}
+            kind |= {"type": number, "metavar": option.upper(), **several}
+        parser.add_argument(f"--{option}", **kind)
 
 
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:

@@ -46,6 +46,7 @@ REPLACED = {
     "dataset=saved": "attack=saved, which brings the images of its set",
     "tracking.name=none": "tracking=none",
     "tracking.name=mlflow": "tracking=mlflow",
+    "tracking.system_metrics": "a monitor of your machine, such as nvidia-smi dmon",
     "report.related": f"--no-related of {command('table')} and {command('sources')}, or "
     "related=False from Python",
     "diagnostics=sources": f"diagnostics=full; {command('sources')} needs predictions only",

@@ -178,22 +178,42 @@ class DiagnosticSettings(Section):
 
 
 class ChartSettings(Section):
-    """Chart of a measurement's table: the mean over images of a column.
+    """Chart of a table: a column of values by two other columns.
 
     Attributes:
         y: Column of numbers.
-        x: Column of the horizontal axis; a number makes curves, a text makes points.
-        colour: Column that tells the curves or points apart.
+        x: Column of the other axis; a number makes curves, a text makes points.
+        colour: Column that tells the curves or points apart; empty: none.
+        dash: Column that tells curves of one colour apart.
+        marks: `points` or `lines`; or `rows`, `ticks` or `bars`, which run to the right, below each
+            other for each `x`. Empty: lines if `x` is a number, else points.
+        names: True: the names of `colour` are beside the points, and there is no legend.
+        percent: True: the values are shares, shown in percent.
+        y_scale: Scale of the values.
+        x_scale: Scale of `x`, if it is a number.
+        titles: Titles of axes and of the legend, by column; empty: none.
     """
 
     y: str
     x: str = "source"
     colour: str = "source"
+    dash: str = ""
+    marks: Literal["", "points", "lines", "rows", "ticks", "bars"] = ""
+    names: bool = False
+    percent: bool = False
+    y_scale: Literal["linear", "sqrt", "log"] = "linear"
+    x_scale: Literal["linear", "sqrt", "log"] = "linear"
+    titles: dict[str, str] = {}
+
+    def title(self, column: str) -> str | None:
+        """Return the title of a column, or None if it has none."""
+        return self.titles.get(column, column) or None
 
     def check(self, columns: Collection[str]) -> None:
         """Refuse columns that a table does not have; `source` is the job's."""
-        for key, column in self:
-            if column not in (*columns, "source"):
+        for key in ("y", "x", "colour", "dash"):
+            column = getattr(self, key)
+            if column not in (*columns, "source", *[""] * (key in ("colour", "dash"))):
                 raise ValueError(f"chart.{key}={column}: the table has no such column")
 
 

@@ -1,9 +1,8 @@
 """Success of attackers within q candidates: a frame, the cells of its table, audits of targets."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from math import isnan
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -15,8 +14,9 @@ from ..analysis.tries import class_success, success_within
 from ..artifacts.comparable import differences
 from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps
-from ..utils.model_names import ABSTAINED, NO_DEFENCE
+from ..utils.model_names import ABSTAINED, NO_DEFENCE, renamed
 from ..utils.vocabulary import Protocol
+from .grid import Grid
 from .results import Results, open_jobs
 from .words import COUNTED, classes_sentence, reach_sentence, share
 
@@ -63,23 +63,30 @@ def tries(
     return success_within(every, costs)
 
 
-def tries_cells(frame: pd.DataFrame, protocol: str) -> tuple[pd.DataFrame, str]:
-    """Return the texts of a table of some rows of `tries`, by head, and its caption."""
+def tries_table(
+    results: Results,
+    eps_255: float | None = None,
+    defence: str = NO_DEFENCE,
+    protocol: Protocol = "target_correct",
+    names: Mapping[str, str] | None = None,
+) -> Grid:
+    """Lay out some rows of `tries`; a CSV has all of them."""
+    frame = tries(results, eps_255=eps_255, defence=defence, protocol=protocol)
+    for axis in ("attack", "source"):
+        frame[axis] = [renamed(name, names or {}) for name in frame[axis]]
     order = [f"{row.q}. {row.attack} from {row.source}" for row in frame.itertuples()]
-    rows: list[Any] = frame[frame["q"].isin([*_SHOWN, len(frame)])].to_dict("records")
-    texts = pd.DataFrame({"candidates": [str(row["q"]) for row in rows]})
+    rows, first = frame[frame["q"].isin([*_SHOWN, len(frame)])], frame.iloc[0]
+    shown = pd.DataFrame({"candidates": rows["q"].map(str)})
     for column, head in _HEADS.items():
-        shares = [share(row, column).replace("%", "") for row in rows]
-        texts[head] = ["n/a" if its == "nan" else its for its in shares]
-    costs = [row["gradients"] for row in rows]
-    texts["gradients"] = ["n/a" if isnan(its) else f"{its:,.0f}" for its in costs]
-    first = frame.iloc[0]
+        shown[head] = [share(row, column).replace("%", "") for _, row in rows.iterrows()]
+    shown["gradients"] = rows["gradients"].map("{:,.0f}".format)
+    shown = shown.replace("nan", "n/a")
     caption = (
         f"Images fooled within so many candidates, in % with 95 % intervals: {first['candidates']} "
         f"candidates, mean over {first['targets']} targets. Counted if so for all candidates: "
-        f"{COUNTED[protocol]}, {first['images']} in all. Order: {', '.join(order[:_LISTED])}."
+        f"{COUNTED[protocol]}, {first['images']} in all. Order: {', '.join(order[:_LISTED])}"
     )
-    return texts, caption
+    return Grid([*shown], shown.to_numpy().tolist(), caption, data=frame)
 
 
 class Audit(NamedTuple):

@@ -20,6 +20,7 @@ from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
+from .grid import Grid
 from .words import absent_sentence, alike_sentence, rank_sentence, said
 
 DIFFERENCES = ("difference", "difference_low", "difference_high")
@@ -63,13 +64,9 @@ class Beside:
 
     def __str__(self) -> str:
         lines = [f"{self.attack} beside {self.title}", *[self.tuned] * bool(self.tuned)]
-        for heading, table in self.tables:
-            lines += ["", f"{heading}:", rank_sentence(table, self.attack)]
-            head = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
-            rows = (head, *neighbours(table, self.attack, *self.named))
-            lines += [_LINE.format(*row).rstrip() for row in rows]
-            lines.append(alike_sentence(table, self.attack))
-            lines += said((absent_sentence(table, self.named), True))
+        for grid in self.grids:
+            rows = (_LINE.format(*row).rstrip() for row in [grid.heads, *grid.texts])
+            lines += ["", grid.caption, *rows, *grid.notes]
         return "\n".join([*lines, *([""] if self.notes else []), *self.notes])
 
     @property
@@ -79,14 +76,22 @@ class Beside:
         return "" if np.isnan(mean) else f"mean success on the images for tuning: {mean:.1%}"
 
     @property
-    def tables(self) -> list[tuple[str, pd.DataFrame]]:
-        """The rankings that have rows, with their headings."""
-        cost = f"gradients per image: {self.cost:g}, within {NEAR:.0%}"
-        tables = {
+    def grids(self) -> list[Grid]:
+        """The rankings that have rows: the attack, its neighbours, the first and the named."""
+        cost, grids = f"gradients per image: {self.cost:g}, within {NEAR:.0%}", list[Grid]()
+        heads = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
+        for heading, table in {
             "Stored attacks at their own settings": self.own,
             f"Stored attacks of equal cost ({cost})": self.equal_cost,
-        }
-        return [(heading, table) for heading, table in tables.items() if len(table)]
+        }.items():
+            if table.empty:
+                continue
+            absent = absent_sentence(table, self.named)
+            notes = said((alike_sentence(table, self.attack), True), (absent, True))
+            caption = f"{heading}:\n{rank_sentence(table, self.attack)}"
+            rows = neighbours(table, self.attack, *self.named)
+            grids.append(Grid(heads, [*rows], caption, notes=notes, left=(0, 1)))
+        return grids
 
 
 class Ranks(tuple[Beside, ...]):

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
-from typing import Any
+from dataclasses import replace
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+from pydantic import ValidationError
 
 from ..analysis import (
     CLEAN,
@@ -21,6 +22,7 @@ from ..analysis import (
 from ..analysis.diagnostics import SIZES
 from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import GROUP
+from ..config.errors import refusal
 from ..utils.checked_dataclass import checked
 from ..utils.formats import format_cells
 from ..utils.model_names import NO_DEFENCE, ModelRef
@@ -33,7 +35,6 @@ COUNTS = "counts"
 VALUES = {quantity.value: quantity for quantity in _DEFAULT_FIRST if quantity.value}
 VALUES[COUNTS] = Quantity("rate", "Counts ({counted} / counted = rate)", count="k", value=COUNTS)
 """The quantities that cells can show, by the name that users type."""
-FORMATS = ("latex", "markdown", "csv")
 AVERAGE, DIFFERENCE = "average", "difference"
 _ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence"}
 """Columns that are never averaged, by the axis that each belongs to."""
@@ -43,7 +44,6 @@ _FLAGS = ["best", "undecided", "untested"]
 _KIND = ["relation", "ensemble", "source_defence"]
 """Columns that all pairs of a mean share."""
 _PLACE = ["group", "attack", "source", "target", "defence", *_KIND]
-_OF_TRIES = ("tries", "eps_255", "defence", "protocol", "names", "wide", "small", "to")
 
 
 @checked
@@ -66,49 +66,47 @@ class TableSpec:
     differences: bool = False
     published: bool = False
     related: bool = True
-    tries: bool = False
     defence: str | None = None
     names: Mapping[str, str] | None = None
-    wide: bool = False
-    small: bool = False
-    to: str | None = None
 
     def __post_init__(self) -> None:
         for side in ("rows", "columns"):
             axes = getattr(self, side)
             object.__setattr__(self, side, (axes,) if isinstance(axes, str) else tuple(axes))
-        for key, names, known in (
-            ("rows", self.rows, AXES),
-            ("columns", self.columns, AXES),
-            ("value", [self.value], VALUES),
-            ("to", [] if self.to is None else [self.to], FORMATS),
-        ):
-            if set(names) - set(known) or (key != "to" and not names):
-                raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
-        if twice := ", ".join(key for key, count in Counter(self.keys).items() if count > 1):
-            raise ValueError(f"{twice} is in rows and columns twice.")
+        keys, named = {*self.keys}, "target" in self.columns and {"source", "attack"} & {*self.rows}
+        known = {"rows": AXES, "columns": AXES, "value": VALUES}
+        for key, names in known.items():
+            chosen = [self.value] if key == "value" else getattr(self, key)
+            if not chosen or set(chosen) - set(names):
+                raise ValueError(f"{key}={','.join(chosen)}: choose from {', '.join(names)}.")
         if VALUES[self.value].fewest:  # white boxes have no value
             object.__setattr__(self, "white_boxes", False)
-        if self.value == COUNTS and not {"source", "target"} <= {*self.keys}:
-            raise ValueError("value=counts needs source and target in rows or columns.")
-        named = "target" in self.columns and {"source", "attack"} & {*self.rows}
-        if self.clean and not (named and self.value in (COUNTS, "accuracy")):
-            raise ValueError(
-                "clean needs source or attack in rows, target in columns, and value=accuracy or "
-                "counts."
-            )
-        paired = "attack" in self.rows and {"source", "target"} <= {*self.keys}
-        if self.published and not (paired and self.value == "success"):
-            raise ValueError(
-                "published needs attack in rows, source and target in rows or columns, and "
-                "value=success."
-            )
-        ranked = self.average and "attack" in self.rows and self.value == "success"
-        if self.differences and not ranked:
-            raise ValueError("differences needs attack in rows, value=success and average=True.")
-        others = [its for its in fields(self) if its.name not in _OF_TRIES]
-        if self.tries and any(getattr(self, its.name) != its.default for its in others):
-            raise ValueError(f"tries takes only {', '.join(_OF_TRIES[1:])}.")
+        twice = ", ".join(key for key, count in Counter(self.keys).items() if count > 1)
+        pairs, success = {"source", "target"} <= keys, self.value == "success"
+        ranked = "attack" in self.rows and success
+        refused = {
+            f"{twice} is in rows and columns twice.": bool(twice),
+            "value=counts needs source and target in rows or columns.": (
+                self.value == COUNTS and not pairs
+            ),
+            "clean needs source or attack in rows, target in columns, and value=accuracy or "
+            "counts.": self.clean and not (named and self.value in (COUNTS, "accuracy")),
+            "published needs attack in rows, source and target in rows or columns, and "
+            "value=success.": self.published and not (ranked and pairs),
+            "differences needs attack in rows, value=success and average=True.": (
+                self.differences and not (ranked and self.average)
+            ),
+        }
+        if reason := next((reason for reason, holds in refused.items() if holds), ""):
+            raise ValueError(reason)
+
+    @classmethod
+    def of(cls, **options: Any) -> Self:
+        """Return the contents with these keywords; refuse others in one sentence."""
+        try:
+            return cls(**options)
+        except ValidationError as error:
+            raise ValueError(refusal(error)) from error
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -139,13 +137,11 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
         raise ValueError(f"add attack to rows or columns: there are {', '.join(attacks)}.")
     pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
     quantity, columns = VALUES[spec.value], [*spec.columns]
-    if quantity.column in SIZES and pairs[quantity.column].isna().all():
-        raise ValueError(f"value={spec.value}: run the jobs with diagnostics=full.")
-    if quantity.fewest and pairs[quantity.column].isna().all():
-        raise ValueError(
-            f"value={spec.value}: no pair has a value. It needs a source that is a "
-            f"target, too (no ensemble), and that is fooled on {quantity.fewest} images."
-        )
+    if (quantity.column in SIZES or quantity.fewest) and pairs[quantity.column].isna().all():
+        needs = "no pair has a value. It needs a source that is a target, too (no ensemble), and "
+        needs += f"that is fooled on {quantity.fewest} images"
+        needs = needs if quantity.fewest else "run the jobs with diagnostics=full"
+        raise ValueError(f"value={spec.value}: {needs}.")
     parts = [_clean(results, pairs, spec)] if spec.clean else []
     parts.append(_cells(results, rows, spec, spec.keys))
     several = len(pairs[columns].drop_duplicates()) > 1 and spec.average and spec.value != COUNTS
@@ -202,8 +198,8 @@ def _cells(
     Ensembles and defended sources are in a mean only if a cell has no single source.
 
     Further columns: `value`; `low` and `high` for a single pair; `white`, whether there are only
-    white boxes; `least` and `most`, the range of image counts; `seed=N`, the value for each seed;
-    `partial`, see `_partial`; and marks, see `_marked`.
+    white boxes; `least` and `most`, the range of image counts in all cells; `seed=N`, the value for
+    each seed; `partial`, see `_partial`; and marks, see `_marked`.
     """
     names, quantity = [*keys], VALUES[spec.value]
     pairs, cells = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)], rows
@@ -216,15 +212,12 @@ def _cells(
     if cells.duplicated(names).any():
         raise ValueError("add source to rows: a mean would be over several kinds of sources.")
     used = pairs.merge(cells[list(dict.fromkeys([*names, *_KIND]))])
-    counted = used[quantity.of].where(used[quantity.of] >= quantity.fewest)
-    used = used.assign(least=counted, most=counted)
-    groups = used.groupby(names, sort=False)
-    numbers = groups.agg(least=("least", "min"), most=("most", "max"))
+    counted = used.loc[used[quantity.of] >= quantity.fewest, quantity.of]
     columns = {"value": "", "low": "_low", "high": "_high"}
     shown = {name: cells.get(quantity.column + end, np.nan) for name, end in columns.items()}
-    cells = cells.drop(columns=["least", "most"]).assign(**shown)
+    cells = cells.assign(**shown, least=counted.min(), most=counted.max())
     cells = pairs[names].drop_duplicates().merge(cells, how="left", on=names)
-    cells = _with_seeds(cells.join(numbers, on=names), results, quantity.column)
+    cells = _with_seeds(cells, results, quantity.column)
     white = cells["relation"].notna() & (cells["relation"] != TRANSFER)
     used = used[used[quantity.column].notna() & (used["relation"] == TRANSFER)]
     cells = cells.assign(white=white, partial=_partial(cells, used, names) & ~white)
@@ -305,11 +298,11 @@ def _marked(
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)
     cells = cells.assign(source_defended=defended).merge(marks, how="left", on=keys)
     shown = cells["value"] if spec.value == "success" else 1 - cells["value"]
-    unlike = (shown - cells.pop("mean")).abs() > _NEAR
+    other = (shown - cells.pop("mean")).abs() > _NEAR
     alike = [cells[name] for name in keys if name != "attack"]
-    unlike = unlike.groupby(alike, dropna=False).transform("any")
-    cells[_ENDS] = cells[_ENDS].mask(unlike)
-    cells[_FLAGS] = cells[_FLAGS].mask(unlike, False)
+    other = other.groupby(alike, dropna=False).transform("any")
+    cells[_ENDS] = cells[_ENDS].mask(other)
+    cells[_FLAGS] = cells[_FLAGS].mask(other, False)
     return cells.assign(**{name: cells[name].eq(True) & ~cells["white"] for name in _FLAGS})
 
 

@@ -1,200 +1,156 @@
-"""Statistics and charts of the diagnostics, and of users' measurements.
+"""Statistics of the diagnostics and of users' measurements, and how the page shows them.
 
-Each table of `CHARTS` has two functions: one computes the statistics of a job's table, the other
-draws those of all jobs. A record is data: nothing that it names is imported.
+Each entry of `DIAGNOSTICS` states the statistic and its charts. A record is data: nothing that it
+names is imported.
 """
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import altair as alt
+import numpy as np
 import pandas as pd
-from altair.typing import ChartType
 from pandas.api.types import is_numeric_dtype
 from scipy.special import stdtrit
 
-from ..analysis import TRANSFER
-from ..analysis.diagnostics import filtered_rates, low_pass_accuracy, pair_similarity
+from ..analysis import OWN, TRANSFER, relation, with_cell_columns
+from ..analysis.confidence import initial_confidence_effect
+from ..analysis.diagnostics import (
+    filtered_rates,
+    low_pass_accuracy,
+    pair_similarity,
+    success_over_iterations,
+)
 from ..artifacts.jobs import FinishedJob
 from ..config.errors import explain
 from ..config.sections import ChartSettings
 from ..utils.formats import span
-from ..utils.model_names import NO_DEFENCE
-from .charts.dot_plot import dot_plot
-from .charts.theme import PANEL, PERCENT, ROWS, STROKES, colour_by, curve, extent, points, tooltip
+from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.vocabulary import CONTROLS
+from . import charts
+from .charts.theme import MEAN
 from .page.html import ENOUGH, OF_ATTACK, OF_PAIR, Figure
+from .results import JobResults, Results
+from .shown import Shown, pairs_of
 
 Rename = Callable[[str], str]
 """Gives a model a unique name if another job has a different model with the same name."""
-_CLEAN = "(clean images)"
+Tables = Mapping[str, pd.DataFrame]
+"""Statistics of all jobs, by name."""
 _NYQUIST = 0.5
 
 
-class Diagnostic(NamedTuple):
-    """Functions of one table: statistics of a job's table, and the chart of all jobs' rows.
+@dataclass(frozen=True)
+class Diagnostic:
+    """A statistic, and how the page shows it.
 
-    The drawn rows have the columns `attack` and `source`.
+    Attributes:
+        title: Title of the figure.
+        caption: Returns the caption, including the denominators, for the statistic's rows.
+        panels: Charts of the rows, one below another; each draws one column of values.
+        keys: Columns that select rows, with the key of the selection that each follows.
+        of_job: Computes the rows of one job from its table of this name.
+        of_results: Returns the drawn rows, with the columns `attack` and `source`, from the results
+            and the statistics of all jobs; by default the rows of all jobs.
     """
 
-    summarise: Callable[[pd.DataFrame, FinishedJob, Rename], pd.DataFrame]
-    draw: Callable[[pd.DataFrame], Figure]
+    title: str
+    caption: Callable[[pd.DataFrame], str]
+    panels: Sequence[ChartSettings]
+    keys: Mapping[str, str] = field(default_factory=lambda: OF_PAIR)
+    of_job: Callable[[pd.DataFrame, FinishedJob], pd.DataFrame] | None = None
+    of_results: Callable[[Results, Shown, Tables], pd.DataFrame] | None = None
+
+    def figure(self, name: str, rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
+        """Draw rows that can be drawn; the caption is that for the rows of `table`."""
+        caption = self.caption(table)
+        for panel in self.panels:
+            rows = _drawable(rows, panel)
+        height = 180 if len(self.panels) > 1 else 220
+        drawn: list[Any] = [charts.statistic(rows, panel, height) for panel in self.panels]
+        chart = alt.concat(*drawn, columns=1, spacing=24) if len(drawn) > 1 else drawn[0]
+        return Figure(name.replace("_", "-"), self.title, caption, chart, rows, self.keys)
 
 
-def summarise_filtered(table: pd.DataFrame, job: FinishedJob, rename: Rename) -> pd.DataFrame:
-    """Compute the success of each frequency band, and its excess over the same band of noise."""
-    record = job.record
-    pair = record.source, record.targets
-    return filtered_rates(table, job.predictions, *pair, record.protocol)
+def _drawable(rows: pd.DataFrame, panel: ChartSettings) -> pd.DataFrame:
+    """Return the rows with a value; logarithmic axes have no place for 0 and below."""
+    low = f"{panel.y}_low"
+    if panel.x_scale == "log" and is_numeric_dtype(rows[panel.x]):
+        rows = rows[rows[panel.x] > 0]
+    if panel.y_scale == "log":
+        rows = rows[rows[panel.y] > 0]
+        rows = rows.assign(**{low: rows[low].where(rows[low] > 0)}) if low in rows else rows
+    return rows.dropna(subset=panel.y)
 
 
-def draw_filtered(rows: pd.DataFrame) -> Figure:
-    """Draw the success of each band minus that of noise, one row per target."""
-    rows = rows[rows["denominator"] >= ENOUGH]
-    rows = rows.assign(band=rows["band"].replace("all", "whole"))
-    caption = (
-        "Share of images fooled by the low, mid and high frequencies of a perturbation, minus the "
-        "share fooled by the same band of random-sign noise. Each band is scaled to the L2 norm of "
-        "the noise; the whole perturbation is not scaled. "
-        f"{span(rows['denominator'])} images; 95 % intervals (Tango)."
-    )
-    columns = ["attack", "source", "target", "band", "denominator", "success", "control_success"]
-    chart = dot_plot(rows, "excess", "fooled beyond filtered noise", columns, by="band")
-    title = "Frequency bands compared with noise"
-    return Figure("filtered", title, caption, chart, rows, OF_PAIR)
+def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> Tables:
+    """Compute the statistics of a job, by name, with the columns `attack` and `source`.
+
+    Those of users' measurements are named `own-NAME`. `images` are the job's `described_images`.
+    """
+    job, record = result.job, result.job.record
+    users = record.config.get("measurements", {})
+    tables = {"effects": initial_confidence_effect(images)}
+    if len(sizes := result.sizes):
+        tables["visibility"] = sizes[sizes["eps_255"] == record.reference]
+    if len(rows := result.excess):
+        rows = rows[rows["eps_255"] == record.reference]
+        tables["excess"] = rows.assign(control=rows["control"].replace(CONTROLS))
+    for name, diagnostic in DIAGNOSTICS.items():
+        # A table of this name may be that of an earlier version's user.
+        if diagnostic.of_job and name in job.files and name not in users:
+            tables[name] = diagnostic.of_job(job.table(name), job)
+    if "low_passed" in tables:  # of models, whatever attacks them
+        names = tables["low_passed"]["target"].astype(str).map(rename)
+        tables["low_passed"] = tables["low_passed"].assign(target=names)
+    tables |= {f"own-{name}": rows for name, rows in own_statistics(job).items()}
+    origin = {"attack": job.attack, "source": record.source}
+    return {
+        name: rows.assign(**{key: its for key, its in origin.items() if key not in rows})
+        for name, rows in tables.items()
+        if len(rows)
+    }
 
 
-def summarise_low_passed(table: pd.DataFrame, job: FinishedJob, rename: Rename) -> pd.DataFrame:
-    """Compute each model's accuracy on clean images without high frequencies, by cutoff."""
-    rows = job.predictions
-    clean = rows[(rows["eps_255"] == 0) & (rows["defence"] == NO_DEFENCE)]
-    accuracies = low_pass_accuracy(table, clean)
-    return accuracies.assign(target=[rename(str(target)) for target in accuracies["target"]])
-
-
-def draw_low_passed(rows: pd.DataFrame) -> Figure:
-    """Draw the accuracy of each model over the cutoff."""
-    rows = rows.drop_duplicates(["target", "cutoff"]).drop(columns=["attack", "source"])
-    caption = (
-        f"Accuracy on clean images without frequencies above the cutoff. {rows['n'].max()} images, "
-        "95 % Wilson intervals."
-    )
-    rows = rows.assign(
-        at=rows["cutoff"].clip(upper=_NYQUIST),  # unfiltered images are drawn here
-        kept=[f"below {c:g}" if c < _NYQUIST else "everything" for c in rows["cutoff"]],
-    )
-    base = alt.Chart(ROWS).encode(
-        x=alt.X("at:Q", title="frequencies kept (cycles per pixel; last: everything)"),
-        color=colour_by("target", rows["target"], "model", orient="bottom", **STROKES),
-    )
-    lines = tooltip("target", "kept", "correct", "n", shares=["accuracy"])
-    chart = curve(base, "accuracy", lines).properties(width=PANEL, height=240)
-    return Figure("low-passed", "Accuracy on low-passed clean images", caption, chart, rows)
-
-
-def summarise_similarity(table: pd.DataFrame, job: FinishedJob, rename: Rename) -> pd.DataFrame:
-    """Compute the similarity of each pair, and its success at the reference budget."""
-    record = job.record
-    pair = record.source, record.targets
-    return pair_similarity(job.predictions, table, *pair, record.reference, record.protocol)
-
-
-def draw_similarity(rows: pd.DataFrame) -> Figure:
-    """Draw success over the similarity of gradients and of errors."""
-    rows = rows[(rows["relation"] == TRANSFER) & (rows["n"] >= ENOUGH)]
-    caption = (
-        "Share fooled at the reference budget, over the mean cosine between the loss gradients of "
-        f"source and target on {span(rows['n'])} clean images, and over the consistency of their "
-        "errors. 95 % Wilson intervals. Pairs share models and images."
-    )
-    panels = [
-        _similarity_panel(rows, "cosine", "mean cosine of gradients"),
-        _similarity_panel(rows, "kappa", "error consistency (Cohen's kappa)"),
-    ]
-    chart = alt.concat(*panels, columns=1, data=ROWS, spacing=24)
-    title = "Transfer and similarity of models"
-    return Figure("similarity", title, caption, chart, rows, OF_ATTACK)
-
-
-def _similarity_panel(pairs: pd.DataFrame, column: str, title: str) -> ChartType:
-    base = alt.Chart().encode(
-        x=alt.X(f"{column}:Q", title=title, scale=extent(pairs, column)),
-        color=colour_by("source", pairs["source"], orient="bottom"),
-    )
-    shares, numbers = ["success_rate"], ["cosine", "kappa"]
-    ends = ("success_rate_low", "success_rate_high")
-    axis: Any = {"title": "fooled", "axis": PERCENT, "scale": extent(pairs, *ends)}
-    bars, dots = points(base, "y", "success_rate", *ends, **axis)
-    lines = tooltip("attack", "source", "target", "n", shares=shares, numbers=numbers)
-    return alt.layer(bars, dots.encode(tooltip=lines)).properties(width=PANEL, height=180)
-
-
-def summarise_spectra(table: pd.DataFrame, job: FinishedJob, rename: Rename) -> pd.DataFrame:
-    """Return the table as it is: it already holds means over images."""
-    return table
-
-
-def draw_spectra(rows: pd.DataFrame) -> Figure:
-    """Draw the power spectra of images and perturbations: share of power by spatial frequency."""
-    rows = rows.assign(frequency=(rows["frequency_low"] + rows["frequency_high"]) / 2)
-    rows = rows[rows["share"] > 0]
-    caption = (
-        f"Mean share of power by spatial frequency, for {rows['n'].max()} images and for the "
-        "perturbations at the reference budget. The constant part is left out."
-    )
-    lines = tooltip("attack", "source", "kind", shares=["share"], numbers=["frequency"])
-    base = alt.Chart(ROWS).encode(
-        x=alt.X(
-            "frequency:Q",
-            title="spatial frequency (cycles per pixel)",
-            scale=extent(rows, "frequency"),
-        ),
-        y=alt.Y(
-            "share:Q",
-            title="share of power",
-            scale=extent(rows, "share", type="log"),
-            axis=alt.Axis(format="~%"),
-        ),
-    )
-    images = base.transform_filter("datum.kind == 'image'").mark_line(strokeWidth=4, opacity=0.7)
-    curves = base.transform_filter("datum.kind == 'perturbation'").mark_line(point=True)
-    names = [*dict.fromkeys(rows["source"]), _CLEAN]
-    colour = colour_by("source", names, "perturbations from", orient="bottom", **STROKES)
-    chart = alt.layer(
-        images.encode(color=alt.datum(_CLEAN), tooltip=lines[2:], detail=["source:N"]),
-        curves.encode(color=colour, tooltip=lines),
-    ).properties(width=PANEL, height=240)
-    title = "Power spectra of images and perturbations"
-    return Figure("spectra", title, caption, chart, rows, OF_ATTACK)
-
-
-CHARTS = {
-    "similarity": Diagnostic(summarise_similarity, draw_similarity),
-    "filtered": Diagnostic(summarise_filtered, draw_filtered),
-    "spectra": Diagnostic(summarise_spectra, draw_spectra),
-    "low_passed": Diagnostic(summarise_low_passed, draw_low_passed),
-}
-"""Diagnostics by the name of their table, in the order of the page."""
+def why_figures(results: Results, shown: Shown, tables: Tables) -> Iterator[Figure]:
+    """Yield the figures of the part Why from the statistics of all jobs."""
+    users = [name for name in tables if name.startswith("own-")]
+    own = {name: _own(results, name.removeprefix("own-")) for name in users}
+    for name, diagnostic in {**DIAGNOSTICS, **own}.items():
+        rows = tables.get(name, pd.DataFrame())
+        if diagnostic.of_results:
+            rows = diagnostic.of_results(results, shown, tables)
+        if len(rows):
+            figure = diagnostic.figure(name, rows, tables.get(name, rows))
+            if len(figure.data):
+                yield figure
 
 
 def own_statistics(job: FinishedJob) -> dict[str, pd.DataFrame]:
     """Compute the means of a job's own tables that have a chart, by name.
 
     Returns:
-        Rows with `x`, `colour`, `mean`, `low`, `high` (95 % t interval) and the number of `images`;
-        names of the columns are in `y`, `x_title` and `colour_title`.
+        Rows with `x`, `colour` and `dash` (empty: not in the chart), the mean `y`, its 95 % t
+        interval `y_low` and `y_high`, and the number of `images`.
 
     Raises:
         ValueError: The chart in the record is none, or does not fit the table.
     """
     statistics = {}
-    for name, section in job.record.config["measurements"].items():
-        if section.get("chart") and name in job.files:
-            try:
-                chart = ChartSettings.model_validate(section["chart"])
+    for name in job.record.config["measurements"]:
+        try:
+            if chart := _chart_of(job, name):
                 statistics[name] = _means(job.table(name), chart, job.record.source)
-            except ValueError as error:
-                raise ValueError(f"{job.files[name]}: its chart: {explain(error)}") from error
+        except ValueError as error:
+            raise ValueError(f"{job.files[name]}: its chart: {explain(error)}") from error
     return statistics
+
+
+def _chart_of(job: FinishedJob, name: str) -> ChartSettings | None:
+    """Return the chart of a user's table, if the job has both."""
+    chart = job.record.config["measurements"].get(name, {}).get("chart")
+    return ChartSettings.model_validate(chart) if chart and name in job.files else None
 
 
 def _means(table: pd.DataFrame, chart: ChartSettings, source: str) -> pd.DataFrame:
@@ -203,35 +159,285 @@ def _means(table: pd.DataFrame, chart: ChartSettings, source: str) -> pd.DataFra
     chart.check(rows.columns)
     if not is_numeric_dtype(rows[chart.y]):
         raise ValueError(f"chart.y={chart.y}: the column holds no numbers")
-    rows = pd.DataFrame({"x": rows[chart.x], "colour": rows[chart.colour], "y": rows[chart.y]})
-    groups = rows.groupby(["x", "colour"], sort=False, observed=True)["y"]
+    columns = {key: getattr(chart, key) for key in ("x", "colour", "dash", "y")}
+    rows = pd.DataFrame({key: rows[its] if its else "" for key, its in columns.items()})
+    groups = rows.groupby(["x", "colour", "dash"], sort=False, observed=True)["y"]
     means = groups.agg(["mean", "sem", "count"]).reset_index()
     half = means.pop("sem") * stdtrit((means["count"] - 1).clip(lower=1), 0.975)
-    means = means.assign(low=means["mean"] - half, high=means["mean"] + half)
-    titles = {"y": chart.y, "x_title": chart.x, "colour_title": chart.colour}
-    return means.rename(columns={"count": "images"}).astype({"colour": str}).assign(**titles)
+    means = means.assign(y_low=means["mean"] - half, y_high=means["mean"] + half)
+    means = means.rename(columns={"mean": "y", "count": "images"})
+    return means.astype({"colour": str, "dash": str})
 
 
-def draw_own(name: str, rows: pd.DataFrame) -> Figure:
-    """Draw the means of one table of a user's measurement."""
-    first = rows.iloc[0]
-    titles = [first["x_title"], first["colour_title"]]
-    caption = (
-        f"Mean of {first['y']} in the table {name}, over up to {rows['images'].max()} images. "
-        "95 % t intervals."
-    )
-    numeric = is_numeric_dtype(rows["x"])
-    scale: Any = {"scale": extent(rows, "x")} if numeric else {}
-    base = alt.Chart(ROWS).encode(
-        x=alt.X("x:Q" if numeric else "x:N", title=titles[0], **scale),
-        color=colour_by("colour", rows["colour"], titles[1], orient="bottom", **STROKES),
-        tooltip=tooltip("attack source x colour images", numbers=["mean", "low", "high"]),
-    )
-    axis: Any = {"title": first["y"], "scale": extent(rows, "low", "mean", "high")}
-    layers = points(base, "y", "mean", "low", "high", **axis)
-    if numeric:
-        layers.append(base.mark_line().encode(y=alt.Y("mean:Q", **axis)))
-    chart = alt.layer(*layers).properties(width=PANEL, height=240)
-    keys = OF_ATTACK if "source" in titles else OF_PAIR
-    title = name.replace("_", " ")
-    return Figure(f"own-{name.replace('_', '-')}", title, caption, chart, rows, keys)
+def _own(results: Results, name: str) -> Diagnostic:
+    """Return the diagnostic of a user's table, as the first job with the table draws it."""
+    chart = next(filter(None, (_chart_of(job, name) for job in results.jobs)))
+    columns = {key: key for key in ("x", "colour", "dash", "y") if getattr(chart, key)}
+    titles = {key: chart.title(getattr(chart, key)) or "" for key in columns}
+    panel = chart.model_copy(update={**columns, "titles": titles})
+    keys = OF_ATTACK if "source" in (chart.x, chart.colour) else OF_PAIR
+    text = f"Mean of {chart.y} in the table {name}, over up to"
+    caption = lambda rows: f"{text} {rows['images'].max()} images. 95 % t intervals."  # noqa: E731
+    return Diagnostic(name.replace("_", " "), caption, [panel], keys)
+
+
+def _hypothesis(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+    """Return the effects of enough images, attacks by rank; ticks of one attack show its source."""
+    rows, attacks = tables.get("effects", pd.DataFrame({"n": []})), shown.options["attack"]
+    if (rows := rows[rows["n"] >= ENOUGH]).empty:
+        return rows
+    rows = rows.sort_values("attack", key=lambda its: its.map(attacks.index), kind="stable")
+    return rows.assign(ticks=rows["attack" if len(attacks) > 1 else "source"])
+
+
+def _verdicts(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{name} for {n}" for name, n in rows["verdict"].value_counts().items())
+
+
+def _similarity(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
+    """Compute the similarity of each pair of enough images, and its success."""
+    record = job.record
+    pair = record.source, record.targets
+    rows = pair_similarity(job.predictions, table, *pair, record.reference, record.protocol)
+    return rows[(rows["relation"] == TRANSFER) & (rows["n"] >= ENOUGH)]
+
+
+def _filtered(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
+    """Compute the success of each frequency band, and its excess over the same band of noise."""
+    record = job.record
+    rows = filtered_rates(table, job.predictions, record.source, record.targets, record.protocol)
+    rows = rows[rows["denominator"] >= ENOUGH]
+    return rows.assign(band=rows["band"].replace("all", "whole"))
+
+
+def _spectra(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
+    """Return the means over images that the table holds, with the centre of each band."""
+    centre = (table["frequency_low"] + table["frequency_high"]) / 2
+    of = np.where(table["kind"] == "image", "(clean images)", job.record.source)
+    return table.assign(frequency=centre, of=of)
+
+
+def _images_last(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+    """Return the spectra of perturbations before those of images, so that sources come first."""
+    rows = tables.get("spectra", pd.DataFrame())
+    return rows.sort_values("kind", ascending=False, kind="stable") if len(rows) else rows
+
+
+def _low_passed(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
+    """Compute each model's accuracy on clean images without high frequencies, by cutoff."""
+    rows = job.predictions
+    clean = rows[(rows["eps_255"] == 0) & (rows["defence"] == NO_DEFENCE)]
+    accuracies = low_pass_accuracy(table, clean)
+    return accuracies.assign(at=accuracies["cutoff"].clip(upper=_NYQUIST))  # inf: unfiltered
+
+
+def _of_models(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+    """Return the accuracies of each model once."""
+    rows = tables.get("low_passed", pd.DataFrame())
+    return rows.drop_duplicates(["target", "cutoff"]).drop(columns=_JOB) if len(rows) else rows
+
+
+def _visibility(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+    """Return the ranked attacks with the similarity of clean and adversarial images."""
+    if "visibility" not in tables:
+        return pd.DataFrame()
+    means = shown.overall[shown.overall["reference"] & (shown.overall["source"] == MEAN)]
+    columns = [*_JOB, "psnr", "ssim"]
+    both = pd.concat([tables["visibility"][columns], means[columns].dropna(subset="ssim")])
+    rows = shown.first_ranking.merge(both, on=_JOB).dropna(subset="mean")
+    return rows.rename(columns={"low": "mean_low", "high": "mean_high"})
+
+
+def _iterations(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
+    """Compute the success of the iterates of one run."""
+    record = job.record
+    pair = record.source, record.targets
+    rows = success_over_iterations(table, job.predictions, *pair, record.protocol)
+    targets = map(ModelRef.parse, rows["target"])
+    return rows.assign(relation=[relation(record.source_model, target) for target in targets])
+
+
+def _defences(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+    """Return the accuracy behind each defence, clean and attacked."""
+    rates = with_cell_columns(pairs_of(results.over_seeds))
+    if (rates["defence"] == NO_DEFENCE).all():
+        return pd.DataFrame()
+    rates = rates[rates["primary"]]
+    clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")
+    rows = pd.concat([clean, rates[rates["reference"]].assign(images="attacked")])
+    mark = rows["relation"].map({OWN: " (own)"}).fillna("")
+    pairs = map(ModelRef.parse, rows["target"], rows["defence"])
+    rows = rows.assign(target=list(map(str, pairs)) + mark)
+    rows = rows.sort_values("target", kind="stable")
+    rate = {f"rate{end}": rows[f"robust_accuracy{end}"] for end in ("", "_low", "_high")}
+    return rows.assign(k=rows["still_correct"], counted="still correct", **rate)
+
+
+def _variants(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+    """Return the success in each storage format and of the controls, if there are several."""
+    rates = with_cell_columns(pairs_of(results.over_seeds))
+    rows = rates[rates["reference"] & (rates["defence"] == NO_DEFENCE)]
+    rows = rows.assign(variant=rows["variant"].replace(CONTROLS))
+    return rows if rows["variant"].nunique() > 1 else rows.iloc[:0]
+
+
+def _tries(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+    """Return the shares fooled within so many candidates, by target."""
+    curves = {its.target: its.tries for its in results.audits if its.tries is not None}
+    parts = [rows.assign(target=target) for target, rows in curves.items()]
+    return pd.concat(parts) if parts else pd.DataFrame()
+
+
+def _panel(y: str, x: str, colour: str, more: Mapping[str, Any], **titles: str) -> ChartSettings:
+    """Return the chart of shares; `more` are further settings, and `titles` those of columns."""
+    settings = {"y": y, "x": x, "colour": colour, "percent": True, "titles": titles}
+    return ChartSettings(**{**settings, **more})
+
+
+_JOB = ["attack", "source"]
+_ROWS, _POINTS = {"marks": "rows"}, {"marks": "points"}
+_TICKS = {"marks": "ticks", "percent": False}
+_ITERATES = {"dash": "relation", "x_scale": "sqrt"}
+
+DIAGNOSTICS = {
+    "hypothesis": Diagnostic(
+        "Initial confidence and minimum budget, all pairs",
+        lambda rows: (
+            "Spearman's correlation between initial confidence and minimum adversarial budget, "
+            f"over {span(rows['n'])} initially correct images. Right of 0, more confident images "
+            f"need a larger budget: {_verdicts(rows)} of {len(rows)} pairs (95 % intervals, not "
+            "corrected)."
+        ),
+        [_panel("rho", "target", "ticks", _TICKS, rho="rank correlation", ticks="")],
+        {},
+        of_results=_hypothesis,
+    ),
+    "similarity": Diagnostic(
+        "Transfer and similarity of models",
+        lambda rows: (
+            "Share fooled at the reference budget, over the mean cosine between the loss gradients "
+            f"of source and target on {span(rows['n'])} clean images, and over the consistency of "
+            "their errors. 95 % Wilson intervals. Pairs share models and images."
+        ),
+        [
+            _panel("success_rate", x, "source", _POINTS, **{x: title, "success_rate": "fooled"})
+            for x, title in (
+                ("cosine", "mean cosine of gradients"),
+                ("kappa", "error consistency (Cohen's kappa)"),
+            )
+        ],
+        OF_ATTACK,
+        of_job=_similarity,
+    ),
+    "filtered": Diagnostic(
+        "Frequency bands compared with noise",
+        lambda rows: (
+            "Share of images fooled by the low, mid and high frequencies of a perturbation, minus "
+            "the share fooled by the same band of random-sign noise. Each band is scaled to the L2 "
+            "norm of the noise; the whole perturbation is not scaled. "
+            f"{span(rows['denominator'])} images; 95 % intervals (Tango)."
+        ),
+        [_panel("excess", "target", "band", _ROWS, excess="fooled beyond filtered noise")],
+        of_job=_filtered,
+    ),
+    "spectra": Diagnostic(
+        "Power spectra of images and perturbations",
+        lambda rows: (
+            f"Mean share of power by spatial frequency, for {rows['n'].max()} images and for the "
+            "perturbations at the reference budget. The constant part is left out."
+        ),
+        [
+            _panel(
+                *("share", "frequency", "of", {"y_scale": "log"}),
+                share="share of power",
+                frequency="spatial frequency (cycles per pixel)",
+                of="perturbations from",
+            )
+        ],
+        OF_ATTACK,
+        of_job=_spectra,
+        of_results=_images_last,
+    ),
+    "low_passed": Diagnostic(
+        "Accuracy on low-passed clean images",
+        lambda rows: (
+            "Accuracy on clean images without frequencies above the cutoff. "
+            f"{rows['n'].max()} images, 95 % Wilson intervals."
+        ),
+        [
+            _panel(
+                *("accuracy", "at", "target", {}),
+                accuracy="",
+                at="frequencies kept (cycles per pixel; last: everything)",
+                target="model",
+            )
+        ],
+        {},
+        of_job=_low_passed,
+        of_results=_of_models,
+    ),
+    "visibility": Diagnostic(
+        "Success over visibility",
+        lambda sizes: (
+            "Mean share fooled at the reference budget, over the similarity of up to "
+            f"{sizes['images'].max()} clean and adversarial images. Changes are from "
+            f"{sizes['rms_255'].min():.2f} to {sizes['rms_255'].max():.2f} / 255 (RMS)."
+        ),
+        [
+            _panel("mean", x, "attack", {**_POINTS, "names": True}, **{x: title, "mean": ""})
+            for x, title in (("ssim", "SSIM (1: unchanged)"), ("psnr", "PSNR in dB"))
+        ],
+        {},
+        of_results=_visibility,
+    ),
+    "iterations": Diagnostic(
+        "Success over iterations",
+        lambda rows: (
+            "Success of the iterates of one run at the reference budget; dashed: white box. A "
+            "shorter run can differ, because the step size may depend on the number of steps. "
+            "95 % Wilson intervals."
+        ),
+        [_panel("success_rate", "iteration", "target", _ITERATES, success_rate="")],
+        of_job=_iterations,
+    ),
+    "defences": Diagnostic(
+        "Behind defences",
+        lambda rows: (
+            "Accuracy behind each defence, on clean images and at the reference budget; 95 % "
+            "Wilson intervals. A plain transfer attack says little about attackers who know the "
+            "defence: set source_defence=NAME to attack the source behind it. "
+            "(own): the source's network behind another defence."
+        ),
+        [_panel("rate", "target", "images", _ROWS, rate="still correct")],
+        of_results=_defences,
+    ),
+    "variants": Diagnostic(
+        "Storage and controls",
+        lambda rows: (
+            "Share fooled at the reference budget, in each storage format and by the controls. "
+            f"Up to {rows['denominator'].max():g} images; 95 % Wilson intervals."
+        ),
+        [_panel("success_rate", "target", "variant", _ROWS, success_rate="success rate")],
+        of_results=_variants,
+    ),
+    "excess": Diagnostic(
+        "Beyond the controls",
+        lambda rows: (
+            "Share fooled by the attack minus share fooled by the control, at the reference "
+            f"budget, on the same images (up to {rows['denominator'].max()}); 95 % intervals "
+            "(Tango)."
+        ),
+        [_panel("excess", "target", "control", _ROWS, excess="fooled beyond the control")],
+    ),
+    "tries": Diagnostic(
+        "Fooled within q candidates",
+        lambda rows: (
+            "Share fooled within so many candidates (one attack from one source), in an order that "
+            "was learned on other images. 95 % intervals."
+        ),
+        [_panel("fooled", "q", "target", {}, fooled="", q="candidates")],
+        {},
+        of_results=_tries,
+    ),
+}
+"""Diagnostics by the name of their table or statistic, in the order of the page."""

@@ -1,38 +1,178 @@
-"""The report's main charts for sweeps or data frames, at a printed size."""
+"""Charts of sweeps or results at a printed size; each function is a kind of `src.figure`."""
 
-from collections.abc import Mapping, Sequence
+import json
+import logging
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import wraps
+from inspect import Parameter, Signature, signature
+from math import ceil, floor, nan
 from typing import Any
 
+import altair as alt
+import numpy as np
+import pandas as pd
 from altair.typing import ChartType
 
+from ..analysis import OWN, TRANSFER, WHITE_BOX
+from ..analysis.confidence import by_initial_confidence, confidence_profiles
 from ..artifacts.sweep_folders import Sweeps
-from . import printed, printed_pairs
-from .results import Results, open_results
-from .shown import Shown, shown_of
+from ..utils.model_names import renamed
+from . import charts
+from .charts.theme import MEAN, PRINT, SHADES, WHOLE, inline
+from .printed import BELOW, LETTER, LINE, VALUES, Figure, Pair, on_paper, styled, to_points
+from .results import Results
+from .shown import pairs_of
+from .words import COUNTED
 
-KINDS = ("matrix", "curves", "ranking", "cost", "confidence_groups", "image", "strip", "profiles")
-"""Names of the charts."""
+log = logging.getLogger(__name__)
+
+FIGURES: dict[str, Callable[..., ChartType]] = {}
+"""The functions by the name that users type."""
+FEWEST, FEWEST_IN_BIN = 9, 3
+"""Fewest images for curves by initial confidence, and in a group of a fixed width."""
 Names = str | Sequence[str] | None
-_AXES = ("attack", "source", "target")
+_MOST_BANDS = 3
+_SUCCESS = "other models fooled"
+_DRAWN = ["eps_255", "value", "low", "high", "series", "label", "colour", "dash", "shape", "width"]
+_DRAWN += ["right"]
 
 
-def matrix(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: str | None = None,
-    source: Names = None,
-    target: Names = None,
-    eps_255: float | None = None,
-    protocol: str | None = None,
-    value: str = "success",
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
-    """Draw a sweep's transfer matrix, sources x targets, in percent, white boxes in grey.
+_KEYWORDS: dict[str, tuple[Any, Any]] = {
+    **dict.fromkeys(("attack", "source", "target"), (Names, None)),
+    **{"eps_255": (float | None, None), "protocol": (str | None, None)},
+    **{"value": (str, "success"), "width": (str, "3.3in"), "height": (str, "2in")},
+    "names": (Mapping[str, str] | None, None),
+}
+"""Types and defaults of keywords that choose what is drawn, and its size."""
 
-    Args:
+
+def registered(keywords: str) -> Callable[[Callable[..., ChartType]], Callable[..., ChartType]]:
+    """Make a function of a `Figure` or a `Pair` a figure of sweeps or results.
+
+    `src.figure NAME` and `results.figure(NAME)` then draw it. The new function takes folders or
+    results, these keywords, whose values are in the figure, and the further ones of the function.
+    """
+
+    def register(draw: Callable[..., ChartType]) -> Callable[..., ChartType]:
+        chosen, *others = signature(draw).parameters.values()
+        first = [its for its in others if its.default is Parameter.empty]
+        folders = [
+            Parameter("folder", Parameter.POSITIONAL_OR_KEYWORD, annotation=Sweeps | Results)
+        ]
+        folders += [Parameter("more", Parameter.VAR_POSITIONAL, annotation=Sweeps)]
+        keys = [
+            Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
+            for name, (kind, default) in _KEYWORDS.items()
+            if name in keywords.split()
+        ]
+        keys += [its.replace(kind=Parameter.KEYWORD_ONLY) for its in others if its not in first]
+        takes = Signature([*first, *folders, *keys], return_annotation=ChartType)
+
+        @wraps(draw)
+        def figure_of(*words: Any, **options: Any) -> ChartType:
+            bound = takes.bind(*words, **options)
+            bound.apply_defaults()
+            values = bound.arguments
+            sweeps = values.pop("folder"), *values.pop("more")
+            of_figure = {name: values.pop(name) for name in keywords.split()}
+            figure = Figure.of(sweeps, **of_figure)
+            return draw(Pair.of(figure) if chosen.annotation is Pair else figure, **values)
+
+        figure_of.__signature__ = takes  # type: ignore[attr-defined]
+        FIGURES[draw.__name__.replace("_", "-")] = figure_of
+        return figure_of
+
+    return register
+
+
+@registered("attack source target value width height names")
+def curves(figure: Figure) -> ChartType:
+    """Draw success, accuracy or confidence over the budget, a line per attack, source and target.
+
+    If no attack is named, every attack has a line. If no source is named, the lines show the mean
+    over sources; if no target is named, the mean on other models, as in the ranking, or white boxes
+    if there are no other models. Up to three lines have 95 % bands. The result, the errors and
+    further arguments are as for `matrix`.
+
+    Keywords:
+        attack: Attacks to draw; None: all.
+        source: Sources to draw; None: their mean.
+        target: Targets to draw; None: the mean on other models.
+    """
+    shown, column = figure.shown, VALUES[figure.value][0]
+    if not (figure.target or (shown.rows["relation"] == TRANSFER).any()):
+        figure = replace(figure, target=shown.options["target"])
+    if figure.target:
+        of_pair = (shown.rows["source"] != MEAN) | (shown.rows["relation"] == TRANSFER)
+        rows = shown.rows[shown.rows["target"].isin(figure.target) & of_pair]
+    else:
+        ranked = figure.of_first(shown.ranking)["attack"]
+        rows = shown.overall[shown.overall["attack"].isin(ranked)].assign(target="")
+    rows = figure.of_sources(figure.chosen(rows))
+    ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
+    rows = rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
+    rows = figure.labelled(rows.dropna(subset="value"))
+    bands = rows["label"].nunique() <= _MOST_BANDS
+    top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
+    title = figure.title(rows, "fooled" if figure.target else _SUCCESS)
+    rows, heading = styled(rows, figure.order(rows)), figure.heading(rows)
+    scale = alt.Scale(domain=[0, min(top, 1)])
+    return figure.printed(_over(rows, figure.height - BELOW, title, scale, bands), heading)
+
+
+def _over(
+    rows: pd.DataFrame,
+    height: float,
+    title: str,
+    scale: alt.Scale = WHOLE,
+    bands: bool = False,
+    names: bool = True,
+) -> Any:
+    """Draw `value` over the budget in the page's style; `rows` are `styled`."""
+    columns = [name for name in _DRAWN if name in rows]
+    data = alt.InlineData(values=json.loads(rows[columns].to_json(orient="records")))
+    look: dict[str, Any] = {"rows": data, "bands": bands, "title": title, "sizes": PRINT}
+    return charts.curves(sorted({*rows["eps_255"]} - {0.0}), height, scale, names, **look)
+
+
+@registered("attack source eps_255 width height names")
+def ranking(figure: Figure) -> ChartType:
+    """Draw mean success, and intervals of the differences from the first.
+
+    There is a row per attack by rank. Lines are the simultaneous 95 % intervals of the difference
+    from the first, as in `rankings`, drawn from its mean, which is a vertical line. They do not
+    reach it exactly where an attack is significantly weaker; the others share the colour of the
+    first. Without tests they are the intervals of the means. The result, the errors and further
+    arguments are as for `matrix`.
+
+    Keywords:
+        attack: Attacks to draw; None: all.
+        source: Source; None: the mean over the sources.
+    """
+    rows = figure.ranked
+    at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
+    rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
+    first = "the first of the ranking" if rows["rank"].min() > 1 else "the first"  # not drawn
+    first = "the first of its ranking" if at.round(9).nunique() > 1 else first
+    key = f"Lines: simultaneous 95 % intervals of the difference from {first} (vertical line). "
+    key += "Grey: significantly weaker; red: not."
+    if rows["start"].isna().all():
+        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")
+        key = "Lines: 95 % intervals of means, not of differences."
+    figure.check(rows["label"], key)
+    chart = charts.ranking(rows, figure.title(rows, _SUCCESS))
+    return figure.printed(chart, figure.heading(rows, figure.shown.choice.eps), key)
+
+
+@registered("attack source target eps_255 protocol value width height names")
+def matrix(figure: Figure) -> ChartType:
+    """Draw success, accuracy or confidence of one attack in percent, sources x targets.
+
+    White boxes are grey.
+
+    Keywords:
         folder: What `load_sweep` or `transfer` returned, or folders as for `table`.
         *more: Further folders.
         attack: Label of the attack; None: the first in the ranking.
@@ -40,9 +180,9 @@ def matrix(
         target: Targets to draw; None: all.
         eps_255: Budget in units of 1/255; None: the reference budget.
         protocol: Protocol; None: the job's protocol.
-        value: What the cells show: `success`, `accuracy`, `confidence` or `true_confidence`.
-        width: Printed width, such as `3.3in`, `84mm` or `240pt`; the text is set in 7 pt.
-        height: Printed height.
+        value: What is drawn: success (the default), accuracy, confidence or true_confidence.
+        width: Printed width, such as 3.3in (the default), 84mm or 240pt; the text is set in 7 pt.
+        height: Printed height, by default 2in.
         names: Printed names of attacks and models, by their own names.
 
     Returns:
@@ -52,196 +192,207 @@ def matrix(
         ValueError: As `load_sweep`; no job has this attack, budget, protocol or model; or the names
             do not fit.
     """
-    chosen: dict[str, Any] = {"attack": attack, "eps": eps_255, "protocol": protocol}
-    chosen |= {"source": source, "target": target, "value": value}
-    return printed.cells(_figure(_results((folder, *more)), chosen, width, height, names))
+    choice, column = figure.shown.choice, VALUES[figure.value][0]
+    drawn, *others = figure.attack or [choice.attack]
+    if others:
+        raise ValueError("A matrix shows one attack: choose one with attack.")
+    rows = replace(figure, attack=[drawn]).chosen(pairs_of(figure.shown.rows))
+    rows = rows[rows["eps_255"] == choice.eps]
+    for axis in ("source", "target"):
+        rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
+        rows[axis] = figure.drawn(rows[axis])
+    sources, targets = (list(rows[axis].unique()) for axis in ("source", "target"))
+    words = "mean over" if "confidence" in column else "share of"
+    relations = {*rows["relation"]}
+    spread = column == "success_rate" and bool(rows["success_rate_sd"].notna().any())
+    key = f"Cells: {figure.title(rows)}, {words} {COUNTED[choice.protocol]}"
+    key += "; grey: white box" * (WHITE_BOX in relations)
+    key += "; orange frame: the source's network behind another defence" * (OWN in relations)
+    key += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds, in points" * spread
+    figure.check(sources, key)
+    cell = (figure.width - max(map(len, sources)) * LETTER - 20) / len(targets)
+    if cell < 2.5 * LETTER:
+        raise ValueError(
+            f"{len(targets)} targets do not fit: set width, or choose fewer with target."
+        )
+    turned = max(map(len, targets)) * LETTER > cell
+    right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
+    chart = charts.matrix(rows, column, angle=-40 * turned)
+    return figure.printed(chart, figure.heading(rows, choice.eps), key, right=right)
 
 
-def curves(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: Names = None,
-    source: Names = None,
-    target: Names = None,
-    value: str = "success",
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
-    """Draw a value over the budget, one line per named attack, source and target.
+@registered("attack source eps_255 width height names")
+def cost(figure: Figure) -> ChartType:
+    """Draw the mean success of `ranking` over gradients per image, one point per attack.
 
-    The `value` is `success`, `accuracy`, `confidence` or `true_confidence`. If no attack is named,
-    every attack has a line. If no source is named, the lines show the mean over sources; if no
-    target is named, the mean on other models. Up to three lines have 95 % bands. The other
-    arguments, the result and the errors are as for `matrix`.
+    Gradients are those of all budgets together. Arguments, result and errors are as for `ranking`.
     """
-    chosen = {"attack": attack, "source": source, "target": target, "value": value}
-    return printed.over_budgets(_figure(_results((folder, *more)), chosen, width, height, names))
+    rows, x = figure.ranked, "gradients"
+    if rows[x].isna().any():
+        raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
+    if free := ", ".join(rows.loc[rows[x] == 0, "label"]):
+        raise ValueError(
+            f"{free}: a cost of 0 has no place on a logarithmic axis. Choose others with attack."
+        )
+    start = rows[x].min() / 1.3
+    room = (rows["label"].str.len() * LETTER + 34) / (figure.width - 45)  # of the axis, for a name
+    end = (start * (rows[x] / start) ** (1 / (1 - room).clip(lower=0.3))).max()
+    at = (np.log(rows[x] / start) / np.log(end / start)).sort_values()
+    right = (at + room).loc[at.index].cummax()  # ends of names
+    rows["column"] = (at > right.shift()).cumsum()  # of names one below another
+    low = floor(20 * rows[["mean", "low"]].min().min()) / 20
+    high = (floor(20 * rows[["mean", "high"]].max().max()) + 1) / 20
+    step = LINE / (figure.height - BELOW) * (high - low)
+    title, heading = figure.title(rows, _SUCCESS), figure.heading(rows, figure.shown.choice.eps)
+    chart = charts.cost(rows, figure.colour(rows), title, [start, end], [low, high], step)
+    return figure.printed(chart, heading)
 
 
-def ranking(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: Names = None,
-    source: Names = None,
-    eps_255: float | None = None,
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
-    """Draw the mean success on other models, one row per attack by rank.
-
-    Lines are the simultaneous 95 % intervals of the difference from the first, as in `rankings`,
-    drawn from its mean, which is a vertical line. They do not reach it exactly where an attack is
-    significantly weaker; the others share the colour of the first. If no source is named, success
-    is the mean over the sources. Arguments, result and errors are as for `matrix`.
-    """
-    chosen = {"attack": attack, "source": source, "eps": eps_255}
-    return printed.in_order(_figure(_results((folder, *more)), chosen, width, height, names))
-
-
-def cost(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    attack: Names = None,
-    source: Names = None,
-    eps_255: float | None = None,
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-) -> ChartType:
-    """Draw the mean success of `ranking` over the gradients per image, summed over all budgets.
-
-    Arguments, result and errors are as for `ranking`.
-    """
-    chosen = {"attack": attack, "source": source, "eps": eps_255}
-    return printed.over_cost(_figure(_results((folder, *more)), chosen, width, height, names))
-
-
-def confidence_groups(
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    groups: int = 3,
-    bins: float | None = None,
-    **options: Any,
-) -> ChartType:
+@registered("attack source target width height names")
+def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) -> ChartType:
     """Draw accuracy and confidence of one pair over the budget, by initial confidence.
 
     The images are those that the job's protocol counts and the target classifies correctly when
-    clean. They are in equal `groups`, or in groups of `bins` points of confidence; groups of fewer
-    than three images are not drawn.
+    clean. Groups of fewer than three images are not drawn. Without names the attack is the first in
+    the ranking, and the pair is the one that it fools most often. The other keywords, the result
+    and the errors are as for `matrix`.
 
-    The other keywords, the result and the errors are as for `ranking`, and `target`. Without names
-    the attack is the first in the ranking, and the pair is the one that it fools most often.
+    Keywords:
+        groups: Number of groups of equal size, by default 3.
+        bins: Width of fixed groups instead, in points of confidence, such as 5.
     """
-    return printed_pairs.groups(_pair((folder, *more), _AXES, **options), groups, bins)
+    pair = pair.alone
+    if groups < 1 or (bins is not None and not 0 < bins <= 100):
+        raise ValueError("groups must be at least 1, and bins above 0 and at most 100 points.")
+    edges = groups if bins is None else (np.arange(bins, 100 - 1e-9, bins) / 100).round(9).tolist()
+    job, record = pair.jobs[0], pair.jobs[0].record
+    args = (job.predictions, record.source, [pair.target], record.protocol, edges)
+    rows = by_initial_confidence(*args)
+    clean = rows.groupby("group")["n"].transform("first")
+    fewest, sizes = 1 if bins is None else FEWEST_IN_BIN, clean[rows["eps_255"] == 0]
+    total, left = sizes.sum(), sizes[sizes < fewest].sum()
+    if total < FEWEST:
+        raise ValueError(f"Curves by initial confidence need {FEWEST} counted images.")
+    if left == total:
+        raise ValueError(f"bins={bins:g}: no bin has {FEWEST_IN_BIN} images. Choose wider ones.")
+    left_out = f"Not drawn: {left} of {total} images, in bins of fewer than {FEWEST_IN_BIN}."
+    if left:
+        log.warning(left_out)
+    rows = rows.assign(clean=clean)[clean >= fewest]
+    spans = rows[["lowest", "highest", "clean"]].to_numpy()
+    rows["label"] = [_span(low, high, n, bins is not None) for low, high, n in spans]
+    labels = list(dict.fromkeys(rows["label"]))  # the most confident first
+    pair.figure.check(labels)
+    channels = np.array([[*bytes.fromhex(shade[1:])] for shade in SHADES]).T
+    places, known = np.linspace(len(SHADES) - 1, 0, len(labels)), range(len(SHADES))
+    mixed = [[round(np.interp(at, known, its)) for its in channels] for at in places]
+    rows = styled(rows, labels, [f"#{bytes(colour).hex()}" for colour in mixed])
+    heading = pair.figure.titled(pair.heading(), left_out * bool(left))
+
+    def draw(width: float, height: float) -> Any:
+        still, mean = (
+            _over(rows.assign(value=rows[column]), height, title, names=column == "confidence")
+            for column, title in (VALUES["accuracy"], VALUES["confidence"])
+        )
+        panels = still.properties(width=width), mean.properties(width=width)
+        return alt.hconcat(*panels, spacing=8).properties(title=heading)
+
+    return pair.figure.panels(draw, 2)
 
 
-def image(number: int | str, folder: Sweeps | Results, *more: Sweeps, **options: Any) -> ChartType:
-    """Draw an image's confidence over the budget, a line per attack, and its likeliest classes.
+def _span(low: float, high: float, images: float, fixed: bool) -> str:
+    """Name a group by its edges, or else by its confidences, rounded down to percents.
 
-    The image is its number, or its file such as `cat/17.jpg`, as in `images.csv`.
-    A cross marks a wrong class. The likeliest classes are those of the clean image, and at the
-    smallest budget at which the first attack makes the class wrong, or else at the budget with the
-    lowest confidence. Keywords, result and errors are as for `confidence_groups`.
+    They have a decimal if the group begins above 95 %.
     """
-    pair = _pair((folder, *more), **options)
-    return printed_pairs.image(pair, pair.number(number))
+    per = 1000 if fixed else 10 if low > 0.95 else 1
+    ends = "\N{EN DASH}".join(f"{np.floor(100 * per * end + 1e-6) / per:g}" for end in (low, high))
+    return f"{ends} % ({images:.0f})"
 
 
+@registered("attack source target width height names")
+def image(pair: Pair, number: int | str) -> ChartType:
+    """Draw the confidence of one image over the budget, and its likeliest classes.
+
+    There is a line per attack, with a cross where the class is wrong. The likeliest classes are
+    those of the clean image, and at the smallest budget at which the first attack makes the class
+    wrong, or else at the budget with the lowest confidence. Keywords, result and errors are as for
+    `confidence_groups`.
+
+    Keywords:
+        number: The image's number, or its file such as cat/17.jpg, as in images.csv.
+    """
+    figure, index = pair.figure, pair.number(number)
+    parts = [pair.predictions(job, index) for job in pair.jobs]
+    labels = [renamed(job.attack, figure.names) for job in pair.jobs]
+    figure.check(labels)
+    rows = pd.concat([part.assign(label=its) for part, its in zip(parts, labels, strict=True)])
+    rows, attacked = styled(rows, figure.order(rows)), parts[0][parts[0]["eps_255"] > 0]
+    wrong = attacked[~attacked["right"]]
+    turn = wrong.iloc[0] if len(wrong) else attacked.sort_values("confidence").iloc[0]
+    when = f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"
+    shown = {"clean": parts[0].iloc[0], f"{labels[0]}: {when}": turn}
+    key = "Cross: wrong class. Bars: likeliest classes, the true one grey."
+    heading = figure.titled(pair.heading(index), key)
+
+    def draw(width: float, height: float) -> Any:
+        curve = _over(rows, height, "confidence").properties(width=0.55 * width)
+        bars = [
+            charts.classes(pair.classes(row), title, 0.45 * width, (height - 14) / 10)
+            for title, row in shown.items()
+        ]
+        both = alt.hconcat(curve, alt.vconcat(*bars, spacing=3), spacing=8)
+        return both.properties(title=heading)
+
+    return figure.panels(draw, 1)
+
+
+@registered("attack source target names")
 def strip(
-    number: int | str,
-    folder: Sweeps | Results,
-    *more: Sweeps,
-    budgets: Sequence[float] = (),
-    width: str | None = None,
-    **options: Any,
+    pair: Pair, number: int | str, budgets: Sequence[float] = (), width: str | None = None
 ) -> ChartType:
-    """Draw an image as a row of pictures: clean, perturbation and `budgets`, with classes below.
+    """Draw an image as a row of pictures: clean, perturbation and budgets, with classes below.
 
-    The image is its number, or its file such as `cat/17.jpg`, as in `images.csv`.
-    The perturbation is that of the last budget. Without `budgets` all that are stored are drawn.
-    Without `width` the strip is as wide as its texts need, at least 3.3 in. Keywords, result and
-    errors are as for `confidence_groups`; the height follows from the width.
+    The perturbation is that of the last budget. Without `width` the strip is as wide as its texts
+    need, at least 3.3 in; the height follows from the width. Keywords, result and errors are as for
+    `confidence_groups`.
+
+    Keywords:
+        number: The image's number, or its file such as cat/17.jpg, as in images.csv.
+        budgets: Budgets in units of 1/255, by default all that are stored.
     """
-    options |= {} if width is None else {"width": width}
-    pair = _pair((folder, *more), _AXES, **options)
-    return printed_pairs.strip(pair, pair.number(number), budgets, fit=width is None)
+    pair = pair.alone
+    index = pair.number(number)
+    pictures = pair.pictures(index, budgets)
+    cells = pair.cells(index, pictures)
+    words = [word for cell in cells for word in [*cell["name"].split(), cell["head"]]]
+    need = len(cells) * (max(map(len, words)) * LETTER + 4)
+    wide = to_points(width=width) if width else max(pair.figure.width, need)
+    if need > wide:
+        raise ValueError(
+            f"{len(cells)} pictures need a width of {ceil(need / 7.2) / 10:g}in. Set it, or choose "
+            "fewer budgets with eps."
+        )
+    side = wide / len(cells) - 2
+    tall = side * pictures[0.0].shape[1] / pictures[0.0].shape[2]
+    folded = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
+    rows = pd.DataFrame(cells).assign(place=range(len(cells)), name=[*map("\n".join, folded)])
+    chart = charts.strip(rows, side, tall, 2 + max(map(len, folded)))
+    heading = replace(pair.figure, width=wide).titled(pair.heading(index))
+    return on_paper(chart.properties(width=wide, title=heading), padding=0)
 
 
-def profiles(folder: Sweeps | Results, *more: Sweeps, **options: Any) -> ChartType:
+@registered("attack source target width height names")
+def profiles(pair: Pair) -> ChartType:
     """Draw a target's five highest probabilities on clean images, by initial confidence.
 
     Keywords, result and errors are as for `confidence_groups`.
     """
-    return printed_pairs.profiles(_pair((folder, *more), **options))
-
-
-def _pair(
-    folders: Sequence[Sweeps | Results],
-    single: Sequence[str] = ("source", "target"),
-    width: str = "3.3in",
-    height: str = "2in",
-    names: Mapping[str, str] | None = None,
-    **chosen: Names,
-) -> printed_pairs.Pair:
-    """Return the first pair of `Shown.pairs` with the chosen names, and its jobs by rank.
-
-    Axes in `single` have one name.
-    """
-    results = _results(folders)
-    figure = _figure(results, chosen, width, height, names)
-    pairs = figure.shown.pairs
-    for place, key in enumerate(_AXES):
-        pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
-    if not pairs:
-        raise ValueError("No job has this attack with this source and target.")
-    for key in single:
-        if len(getattr(figure, key)) > 1:
-            raise ValueError(f"This figure shows one {key}: choose one with {key}.")
-    source, target = pairs[0][1:]
-    ranked = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
-    first = [row[0].job for row in results.attacked]
-    jobs = {(job.attack, job.record.source): job for job in first}
-    attacks = [*ranked][: 1 if "attack" in single else None]
-    return printed_pairs.Pair(figure, [jobs[attack, source] for attack in attacks], target)
-
-
-def _results(folders: Sequence[Sweeps | Results]) -> Results:
-    """Return the results of jobs, some with adversarial images."""
-    results = open_results(*folders)
-    if not results.attacked:
-        raise ValueError("These jobs have only clean images; a chart needs jobs with an attack.")
-    return results
-
-
-def _figure(
-    results: Results,
-    chosen: Mapping[str, Any],
-    width: str,
-    height: str,
-    names: Mapping[str, str] | None,
-) -> printed.Figure:
-    """Return the rows, the chosen names and the size of a printed chart."""
-    shown = shown_of(results)
-    listed: dict[str, Any] = {
-        key: [value] if isinstance(value, str | float | int) else list(value)
-        for key, value in chosen.items()
-        if value not in (None, "", [], ())
-    }
-    _check(shown, listed)
-    first = {key: listed.pop(key)[0] for key in ("eps", "protocol") if key in listed}
-    shown = replace(shown, choice=replace(shown.choice, **first))
-    size = (printed.to_points(width=width), printed.to_points(height=height))
-    value = listed.pop("value", ["success"])[0]
-    return printed.Figure(shown, *size, names or {}, **listed, value=value)
-
-
-def _check(shown: Shown, chosen: Mapping[str, Sequence[Any]]) -> None:
-    """Raise a `ValueError` if no job has a chosen value."""
-    known = {**shown.options, "value": list(printed.VALUES)}
-    for key, values in chosen.items():
-        if unknown := [value for value in values if value not in known[key]]:
-            options = ", ".join(map(str, known[key]))
-            key = {"eps": "eps_255"}.get(key, key)
-            raise ValueError(f"{key}={unknown[0]}: choose from {options}.")
+    clean = pair.jobs[0].clean
+    rows = confidence_profiles(clean[clean["target"] == pair.target])
+    if rows.empty:
+        raise ValueError(
+            "profiles need stored likeliest classes of clean images with 57.5 % confidence or more."
+        )
+    heading = f"{renamed(pair.target, pair.figure.names)}, clean images"
+    return pair.figure.printed(charts.profiles(inline(rows)), heading)

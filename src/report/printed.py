@@ -1,6 +1,7 @@
-"""Charts at a printed size, for papers: lengths are in 1/72 in, and all text has one size."""
+"""Choices, sizes and texts of printed charts: lengths are in 1/72 in, all text has one size."""
 
-import json
+import base64
+import io
 import logging
 import re
 import textwrap
@@ -8,60 +9,46 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
-from math import ceil, floor, nan
+from math import ceil
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import altair as alt
 import numpy as np
 import pandas as pd
 import vl_convert
 from altair.typing import ChartType
+from numpy.typing import NDArray
+from PIL import Image
 
-from ..analysis import OWN, TRANSFER, WHITE_BOX
 from ..analysis.ranking import by_mean
-from ..utils.model_names import renamed
-from .charts.curves import names_at_ends, series_chart
-from .charts.dot_plot import differences
-from .charts.theme import (
-    DASHES,
-    FOOLED,
-    MEAN,
-    PALETTE,
-    PAPER_TEXT,
-    PERCENT,
-    SHAPES,
-    WHOLE,
-    colour_by,
-    inline,
-    paper_theme,
-    points,
-)
-from .charts.transfer_matrix import matrix_chart
+from ..artifacts.jobs import FinishedJob
+from ..artifacts.layout import TOP_FIVE
+from ..artifacts.sweep_folders import Sweeps
+from ..utils.model_names import NO_DEFENCE, renamed
+from ..utils.refusals import shortened
+from .charts.theme import DASHES, INK, MEAN, PALETTE, PRINT, SHAPES, colour_by, paper_theme
 from .page.html import VEGA_LITE
-from .shown import Shown, pairs_of
-from .words import COUNTED
+from .results import Results, open_results
+from .shown import Shown, shown_of
 
 log = logging.getLogger(__name__)
 
-LINE, LETTER = 8.0, 0.52 * PAPER_TEXT
+LINE, LETTER = PRINT.row, 0.52 * PRINT.text
 """Height of a line and mean width of a letter, in 1/72 in."""
-_BELOW = 41.0
+BELOW = 41.0
 """Height of an axis with its title, and of the chart's title, in 1/72 in."""
-_MOST_BANDS = 3
 VALUES = {
-    "success": ("success_rate", FOOLED),
+    "success": ("success_rate", "fooled"),
     "accuracy": ("robust_accuracy", "still correct"),
     "confidence": ("confidence", "confidence"),
     "true_confidence": ("true_confidence", "confidence in the true class"),
 }
 """Columns and titles of what curves and matrices show, by the name that users type."""
-_DRAWN = ["eps_255", "value", "low", "high", "series", "label", "colour", "dash", "shape", "width"]
-_DRAWN += ["right"]
 _TO = " \N{RIGHTWARDS ARROW} "
-_SUCCESS = "other models fooled"
 _AXES = ("attack", "source", "target")
 _UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # pt: TeX points
+_RIGHT, _OTHER = "#9aa5b1", "#e3b08f"
 
 
 @dataclass(frozen=True)
@@ -74,6 +61,7 @@ class Figure:
         value: One of `VALUES`.
     """
 
+    results: Results
     shown: Shown
     width: float
     height: float
@@ -82,6 +70,40 @@ class Figure:
     source: Sequence[str] = ()
     target: Sequence[str] = ()
     value: str = "success"
+
+    @classmethod
+    def of(
+        cls,
+        folders: Sequence[Sweeps | Results],
+        width: str = "3.3in",
+        height: str = "2in",
+        names: Mapping[str, str] | None = None,
+        **chosen: Any,
+    ) -> Self:
+        """Return the rows of sweeps, the chosen names, budget, protocol and value, and the size.
+
+        Raises:
+            ValueError: The jobs have only clean images, or no job has a chosen value.
+        """
+        results = open_results(*folders)
+        if not results.attacked:
+            raise ValueError("These jobs have only clean images; a chart needs an attack.")
+        shown = shown_of(results)
+        options = {**shown.options, "eps_255": shown.options["eps"], "value": [*VALUES]}
+        listed: dict[str, Any] = {
+            key: [value] if isinstance(value, str | float | int) else list(value)
+            for key, value in chosen.items()
+            if value not in (None, "", [], ())
+        }
+        for key, values in listed.items():
+            if unknown := [value for value in values if value not in options[key]]:
+                known = ", ".join(map(str, options[key]))
+                raise ValueError(f"{key}={unknown[0]}: choose from {known}.")
+        choice, value = shown.choice, listed.pop("value", ["success"])[0]
+        place = listed.pop("eps_255", [choice.eps]) + listed.pop("protocol", [choice.protocol])
+        shown = replace(shown, choice=replace(choice, eps=place[0], protocol=place[1]))
+        size = to_points(width=width), to_points(height=height)
+        return cls(results, shown, *size, names or {}, **listed, value=value)
 
     def chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows for the chosen attacks, protocol and defence."""
@@ -146,7 +168,7 @@ class Figure:
     def order(self, rows: pd.DataFrame) -> list[str]:
         """Return the labels in the order of their colours; attacks by rank, as on the page."""
         options = self.shown.options
-        names = [self.renamed(pd.Series(options[axis])) for axis in ("attack", "target")]
+        names = [[renamed(its, self.names) for its in options[axis]] for axis in _AXES[::2]]
         every = next((its for its in names if rows["label"].isin(its).all()), rows["label"])
         return list(dict.fromkeys(every))
 
@@ -154,20 +176,16 @@ class Figure:
         """Return the colours of the labels; single attacks and models have those of the page."""
         return colour_by("label", self.order(rows)).legend(None)
 
-    def title(self, rows: pd.DataFrame, fooled: str = FOOLED) -> str:
+    def title(self, rows: pd.DataFrame, fooled: str = "fooled") -> str:
         """Name what is shown of the rows; success is `fooled`, unless all attacks are targeted."""
         every = self.shown.rows
         aimed = every.loc[every["attack"].isin(rows["attack"]), "targeted"].all()
         success = "target class reached" if aimed else fooled
         return success if self.value == "success" else VALUES[self.value][1]
 
-    def renamed(self, column: pd.Series) -> pd.Series:
-        """Return a column with the printed names."""
-        return column.map(lambda name: renamed(name, self.names))
-
     def drawn(self, column: pd.Series) -> pd.Series:
-        """Return `renamed` names that are drawn; raise a `ValueError` if two are alike."""
-        names = self.renamed(column)
+        """Return the printed names of a column; raise a `ValueError` if two are alike."""
+        names = column.map(lambda name: renamed(name, self.names))
         if names.nunique() < column.nunique():
             same = column.groupby(names).nunique().idxmax()
             raise ValueError(f"names: {same!r} is the printed name of several.")
@@ -179,7 +197,7 @@ class Figure:
         `key` is a text below the title.
         """
         lines = len(names) + ceil(len(key) * LETTER / self.width)
-        if (need := lines * LINE + _BELOW) > self.height:
+        if (need := lines * LINE + BELOW) > self.height:
             raise ValueError(
                 f"{len(names)} names need a height of {ceil(need / 7.2) / 10:g}in. Set it, or "
                 "choose fewer with attack, source and target."
@@ -189,6 +207,35 @@ class Figure:
             raise ValueError(
                 f"The name {longest!r} is too long: shorten it with names, or increase width."
             )
+
+    def titled(self, *texts: str) -> Any:
+        """Return a title that is as wide as the figure; each text begins a line."""
+        wrapped = (textwrap.wrap(text, int(self.width / LETTER)) for text in texts)
+        return alt.Title([*chain(*wrapped)])
+
+    def printed(self, chart: Any, *texts: str, right: float = 0) -> ChartType:
+        """Give a chart a title and the figure's size, including the axes and the room at its right.
+
+        Each of the texts begins a line of the title.
+        """
+        pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
+        fit: Any = alt.AutoSizeParams(type="fit", contains="padding")
+        chart = chart.properties(
+            width=self.width, height=self.height, autosize=fit, padding=pads, background="white"
+        )
+        return chart.properties(title=self.titled(*texts)).configure(**paper_theme())
+
+    def panels(self, draw: Callable[[float, float], Any], columns: int) -> ChartType:
+        """Give a chart of panels the figure's size; `draw` takes a panel's width and height."""
+        width, height = self.width / columns, self.height - 30
+        chart = on_paper(draw(width, height))
+        for _ in range(2):  # text keeps its size, so that a chart shows how much its axes take
+            svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VEGA_LITE)
+            real = [float(size) for size in re.findall(r' (?:width|height)="([\d.]+)"', svg)[:2]]
+            width += (self.width - real[0]) / columns
+            height += self.height - real[1]
+            chart = on_paper(draw(width, height))
+        return chart
 
 
 def to_points(**length: str) -> float:
@@ -200,59 +247,162 @@ def to_points(**length: str) -> float:
     return float(match[1]) * _UNITS[match[2]]
 
 
-def over_budgets(figure: Figure) -> ChartType:
-    """Draw the figure's value over the budget, one line per chosen attack, source and target.
+@dataclass(frozen=True)
+class Pair:
+    """A source and a target, and the jobs of the chosen attacks, best rank first.
 
-    If no target is chosen, lines are means on other models, as in the ranking, or white boxes if
-    there are no other models.
+    Keywords:
+        attack: Attack; None: the first in the ranking, or all if several are drawn.
+        source: Source; None: that of the pair that the first attack fools most often.
+        target: Target; None: that of the pair that the first attack fools most often.
     """
-    if not (figure.target or (figure.shown.rows["relation"] == TRANSFER).any()):
-        figure = replace(figure, target=figure.shown.options["target"])
-    column = VALUES[figure.value][0]
-    rows = figure.labelled(_over_budgets(figure, column).dropna(subset="value"))
-    bands = rows["label"].nunique() <= _MOST_BANDS
-    top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
-    title = figure.title(rows, FOOLED if figure.target else _SUCCESS)
-    rows, heading = styled(rows, figure.order(rows)), figure.heading(rows)
-    scale = alt.Scale(domain=[0, min(top, 1)])
-    return printed(over(rows, figure.height - _BELOW, title, scale, bands=bands), figure, heading)
+
+    figure: Figure
+    jobs: Sequence[FinishedJob]
+    target: str
+
+    @classmethod
+    def of(cls, figure: Figure) -> Self:
+        """Return the first pair of `Shown.pairs` with the chosen names, and its jobs by rank."""
+        pairs = figure.shown.pairs
+        for place, key in enumerate(_AXES):
+            pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
+        if not pairs:
+            raise ValueError("No job has this attack with this source and target.")
+        source, target = pairs[0][1:]
+        attacks = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
+        first = [row[0].job for row in figure.results.attacked]
+        jobs = {(job.attack, job.record.source): job for job in first}
+        pair = cls(figure, [jobs[attack, source] for attack in attacks], target)
+        return pair.single("source").single("target")
+
+    def single(self, axis: str) -> Self:
+        """Return the pair; raise a `ValueError` if several of an axis are chosen."""
+        if len(getattr(self.figure, axis)) > 1:
+            raise ValueError(f"This figure shows one {axis}: choose one with {axis}.")
+        return self
+
+    @property
+    def alone(self) -> Self:
+        """The pair with its first attack; several chosen ones raise a `ValueError`."""
+        return replace(self.single("attack"), jobs=self.jobs[:1])
+
+    def heading(self, image: int | None = None) -> str:
+        """Return the drawn attack, source and target, and an image with its true class."""
+        attacks, source = [job.attack for job in self.jobs], self.jobs[0].record.source
+        if image is None:
+            rows = pd.DataFrame({"attack": attacks, "source": source, "target": self.target})
+            return self.figure.heading(rows)
+        named = partial(renamed, names=self.figure.names)
+        made = "attacks" if len(attacks) > 1 else f"attack {named(attacks[0])}"
+        made += f", made on {named(source)}, classified by {named(self.target)}"
+        label = self.predictions(self.jobs[0], image)["label"].iloc[0]
+        return f"Image {image} ({self.class_name(label)}): {made}"
+
+    def predictions(self, job: FinishedJob, number: int) -> pd.DataFrame:
+        """Return the target's predictions of an image by budget, and whether they are `right`."""
+        rows = job.predictions[job.predictions["target"] == self.target]
+        rows = rows[rows["defence"] == NO_DEFENCE]  # others are of a source behind a defence
+        if number not in (known := rows["index"].unique()):
+            raise ValueError(f"image {number}: choose one of the {len(known)} in images.csv.")
+        rows = rows[rows["index"] == number].sort_values("eps_255")
+        return rows.assign(right=rows["predicted"] == rows["label"], value=rows["confidence"])
+
+    def number(self, image: int | str) -> int:
+        """Return an image's number; it may be named by its file, with or without folders."""
+        if str(image).isdecimal():
+            return int(image)
+        files = self.jobs[0].image_files
+        found = [number for number, file in files.items() if _is_file(file, str(image))]
+        if len(found) == 1:
+            return found[0]
+        if not any(files.values()):
+            raise ValueError(f"image {image}: these images have no files. Name one by its number.")
+        way = f"choose from {shortened([files[its] for its in found])}" if found else "no such file"
+        raise ValueError(f"image {image}: {way}. The files and numbers are in images.csv.")
+
+    def class_name(self, number: float) -> str:
+        """Return the name of a class; a model that abstains has none."""
+        return self.jobs[0].record.class_names[int(number)] if number >= 0 else "none"
+
+    def classes(self, row: pd.Series) -> pd.DataFrame:
+        """Return the five likeliest classes; if they are not stored, the predicted and true one."""
+        shares = {row["predicted"]: row["confidence"], row["label"]: row["true_confidence"]}
+        if TOP_FIVE in (job := self.jobs[0]).files:
+            top = job.table(TOP_FIVE)
+            top = top[(top["target"] == self.target) & (top["defence"] == NO_DEFENCE)]
+            top = top[(top["index"] == row["index"]) & (top["eps_255"] == row["eps_255"])]
+            for classes, values in top[["top5_classes", "top5_confidences"]].to_numpy():
+                shares = dict(zip(classes, values, strict=True))
+        table = pd.DataFrame({"number": list(shares), "value": list(shares.values())})
+        table["text"] = [f"{self.class_name(one)} {100 * its:.0f} %" for one, its in shares.items()]
+        table["colour"] = np.where(table["number"] == row["label"], _RIGHT, _OTHER)
+        return table.assign(rank=range(len(table)))
+
+    def cells(
+        self, number: int, pictures: Mapping[float, NDArray[np.uint8]]
+    ) -> list[dict[str, str]]:
+        """Return addresses and texts of an image's pictures: clean, last perturbation, budgets."""
+        rows = self.predictions(self.jobs[0], number).set_index("eps_255")
+        clean, last = pictures[0.0], [*pictures.values()][-1]
+        change = last.astype(np.int16) - clean
+        factor = 127 / max(1, np.abs(change).max())
+        noise = np.clip(128 + factor * change, 0, 255).astype(np.uint8)
+        columns = [(0.0, clean, "clean"), (-1.0, noise, "change")]
+        columns += [(eps, picture, f"{eps:g}/255") for eps, picture in pictures.items() if eps]
+        cells = []
+        for eps, picture, head in columns:
+            enhanced = f"\N{MULTIPLICATION SIGN} {factor:.0f}"  # what stands below the perturbation
+            cell = {"url": _address(picture), "head": head, "name": enhanced, "share": " "}
+            cell["colour"] = INK
+            for _, its in rows[rows.index == eps].iterrows():
+                cell["colour"] = INK if its["right"] else PALETTE[1]
+                name = self.class_name(its["predicted"])
+                cell |= {"name": name if its["right"] else f"wrong: {name}"}
+                cell |= {"share": f"{100 * its['confidence']:.0f} %"}
+            cells.append(cell)
+        return cells
+
+    def pictures(self, number: int, budgets: Sequence[float]) -> dict[float, NDArray[np.uint8]]:
+        """Return an image by budget: clean (0), then these budgets, or else all stored ones.
+
+        Raises:
+            ValueError: The job has no picture of the image, or none at one of the budgets.
+        """
+        job = self.jobs[0]
+        pictures = job.pictures.get(number, {})
+        if not (stored := sorted(eps for eps in pictures if eps)):
+            known = [str(index) for index, its in sorted(job.pictures.items()) if len(its) > 1]
+            ways = [f"choose from {', '.join(known)}"] * bool(known)
+            if job.record.config["dataset"]["name"] == "images":
+                ways += ["call transfer with fewer images, of which it stores more"]
+            else:
+                ways += [f"run the job with report.images=[{number}]"]
+            raise ValueError(f"image {number} has no picture: {', or '.join(ways)}.")
+        if unknown := [eps for eps in budgets if eps not in stored]:
+            names = ", ".join(f"{eps:g}" for eps in stored)
+            raise ValueError(f"eps={unknown[0]:g}: image {number} has pictures at {names}.")
+        return {eps: pictures[eps] for eps in (0.0, *(budgets or stored))}
 
 
-def over(
-    rows: pd.DataFrame,
-    height: float,
-    title: str,
-    scale: alt.Scale = WHOLE,
-    *,
-    bands: bool = False,
-    names: bool = True,
-) -> Any:
-    """Draw `value` over the budget in the page's style; `rows` are `styled`."""
-    columns = [name for name in _DRAWN if name in rows]
-    data = alt.InlineData(values=json.loads(rows[columns].to_json(orient="records")))
-    tried, small = sorted({*rows["eps_255"]} - {0.0}), {"size": 14, "line_height": LINE}
-    look: dict[str, Any] = {"at": False, "bands": bands, "title": title, **small}
-    return series_chart(tried, height, scale, names, rows=data, **look)
+def _is_file(file: str, name: str) -> bool:
+    """Return True if one of two paths ends with the other."""
+    return f"/{file}".endswith(f"/{name}") or f"/{name}".endswith(f"/{file}")
 
 
-def _over_budgets(figure: Figure, column: str) -> pd.DataFrame:
-    """Return a quantity as `value` with `low` and `high`, for pairs or as means on other models."""
-    shown = figure.shown
-    if figure.target:
-        of_pair = (shown.rows["source"] != MEAN) | (shown.rows["relation"] == TRANSFER)
-        rows = shown.rows[shown.rows["target"].isin(figure.target) & of_pair]
-    else:
-        ranked = figure.of_first(shown.ranking)["attack"]
-        rows = shown.overall[shown.overall["attack"].isin(ranked)].assign(target="")
-    rows = figure.of_sources(figure.chosen(rows))
-    ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
-    return rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
+def _address(picture: NDArray[np.uint8]) -> str:
+    """Return a picture as a data address; a small one is enlarged without smoothing."""
+    times = max(1, 256 // max(picture.shape[1:]))
+    levels = np.moveaxis(picture, 0, -1).repeat(times, 0).repeat(times, 1)
+    file = io.BytesIO()
+    Image.fromarray(levels).save(file, "png")
+    return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def styled(
     rows: pd.DataFrame, order: Sequence[str], colours: Sequence[str] = PALETTE
 ) -> pd.DataFrame:
-    """Add what `series_chart` draws; labels have colour, dash and marker by their place.
+    """Add what `charts.curves` draws; labels have colour, dash and marker by their place.
 
     The first seven places look as on the page. All of the first 343 differ.
     """
@@ -266,112 +416,9 @@ def styled(
     return rows.assign(**look, width=1.1, series=rows["label"], right=right)
 
 
-def over_cost(figure: Figure) -> ChartType:
-    """Draw mean success over gradients per image, one point with its interval per attack."""
-    rows, x = figure.ranked, "gradients"
-    if rows[x].isna().any():
-        raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
-    if free := ", ".join(rows.loc[rows[x] == 0, "label"]):
-        raise ValueError(
-            f"{free}: a cost of 0 has no place on a logarithmic axis. Choose others with attack."
-        )
-    steps = [step * 10.0**power for power in range(-3, 9) for step in (1, 2, 5)]
-    ticks = alt.Axis(values=steps, format=",.6~g", grid=False, labelOverlap=True)
-    start = rows[x].min() / 1.3
-    room = (rows["label"].str.len() * LETTER + 34) / (figure.width - 45)  # of the axis, for a name
-    end = (start * (rows[x] / start) ** (1 / (1 - room).clip(lower=0.3))).max()
-    at = (np.log(rows[x] / start) / np.log(end / start)).sort_values()
-    right = (at + room).loc[at.index].cummax()  # ends of names
-    rows["column"] = (at > right.shift()).cumsum()  # of names one below another
-    across = alt.Scale(type="log", domain=[start, end], nice=False)
-    low = floor(20 * rows[["mean", "low"]].min().min()) / 20
-    high = (floor(20 * rows[["mean", "high"]].max().max()) + 1) / 20
-    colour, scale = figure.colour(rows), alt.Scale(domain=[low, high], nice=False)
-    base = alt.Chart().encode(
-        x=alt.X(f"{x}:Q", title="gradients per image", axis=ticks, scale=across), color=colour
-    )
-    title = figure.title(rows, _SUCCESS)
-    bars, dots = points(base, "y", "mean", "low", "high", title=title, axis=PERCENT, scale=scale)
-    step = LINE / (figure.height - _BELOW) * (high - low)
-    line, name = names_at_ends("label", "mean", alt.Chart(), colour, x, step, scale, ["column"])
-    dark, around = (name.encode(color=alt.value(tone)) for tone in ("#16191d", "white"))
-    around.mark = alt.MarkDef(**{**name.mark.to_dict(), "stroke": "white", "strokeWidth": 2})
-    heading = figure.heading(rows, figure.shown.choice.eps)
-    chart = alt.layer(bars, line, around, dots, dark, data=inline(rows))
-    return printed(chart, figure, heading)
-
-
-def in_order(figure: Figure) -> ChartType:
-    """Draw mean success and the difference from the first, one row per attack by rank.
-
-    The interval of the difference is drawn from the first's mean, a vertical line that it does not
-    reach exactly if the attack is significantly weaker. Without tests it is that of the mean.
-    """
-    rows = figure.ranked
-    at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
-    rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
-    first = "the first of the ranking" if rows["rank"].min() > 1 else "the first"  # not drawn
-    first = "the first of its ranking" if at.round(9).nunique() > 1 else first
-    key = f"Lines: simultaneous 95 % intervals of the difference from {first} (vertical line). "
-    key += "Grey: significantly weaker; red: not."
-    if rows["start"].isna().all():
-        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")
-        key = "Lines: 95 % intervals of means, not of differences."
-    figure.check(rows["label"], key)
-    axis = alt.Axis(ticks=False, labelPadding=3)
-    y = alt.Y("label:N", sort=list(rows["label"]), title=None, axis=axis)
-    chart = differences(alt.Chart(inline(rows)), y, figure.title(rows, _SUCCESS))
-    return printed(chart, figure, figure.heading(rows, figure.shown.choice.eps), key)
-
-
-def cells(figure: Figure) -> ChartType:
-    """Draw the figure's value for one attack in percent, sources x targets, white boxes in grey."""
-    choice, column = figure.shown.choice, VALUES[figure.value][0]
-    attack, *more = figure.attack or [choice.attack]
-    if more:
-        raise ValueError("A matrix shows one attack: choose one with attack.")
-    rows = replace(figure, attack=[attack]).chosen(pairs_of(figure.shown.rows))
-    rows = rows[rows["eps_255"] == choice.eps]
-    for axis in ("source", "target"):
-        rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
-        rows[axis] = figure.drawn(rows[axis])
-    sources, targets = (list(rows[axis].unique()) for axis in ("source", "target"))
-    words = "mean over" if "confidence" in column else "share of"
-    relations = {*rows["relation"]}
-    spread = column == "success_rate" and bool(rows["success_rate_sd"].notna().any())
-    key = f"Cells: {figure.title(rows)}, {words} {COUNTED[choice.protocol]}"
-    key += "; grey: white box" * (WHITE_BOX in relations)
-    key += "; orange frame: the source's network behind another defence" * (OWN in relations)
-    key += "; \N{PLUS-MINUS SIGN}: standard deviation over the seeds, in points" * spread
-    figure.check(sources, key)
-    cell = (figure.width - max(map(len, sources)) * LETTER - 20) / len(targets)
-    if cell < 2.5 * LETTER:
-        raise ValueError(
-            f"{len(targets)} targets do not fit: set width, or choose fewer with target."
-        )
-    turned = max(map(len, targets)) * LETTER > cell
-    right = (figure.width / len(targets) - cell) / 2 * turned  # room for the last slanted name
-    chart = matrix_chart(rows, column, angle=-40 * turned)
-    return printed(chart, figure, figure.heading(rows, choice.eps), key, right=right)
-
-
-def heading_of(figure: Figure, *texts: str) -> Any:
-    """Return a title that is as wide as the figure; each text begins a line."""
-    wrapped = (textwrap.wrap(text, int(figure.width / LETTER)) for text in texts)
-    return alt.Title([*chain(*wrapped)])
-
-
-def printed(chart: Any, figure: Figure, *texts: str, right: float = 0) -> ChartType:
-    """Give a chart a title and the figure's size, including the axes and the room at its right.
-
-    Each of the texts begins a line of the title.
-    """
-    pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
-    fit: Any = alt.AutoSizeParams(type="fit", contains="padding")
-    chart = chart.properties(
-        width=figure.width, height=figure.height, autosize=fit, padding=pads, background="white"
-    )
-    return chart.properties(title=heading_of(figure, *texts)).configure(**paper_theme())
+def on_paper(chart: Any, padding: float = 3) -> ChartType:
+    """Give a chart that has its size a background, and the theme of printed charts."""
+    return chart.properties(background="white", padding=padding).configure(**paper_theme())
 
 
 def writer(path: Path) -> Callable[[dict[str, Any]], bytes]:

@@ -125,17 +125,17 @@ class Results:
 
     def table(self, **options: Any) -> Any:
         """Lay out a table; see `src.table` for the options."""
-        from .paper import table  # which lays out results
+        from .named_tables import table  # which lays out results
 
         return table(self, **options)
 
     def figure(self, name: str, *image: int | str, **options: Any) -> Any:
         """Draw a chart, such as `matrix` or `curves`; see `src.figure` for names and options."""
-        from . import figure
+        from .figure import FIGURES
 
-        if name not in figure.KINDS:
-            raise ValueError(f"figure={name}: choose from {', '.join(figure.KINDS)}.")
-        return getattr(figure, name)(*image, self, **options)
+        if (kind := name.replace("_", "-")) not in FIGURES:
+            raise ValueError(f"figure={name}: choose from {', '.join(FIGURES)}.")
+        return FIGURES[kind](*image, self, **options)
 
     @cached_property
     def predictions(self) -> pd.DataFrame:

@@ -7,17 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import source_rankings
 from ..analysis.source_choice import choices
 from ..artifacts.comparable import ALIKE, differences
 from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
+from ..utils.formats import percents
 from ..utils.model_names import NO_DEFENCE, ModelRef
-from ..utils.terminal import text_table
+from .grid import Grid
 from .results import open_jobs
 from .words import choice_notes, spread_sentence
 
@@ -116,60 +114,38 @@ def _of_shared_attacks(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     return [job for job in jobs if job.row_title in shared and job.record.source in able]
 
 
-def _on_itself(outcomes: Outcomes) -> dict[str, float]:
+def _on_itself(outcomes: Outcomes) -> pd.Series:
     """Return the success rates of sources on themselves, averaged over attacks."""
-    rates = dict[str, dict[str, list[float]]]()
-    targets = {str(target): at for at, target in enumerate(outcomes.targets)}
-    for at, (attack, source) in enumerate(outcomes.jobs):
-        if source in targets and (n := outcomes.counted[at, targets[source]].sum()):
-            k = outcomes.fooled[at, targets[source]].sum()
-            rates.setdefault(source, {}).setdefault(attack, []).append(k / n)
-    return {
-        source: float(np.mean([np.mean(its) for its in of_attacks.values()]))
-        for source, of_attacks in rates.items()
-    }
+    rows = [
+        (source, attack, outcomes.fooled[job, target].sum() / n)
+        for job, (attack, source) in enumerate(outcomes.jobs)
+        for target, name in enumerate(map(str, outcomes.targets))
+        if name == source and (n := outcomes.counted[job, target].sum())
+    ]
+    rates = pd.DataFrame(rows, columns=["source", "attack", "rate"])
+    return rates.groupby(["source", "attack"])["rate"].mean().groupby("source").mean()
 
 
 def _spread(ranked: pd.DataFrame) -> float:
     """Compute the root mean square difference between trainings of one network."""
-    pairs = [
-        first - second
-        for _, its in ranked.groupby([ModelRef((name,)).architecture for name in ranked["source"]])[
-            "mean"
-        ]
-        for first, second in combinations(its, 2)
-    ]
-    return float(np.sqrt(np.mean(np.square(pairs)))) if pairs else np.nan
+    networks = ranked["source"].map(lambda name: ModelRef((name,)).architecture)
+    means = ranked.groupby(networks)["mean"]
+    squares = [(a - b) ** 2 for _, its in means for a, b in combinations(its, 2)]
+    return float(np.sqrt(np.mean(squares))) if squares else np.nan
 
 
-def source_tables(choice: SourceChoice) -> Group:
-    """Lay out a choice of sources for the terminal."""
-    parts: list[RenderableType] = [
-        Text(f"Which source for an unseen target: {choice.heading}", style="bold"),
-        _ranking(choice),
-        Text(spread_sentence(choice.ranking, choice.spread), style="italic"),
-        Text("\nEach target in turn as the unseen target", style="bold"),
-        _choices(choice.choices),
-        Text("\n".join(choice_notes(choice.choices)), style="italic"),
-    ]
-    return Group(*parts)
-
-
-def _ranking(choice: SourceChoice) -> Table:
-    first, rows = choice.ranking["mean"].iloc[0], []
-    for place, row in enumerate(choice.ranking.to_dict("records")):
-        mark = "~" if place and row["mean"] >= first - choice.spread else " "
-        shares = [
-            "" if pd.isna(row[name]) else f"{row[name]:.1%}" for name in ("mean", "on_itself")
-        ]
-        rows.append([row["source"], mark + shares[0], shares[1]])
-    return text_table(["source", "on others", "on itself"], rows, ["source"])
-
-
-def _choices(choices: pd.DataFrame) -> Table:
-    rows = []
-    for row in choices.fillna({"chosen": "", "best": ""}).to_dict("records"):
-        success, most, by_chance = (f"{row[name]:.1%}" for name in ("success", "most", "any"))
-        rows.append([row["target"], row["chosen"], success, row["best"], most, by_chance])
-    columns = ["target", "chosen", "success", "best", "success", "random"]
-    return text_table(columns, rows, ["target", "chosen", "best"])
+def source_tables(choice: SourceChoice) -> tuple[Grid, Grid]:
+    """Lay out a choice of sources: the ranking, and the choice for each target in turn."""
+    ranking, choices = choice.ranking, choice.choices
+    near = ranking["mean"] >= ranking["mean"].iloc[0] - choice.spread
+    ranks = percents(ranking[["source", "mean", "on_itself"]])
+    ranks["mean"] = np.where(near & (ranking.index > 0), "~", " ") + ranks["mean"]
+    chosen = percents(choices[["target", "chosen", "success", "best", "most", "any"]])
+    first, second = "Which source for an unseen target", "Each target in turn as the unseen target"
+    notes, heads = [spread_sentence(ranking, choice.spread)], ("source", "on others", "on itself")
+    more = ("target", "chosen", "success", "best", "success", "random")
+    texts = ranks.to_numpy().tolist(), chosen.to_numpy().tolist()
+    return (
+        Grid(heads, texts[0], f"{first}: {choice.heading}", notes),
+        Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3)),
+    )

@@ -19,7 +19,7 @@ from ..config.errors import refuse
 from ..config.settings import Settings
 from ..report.results import Results
 from ..report.terminal import row_text
-from ..tracking import Run, Tracker, open_tracker
+from ..tracking import Tracker, open_tracker
 from ..utils import stopping
 from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
@@ -41,21 +41,15 @@ from .pictures import choose_pictures
 from .plan import finished_key
 from .stages import Data, JobContext, Model, Planned
 from .sweep import Sweep
-from .track import job_parameters, track_job
+from .track import publish_job
 from .trainer import meet, on_free_gpu
 from .work import ask_for
 
 log = logging.getLogger(__name__)
 
 
-def run_job(
-    planned: Planned,
-    pool: ModelPool,
-    tracker: Tracker,
-    run: Run,
-    folder: Path,
-) -> Results | None:
-    """Run a job: compute the missing rows, write the files and log its pairs.
+def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -> Results | None:
+    """Run a job: compute the missing rows, write the files and publish it.
 
     Return its statistics, but None if another process writes the results.
     """
@@ -80,7 +74,7 @@ def run_job(
     origin = job.attack_key if job.settings.budgets else job.place(clean)[0]
     cache.finish(origin, finished_key(planned, len(job.images)), job.images.digest())
     cache.shrink(planned.settings.cache.total_gb)
-    track_job(statistics, tracker, run)
+    publish_job(tracker, statistics)
     return statistics
 
 
@@ -157,9 +151,8 @@ def attempt(config: DictConfig, folder: Path, sweep: Sweep) -> None:
         log.debug("%s -> %s on %s", settings.job, targets, settings.dataset.name)
         trainer = held.enter_context(on_free_gpu(settings.trainer))
         settings = settings.model_copy(update={"trainer": trainer})
-        with tracker.job(settings.job, settings.sweep, job_parameters(settings)) as run:
-            job = replace(planned, settings=settings)
-            statistics = run_job(job, sweep.pool, tracker, run, folder)
+        job = replace(planned, settings=settings)
+        statistics = run_job(job, sweep.pool, tracker, folder)
         if statistics is not None:
             number = f"job {hydra.job.num + 1} of {sweep.jobs}: " if sweep.jobs else ""
             log.info("%s%s", number, ", ".join(filter(None, [settings.job, row_text(statistics)])))

@@ -17,11 +17,12 @@ from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..data import ImageDataset
 from ..models.providers import LOADER, find
+from ..report.grid import Grid
 from ..utils import stopping
 from ..utils.devices import device_of
 from ..utils.package import command
 from ..utils.refusals import first_line
-from ..utils.terminal import duration, text_table
+from ..utils.terminal import duration
 from .build import fetches
 from .data import DataSets, open_data, open_images
 from .fit import name_fit
@@ -302,8 +303,8 @@ def print_jobs(plan: Plan, console: Console) -> None:
             "yes" if job.stored else "no",
         ]
         rows.append([job.name, *([f"refused: {job.refused}"] if job.refused else row)])
-    columns = ["job", "images", "gradients", "predictions", "time", "stored"]
-    console.print(text_table(columns, rows, left=["job"]), soft_wrap=False)
+    heads = ["job", "images", "gradients", "predictions", "time", "stored"]
+    console.print(Grid(heads, rows).terminal(ruled=False), soft_wrap=False)
     if (left := len(plan.jobs) - _SHOWN) > 0:
         console.print(f"... and {left} more job{'s' * (left > 1)}")
     print_plan(plan, console)

@@ -29,7 +29,6 @@ from ..artifacts.sweep_state import (
 from ..config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
 from ..config.errors import refuse
 from ..config.read import read_job
-from ..config.sections import TrackingSettings
 from ..config.settings import Settings
 from ..data.image_files import image_folder
 from ..data.load import DownloadError
@@ -38,7 +37,7 @@ from ..report.audit import audited, print_audits
 from ..report.beside import beside
 from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
-from ..tracking import UNTRACKED, Tracker, open_tracker
+from ..tracking import Tracker, open_tracker
 from ..utils import stopping
 from ..utils.files import WriteError, held, write_text, writing
 from ..utils.package import command
@@ -51,7 +50,7 @@ from .models import ModelPool
 from .outputs import clear_sweep
 from .plan import Plan, check_hours, make_plan, print_jobs, print_plan
 from .stages import Planned
-from .track import sweep_parameters, sweep_points
+from .track import publish_failure, publish_sweep
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +62,7 @@ Report = Callable[[Results, Path, Settings, Console], None]
 
 
 class Sweep:
-    """Jobs of one command: checked first, tracked as one run, summarised at the end."""
+    """Jobs of one command: checked first, summarised and published at the end."""
 
     def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
         self.words, self.settings = zip(*jobs, strict=True)
@@ -71,13 +70,13 @@ class Sweep:
         self.pool = ModelPool()
         self.pool.sets = DataSets(download=not self.settings[0].plan.only)
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
-        self.tracker, self.run = Tracker(), ""
+        self.tracker = Tracker()
         self.folder = Path()
         self.manifest = SweepManifest(jobs=[], single=True, id="")
         self.stopped = ""
         self.jobs = 0  # 0: a single run, or unknown with another sweeper
         self.held = ExitStack()  # the lock of a sweep that has begun
-        self.command = ""
+        self.command = self.overrides = ""
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state that a launcher sends to other processes: no lock, store or models."""
@@ -97,7 +96,7 @@ class Sweep:
         return self.planned[hydra.job.num if self.jobs else 0]
 
     def start(self, config: DictConfig) -> None:
-        """Check the jobs, lock the sweep's folder, and open the sweep's run."""
+        """Check the jobs, lock the sweep's folder, and write its manifest."""
         sweep, jobs = is_sweep(config.hydra), self.settings
         distributed = any(job.trainer.distributed for job in jobs)
         set_shared(distributed)
@@ -157,18 +156,11 @@ class Sweep:
         return plan
 
     def _open(self, config: DictConfig, sweep: bool, names: list[str], plan: Plan) -> None:
-        """Open the sweep's run, and pass the decisions of this process on to its jobs."""
-        command = " ".join(public(config.hydra.overrides.task))
-        parameters = sweep_parameters(self.settings, command, len(names))
-        name = self.settings[0].tracking.name or self.folder.name
-        self.run = self.tracker.start_sweep(name, parameters, self.folder) or ""
-        self.manifest = SweepManifest(
-            jobs=names, single=not sweep, id=self.run or uuid4().hex, work=plan.work
-        )
+        """Write the manifest, and pass the decisions of this process on to the jobs."""
+        self.overrides = " ".join(public(config.hydra.overrides.task))
+        self.manifest = SweepManifest(jobs=names, single=not sweep, id=uuid4().hex, work=plan.work)
         write_manifest(self.folder, self.manifest)
         overrides = [f"sweep='{self.manifest.id}'"]  # an id may look like a number
-        if not self.run:  # otherwise jobs would refer to a sweep that the store does not know
-            overrides.append(UNTRACKED)
         devices = {job.training.device for job in self.settings}
         if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
             overrides.append(f"training.device={devices.pop()}")
@@ -177,8 +169,6 @@ class Sweep:
         if sweep:  # the jobs may run in other processes
             with read_write(config.hydra):
                 config.hydra.overrides.task += overrides
-            if not self.run:
-                changes["tracking"] = TrackingSettings()
         self.planned = [
             replace(
                 job,
@@ -191,10 +181,9 @@ class Sweep:
     def _stop_early(self, error: BaseException) -> None:
         """Print why the command stops early, and summarise the finished jobs."""
         interrupted = isinstance(error, KeyboardInterrupt)
-        self.stopped = "KILLED" if interrupted else "FAILED"
-        reason = "Interrupted." if interrupted else f"{first_line(error)}."
+        self.stopped = "Interrupted." if interrupted else f"{first_line(error)}."
         way = "" if isinstance(error, stopping.OutOfTime) else " Run the same command to resume."
-        print(f"\n{reason} Finished jobs are in {self.folder}.{way}")
+        print(f"\n{self.stopped} Finished jobs are in {self.folder}.{way}")
         self._sum_up()
 
     def end(self) -> None:
@@ -207,27 +196,25 @@ class Sweep:
         except Exception:  # Hydra would turn it into a warning and report success
             refuse(traceback.format_exc())
         stopping.set_shutdown_hook(lambda error: None)
-        self.tracker.end_dead()  # after the lock of its own folder is released
         if self.stopped:
             raise KeyboardInterrupt
         if not complete:
             sys.exit(1)
 
     def _sum_up(self) -> bool:
-        """Report the finished jobs and close the sweep; return True if nothing failed."""
+        """Report and publish the jobs; return True if nothing failed."""
         try:
             return self._report_jobs()
         except BaseException as error:  # Ctrl-C too
-            if self.run:
-                note = f"No summary of the jobs: {first_line(error) or 'interrupted'}"
-                self.tracker.end_sweep(self.run, "FAILED", files_of_sweep(self.folder), note, [])
+            self._publish(Results([]), "", f"No summary: {first_line(error) or 'interrupted'}")
             raise
         finally:
             self.held.close()
 
     def _report_jobs(self) -> bool:
-        """Print and write the summary of finished jobs; close the sweep's run."""
-        jobs = list(job_folders(self.folder, self.manifest).values())
+        """Print, write and publish the summary of finished jobs; publish those that failed."""
+        begun = job_folders(self.folder, self.manifest)
+        jobs = list(begun.values())
         failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
         width = None if sys.stdout.isatty() else _WIDE
         console = LastingConsole(markup=False, soft_wrap=True, width=width)
@@ -251,17 +238,24 @@ class Sweep:
         missing = 0 if self.stopped else max(0, self.jobs - len(jobs))
         if missing:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
-        if self.run:
-            status = self.stopped or ("FAILED" if failures or missing else "FINISHED")
-            matrices, rankings, alarms, audits = texts
-            note = "".join([audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
-            files, points = files_of_sweep(self.folder), sweep_points(results)
-            self.tracker.end_sweep(self.run, status, files, note, points)
-            if results.jobs and (link := self.tracker.link(self.run)):
-                console.print(link)
+        for number, job in begun.items():
+            if job in failures and (self.jobs or self.manifest.single):
+                settings = self.settings[number]
+                publish_failure(self.tracker, self.manifest.id, settings, failures[job])
+        failed = f"{len(failures) + missing} of {len(jobs) + missing} jobs failed."
+        matrices, rankings, alarms, audits = texts
+        note = "".join([audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
+        self._publish(results, note, self.stopped or failed * bool(failures or missing))
+        if results.jobs and (link := self.tracker.link(self.manifest.id)):
+            console.print(link)
         page = self.folder / PAGE
         console.print(f"report: {page}" if page.exists() else f"files: {self.folder}")
         return written and not failures and not missing
+
+    def _publish(self, results: Results, note: str, error: str) -> None:
+        """Publish the sweep; `error` says why it has failed."""
+        place = self.manifest.id, self.settings, results, self.folder
+        publish_sweep(self.tracker, *place, self.overrides, note, error)
 
     def _rank(self, results: Results, console: Console) -> Results:
         """Rank the attacks beside a preset; if nothing can be compared, print why."""
@@ -297,7 +291,7 @@ class Sweep:
         try:
             self.report(results, self.folder, self.settings[0], console)
         except KeyboardInterrupt:
-            self.stopped, reason = "KILLED", "Interrupted."
+            self.stopped = reason = "Interrupted."
         except Exception as error:
             if not isinstance(error, ValueError | OSError):
                 log.exception("This should not happen; please report it with the lines below.")

@@ -1,4 +1,4 @@
-"""Tracked runs: parameters of a sweep, files and metrics of a job, curves of its pairs."""
+"""Published runs: a sweep and its report, a job and its files, the curves of its pairs."""
 
 import math
 import re
@@ -14,18 +14,33 @@ from ..analysis import TRANSFER, WHITE_BOX
 from ..analysis.estimates import MEAN
 from ..analysis.quantities import QUANTITIES
 from ..analysis.ranking import GROUP, MEAN_OF
-from ..artifacts.layout import PAGE, folder_of_command
+from ..artifacts.layout import PAGE, files_of_sweep, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
+from ..cache.code_digest import code_of
+from ..cache.keys import content_key
 from ..config.sections import job_name
 from ..config.settings import Settings
+from ..data import ImageDataset
 from ..report.results import JobResults, Results
 from ..report.sanity_checks import explained
-from ..tracking import Point, Run, Tracker
+from ..tracking import Point, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
+from ..utils.package import FOLDER
+
+_MANY = 100  # runs; MLflow's charts take ten at a time
 
 
-def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict[str, str]:
-    """Return the parameters of a sweep's run that are known before its `count` jobs run."""
+def publish_sweep(
+    tracker: Tracker,
+    sweep: str,
+    jobs: Sequence[Settings],
+    results: Results,
+    folder: Path,
+    command: str,
+    note: str,
+    error: str,
+) -> None:
+    """Publish a sweep whose files are in a folder; `error` says why it has failed."""
     crafted = [job for job in jobs if job.attack.kind == "crafted"]  # saved sets have their own
     values: dict[str, list[str]] = {
         "dataset": [job.dataset.name for job in jobs],
@@ -38,39 +53,57 @@ def sweep_parameters(jobs: Sequence[Settings], command: str, count: int) -> dict
         "seed": [str(job.seed) for job in jobs],
     }
     listed = {name: ", ".join(filter(None, dict.fromkeys(all_))) for name, all_ in values.items()}
-    parameters = {"command": command, "jobs": str(count)}
-    return parameters | {name: text for name, text in listed.items() if text}
+    listed = {"command": command, "jobs": str(len(jobs)), **listed}
+    pairs = sum(len(job.record.evaluated) for job in results.jobs if job.attacked)
+    if pairs > _MANY and (folder / PAGE).exists():
+        page = (folder / PAGE).absolute().as_uri()
+        note = f"{pairs} pairs are too many for MLflow's charts. Compare them at {page}.\n\n{note}"
+    tags = {"folder": str(folder.absolute()), "note": note, "error": error}
+    tags = {name: text for name, text in tags.items() if text} | sweep_tags(sweep)
+    parameters = {name: text for name, text in listed.items() if text}
+    name, points = jobs[0].tracking.name or folder.name, sweep_points(results)
+    tags["run_key"] = content_key(["sweep", sweep])
+    tracker.publish("sweep", name, parameters, points, tags, files_of_sweep(folder))
 
 
-def job_parameters(settings: Settings) -> dict[str, str | int]:
-    """Return the parameters of a job's run, with budgets in units of 1/255, without 0."""
-    return {
-        "source": settings.source_name,
-        "attack": settings.attack.label,
-        "targets": ", ".join(settings.targets),
-        "budgets_255": ", ".join(f"{budget:g}" for budget in settings.budgets),
-        "seed": settings.seed,
-    }
+def sweep_tags(sweep: str) -> dict[str, str]:
+    """Return the tags of a run that belongs to a sweep; a store keeps the first `sweep`."""
+    return {"sweep": sweep, f"sweep.{sweep}": "true"}
 
 
-def track_job(results: Results, tracker: Tracker, run: Run) -> None:
-    """Log a finished job: its pairs, metrics and files."""
-    if tracker.store is None:
-        return
+def publish_failure(tracker: Tracker, sweep: str, job: Settings, error: str) -> None:
+    """Publish a job that has failed."""
+    content = job.model_dump(mode="json", exclude={"tracking", "sweep"})
+    tags = {"error": error, "run_key": content_key(["failed job", content, error])}
+    parameters = _parameters(job.source_name, job.attack.label, job.targets, job.budgets, job.seed)
+    tracker.publish("job", job.job, parameters, [], tags | sweep_tags(sweep))
+
+
+def _parameters(
+    source: str, attack: str, targets: Sequence[str], budgets: Sequence[float], seed: int
+) -> dict[str, str | int]:
+    """Return the parameters of a job's run, with budgets in units of 1/255."""
+    budget, target = ", ".join(f"{budget:g}" for budget in budgets), ", ".join(targets)
+    names = {"source": source, "attack": attack, "targets": target, "budgets_255": budget}
+    return {**names, "seed": seed}
+
+
+def publish_job(tracker: Tracker, results: Results) -> None:
+    """Publish a finished job: its metrics and files, and its pairs."""
     ((result,),) = results.rows
     record = result.job.record
-    tags: dict[str, str] = {}
-    metrics: dict[str, float] = {}
+    place = (record.source_model.model, record.label, record.targets, record.budgets[1:])
+    chosen = record.protocol, record.reference, record.storage
+    analysis = sorted(code_of(str(FOLDER / "analysis")).values())
+    key = content_key([record.key, *chosen, analysis])
+    shared = data_tags(record.config, record.data, record.images, len(record.class_names))
+    shared |= sweep_tags(record.config["sweep"])
+    tags, metrics = {"run_key": key}, dict[str, float]()
     if record.attack:
-        rates = result.rates[result.rates["variant"] == record.storage]
-        rates = rates[rates["protocol"] == record.protocol]
-        for names, rows in rates.groupby([*TARGET_COLUMNS], sort=False):
-            _track_pair(result, ModelRef.parse(*names), rows, tracker, run)
         for alarm in result.alarms:
-            name = f"alarm.{alarm.name}"
-            tags[name] = "\n".join(filter(None, [tags.get(name), explained(alarm)]))
+            alarms = tags.get(f"alarm.{alarm.name}")
+            tags[f"alarm.{alarm.name}"] = "\n".join(filter(None, [alarms, explained(alarm)]))
         tags["crafting"] = record.crafting
-        tags["name"] = _run_name(job_name(record.label, record.source), record)
         metrics = {
             **result.cost,
             "gradients_taken": record.gradients,
@@ -79,9 +112,33 @@ def track_job(results: Results, tracker: Tracker, run: Run) -> None:
             "alarms": len(result.alarms),
             "n": record.images,
         }
-    known = {name: value for name, value in metrics.items() if not math.isnan(value)}
-    tags |= data_tags(record.config, record.data, record.images, len(record.class_names))
-    tracker.log_job(run, known, tags, files_of_job(result.job.folder))
+    points = [(name, value, 0) for name, value in metrics.items() if not math.isnan(value)]
+    files, parameters = files_of_job(result.job.folder), _parameters(*place, record.seed)
+    name = _run_name(job_name(record.label, record.source), record)
+    tracker.publish("job", name, parameters, points, shared | tags, files)
+    if record.attack:
+        rates = result.rates[result.rates["variant"] == record.storage]
+        rates = rates[rates["protocol"] == record.protocol]
+        for names, rows in rates.groupby([*TARGET_COLUMNS], sort=False):
+            pair = _pair(result, ModelRef.parse(*names), rows, {**shared, "job": key})
+            tracker.publish("pair", *pair)
+
+
+def publish_training(
+    tracker: Tracker, settings: Settings, name: str, images: ImageDataset, file: Path, digest: str
+) -> None:
+    """Publish the training of a model from its files: the weights, and the metrics beside them."""
+    recipe = settings.training
+    adversarial = set() if recipe.attack else {"attack", "eps", "steps", "clean_share"}
+    parameters = recipe.model_dump(exclude=adversarial)
+    parameters |= {"images": len(images), "checkpoint": file.name}
+    tags = {"model": name, "dataset": settings.dataset.name, "seed": str(recipe.seed)}
+    tags |= {"weights": digest, "run_key": content_key([file.name, digest])}
+    config = settings.model_dump(include={"dataset", "attack"})
+    tags |= data_tags(config, images.digest(), len(images), images.num_classes)
+    points = [*pd.read_csv(file.with_suffix(".csv")).itertuples(index=False, name=None)]
+    tags |= sweep_tags(settings.sweep or "")
+    tracker.publish("training", f"train {name}", parameters, points, tags, [file])
 
 
 def data_tags(config: Mapping[str, Any], digest: str, images: int, classes: int) -> dict[str, str]:
@@ -97,10 +154,10 @@ def data_tags(config: Mapping[str, Any], digest: str, images: int, classes: int)
     return tags
 
 
-def _track_pair(
-    result: JobResults, pair: ModelRef, rows: pd.DataFrame, tracker: Tracker, run: Run
-) -> None:
-    """Log a run for one pair of source and target, from its rates for the primary variant."""
+def _pair(
+    result: JobResults, pair: ModelRef, rows: pd.DataFrame, shared: Mapping[str, str]
+) -> tuple[str, dict[str, Any], list[Point], dict[str, str]]:
+    """Return the run of one pair of source and target, from its rates for the primary variant."""
     record = result.job.record
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
@@ -136,8 +193,9 @@ def _track_pair(
         "target_weights": record.weights[pair.model],
         "white_box": str((rows["relation"] == WHITE_BOX).all()).lower(),
         "git_commit": record.program.removeprefix("commit "),
-        **data_tags(record.config, record.data, record.images, len(record.class_names)),
+        **shared,
         **intervals,
+        "run_key": content_key([shared["job"], *pair.columns]),
     }
     if record.config["report"]["name"] != "none":
         names = {"attack": record.label, "source": record.source}
@@ -145,7 +203,7 @@ def _track_pair(
         page = (folder_of_command(result.job.folder) / PAGE).absolute().as_uri()
         tags["note"] = f"This pair in the report: `{page}#{urlencode(names, quote_via=quote)}`"
     name = _run_name(f"{job_name(record.label, record.source)} -> {pair}", record)
-    tracker.log_pair(run, name, tags, parameters, points)
+    return name, parameters, points, tags
 
 
 def _run_name(name: str, record: JobRecord) -> str:

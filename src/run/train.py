@@ -1,10 +1,8 @@
 """Train the models of a job that have no weights; other jobs reuse the weights."""
 
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +20,7 @@ from ..tracking import Tracker
 from .attack import attack_function
 from .build import build, network_settings
 from .data import DataSets
-from .track import data_tags
+from .track import publish_training
 
 # Part of the names of weight files. Raise it if equal settings give different weights than before:
 # after a change to `src.training`, to images or networks, or to a default in `TrainingSettings`.
@@ -87,7 +85,7 @@ class Trainings:
     def run(
         self, name: str, built: Mapping[str, PixelClassifier], tracker: Tracker
     ) -> tuple[PixelClassifier, Path]:
-        """Return a model with its trained weights, and their file; train them if it is missing.
+        """Return a model with its trained weights, and their file; train and publish missing ones.
 
         `built` are the model and those that may be trained after it.
         """
@@ -97,32 +95,14 @@ class Trainings:
         file = files.pop(name)
         train = self.sets.training_images(settings, self.images)
         test = self.sets.open(settings, "test", whole=True)
-        tags = {"model": name, "dataset": settings.dataset.name, "seed": str(recipe.seed)}
-        tags["sweep"] = settings.sweep or ""
-        config = settings.model_dump(include={"dataset", "attack"})
-        tags |= data_tags(config, train.digest(), len(train), train.num_classes)
-        adversarial = set() if recipe.attack else {"attack", "eps", "steps", "clean_share"}
-        parameters = recipe.model_dump(exclude=adversarial)
-        parameters |= {"images": len(train), "checkpoint": file.name}
         then = [other for other, missing in files.items() if not missing.exists()]
-        craft, trainer, loggers = training_attack(recipe), settings.trainer, list[Any]()
-        with ExitStack() as run:  # it ends when the weights are logged
-
-            def make_logger() -> nullcontext[Any]:
-                opened = tracker.training_logger(f"train {name}", tags, parameters)
-                loggers.append(run.enter_context(opened))
-                return nullcontext(loggers[0])
-
-            model = built[name]
-            training = Training(
-                name, file, model, train, test, recipe, trainer, make_logger, then, craft
-            )
-            training.run_once()
-            # Built anew, as by later commands: training may have changed state that the file lacks.
-            classifier = build(settings, name, self.images)
-            load_weights(classifier.network, file)
-            for logger in filter(None, loggers):
-                logger.log_weights(file, classifier.digest)
+        craft, trainer, model = training_attack(recipe), settings.trainer, built[name]
+        Training(name, file, model, train, test, recipe, trainer, then, craft).run_once()
+        # Built anew, as by later commands: training may have changed state that the file lacks.
+        classifier = build(settings, name, self.images)
+        load_weights(classifier.network, file)
+        if file.with_suffix(".csv").exists():  # earlier versions wrote none
+            publish_training(tracker, settings, name, train, file, classifier.digest)
         return classifier, file
 
 

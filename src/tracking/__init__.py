@@ -1,3 +1,3 @@
-"""Tracking of runs in MLflow, in another store, or no tracking."""
+"""Publish runs of finished jobs to MLflow, to another store, or to none."""
 
-from .tracker import UNTRACKED, Point, Run, Tracker, TrackingStore, open_tracker
+from .tracker import Point, Tracker, open_tracker

@@ -15,10 +15,8 @@ import json
 import logging
 import os
 import shlex
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -26,8 +24,10 @@ from urllib.request import url2pathname
 
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, Run, RunTag
 from mlflow.exceptions import MlflowException
+from mlflow.utils.file_utils import local_file_uri_to_path
+from mlflow.utils.uri import is_local_uri
 
 from ..artifacts.record import git_commit
 from ..artifacts.sweep_state import is_dead
@@ -41,24 +41,29 @@ log = logging.getLogger(__name__)
 # Set before the first request; otherwise MLflow prints two lines at the end of each run.
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # no data leaves the machine
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")  # seconds; MLflow waits for minutes
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
 # This logger prints a traceback for every error, which MLflow then raises anyway. A filter, because
 # Hydra resets the levels of loggers.
 logging.getLogger("mlflow.store.db.utils").addFilter(lambda record: False)
 
 NOTES = {
     "": "One run per pair of source and target. Its curves are the metrics `.../curve`.",
-    "-sweeps": "One run per sweep, with its jobs nested below.",
+    "-sweeps": "One run per sweep, and below it the jobs that it ran first.",
     "-training": "One run per training of a model without weights.",
 }
 """Descriptions of the experiments, by suffix of their names."""
 _ENDS = {"pair": "", "training": "-training"}
+_KINDS = ("sweep", "job", *_ENDS)
+_IN_SWEEP = "tags.`sweep.{}` = 'true'"
+_PARENT = "mlflow.parentRunId"
 _RENAMED = {"note": "mlflow.note.content", "name": "mlflow.runName"}
-_VIEW = "?workflowType=machine_learning"  # otherwise new experiments show an empty overview
+_VIEW = "workflowType=machine_learning"  # otherwise new experiments show an empty overview
 _LONGEST_TAG, _LONGEST_PARAMETER = 7900, 6000
 
 
 class MlflowStore(MlflowClient):
-    """MLflow client that remembers experiments by name, and sends few requests to a server.
+    """MLflow client that publishes each run once, and sends few requests to a server.
 
     Args:
         dataset: Name of the data set.
@@ -66,7 +71,6 @@ class MlflowStore(MlflowClient):
             artifacts.
         directory: Folder of the SQLite file.
         experiment: Start of the experiments' names; None: `dataset`.
-        system_metrics: True: log load and memory of this machine during jobs and trainings.
     """
 
     def __init__(
@@ -75,22 +79,24 @@ class MlflowStore(MlflowClient):
         uri: str | None = None,
         directory: str = "mlruns",
         experiment: str | None = None,
-        system_metrics: bool = False,
     ) -> None:
         folder = Path(directory).expanduser().absolute()
         self.dataset, self.prefix = dataset, experiment or dataset
+        self.source = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
+        if (commit := git_commit()) != "unknown":
+            self.source["mlflow.source.git.commit"] = commit
         self.artifacts = None if uri else (folder / "artifacts").as_uri()
         self.remote = "://" in (uri or "") and not str(uri).startswith("sqlite")
-        self.experiments: dict[str, str] = {}
-        if system_metrics and find_spec("psutil") is None:
-            raise ValueError("tracking.system_metrics=true needs psutil: pip install psutil")
-        self.measured = ("job", "training") if system_metrics else ()
-        self.monitors: dict[str, Any] = {}
         if not uri and {*"?%"} & {*str(folder)}:
             raise ValueError("a SQLite address cannot contain ? or %; set tracking.directory")
+        if uri and is_local_uri(uri):
+            place = shlex.quote(f"tracking.directory={local_file_uri_to_path(uri)}")
+            raise ValueError(
+                f"it is a folder; for a database in it, type tracking.uri=null {place}"
+            )
         folder.mkdir(parents=True, exist_ok=True)
         # Only one process creates the tables.
-        with _patience(seconds=5, retries=0), FileLock(folder / "mlflow.lock"):
+        with FileLock(folder / "mlflow.lock"):
             if not uri:
                 _prepare(folder / "mlflow.db")
             super().__init__(tracking_uri=uri or f"sqlite:///{folder / 'mlflow.db'}")
@@ -101,86 +107,95 @@ class MlflowStore(MlflowClient):
                 f"New runs are in {self.prefix}-moved, or set tracking.experiment=NAME."
             )
             self.prefix += "-moved"
+        self.experiments = {end: self._open_experiment(end) for end in NOTES}
+        self._end_leftovers()
 
-    @property
-    def address(self) -> str:
-        """URI of the store."""
-        return str(self.tracking_uri)
-
-    def start(
+    def publish(
         self,
         kind: str,
         name: str,
         parameters: Mapping[str, object],
+        metrics: Sequence[Point],
         tags: Mapping[str, str],
-        points: Sequence[Point] = (),
-    ) -> str:
-        """Open a run in the experiment of its kind, and return its id; empty if it is rejected."""
-        own = {"mlflow.source.name": f"{PACKAGE}.main", "mlflow.source.type": "LOCAL"}
-        if (commit := git_commit()) != "unknown":
-            own["mlflow.source.git.commit"] = commit
-        if kind == "job" and tags["sweep"]:
-            own["mlflow.parentRunId"] = tags["sweep"]
-        end, tags = _ENDS.get(kind, "-sweeps"), dict(tags)
-        if kind == "pair" and "note" in tags and tags["sweep"]:
-            sweep = (
-                f"#/experiments/{self._experiment(f'{self.prefix}-sweeps')}/runs/{tags['sweep']}"
-            )
-            tags["note"] += f" [Report of the sweep]({sweep}/artifacts/report.html{_VIEW})"
-        creation = end, name, {**own, **_tags(tags)}
-        if kind == "sweep":
-            with _patience(seconds=20, retries=3):
-                run = self._create(*creation)
-        elif (run := self._send(self._create, *creation)) is None:
-            return ""
-        texts = {key: str(value) for key, value in parameters.items()}
-        params = [Param(key, _shorten(text, _LONGEST_PARAMETER)) for key, text in texts.items()]
-        if params or points:
-            self._send(self.log_batch, run, metrics=_metrics(points), params=params)
-        self._name_data(run, tags, "training" if kind == "training" else "evaluation")
-        if kind in self.measured:
-            # It needs psutil, which may not be installed.
-            from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+        files: Sequence[Path],
+    ) -> None:
+        """Write a run to the experiment of its kind; one that exists gets the tags that are new.
 
-            self.monitors[run] = SystemMetricsMonitor(run, tracking_uri=self.address)
-            self.monitors[run].start()
-        return run
-
-    def log(self, run: str, points: Sequence[Point], tags: Mapping[str, str]) -> None:
-        """Log tags and metrics, with as many per request as MLflow allows."""
-        run_tags = [RunTag(name, value) for name, value in _tags(tags).items()]
+        An open run is being written by another process, or that was killed: it is written again,
+        with the same points.
+        """
+        experiment, key = self.experiments[_ENDS.get(kind, "-sweeps")], tags["run_key"]
+        if kind == "pair" and "note" in tags:
+            note = f"{tags['note']} [Sweep and report]({self._page('-sweeps', tags['sweep'])})"
+            tags = {**tags, "note": note}
+        texts = {**self.source, **_tags(tags)}
+        run = next(self._runs(experiment, f"tags.run_key = '{key}'"), None)
+        run = run or self._send(self.create_run, experiment, tags=texts, run_name=name)
+        if run is None:
+            return
+        number, now = run.info.run_id, run.info.start_time
+        new = [RunTag(*pair) for pair in texts.items() if pair[0] not in run.data.tags]
+        if run.info.status != "RUNNING":
+            self._send(self.log_batch, number, tags=new)
+            return
+        points = [Metric(metric, float(value), now, step) for metric, value, step in metrics]
+        params = [Param(key, _shorten(str(value))) for key, value in parameters.items()]
         for start in range(0, max(1, len(points)), 900):
-            metrics = _metrics(points[start : start + 900])
-            self._send(self.log_batch, run, metrics=metrics, tags=run_tags)
-        self._name_data(run, tags, "evaluation")
-
-    def keep(self, run: str, path: Path) -> None:
-        """Store a file, or a folder's files under its name, as artifacts of a run."""
-        if path.is_dir():
-            self._send(self.log_artifacts, run, str(path), artifact_path=path.name)
-        else:
-            self._send(self.log_artifact, run, str(path))
-
-    def end(self, run: str, status: str) -> None:
-        """Close a run."""
-        if run in self.monitors:
-            self._send(self.monitors.pop(run).finish)
-        self._send(self.set_terminated, run, status)
-
-    def end_dead(self) -> None:
-        """End the open runs of dead sweeps (see `is_dead`), and of their parts, as KILLED."""
-        for end in NOTES:
-            self._send(self._end_dead, f"{self.prefix}{end}")
+            self._send(self.log_batch, number, points[start : start + 900], params, new)
+        self._name_data(number, tags, "training" if kind == "training" else "evaluation")
+        for path in files:
+            self._send(self.log_artifact, number, str(path))
+        if kind == "sweep":
+            self._nest_jobs(number, tags["sweep"])
+        self._send(self.set_terminated, number, "FAILED" if "error" in tags else "FINISHED")
+        self._drop_copies(experiment, key)
 
     def link(self, sweep: str) -> str:
-        """Return the sweep's page on a server, or the command that shows a local store."""
-        uri = without_password(self.address)
+        """Return the page of a sweep's pairs on a server, or the command that shows a store."""
+        uri = without_password(str(self.tracking_uri))
         if uri.startswith("http"):
-            page = f"#/experiments/{self._experiment(f'{self.prefix}-sweeps')}/runs/{sweep}"
-            return f"MLflow: {uri.rstrip('/')}/{page}{_VIEW}"
+            return f"MLflow: {uri.rstrip('/')}/{self._page('', sweep)}&compareRunsMode=CHART"
         made = Path.cwd() == FOLDER.parent and uri == f"sqlite:///{FOLDER.parent}/mlruns/mlflow.db"
         words = "make ui" if made else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
         return f"MLflow, sweep {sweep}: {words}"
+
+    def _page(self, end: str, sweep: str) -> str:
+        """Return the page of a sweep's runs in an experiment, relative to the UI."""
+        runs = quote(_IN_SWEEP.format(sweep))
+        return f"#/experiments/{self.experiments[end]}/runs?searchFilter={runs}&{_VIEW}"
+
+    def _runs(self, experiment: str, wanted: str) -> Iterator[Run]:
+        """Yield runs, those that are complete first, in an order that all processes agree on."""
+        order = ["attributes.status ASC", "attributes.run_id ASC"]  # FAILED, FINISHED, RUNNING
+        yield from self.search_runs([experiment], wanted, max_results=10_000, order_by=order)
+
+    def _drop_copies(self, experiment: str, key: str) -> None:
+        """Leave one of several complete runs with a key, which processes have written at once."""
+        wanted = f"tags.run_key = '{key}' and attributes.status != 'RUNNING'"
+        first, *copies = self._runs(experiment, wanted)
+        for copy in copies:
+            sweeps = [RunTag(*pair) for pair in copy.data.tags.items() if pair[0][:6] == "sweep."]
+            self.log_batch(first.info.run_id, tags=sweeps)
+            with suppress(MlflowException):  # the other process has deleted it
+                self.delete_run(copy.info.run_id)
+
+    def _nest_jobs(self, run: str, sweep: str) -> None:
+        """Show a sweep's jobs below its run, unless an earlier sweep has them."""
+        wanted = f"tags.kind = 'job' and {_IN_SWEEP.format(sweep)}"
+        for job in self._runs(self.experiments["-sweeps"], wanted):
+            if _PARENT not in job.data.tags:
+                self.set_tag(job.info.run_id, _PARENT, run)
+
+    def _end_leftovers(self) -> None:
+        """End the open runs of dead sweeps, and of their parts in version 0.5.0 and earlier."""
+        wanted = "attributes.status = 'RUNNING' and tags.`mlflow.source.name` LIKE '%.main'"
+        for experiment in self.experiments.values():
+            for run in self._runs(experiment, wanted):
+                tags = run.data.tags
+                with suppress(MlflowException, KeyError):  # `sweep` is no run now, or is deleted
+                    sweep = tags if "folder" in tags else self.get_run(tags["sweep"]).data.tags
+                    if tags["kind"] in _KINDS and is_dead(Path(sweep["folder"])):
+                        self.set_terminated(run.info.run_id, "FAILED")
 
     def _moved_from(self, folder: Path) -> list[Path]:
         """Return the local places of these experiments that are not in the store's folder."""
@@ -189,26 +204,21 @@ class MlflowStore(MlflowClient):
         paths = [Path(url2pathname(urlsplit(its).path)) for its in local if its[:5] == "file:"]
         return [path for path in paths if not path.resolve().is_relative_to(folder.resolve())]
 
-    def _create(self, end: str, name: str, tags: Mapping[str, str]) -> str:
-        """Open a run in the experiment with the suffix `end`, and return its id."""
-        where = self._experiment(f"{self.prefix}{end}", NOTES[end])
-        return str(self.create_run(where, tags=dict(tags), run_name=name).info.run_id)
-
-    def _experiment(self, name: str, note: str = "") -> str:
-        """Return the id of an experiment; create it, with `note` as description, if needed."""
-        if name not in self.experiments:
-            location = self.artifacts and f"{self.artifacts}/{quote(name)}"
-            try:
-                self.experiments[name] = self.create_experiment(name, artifact_location=location)
-                self.set_experiment_tag(self.experiments[name], "mlflow.note.content", note)
-            except MlflowException:
-                experiment = self.get_experiment_by_name(name)
-                if experiment is None:
-                    raise
-                if experiment.lifecycle_stage == "deleted":
-                    self.restore_experiment(experiment.experiment_id)
-                self.experiments[name] = experiment.experiment_id
-        return self.experiments[name]
+    def _open_experiment(self, end: str) -> str:
+        """Return the id of the experiment with the suffix `end`; create or restore it if needed."""
+        name = f"{self.prefix}{end}"
+        location = self.artifacts and f"{self.artifacts}/{quote(name)}"
+        try:
+            number = self.create_experiment(name, artifact_location=location)
+        except MlflowException:
+            experiment = self.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+            number = experiment.experiment_id
+            if experiment.lifecycle_stage == "deleted":
+                self.restore_experiment(number)
+        self.set_experiment_tag(number, _RENAMED["note"], NOTES[end])  # or it cannot be written
+        return str(number)
 
     def _name_data(self, run: str, tags: Mapping[str, str], context: str) -> None:
         """Log the data set of a run that names its digest; the UI filters by it."""
@@ -221,20 +231,10 @@ class MlflowStore(MlflowClient):
             tag = InputTag("mlflow.data.context", context)
             self._send(self.log_inputs, run, datasets=[DatasetInput(data, [tag])])
 
-    def _end_dead(self, experiment: str) -> None:
-        known = self.get_experiment_by_name(experiment)
-        where = [known.experiment_id] if known else []
-        for run in self.search_runs(where, "attributes.status = 'RUNNING'") if where else []:
-            sweep = run.data.tags.get("sweep", run.info.run_id)
-            folder = self.get_run(sweep).data.tags.get("folder") if sweep else None
-            if folder and is_dead(Path(folder)):
-                self.set_terminated(run.info.run_id, "KILLED")
-
     def _send(self, request: Callable[..., Any], *arguments: Any, **keywords: Any) -> Any:
         """Call a method; None, with a warning, if MLflow rejects these data but accepts others."""
         try:
-            with _patience(seconds=20, retries=3):
-                return request(*arguments, **keywords)
+            return request(*arguments, **keywords)
         except Exception as error:
             upload = getattr(getattr(error, "response", None), "status_code", 500)
             if getattr(error, "get_http_status_code", lambda: upload)() not in (400, 404, 409, 413):
@@ -251,27 +251,8 @@ def _tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {_RENAMED.get(name, name): text for name, text in texts.items()}
 
 
-def _shorten(text: str, longest: int) -> str:
-    return text if len(text) <= longest else f"{text[: longest - 3]}..."
-
-
-def _metrics(points: Sequence[Point]) -> list[Metric]:
-    now = int(time.time() * 1000)
-    return [Metric(name, float(value), now, step) for name, value, step in points]
-
-
-@contextmanager
-def _patience(seconds: int, retries: int) -> Iterator[None]:
-    """Limit how long MLflow waits for a server, unless environment variables do so."""
-    limits = {"TIMEOUT": str(seconds), "MAX_RETRIES": str(retries)}
-    variables = {f"MLFLOW_HTTP_REQUEST_{key}": value for key, value in limits.items()}
-    added = {name: value for name, value in variables.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+def _shorten(text: str) -> str:
+    return text if len(text) <= _LONGEST_PARAMETER else f"{text[: _LONGEST_PARAMETER - 3]}..."
 
 
 def _prepare(database: Path) -> None:

@@ -71,10 +71,15 @@ def no_formula(cell: object) -> object:
     return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
 
 
-def write_csv(path: Path, table: pd.DataFrame) -> None:
-    """Write a table as CSV without index and formulas, atomically; see `atomic_write`."""
+def csv_of(table: pd.DataFrame) -> str:
+    """Return a table as CSV without index and formulas."""
     texts = table.rename(columns=no_formula).map(no_formula)
-    write_text(path, texts.to_csv(index=False, lineterminator="\n"))
+    return str(texts.to_csv(index=False, lineterminator="\n"))
+
+
+def write_csv(path: Path, table: pd.DataFrame) -> None:
+    """Write `csv_of` a table, atomically; see `atomic_write`."""
+    write_text(path, csv_of(table))
 
 
 def sha256_of(path: Path) -> str:

@@ -1,6 +1,6 @@
 """Counts and rates as text."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from math import isnan, nan
 
 import pandas as pd
@@ -21,16 +21,27 @@ def format_cell(count: float, denominator: float, deviation: float = nan) -> str
     >>> format_cell(12.5, 20, 0.035)
     '12.5 / 20 = 62.50% \N{PLUS-MINUS SIGN} 3.50%'
     """
-    rate = f"{count / denominator:.2%}" if denominator else "n/a"
-    if not isnan(deviation):
-        rate += f" \N{PLUS-MINUS SIGN} {deviation:.2%}"
+    rate = format_rate(count, denominator, deviation)
     return f"{format_count(count)} / {format_count(denominator)} = {rate}"
 
 
-def format_cells(rows: pd.DataFrame) -> pd.Series:
+def format_rate(count: float, denominator: float, deviation: float = nan) -> str:
+    """Format a rate and, if known, its standard deviation over the seeds."""
+    rate = f"{count / denominator:.2%}" if denominator else "n/a"
+    return rate if isnan(deviation) else f"{rate} \N{PLUS-MINUS SIGN} {deviation:.2%}"
+
+
+def format_cells(
+    rows: pd.DataFrame, form: Callable[[float, float, float], str] = format_cell
+) -> pd.Series:
     """Format the counts `k` of `n` in rows, with their standard deviation `success_rate_sd`."""
     columns = (rows[name] for name in ("k", "n", "success_rate_sd"))
-    return pd.Series(list(map(format_cell, *columns)), rows.index, dtype=object)
+    return pd.Series(list(map(form, *columns)), rows.index, dtype=object)
+
+
+def percents(rows: pd.DataFrame) -> pd.DataFrame:
+    """Format shares in percent; texts stay, and NaN is empty."""
+    return rows.map(lambda its: its if isinstance(its, str) else "" if isnan(its) else f"{its:.1%}")
 
 
 def span(counts: Iterable[float]) -> str:

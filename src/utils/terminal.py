@@ -1,17 +1,14 @@
-"""Progress of long work, and tables for the terminal."""
+"""Progress of long work in the terminal."""
 
 import logging
 import sys
 import time
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from shutil import get_terminal_size
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from rich import box
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 from tqdm import tqdm
 
 log = logging.getLogger(__name__)
@@ -105,22 +102,3 @@ def duration(seconds: float) -> str:
         return f"{minutes} min"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
-def text_table(
-    columns: Sequence[str],
-    rows: Iterable[Sequence[str]],
-    left: Collection[str],
-    ruled: bool = False,
-) -> Table:
-    """Lay out texts; columns that are not `left` are right-aligned, `ruled` underlines the head."""
-    look: dict[str, Any] = {"box": None}
-    if ruled:
-        look = {"box": box.SIMPLE_HEAD, "show_edge": False, "padding": (0, 1, 0, 0)}
-    table = Table(pad_edge=False, **look)
-    for name in columns:
-        side: Any = "left" if name in left else "right"
-        table.add_column(Text(name), justify=side, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # Text, because rich reads [..] in a str as a style
-    return table

@@ -258,9 +258,7 @@ def test_json_has_the_numbers_of_the_table(old):
     clean, robust = outcomes(200, 152, 22, 9), outcomes(200, 142, 25, 16)
     changes = sweeps(old, clean, robust, robust[::-1])
     rows = json.loads(as_json(changes, 11))
-    texts = zip(*(column.cells for column in change_table(changes).columns), strict=True)
-    for row, text in zip(rows, texts, strict=True):
-        text = [*map(str, text)]
+    for row, text in zip(rows, change_table(changes).texts, strict=True):
         for number in (f"{row['old']:.1f}", f"{row['new']:.1f}", f"{row['change']:+.1f}"):
             assert number in text
         assert f"[{row['low']:+.1f}, {row['high']:+.1f}]" in text
@@ -358,10 +356,7 @@ def test_the_mean_of_one_transfer_cell_is_marked(old, common):
     numbers = ["images", "old", "new", "change", "low", "high"]
     assert robust.iloc[0][numbers].tolist() == pytest.approx(cell[numbers].tolist())
     assert change_sentence(robust.iloc[0]).startswith("robust accuracy, mean of 1 cell: ")
-    rows = [
-        " ".join(map(str, its))
-        for its in zip(*(c.cells for c in change_table(changes).columns), strict=True)
-    ]
+    rows = [" ".join(row) for row in change_table(changes).texts]
     assert rows[0].startswith("mean of 1 ") and sum("mean of" in row for row in rows) == 2
     single = compare(one[one["target"] == "resnet_small"], fewer[fewer["target"] == "resnet_small"])
     assert not single["is_mean"].any() and len(single) == 2

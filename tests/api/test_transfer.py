@@ -281,7 +281,7 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
         assert table(frame, to=to) == table(tmp_path, to=to)
     named = (f"{name} ({weights[0][1][name][:8]})" for name in "ab")
     assert f"Weights: {', '.join(named)}. Seed" in table(frame, to="markdown")
-    assert "a+b" in table(frame).to_html()
+    assert "a+b" in table(frame, to="html")
     own = rates(frame[frame["source"] == "a"], "a", ["a", "b"], "all")
     every = rates(frame)
     every = every[every["source"] == "a"][own.columns].reset_index(drop=True)

@@ -343,6 +343,8 @@ REPLACED = {
     "+dataset.n_images=1": "n_images",
     "dataset=saved": "attack=saved",
     "tracking.name=mlflow": "tracking=mlflow",
+    "tracking.system_metrics=true": "a monitor of your machine",
+    "+tracking.system_metrics=false": "a monitor of your machine",
     "dataset=cifar10,saved": "attack=saved",
     "attack.fit_first_label=0": "attack.fit_images=FOLDER",
     "training.noise=4": r"model\.NAME\.weights",

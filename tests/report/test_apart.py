@@ -8,9 +8,9 @@ import pytest
 import src
 from src.artifacts.jobs import find_jobs, name_jobs
 from src.report import figure as charts
+from src.report.named_tables import matrices
 from src.report.page.frame import build_report
 from src.report.results import results_of
-from src.report.terminal import matrices
 from tests.records import JOBS, results_of_frame
 from tests.report.conftest import make_sweep
 from tests.report.test_paper import frame_of, ordinary, table
@@ -69,9 +69,9 @@ def test_images_of_other_data_sets_have_a_matrix_of_their_own():
     frames = [ordinary(), ordinary()]
     frames[1].attrs[JOBS] = [job | {"data": "f" * 16} for job in frames[1].attrs[JOBS]]
     jobs = [job for frame in frames for job in results_of_frame(frame).jobs]
-    shown = list(matrices(results_of(name_jobs(jobs))))
-    assert len({str(heading) for heading, _ in shown}) == 2 * 3
-    assert [len(cells) for _, cells in shown] == [6] * 6
+    shown = [forms[2] for forms in matrices(results_of(name_jobs(jobs))).values()]
+    assert len({grid.caption for grid in shown}) == 2 * 3
+    assert [len(grid.rows) for grid in shown] == [6] * 6
 
 
 def test_an_attack_with_other_budgets_can_be_chosen():

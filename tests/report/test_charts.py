@@ -1,15 +1,25 @@
 """Every chart by its data and encoding, and without warnings for data of many kinds."""
 
 import json
+import re
 from xml.etree import ElementTree
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import vl_convert
 
+import src.figure
+from src.artifacts.jobs import find_jobs
+from src.artifacts.record import with_record
+from src.report import diagnostics, figure
 from src.report.charts.theme import inline
+from src.report.page.frame import build_report
 from src.report.page.html import VEGA_LITE
+from src.report.results import results_of
 from src.report.shown import shown_of
+from tests.conftest import REPOSITORY
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
 COMPILED = ("ordinary", "unsure", "one image", "hostile names", "many models")
@@ -67,3 +77,66 @@ def test_full_jobs_have_every_chart(made_up):
         *("visibility", "iterations", "variants", "excess"),
         *("confidences", "confidence-profiles", "classes"),
     }
+
+
+CHARTS = [
+    {"y": "entropy", "x": "eps_255", "colour": "target", "dash": "source"},
+    {"y": "entropy", "x": "eps_255", "x_scale": "sqrt", "marks": "points", "names": True},
+    {"y": "entropy", "x": "target", "colour": "", "marks": "points", "names": True},
+    {"y": "entropy", "x": "target", "marks": "rows", "percent": True, "colour": ""},
+    {"y": "entropy", "colour": "", "marks": "bars", "titles": {"entropy": "bits"}},
+    {"y": "entropy", "x": "index", "y_scale": "log", "colour": "label"},
+    {"y": "entropy", "x": "target", "x_scale": "log", "y_scale": "log"},
+]
+
+
+def measured(make_sweep, settings):
+    """Return the results of a sweep whose job has a table `entropy`, with some settings."""
+    folder = make_sweep(sources=("vgg",))
+    (job,) = find_jobs([folder])
+    rows = job.predictions.query("eps_255 > 0").assign(entropy=lambda its: its["confidence"])
+    table = rows[["index", "label", "target", "eps_255", "entropy"]].astype({"target": str})
+    record = job.record.model_copy(update={"config": job.record.config | settings})
+    for name in job.files:
+        table_ = pq.read_table(job.folder / f"{name}.parquet").replace_schema_metadata({})
+        pq.write_table(with_record(table_, name, record), job.folder / f"{name}.parquet")
+    table = with_record(pa.Table.from_pandas(table, preserve_index=False), "entropy", record)
+    pq.write_table(table, job.folder / "entropy.parquet")
+    return results_of(find_jobs([folder])), rows
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_a_users_chart_takes_every_setting(make_sweep, chart, capfd):
+    entropy = {"_target_": "entropy.Entropy", "chart": chart}
+    results, rows = measured(make_sweep, {"measurements": {"entropy": entropy}})
+    (one,) = [one for one in build_report(results).figures if one.name == "own-entropy"]
+    x = chart.get("x", "source")
+    means = rows.groupby(x)["entropy"].mean() if x != "source" else {"vgg": rows["entropy"].mean()}
+    drawn = one.data.groupby("x")[["y", "images"]].apply(
+        lambda its: its["y"] @ its["images"] / its["images"].sum()
+    )
+    assert drawn.to_dict() == pytest.approx(dict(means))
+    one.chart.to_dict()  # valid by Vega-Lite's schema
+    vl_convert.vegalite_to_vega(one.drawn(), vl_version=VEGA_LITE, show_warnings=True)
+    assert "WARN" not in capfd.readouterr().err
+
+
+def test_a_new_diagnostic_and_a_new_figure_are_one_entry(make_sweep, monkeypatch, tmp_path):
+    page = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")
+    block = "### A {} of the program\n.*?^```python\n(.*?)^```$"
+    entry, function = (
+        re.search(block.format(kind), page, re.MULTILINE | re.DOTALL)[1]
+        for kind in ("chart", "figure")
+    )
+    monkeypatch.setattr(diagnostics, "DIAGNOSTICS", {**diagnostics.DIAGNOSTICS})
+    monkeypatch.setattr(figure, "FIGURES", {**figure.FIGURES})
+    results, rows = measured(make_sweep, {})
+    exec(entry, vars(diagnostics))
+    (one,) = [one for one in build_report(results).figures if one.name == "entropy"]
+    means = rows.groupby(["target", "eps_255"])["entropy"].mean()
+    assert one.data.set_index(["target", "eps_255"])["entropy"].to_dict() == means.to_dict()
+    exec(function, vars(figure))
+    out = tmp_path / "success.svg"
+    words = ["success", str(results.jobs[0].folder), "--source", "vgg", "--out", str(out)]
+    assert src.figure.main(words) == 0 and "fgsm" in out.read_text()
+    assert src.figure.main([*words, "--bins", "3"]) == 2

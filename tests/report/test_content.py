@@ -16,12 +16,12 @@ import pytest
 from src import rankings, table
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import read_record, with_record
+from src.report.named_tables import matrices
 from src.report.page.frame import build_report
 from src.report.page.images import MOST_BYTES
 from src.report.results import results_of
 from src.report.shown import shown_of
 from src.report.source_choice import choose_source
-from src.report.terminal import matrices
 from tests.report.conftest import make_sweep
 from tests.report.test_selections import value
 
@@ -148,7 +148,7 @@ def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, m
         assert cells.loc[source, target] == pytest.approx(rate)
         place = {**places, "source": source, "target": target, "eps_255": 8.0}
         assert value(page, "fooled", **place) == pytest.approx(rate, abs=6e-5)
-    headings = " ".join(str(heading) for heading, _ in matrices(results))
+    headings = " ".join(grid.caption for forms in matrices(results).values() for grid in forms)
     for text in (page["subtitle"], caption, headings):
         assert ("as uint8" in text) == (main == "uint8")
 
@@ -229,5 +229,6 @@ def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
 @pytest.mark.slow
 def test_the_answer_names_the_first_two_of_many_attacks(make_sweep):
     report = report_of([make_sweep(attacks=("fgsm", "bim", "mi", "di"))])
-    ranked, shown = [row["name"] for row in report.ranking], "".join(report.answer[:2])
+    ranked = [row[1].text for row in report.rankings[0].rows]
+    shown = "".join(report.answer[:2])
     assert [re.search(rf"\b{name}\b", shown) is not None for name in ranked] == [1, 1, 0, 0]

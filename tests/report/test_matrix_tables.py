@@ -4,10 +4,11 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 import pytest
-from rich.console import Console, Group
+from rich.console import Console
 
 from src.analysis import CLEAN, TRANSFER, WHITE_BOX
-from src.report.terminal import matrix_table, ranking_table
+from src.report.grid import fitting
+from src.report.named_tables import matrix_forms, ranking_grid
 from src.utils.formats import format_cell
 from tests.report.test_words import ranking
 
@@ -34,8 +35,7 @@ def text_of(table, width):
 
 
 def printed(matrix, width=80):
-    table, legend = matrix_table(matrix, "[bold] matrix", width)
-    return text_of(Group(table, "\n".join(legend)), width)
+    return text_of(fitting(matrix_forms(matrix, "[bold] matrix"), width).terminal(), width)
 
 
 def test_a_narrow_matrix_has_rates_and_says_where_the_counts_are():
@@ -69,6 +69,6 @@ def test_pairs_that_were_not_run_are_empty():
 def test_a_ranking_marks_rows_that_are_undecided(tied):
     ranked = ranking(150, -0.1, undecided=int(tied), p=0.2, low=0.1, high=0.4, gradients=10)
     ends = {"difference_low": -0.15, "difference_high": -0.05, "fit_gradients": 0}
-    text = text_of(ranking_table(ranked.assign(**ends)), 80)
+    text = text_of(ranking_grid(ranked.assign(**ends), "attack").terminal(), 80)
     assert ("decided:" in text, "=20.0%" in text) == (not tied, tied)
     assert "-10.0 [-15.0, -5.0]" in text and max(map(len, text.splitlines())) <= 80

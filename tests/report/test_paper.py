@@ -141,7 +141,7 @@ def test_counts_with_clean_accuracies(to):
     wrong = (frame["target"] == "vit") & (frame["index"] >= 30)  # when clean, so they do not count
     frame.loc[wrong, "predicted"] = 1
     result = table(frame, rows="source", value="counts", clean=True, to=to)
-    text = (result if to else result.to_html()).replace("\\%", "%")
+    text = (result if to else result.html()).replace("\\%", "%")
     sign = " †" if to == "markdown" else ""
     cells = [
         ["clean", "40 / 40 = 100.00%", "30 / 40 = 75.00%"],
@@ -316,8 +316,8 @@ def test_no_cell_of_a_csv_is_a_formula():
     assert {row[1] for row in rows[1:]} == {"&x", "'-y#", "'@\\z"}
 
 
-def test_a_notebook_gets_a_styler_with_escaped_names():
-    page = table(frame_of({("<b>", "a", "b"): 3}), to=None).to_html()
+def test_a_notebook_gets_a_table_with_escaped_names():
+    page = table(frame_of({("<b>", "a", "b"): 3}))._repr_html_()
     assert "&lt;b&gt;" in page and "<b>" not in page and "<caption>" in page
 
 
@@ -332,7 +332,7 @@ def test_a_notebook_gets_a_styler_with_escaped_names():
         ({"to": ""}, "to="),
         ({"vaule": "success"}, "vaule"),
         ({"value": "rate"}, "value=rate: choose from success"),
-        ({"to": "word"}, "to=word: choose from latex, markdown, csv"),
+        ({"to": "word"}, "to=word: choose from latex, markdown, html, csv"),
         ({"rows": "source"}, "add attack to rows or columns"),
         ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 4.0, 8.0"),
         ({"protocol": "any"}, "protocol=any"),

@@ -77,7 +77,7 @@ def test_a_published_row_stands_below_its_attack_with_a_verdict_per_cell(frame, 
     assert [their["b"], their["b verdict"]] == ["0.55", "inside"]
     state(clean={})
     assert "55.0 (off by -45.0)" in table(frame, published=True, to="markdown")
-    styled = table(frame, published=True).to_html()
+    styled = table(frame, published=True, to="html")
     assert "off by -45.0" in styled and "#777777" in styled
 
 

@@ -114,13 +114,25 @@ def test_what_is_no_measurement_is_refused_before_any_job(place, run_job, capfd,
     assert not (place / "outputs" / "a" / "predictions.parquet").exists()
 
 
+def test_a_tracker_is_one_function(workspace, run_job):
+    code = re.search(r"^```python\n(# lines.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
+    (workspace / "lines.py").write_text(code)
+    assert run_job("++tracking._target_=lines.publish", "hydra.run.dir=outputs/a") == 0
+    lines = pd.read_json("runs.jsonl", lines=True)
+    assert lines["kind"].tolist() == ["job", "pair", "pair", "sweep"]
+    row = lines.set_index("name").loc["fgsm coarse -> fine", "metrics"]
+    rates = pd.read_csv("outputs/a/rates.csv").query("target == 'fine' and eps_255 == 8")
+    (rate,) = rates.query("protocol == 'joint'")["success_rate"]
+    assert row["success_rate/reference"] == pytest.approx(rate)
+
+
 def test_a_chart_in_a_strangers_record_is_checked(place, run_job):
     run_job(words(f"entropy.Entropy, {CHART}"), "hydra.run.dir=outputs/a")
     (job,) = find_jobs([place / "outputs" / "a"])
     section = job.record.config["measurements"]["entropy"]
     rows = own_statistics(job)["entropy"]
     table = job.table("entropy").groupby(["eps_255", "target"])["entropy"].mean()
-    assert rows.set_index(["x", "colour"])["mean"].to_dict() == pytest.approx(table.to_dict())
+    assert rows.set_index(["x", "colour"])["y"].to_dict() == pytest.approx(table.to_dict())
     charts = [{"y": "nothing"}, {"y": "entropy", "url": "http://x"}, {"y": ["a"]}, "entropy", 3]
     for bad in [*charts, {"y": "target"}]:
         section["chart"] = bad

@@ -2,10 +2,10 @@
 
 import os
 import time
-from types import SimpleNamespace
 
 import pytest
 
+from src import load_sweep
 from src.artifacts.sweep_state import (
     CONFIG_OF_JOB,
     JobStatus,
@@ -15,31 +15,49 @@ from src.artifacts.sweep_state import (
     start_clock,
     write_manifest,
 )
-from src.config.sections import PlanSettings
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.run import sweep as sweeps
+from src.run.track import publish_sweep
 from src.status import cache_of, summary
+from tests.conftest import REPOSITORY
 
 
-class Closed:
-    """A tracker that remembers how a sweep was closed."""
+class Published:
+    """A tracker that remembers the published sweep."""
 
-    def end_sweep(self, run, status, files, note, points):
-        self.call = run, status, [path.name for path in files], note
+    def publish(self, kind, name, parameters, metrics, tags, files):
+        self.call = kind, tags.get("error"), [path.name for path in files], tags.get("note")
 
 
-def test_an_error_at_the_end_closes_the_run_and_keeps_the_files(tmp_path, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def job():
+    config = compose_words(CONF, ["attack=fgsm", "experiment=demo"])
+    return read_job(config, config.hydra)
+
+
+@pytest.mark.parametrize(("name", "many"), [("demo", False), ("kinds", True)])
+def test_a_sweep_of_more_than_a_hundred_pairs_names_its_page(tmp_path, job, name, many):
+    results, tracker = load_sweep(REPOSITORY / "docs" / "results" / name), Published()
+    (tmp_path / "report.html").touch()
+    publish_sweep(tracker, "id", [job], results, tmp_path, "", "the matrix", "")
+    note = tracker.call[3]
+    assert note.endswith("the matrix") and (f"{tmp_path.as_uri()}/report.html" in note) == many
+
+
+def test_an_error_at_the_end_is_published_and_keeps_the_files(tmp_path, job, monkeypatch, capsys):
     def out_of_memory(*words):
         raise MemoryError("Unable to allocate 8 GiB")
 
     monkeypatch.setattr(sweeps, "results_of", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
-    job = SimpleNamespace(report=SimpleNamespace(), plan=PlanSettings())
     sweep = sweeps.Sweep([((), job)], lambda *_: None)
-    sweep.folder, sweep.run, sweep.tracker = tmp_path, "run", Closed()
+    sweep.folder, sweep.tracker = tmp_path, Published()
     with pytest.raises(SystemExit):
         sweep.end()
-    run, status, files, note = sweep.tracker.call
-    assert (run, status, files) == ("run", "FAILED", ["attacks.csv"]) and "8 GiB" in note
+    kind, error, files, _ = sweep.tracker.call
+    assert (kind, files) == ("sweep", ["attacks.csv"]) and "8 GiB" in error
     assert "Unable to allocate 8 GiB" in capsys.readouterr().err
     assert (tmp_path / "attacks.csv").exists()
 

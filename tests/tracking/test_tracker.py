@@ -5,24 +5,23 @@ import re
 import shutil
 import socket
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import unquote
+from uuid import uuid4
 
 import mlflow
 import pandas as pd
 import pyarrow as pa
 import pytest
-import pytorch_lightning as pl
 import requests
-from pytorch_lightning.demos.boring_classes import BoringModel
 
 from src.artifacts.jobs import JobInMemory
 from src.artifacts.sweep_state import lock_of_sweep
 from src.config.sections import TrackingSettings
 from src.report.results import results_of
 from src.run.track import pair_points, sweep_points
-from src.tracking import Run, mlflow_store, open_tracker
+from src.tracking import open_tracker
 from src.tracking.mlflow_store import MlflowStore
 from src.utils.files import held
 from tests.conftest import REPOSITORY, mlflow_settings
@@ -52,118 +51,146 @@ def store(settings):
     return mlflow.MlflowClient(tracking_uri=f"sqlite:///{settings.directory}/mlflow.db")
 
 
-def status(store, run: str) -> str:
-    return store.get_run(run).info.status
+def publish(tracker, kind="pair", name="a -> b", parameters=None, metrics=(), files=(), **tags):
+    """Publish a run that belongs to a sweep."""
+    sweep = tags.pop("sweep", "first")
+    tags = {"run_key": f"{kind} {name}", "sweep": sweep, f"sweep.{sweep}": "true", **tags}
+    tracker.publish(kind, name, parameters or {}, metrics, tags, files)
 
 
-def test_a_job_ends_as_what_happened_to_it(tracker, store):
-    sweep = tracker.start_sweep("sweep", {"jobs": 3})
-    with tracker.job("good", sweep, {}) as good:
-        assert status(store, good.id) == "RUNNING"
-    with pytest.raises(ValueError), tracker.job("bad", sweep, {}) as bad:
-        raise ValueError("no such luck")
-    with pytest.raises(KeyboardInterrupt), tracker.job("cut", sweep, {}) as cut:
-        raise KeyboardInterrupt
-    assert [status(store, run.id) for run in (good, bad, cut)] == ["FINISHED", "FAILED", "KILLED"]
-    assert store.get_run(bad.id).data.tags["error"] == "ValueError: no such luck"
-    assert store.get_run(good.id).data.tags["mlflow.parentRunId"] == sweep
-    points = [("n", 1, step) for step in range(1200)]  # MLflow takes 1,000 in a request
-    tracker.end_sweep(sweep, "FAILED", [], "", points)
-    assert status(store, sweep) == "FAILED"
-    assert len(store.get_metric_history(sweep, "n")) == 1200
+def runs(store, experiment="images") -> list:
+    return store.search_runs([store.get_experiment_by_name(experiment).experiment_id])
 
 
-def test_the_runs_of_a_dead_command_are_ended_and_those_of_others_stay_open(
-    tracker, store, tmp_path
+def again(settings):
+    """Return the tracker that a later command opens."""
+    open_tracker.cache_clear()
+    return open_tracker(settings, "images")
+
+
+def test_a_run_is_published_once_and_gets_the_new_tags_of_later_sweeps(settings, store):
+    for sweep, value in (("first", 1), ("second", 2)):
+        tracker = again(changed(settings, tags={"paper": f"of the {sweep}", sweep: "here"}))
+        publish(tracker, sweep=sweep, metrics=[("n", value, 0)], parameters={"steps": value})
+        publish(tracker, sweep=sweep, name="only the first" if value == 1 else "a -> b")
+    run, other = sorted(runs(store), key=lambda its: its.info.run_name)
+    assert other.info.run_name == "only the first" and "sweep.second" not in other.data.tags
+    known = {"sweep": "first", "sweep.first": "true", "sweep.second": "true"}
+    known |= {"paper": "of the first", "first": "here", "second": "here", "kind": "pair"}
+    assert known.items() <= run.data.tags.items()
+    assert run.data.metrics == {"n": 1} and run.data.params == {"steps": "1"}
+
+
+def test_a_run_ends_as_what_happened_and_jobs_are_below_their_first_sweep(tracker, store):
+    for sweep in ("first", "second"):
+        publish(tracker, "job", "good", sweep=sweep)
+        publish(tracker, "job", "bad", error="no such luck", sweep=sweep)
+        points = [("n", 1, step) for step in range(1200)]  # MLflow takes 1,000 in a request
+        publish(tracker, "sweep", sweep, metrics=points, sweep=sweep)
+    found = {run.info.run_name: run for run in runs(store, "images-sweeps")}
+    ends = {name: run.info.status for name, run in found.items()}
+    assert ends == dict(good="FINISHED", bad="FAILED", first="FINISHED", second="FINISHED")
+    assert found["bad"].data.tags["error"] == "no such luck"
+    first = found["first"].info.run_id
+    assert {found[job].data.tags["mlflow.parentRunId"] for job in ("good", "bad")} == {first}
+    assert len(store.get_metric_history(first, "n")) == 1200
+
+
+def test_a_run_that_was_left_open_is_completed(settings, store, monkeypatch, caplog):
+    words = {"metrics": [("n", 1, 0), ("n", 2, 8)], "data_digest": "d"}
+    with monkeypatch.context() as patch:
+        patch.delattr(mlflow.MlflowClient, "set_terminated")
+        publish(again(settings), **words)
+    assert [run.info.status for run in runs(store)] == ["RUNNING"] and caplog.records
+    publish(again(settings), **words, sweep="second")
+    (run,) = runs(store)
+    assert run.info.status == "FINISHED" and "sweep.second" in run.data.tags
+    assert [its.value for its in store.get_metric_history(run.info.run_id, "n")] == [1, 2]
+    assert len(run.inputs.dataset_inputs) == 1
+
+
+def test_processes_that_publish_a_run_at_the_same_time_leave_one(settings, store, monkeypatch):
+    tracker, other = again(settings), again(settings)
+    real, begun = mlflow.MlflowClient.create_run, []
+
+    def create(*arguments, **keywords):
+        begun.append(1)
+        if len(begun) == 1:
+            publish(other, sweep="second", metrics=[("n", 1, 0)])
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", create)
+    publish(tracker, metrics=[("n", 1, 0)])
+    (run,) = runs(store)
+    assert len(begun) == 2 and {"sweep.first", "sweep.second"} <= run.data.tags.keys()
+    assert run.info.status == "FINISHED" and run.data.metrics == {"n": 1}
+
+
+def test_open_runs_of_earlier_versions_end_unless_a_command_holds_their_folder(
+    settings, tracker, store, tmp_path
 ):
-    sweeps, jobs = {}, ExitStack()
-    for name in ("dead", "alive", "elsewhere"):
+    ours = {"mlflow.source.name": "src.main"}
+    place = store.get_experiment_by_name("images-sweeps").experiment_id
+    opened = {}
+    for name in ("dead", "alive", "elsewhere", "a stranger's"):
         if name != "elsewhere":
             (tmp_path / name).mkdir()
-        sweeps[name] = tracker.start_sweep(name, {}, tmp_path / name)
-    runs = {name: tracker.job(name, sweep, {}) for name, sweep in sweeps.items()}
-    with jobs, held(lock_of_sweep(tmp_path / "alive")):
-        opened = {name: jobs.enter_context(run).id for name, run in runs.items()}
-        train = {
-            name: jobs.enter_context(tracker.training_logger("train", {"sweep": sweep}, {})).version
-            for name, sweep in sweeps.items()
-        }
-        ended = tracker.start_sweep("ended", {}, tmp_path / "dead")
-        tracker.end_sweep(ended, "FINISHED", [], "", [])
-        tracker.end_dead()
-        for name, sweep in sweeps.items():
-            state = "KILLED" if name == "dead" else "RUNNING"
-            assert status(store, sweep) == status(store, opened[name]) == state
-            assert status(store, train[name]) == state
-        assert status(store, ended) == "FINISHED"
+        tags = {"folder": str(tmp_path / name), "kind": "sweep"}
+        sweep = store.create_run(place, tags=tags | ours if "stranger" not in name else tags)
+        tags = {"kind": "job", "sweep": sweep.info.run_id, **ours}
+        opened[name] = [sweep, store.create_run(place, tags=tags if "str" not in name else {})]
+    with held(lock_of_sweep(tmp_path / "alive")):
+        again(settings)
+    for name, both in opened.items():
+        states = {store.get_run(run.info.run_id).info.status for run in both}
+        assert states == {"FAILED" if name == "dead" else "RUNNING"}, name
 
 
 def test_runs_have_their_source_and_tags_and_experiments_a_name_and_a_description(settings, store):
     named = {"experiment": "attackers", "tags": {"paper": "A"}}
     tracker = open_tracker(changed(settings, **named), "images")
-    run = store.get_run(tracker.start_sweep("sweep", {}))
+    publish(tracker, "sweep")
+    (run,) = runs(store, "attackers-sweeps")
     own = {"mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"}
     assert own <= run.data.tags.keys() and run.data.tags["paper"] == "A"
-    experiment = store.get_experiment(run.info.experiment_id)
-    assert experiment.name == "attackers-sweeps" and experiment.tags["mlflow.note.content"]
+    assert store.get_experiment(run.info.experiment_id).tags["mlflow.note.content"]
     tags = {"data_digest": "digest", "data_images": "60", "data_classes": "3", "data_path": "/a"}
-    with tracker.training_logger("train", tags, {}) as logger:
-        (data,) = store.get_run(logger.version).inputs.dataset_inputs
+    publish(tracker, "training", **tags)
+    (training,) = runs(store, "attackers-training")
+    (data,) = training.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("images", "digest")
     assert data.tags[0].value == "training"
     assert json.loads(data.dataset.profile) == {"images": 60, "classes": 3}
     assert mlflow.data.get_source(data).to_dict() == {"uri": "/a"}
 
 
-def test_system_metrics_are_logged_during_jobs_and_need_psutil(settings, store, monkeypatch):
-    pytest.importorskip("psutil")
-    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
-    measured = changed(
-        settings, system_metrics=True, uri=f"sqlite:///{settings.directory}/mlflow.db"
-    )
-    tracker = open_tracker(measured, "images")
-    with tracker.job("job", None, {}) as run:
-        tracker.log_pair(run, "a -> b", {}, {}, [("n", 1, 0)])
-        end = time.monotonic() + 20
-        while not store.get_run(run.id).data.metrics and time.monotonic() < end:
-            time.sleep(0.1)
-    assert "system/cpu_utilization_percentage" in store.get_run(run.id).data.metrics
-    (pair,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
-    assert set(pair.data.metrics) == {"n"}
-    monkeypatch.setattr(mlflow_store, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="needs psutil: pip install psutil"):
-        MlflowStore("images", directory=settings.directory, system_metrics=True)
-
-
-def test_a_note_on_a_pair_leads_to_the_report_of_its_sweep(tracker, store):
-    sweep = tracker.start_sweep("sweep", {})
-    tracker.log_pair(Run("job", sweep), "a -> b", {"note": "At `file:///r.html#a=b`."}, {}, [])
-    (pair,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
-    note, experiment = (
-        pair.data.tags["mlflow.note.content"],
-        store.get_run(sweep).info.experiment_id,
-    )
+def test_a_note_on_a_pair_leads_to_its_sweep(tracker, store):
+    publish(tracker, "sweep")
+    publish(tracker, note="At `file:///r.html#a=b`.")
+    ((sweep,), (pair,)) = runs(store, "images-sweeps"), runs(store)
+    note = pair.data.tags["mlflow.note.content"]
     assert note.startswith("At `file:///r.html#a=b`. [")
-    assert f"(#/experiments/{experiment}/runs/{sweep}/artifacts/report.html" in note
+    experiment, wanted = re.search(r"#/experiments/(\d+)/runs\?searchFilter=(\S+)&", note).groups()
+    (found,) = store.search_runs([experiment], unquote(wanted))
+    assert found.info.run_id == sweep.info.run_id
 
 
 def test_a_pair_is_a_run_with_all_that_is_known_of_it(tracker, store):
     curve = [("robust_accuracy/curve", 1.0, 0), ("robust_accuracy/curve", 0.5, 8)]
-    tracker.log_pair(
-        Run("job", "sweep"),
-        "fgsm a -> b",
-        tags={"source": "a", "target": "b", "data_digest": "d"},
-        parameters={"steps": 10, "long": "x" * 7000},
-        points=[*curve, ("robust_accuracy/reference", 0.5, 0)],
+    parameters = {"steps": 10, "long": "x" * 7000}
+    publish(
+        tracker,
+        parameters=parameters,
+        metrics=[*curve, ("robust_accuracy/reference", 0.5, 0)],
+        source="a",
     )
-    (run,) = store.search_runs([store.get_experiment_by_name("images").experiment_id])
+    (run,) = runs(store)
     history = store.get_metric_history(run.info.run_id, "robust_accuracy/curve")
     assert [(point.key, point.value, point.step) for point in history] == curve
     assert run.data.metrics["robust_accuracy/reference"] == 0.5
     assert run.data.params["steps"] == "10" and run.info.status == "FINISHED"
     assert len(run.data.params["long"]) == 6000 and run.data.params["long"].endswith("x...")
-    own = {"kind": "pair", "sweep": "sweep", "job": "job", "source": "a"}
-    assert own.items() <= run.data.tags.items()
+    assert {"kind": "pair", "source": "a"}.items() <= run.data.tags.items()
 
 
 def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path):
@@ -171,60 +198,51 @@ def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path)
     for file in files:
         file.touch()
     for tables, kept in ((None, 1), (False, 1), (True, 2)):
-        tracker = open_tracker(changed(settings, tables=tables), "images")
-        with tracker.job("job", None, {}) as run:
-            tracker.log_job(run, {}, {}, files)
-        assert len(store.list_artifacts(run.id)) == kept
+        publish(open_tracker(changed(settings, tables=tables), "images"), name=kept, files=files)
+        (run,) = (run for run in runs(store) if run.info.run_name == str(kept))
+        assert len(store.list_artifacts(run.info.run_id)) == kept
 
 
-def test_a_training_that_fails_ends_so(tracker, store):
-    class Failing(BoringModel):
-        def training_step(self, batch, batch_idx):
-            raise ValueError
-
-    with pytest.raises(ValueError), tracker.training_logger("train", {}, {}) as run:
-        trainer = pl.Trainer(max_epochs=1, logger=run, enable_checkpointing=False)
-        trainer.fit(Failing())
-    assert status(store, run.version) == "FAILED"
-
-
-def test_a_link_leads_to_the_sweep_and_hides_passwords(tracker, monkeypatch):
-    sweep = tracker.start_sweep("sweep", {})
-    words = f"MLflow, sweep {sweep}: mlflow ui --backend-store-uri sqlite:///"
-    assert tracker.link(sweep).startswith(words)
-    monkeypatch.setattr(MlflowStore, "address", f"sqlite:///{REPOSITORY}/mlruns/mlflow.db")
+def test_a_link_leads_to_the_pairs_of_a_sweep_and_hides_passwords(tracker, monkeypatch):
+    words = "MLflow, sweep first: mlflow ui --backend-store-uri sqlite:///"
+    assert tracker.link("first").startswith(words)
+    uri = f"sqlite:///{REPOSITORY}/mlruns/mlflow.db"
+    monkeypatch.setattr(MlflowStore, "tracking_uri", property(lambda self: uri))
     monkeypatch.chdir(REPOSITORY)
-    assert tracker.link(sweep) == f"MLflow, sweep {sweep}: make ui"
-    monkeypatch.setattr(MlflowStore, "address", "http://me:secret@host")
-    link = tracker.link(sweep)
-    assert link.startswith("MLflow: http://host/#/experiments/") and sweep in link
+    assert tracker.link("first") == "MLflow, sweep first: make ui"
+    uri = "http://me:secret@host"
+    link = unquote(tracker.link("first"))
+    assert link.startswith("MLflow: http://host/#/experiments/")
+    assert "searchFilter=tags.`sweep.first` = 'true'" in link
 
 
 def test_a_named_store_that_cannot_be_opened_or_written_is_refused(
     settings, tracker, tmp_path, capfd, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)  # MLflow makes a folder of the name `file:`
-    tracker.start_sweep("sweep", {})
     read_only = f"sqlite:///file:{settings.directory}/mlflow.db?mode=ro&uri=true"
-    for changes, dataset, named in (
-        ({"uri": "nonsense://x"}, "images", "nonsense://x"),
-        ({"uri": "mysql://me:sec/ret@host/db"}, "images", "mysql://host/db"),
-        ({"uri": read_only}, "new", "attempt to write a readonly database"),
-    ):
+    for uri, named in {
+        "nonsense://x": "nonsense://x",
+        "mysql://me:sec/ret@host/db": "mysql://host/db",
+        read_only: "attempt to write a readonly database",
+        "./mlruns": r"tracking.uri=null tracking.directory=./mlruns\)",
+        "file:./my runs": "'tracking.directory=./my runs'",
+    }.items():
         with pytest.raises(ValueError, match=f"tracking: .*{named}") as caught:
-            open_tracker(changed(settings, **changes), dataset).start_sweep("sweep", {})
+            open_tracker(changed(settings, uri=uri), "new")
         assert "\n" not in str(caught.value) and "secret" not in str(caught.value)
     assert capfd.readouterr().err == ""
 
 
 def track(directory, file) -> tuple[str, str]:
     """Track a sweep with a file in a folder's store; return its run and its experiment's name."""
-    open_tracker.cache_clear()  # as another command
-    tracker = open_tracker(mlflow_settings(directory), "images")
-    sweep = tracker.start_sweep("sweep", {})
-    tracker.end_sweep(sweep, "FINISHED", [file], "", [])
-    client = tracker.store
-    return sweep, client.get_experiment(client.get_run(sweep).info.experiment_id).name
+    store = again(mlflow_settings(directory))
+    publish(store, "sweep", uuid4().hex, files=[file])
+    newest = max(
+        store.store.search_runs(list(store.store.experiments.values())),
+        key=lambda its: its.info.end_time,
+    )
+    return newest.info.run_id, store.store.get_experiment(newest.info.experiment_id).name
 
 
 def artifacts_of(directory, run: str) -> list[str]:
@@ -284,7 +302,6 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, monke
 
 
 def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypatch, caplog):
-    sweep = tracker.start_sweep("sweep", {})
     tried = []
 
     def gone(*arguments, **keywords):
@@ -294,38 +311,32 @@ def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypa
         except RuntimeError:
             raise OSError("connection reset")  # noqa: B904
 
-    for name in ("create_run", "log_batch", "set_tag", "set_terminated", "log_artifact"):
-        monkeypatch.setattr(mlflow.MlflowClient, name, gone)
+    monkeypatch.setattr(mlflow.MlflowClient, "create_run", gone)
     for name in ("one", "two"):
-        with tracker.job(name, sweep, {}) as run:
-            tracker.log_job(run, {"n": 1}, {}, [])
-            tracker.log_pair(
-                run, "a", tags={"data_digest": "d"}, parameters={}, points=[("n", 1, 0)]
-            )
-    tracker.end_sweep(sweep, "FINISHED", [], "matrix", [])
-    assert tracker.link(sweep) == ""  # none to nothing
+        publish(tracker, "job", name)
+    assert tracker.link("first") == ""  # none to nothing
     assert len(tried) == 1 and len(caplog.records) == 1
     assert "connection reset" in caplog.text
 
 
 def test_what_a_store_refuses_costs_nothing_else(tracker, store, tmp_path, monkeypatch, caplog):
-    def upload(client, run, path, real=mlflow.MlflowClient.log_artifact):
+    def upload(client, run, path, folder=None, real=mlflow.MlflowClient.log_artifact):
         if path.endswith("large.csv"):
             raise requests.HTTPError("413", response=SimpleNamespace(status_code=413))
-        real(client, run, path)
+        real(client, run, path, folder)
 
     monkeypatch.setattr(mlflow.MlflowClient, "log_artifact", upload)
     files = [tmp_path / name for name in ("large.csv", "small.csv")]
     for file in files:
         file.touch()
-    with tracker.job("job", None, {}) as run:
-        tracker.log_job(run, {}, {}, files)
-        for name in ("a?", "a"):
-            tracker.log_pair(run, name, {"data_digest": "d"}, {name: 1}, [("n", 1, 0)])
-    assert status(store, run.id) == "FINISHED"
-    assert [file.path for file in store.list_artifacts(run.id)] == ["small.csv"]
-    pairs = store.search_runs([store.get_experiment_by_name("images").experiment_id])
-    assert [pair.data.params for pair in pairs] == [{"a": "1"}, {}]
+    publish(tracker, files=files)
+    for name in ("a?", "a"):
+        publish(tracker, name=name, parameters={name: 1})
+    found = {run.info.run_name: run for run in runs(store)}
+    assert {run.info.status for run in found.values()} == {"FINISHED"}
+    kept = store.list_artifacts(found["a -> b"].info.run_id)
+    assert [file.path for file in kept] == ["small.csv"]
+    assert [found[name].data.params for name in ("a", "a?")] == [{"a": "1"}, {}]
     assert len(caplog.records) == 2 and "413" in caplog.text and "a?" in caplog.text
 
 
@@ -366,10 +377,8 @@ def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(t
     record = make_record(**facts)
     tables = {"predictions": pa.Table.from_pandas(rows, preserve_index=False)}
     job = JobInMemory(record, Path(), {"predictions": Path()}, tables=tables)
-    sweep = tracker.start_sweep("sweep", {})
-    points = sweep_points(results_of([job]))
-    tracker.end_sweep(sweep, "FINISHED", [], "", points)
+    publish(tracker, "sweep", metrics=sweep_points(results_of([job])))
     success = {"transfer_success": 0.75, "difference_from_first": 0, "white_box_success": 0.5}
     places = ("curve", "reference")
     expected = {f"{k}/bim x 1 2/{place}": v for k, v in success.items() for place in places}
-    assert store.get_run(sweep).data.metrics == expected
+    assert runs(store, "images-sweeps")[0].data.metrics == expected

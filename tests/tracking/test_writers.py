@@ -21,53 +21,52 @@ from src.tracking import open_tracker
 from tests.conftest import free_port, mlflow_settings
 
 
-def write(settings: TrackingSettings, sweep: str, writer: int, jobs: int) -> None:
-    """Log some jobs of two pairs each."""
+def write(settings: TrackingSettings, writer: int, jobs: int) -> None:
+    """Publish some jobs of two pairs each, and a pair that all writers have."""
     tracker = open_tracker(settings, "images")
+    sweep = {"sweep": f"{writer}", f"sweep.{writer}": "true", "data_digest": "d"}
     for number in range(jobs):
         name = f"{writer}-{number}"
-        with tracker.job(name, sweep, {"writer": writer}) as run:
-            for target in ("a", "b"):
-                tracker.log_pair(
-                    run,
-                    f"{name} -> {target}",
-                    tags={"target": target, "data_digest": "d"},
-                    parameters={"number": number},
-                    points=[("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)],
-                )
-            tracker.log_job(run, {"n": number}, {"data_digest": "d"}, [])
+        tracker.publish("job", name, {"writer": writer}, [], {"run_key": name, **sweep})
+        for target in ("a", "b"):
+            points = [("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)]
+            tags = {"run_key": f"{name}-{target}", "target": target, **sweep}
+            tracker.publish("pair", f"{name} -> {target}", {"number": number}, points, tags)
+        shared = {"run_key": f"shared {number}", **sweep}
+        tracker.publish("training", f"shared {number}", {}, [("n", 1, 0)], shared)
     assert tracker.store, "the store was given up"
 
 
 def written(settings: TrackingSettings, at_once, writers: int, jobs: int) -> None:
     """Let processes write at once, and check what the store then holds."""
-    tracker = open_tracker(settings, "images")
-    sweep = tracker.start_sweep("sweep", {})
-    calls = [partial(write, settings, sweep, writer, jobs) for writer in range(writers)]
+    calls = [partial(write, settings, writer, jobs) for writer in range(writers)]
     at_once(*calls, method="spawn")
-    tracker.end_sweep(sweep, "FINISHED", [], "", [])
-    store = mlflow.MlflowClient(tracking_uri=tracker.store.address)
+    store = mlflow.MlflowClient(tracking_uri=open_tracker(settings, "images").store.tracking_uri)
     names = {f"{writer}-{number}" for writer in range(writers) for number in range(jobs)}
     found = {}
-    for experiment in ("images", "images-sweeps"):
-        number = store.get_experiment_by_name(experiment).experiment_id
-        found[experiment] = store.search_runs([number], max_results=5000)
-        assert {run.info.status for run in found[experiment]} == {"FINISHED"}
-    pairs = [run.info.run_name for run in found["images"]]
+    for end in ("", "-sweeps", "-training"):
+        number = store.get_experiment_by_name(f"images{end}").experiment_id
+        found[end] = store.search_runs([number], max_results=5000)
+        assert {run.info.status for run in found[end]} == {"FINISHED"}
+    pairs = [run.info.run_name for run in found[""]]
     assert sorted(pairs) == sorted(f"{name} -> {target}" for name in names for target in ("a", "b"))
-    jobs_there = [run.info.run_name for run in found["images-sweeps"] if run.info.run_id != sweep]
-    assert sorted(jobs_there) == sorted(names)
-    for run in found["images"]:
+    assert sorted(run.info.run_name for run in found["-sweeps"]) == sorted(names)
+    for run in found[""]:
         number = int(run.data.params["number"])
         history = store.get_metric_history(run.info.run_id, "robust_accuracy")
         assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, number / jobs)]
+    shared = {run.info.run_name: run.data for run in found["-training"]}
+    assert len(shared) == len(found["-training"]) == jobs
+    for data in shared.values():
+        assert data.metrics == {"n": 1}
+        assert {f"sweep.{writer}" for writer in range(writers)} <= data.tags.keys()
 
 
 def test_stores_created_at_once_are_one(empty_store):
-    """Two processes have built it; see `empty_store`."""
+    """Two processes have built it and published one run; see `empty_store`."""
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{empty_store}/mlflow.db")
     number = store.get_experiment_by_name("atonce-sweeps").experiment_id
-    assert len(store.search_runs([number])) == 2
+    assert [run.info.status for run in store.search_runs([number])] == ["FINISHED"]
 
 
 def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
@@ -141,14 +140,20 @@ def server(postgresql, tmp_path):
 @pytest.mark.slow
 def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
     settings = mlflow_settings(tmp_path / "mlruns", server)
-    written(settings, at_once, writers=8, jobs=25)
+    written(settings, at_once, writers=8, jobs=10)
 
 
 @pytest.mark.slow
-def test_a_database_that_stops_costs_a_sentence_and_the_next_command_ends_what_it_left_open(
+def test_a_database_that_stops_costs_a_sentence_and_the_next_command_publishes_the_rest(
     postgresql, run_job, capsys, monkeypatch
 ):
-    words = ["-m", "attack=fgsm,bim", "tracking=mlflow", f"tracking.uri={postgresql.address}"]
+    words = [
+        "-m",
+        "attack=fgsm,bim",
+        "tracking=mlflow",
+        "rerun=false",
+        f"tracking.uri={postgresql.address}",
+    ]
     real, calls = mlflow.MlflowClient.log_batch, []
 
     def stopped_at_the_fifth_call(*arguments, **keywords):
@@ -168,7 +173,6 @@ def test_a_database_that_stops_costs_a_sentence_and_the_next_command_ends_what_i
     store = mlflow.MlflowClient(tracking_uri=postgresql.address)
     experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
     ends = Counter(run.info.status for run in store.search_runs([experiment]))
-    assert ends == {
-        "FINISHED": 3,
-        "KILLED": 2,
-    }  # a sweep with two jobs; one that stopped in its first
+    assert ends == {"FINISHED": 3}  # two jobs, and the sweep that could be published
+    pairs = store.search_runs([store.get_experiment_by_name("cifar10_mini").experiment_id])
+    assert len({run.info.run_name for run in pairs}) == len(pairs) == 4

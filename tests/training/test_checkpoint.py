@@ -3,7 +3,6 @@
 import fcntl
 import itertools
 import multiprocessing
-from contextlib import nullcontext
 from functools import partial
 from threading import Timer
 
@@ -11,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from pytorch_lightning.loggers import CSVLogger
+from pandas.testing import assert_frame_equal
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
@@ -44,9 +43,9 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, make_logger=nullcontext, model=None, trainer=TRAINER, then=(), **changes):
+def train(path, model=None, trainer=TRAINER, then=(), **changes):
     images = (model or classifier(), dataset(), dataset(30))
-    Training("net", path, *images, recipe(**changes), trainer, make_logger, then).run_once()
+    Training("net", path, *images, recipe(**changes), trainer, then).run_once()
     return path
 
 
@@ -115,6 +114,8 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
         FineTuning, "training_step", lambda *given: steps.append(given) or real(*given)
     )
     assert_same_weights(train(path, model=with_dropout()), uncut)
+    metrics, expected = (pd.read_csv(file.with_suffix(".csv")) for file in (path, uncut))
+    assert_frame_equal(metrics, expected)
     assert len(steps) == 2 * STEPS  # of the four epochs' the last two
     assert not path.with_suffix(".training").exists()
 
@@ -187,8 +188,8 @@ ADVERSARIAL = {"attack": "bim", "eps": 16, "steps": 3, "clean_share": 0.3, "batc
 )
 def test_a_training_is_that_of_a_hand_written_loop(tmp_path, optimizer, words):
     more = {"optimizer": optimizer, "weight_decay": 0.5, "gradient_clip": 0.2}
-    settings, logger = recipe(epochs=2, **more, **words), CSVLogger(tmp_path)
-    given = (classifier(), dataset(), dataset(30), settings, TRAINER, lambda: nullcontext(logger))
+    settings = recipe(epochs=2, **more, **words)
+    given = (classifier(), dataset(), dataset(30), settings, TRAINER)
     path, craft, size = tmp_path / "net.safetensors", training_attack(settings), settings.batch_size
     Training("net", path, *given, craft=craft).run_once()
     model = classifier().train()
@@ -231,8 +232,8 @@ def test_a_training_is_that_of_a_hand_written_loop(tmp_path, optimizer, words):
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
     tested = dataset(30)[:]
     right = (model(to_unit(tested.images)).argmax(1) == tested.labels).float().mean()
-    noted = pd.read_csv(next(tmp_path.rglob("metrics.csv")))["test_accuracy"].dropna()
-    assert noted.iloc[-1] == pytest.approx(right.item())
+    noted = pd.read_csv(path.with_suffix(".csv"), index_col="variable")["value"]
+    assert noted["test_accuracy"].iloc[-1] == pytest.approx(right.item())
 
 
 @pytest.mark.parametrize(
@@ -249,16 +250,17 @@ def test_what_is_no_adversarial_training_is_refused(changes, told):
         training_attack(recipe(**changes))
 
 
-def test_two_processes_train_once(tmp_path, at_once):
+def test_two_processes_train_once(tmp_path, at_once, monkeypatch):
     path = tmp_path / "net.safetensors"
-    trained = multiprocessing.get_context("fork").Value("i", 0)
+    trained, real = multiprocessing.get_context("fork").Value("i", 0), Training._fit
 
-    def count():
+    def fit(*given):
         with trained.get_lock():
             trained.value += 1
-        return nullcontext()
+        return real(*given)
 
-    at_once(*[partial(train, path, count)] * 2)
+    monkeypatch.setattr(Training, "_fit", fit)
+    at_once(*[partial(train, path)] * 2)
     assert trained.value == 1 and path.exists()
 
 

@@ -98,7 +98,7 @@ def test_an_interrupted_report_says_how_to_build_it(run, monkeypatch):
     assert f"python -m src.report folder=outputs/{folder.name}" in printed
 
 
-def test_a_training_can_be_stopped_and_is_tracked_as_killed(
+def test_a_training_can_be_stopped_and_its_job_is_tracked_as_failed(
     run, workspace, empty_store, monkeypatch
 ):
     shutil.copytree(empty_store, workspace / "mlruns")
@@ -112,7 +112,11 @@ def test_a_training_can_be_stopped_and_is_tracked_as_killed(
         store.get_experiment_by_name(f"cifar10_mini{ending}").experiment_id
         for ending in ("-sweeps", "-training")
     ]
-    assert [run.info.status for run in store.search_runs(found)] == ["KILLED"] * 3
+    runs = store.search_runs(found)
+    assert {run.data.tags["kind"]: run.info.status for run in runs} == dict.fromkeys(
+        ("job", "sweep"), "FAILED"
+    )
+    assert {run.data.tags["error"] for run in runs} == {"Interrupted.", "it was interrupted"}
 
 
 def test_the_second_signal_raises_at_once_and_ignored_ones_stay_ignored():

@@ -21,12 +21,13 @@ from ...config.sections import ReportSettings
 from ...utils.formats import format_cell
 from ...utils.package import command
 from ..charts.theme import MEAN
-from ..diagnostics import CHARTS
+from ..diagnostics import why_figures
+from ..named_tables import ranking_grid, rankings
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
 from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
 from ..words import on_target, ranking_legend, ranking_notes, said, sentences
-from .figures import clean_figures, page_charts, tries_figure, why_figures
+from .figures import clean_figures, page_charts
 from .html import ENOUGH, TOO_FEW, Report
 from .images import compute_page_data
 from .sweeps import sweeps_apart, together
@@ -40,7 +41,7 @@ SOURCE_KEYS = ("defence", "attack", "eps_255", "target")
 NORMS = {"linf": "L\N{INFINITY}", "l2": "L2"}
 LEFT_OUT = (
     ("pairwise comparisons", f"{command('table')} --differences"),
-    ("success within so many candidates", f"{command('table')} --tries"),
+    ("success within so many candidates", f"{command('table')} --as tries"),
     ("source for an unseen target", command("sources")),
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
@@ -76,7 +77,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
     answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
     terms: dict[str, Any] = {"What was run": facts(results.rows)}
-    figures, ranking = [*clean_figures(numbers)], list[dict[str, Any]]()
+    figures = [*clean_figures(numbers)]
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
         "subtitle": ", ".join(about),
@@ -86,13 +87,9 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     if attacked:
         shown = shown_of(results)
         runs = [its.job for row in results.attacked for its in row]
-        figures = [*why_figures(results, shown, numbers), *figures]
-        if curves := {its.target: its.tries for its in results.audits if its.tries is not None}:
-            figures.append(tries_figure(curves))
+        figures = [*why_figures(results, shown, numbers.tables), *figures]
         page |= selections(results, shown)
-        place = {**page["first"], "eps_255": shown.choice.eps}
-        first = page["rankings"].get(key_of(page["axes"], place, RANKING_KEYS), {})
-        answer, ranking = answer_of(results, shown), first.get("rows", [])
+        answer = answer_of(results, shown)
         page |= {
             "jobs": numbers.jobs,
             "classes": numbers.classes,
@@ -100,10 +97,10 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
             "left_out": numbers.left_out,
             "charts": page_charts(page["axes"]["eps_255"][1:], page["top"]),
             "command": "\n".join(f"{line} diagnostics=full" for line in commands(runs)),
-            "diagnosed": bool({*CHARTS} & {*numbers.tables} or numbers.own),
+            "diagnosed": bool({*numbers.tables} - {"effects", "excess"}),
             "effects": {
                 "\n".join(row[name] for name in AXES[:3]): _effect(row)
-                for row in numbers.table("effects").to_dict("records")
+                for row in numbers.tables["effects"].to_dict("records")
             },
             "audits": [(its.sentence, its.classes) for its in results.audits],
         }
@@ -111,7 +108,8 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     terms["Definitions"] = definitions().items()
     causes = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in alarms)
     title, blocks = f"{page['title']}: {names}", numbers.blocks
-    return Report(title, answer, causes, figures, page, blocks, terms, ranking, results.ranks)
+    ranked = [ranking_grid(rows, "attack", len(rows)) for rows in rankings(results, "attack")]
+    return Report(title, answer, causes, figures, page, blocks, terms, ranked, results.ranks)
 
 
 def selections(results: Results, shown: Shown) -> dict[str, Any]:
@@ -196,7 +194,8 @@ def _rows(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
 def _quantity(rows: pd.DataFrame, its: Quantity, pair: pd.Series) -> dict[str, list[Any]]:
     """Return the columns of a quantity."""
     name = its.column
-    columns = {"text": _texts(rows[name], _percent), "value": _numbers(rows[name])}
+    columns: dict[str, list[Any]] = {"text": _texts(rows[name], _percent)}
+    columns["value"] = _numbers(rows[name])
     if its.count:
         low, high = (rows[f"{name}_{end}"] for end in ("low", "high"))
         columns |= {"low": _numbers(low), "high": _numbers(high)}

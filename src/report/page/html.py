@@ -19,9 +19,10 @@ from markupsafe import Markup
 
 from ...utils.files import WriteError, write_text
 from ...utils.package import PACKAGE, command
-from ..beside import Ranks, neighbours
+from ..beside import Ranks
 from ..charts.theme import PAGE_THEME
-from ..words import alike_sentence, rank_sentence
+from ..grid import Grid
+from ..words import rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 ENOUGH = 39
@@ -72,7 +73,7 @@ class Report:
         page: Data for the script, and for the parts that need no script.
         blocks: Deflated data by name, which the script unpacks when it needs them.
         terms: (term, description) pairs by heading.
-        ranking: Rows of the first ranking, for readers without scripts.
+        rankings: The first ranking of each group, for readers without scripts.
         ranks: The attacks among stored attacks.
         sweeps: Reports by letter, of sweeps that cannot be compared.
     """
@@ -84,7 +85,7 @@ class Report:
     page: Mapping[str, Any] = field(default_factory=dict)
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     terms: Mapping[str, Iterable[tuple[str, str]]] = field(default_factory=dict)
-    ranking: Sequence[Mapping[str, Any]] = ()
+    rankings: Sequence[Grid] = ()
     ranks: Ranks = field(default_factory=Ranks)
     sweeps: Mapping[str, "Report"] = field(default_factory=dict)
 
@@ -106,8 +107,7 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         blocks |= {f"{letter}-{name}": its for name, its in part.blocks.items()}
     packed = {name: Markup(base64.b64encode(its).decode()) for name, its in blocks.items()}
     template = environment.get_template("page.html")
-    functions = (command, neighbours, rank_sentence, alike_sentence)
-    names = {function.__name__: function for function in functions}
+    names = {"command": command, "rank_sentence": rank_sentence}
     write_text(path, template.render(report=report, blocks=packed, **names))
 
 

@@ -4,6 +4,7 @@ import io
 import shlex
 import zlib
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import floor, inf
 from typing import Any
 
@@ -12,9 +13,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...analysis import relation
-from ...analysis.confidence import initial_confidence_effect, initial_groups
-from ...analysis.diagnostics import success_over_iterations
+from ...analysis.confidence import initial_groups
 from ...analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.comparable import model_digest
@@ -23,8 +22,8 @@ from ...artifacts.layout import TOP_FIVE
 from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ...utils.package import command
-from ..diagnostics import CHARTS, own_statistics
-from ..results import JobResults, Results, described_images
+from ..diagnostics import Tables, statistics_of
+from ..results import Results, described_images
 from .html import as_json
 
 MOST_BYTES = {"job": 6_000_000, "pictures": 3_500_000}
@@ -48,10 +47,8 @@ class PageData:
     and the differences of its middle part. A block `clean-N` has the clean pictures of a data set.
 
     Attributes:
-        tables: Rows of all jobs, with `attack` and `source`, by name: `excess`, `effects`,
-            `spectra`, `filtered`, `low_passed`, `similarity`, `visibility`, `iterations`. A table
-            that no job has is missing.
-        own: Statistics of users' measurements with a chart, by the name of their table.
+        tables: The rows of `statistics_of` of all jobs, by name. A table that no job has is
+            missing.
         clean: Rows for clean images with the five most likely classes, by data set and model.
         blocks: Blocks by name.
         jobs: Attack and source by number of the block.
@@ -63,7 +60,6 @@ class PageData:
     """
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    own: dict[str, pd.DataFrame] = field(default_factory=dict)
     clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
     blocks: dict[str, bytes] = field(default_factory=dict)
     jobs: list[tuple[str, str]] = field(default_factory=list)
@@ -76,10 +72,6 @@ class PageData:
     def models(self) -> list[tuple[str, pd.DataFrame]]:
         """The models of all data sets with their rows for clean images."""
         return [(model, rows) for its in self.clean.values() for model, rows in its.items()]
-
-    def table(self, name: str) -> pd.DataFrame:
-        """Return a table by name, or an empty one if no job has it."""
-        return self.tables.get(name, pd.DataFrame())
 
     def fits(self, kind: str) -> bool:
         """Return True while there is room for blocks of a kind."""
@@ -95,31 +87,20 @@ def compute_page_data(
     groups = (settings or ReportSettings()).confidence_groups
     for row in results.rows:
         for name in row[0].job.record.weights:
-            _model(row[0].job, name, names)
-    parts = dict[int, dict[tuple[str, str], pd.DataFrame]]()
+            _model(row[0].job, names, name)
+    parts = dict[int, Tables]()
     for number in _by_rank(results):
         result = results.rows[number][0]
         job = result.job
         _add_clean(job, names, page)
         if job.attacked:
-            images, origin = (
-                described_images(job),
-                {"attack": job.attack, "source": job.record.source},
-            )
-            tables = {("tables", name): rows for name, rows in _tables(result, names).items()}
-            tables["tables", "effects"] = initial_confidence_effect(images)
-            tables |= {("own", name): rows for name, rows in own_statistics(job).items()}
-            parts[number] = {
-                key: rows.assign(**{name: origin[name] for name in origin if name not in rows})
-                for key, rows in tables.items()
-            }
+            images = described_images(job)
+            parts[number] = statistics_of(result, images, partial(_model, job, names))
             _add_blocks(page, job, images, groups)
         job.forget()
-    for kind, name in dict.fromkeys(key for tables in parts.values() for key in tables):
-        rows = [
-            parts[number][kind, name] for number in sorted(parts) if (kind, name) in parts[number]
-        ]
-        getattr(page, kind)[name] = pd.concat(rows, ignore_index=True)
+    for name in dict.fromkeys(name for tables in parts.values() for name in tables):
+        rows = [parts[number][name] for number in sorted(parts) if name in parts[number]]
+        page.tables[name] = pd.concat(rows, ignore_index=True)
     for number in range(len(page.places)):
         page.blocks[f"clean-{number}"] = zlib.compress(page.blocks[f"clean-{number}"])
     return page
@@ -134,7 +115,7 @@ def _by_rank(results: Results) -> list[int]:
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
 
 
-def _model(job: FinishedJob, name: str, names: dict[str, str]) -> str:
+def _model(job: FinishedJob, names: dict[str, str], name: str) -> str:
     """Return a name for a model that no other model and no other data set shares."""
     record, digest = job.record, model_digest(job.record, name)
     known = names.setdefault(name, f"{record.data}{digest}")
@@ -148,35 +129,13 @@ def _add_clean(job: FinishedJob, names: dict[str, str], page: PageData) -> None:
     mine = page.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
     pairs = dict.fromkeys((*map(ModelRef.parse, job.record.weights), *behind))
-    named = {pair: str(replace(pair, members=(_model(job, pair.model, names),))) for pair in pairs}
+    named = {pair: str(replace(pair, members=(_model(job, names, pair.model),))) for pair in pairs}
     if mine.keys() >= set(named.values()):
         return
     for pair, its in job.clean.groupby([*TARGET_COLUMNS], sort=False):
         name = named[ModelRef.parse(*pair)]
         if name not in mine:
             mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
-
-
-def _tables(result: JobResults, names: dict[str, str]) -> dict[str, pd.DataFrame]:
-    """Compute the statistics of a job's tables, except for single images."""
-    job, record, rows = result.job, result.job.record, result.job.predictions
-    pair, at, protocol = (record.source, record.targets), record.reference, record.protocol
-    tables = dict[str, pd.DataFrame]()
-    for name, chart in CHARTS.items():
-        own = name in record.config.get("measurements", {})  # of an earlier version's user
-        if name in job.files and not own and len(table := job.table(name)):
-            tables[name] = chart.summarise(table, job, lambda model: _model(job, model, names))
-    if len(result.sizes):
-        tables["visibility"] = result.sizes[result.sizes["eps_255"] == at]
-    if "iterations" in job.files:
-        moved = success_over_iterations(job.table("iterations"), rows, *pair, protocol)
-        relations = [
-            relation(record.source_model, ModelRef.parse(name)) for name in moved["target"]
-        ]
-        tables["iterations"] = moved.assign(relation=relations)
-    if len(result.excess):
-        tables["excess"] = result.excess[result.excess["eps_255"] == at]
-    return tables
 
 
 def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: int) -> None:
@@ -292,8 +251,10 @@ def _codes(result: JobOutcomes) -> list[int | None]:
 def _integers(values: NDArray[np.floating]) -> list[int | None]:
     """Flatten (T, N, K) to whole numbers in the order model, budget, image."""
     flat = np.rint(values.transpose(0, 2, 1).ravel())
-    known = ~np.isnan(flat)
-    return np.where(known, np.nan_to_num(flat).astype(int).astype(object), None).tolist()
+    whole: list[int | None] = np.nan_to_num(flat).astype(int).tolist()
+    for place in np.flatnonzero(np.isnan(flat)):
+        whole[place] = None
+    return whole
 
 
 def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
@@ -308,9 +269,9 @@ def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     for number, (target, *ends) in enumerate(firsts):
         digits = 1 if ends[0] > 0.951 else 0
         ends = [floor(100 * end * 10**digits) / 10**digits for end in ends]
-        part = {name: its[number * size :][:size] for name, its in lists.items()}
-        name = "{:g}\N{EN DASH}{:g} %".format(*ends)
-        groups.setdefault(target, []).append({"name": name, **part})
+        part: dict[str, Any] = {"name": "{:g}\N{EN DASH}{:g} %".format(*ends)}
+        part |= {str(name): its[number * size :][:size] for name, its in lists.items()}
+        groups.setdefault(target, []).append(part)
     return groups
 
 

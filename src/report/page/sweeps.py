@@ -12,14 +12,16 @@ from typing import Any
 from ...artifacts.comparable import ALIKE, Group, differing, digest, facts, titles_of
 from ...artifacts.jobs import name_jobs
 from ...artifacts.record import JobRecord
+from ..grid import Grid
 from ..results import JobResults, Results
 from ..shown import Shown, ranked_first, shown_of
 from ..words import Answer, apart_answer
-from .figures import half_chart
+from .figures import page_charts
 from .html import Report
 
 _BUDGETS, _PROGRAM = "epsilon.grid", "program's code"
 _LABELS = {_BUDGETS: "budgets, /255", _PROGRAM: "program"}
+_HEIGHT = {"success": 158}
 _DIGITS = 8
 """Shown digits of a digest."""
 _CHOICE = ("seed", "n_images", "images")
@@ -128,22 +130,23 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
             for model, lines in its.report.page["accuracy"]
         ],
     }
-    drawn, terms, ranking = dict[str, Report](), dict[str, Any](), list[dict[str, Any]]()
+    drawn, terms, rankings = dict[str, Report](), dict[str, Any](), list[Grid]()
     for its, name in zip(sweeps, names, strict=True):
         its_page = {**its.report.page, "letter": its.letter, "name": name, "about": its.about}
-        charts = {**its_page["charts"], "half": half_chart(its.budgets, top, end)}
-        its_page |= {"colours": colours, "charts": charts}
+        half = page_charts(its.budgets, top, _HEIGHT, end)["success"]
+        its_page |= {"colours": colours, "charts": {**its_page["charts"], "half": half}}
         drawn[its.letter] = replace(its.report, page=its_page)
         (heading, rows), *others = its.report.terms.items()
         terms[f"{heading}: {its.letter}, {name}"] = rows
-        ranking += [{"heading": f"{its.letter}, {name}"}, *its.report.ranking]
+        for grid in its.report.rankings:
+            rankings.append(replace(grid, caption=f"{its.letter}, {name}: {grid.caption}"))
     return Report(
         reports[0].title,
         answers[page["first"]["sweep"]],
         tuple(dict.fromkeys(alarm for its in reports for alarm in its.alarms)),
         page=page,
         terms={**terms, **dict(others)},
-        ranking=ranking,
+        rankings=rankings,
         ranks=reports[0].ranks,
         sweeps=drawn,
     )

@@ -10,18 +10,19 @@ async function unpack(name) {
 const textOf = async (name) => new TextDecoder().decode(await unpack(name));
 const placesOf = (names) => new Map(names.map((name, place) => [name, place]));
 const WHITE = Symbol("the mean over white boxes, as a target");
-/** Return a sweep's data with the places of names on its axes, of its pairs, and of its rows. */
+/** Return a sweep's data, and in which place it has a name, a pair and a row. */
 function indexed(its) {
-  const known = its.axes && Object.fromEntries(Object.entries(its.axes).map(([name, all]) => [name, placesOf(all)]));
-  known?.target.set(WHITE, its.axes.target.length);
-  return { data: its, axes: its.axes, places: known, tried: its.axes?.eps_255.slice(1),
+  const at = its.axes && Object.fromEntries(Object.entries(its.axes).map(([name, all]) => [name, placesOf(all)]));
+  at?.target.set(WHITE, its.axes.target.length);
+  return { data: its, axes: its.axes, places: at, tried: its.axes?.eps_255.slice(1),
     pairNames: new Map((its.pairs ?? []).map(([, source, target]) => [`${source}>${target}`, [source, target]])),
     rowAt: new Map(its.rows?.place.map((place, row) => [place, row])) };
 }
 const page = JSON.parse(await textOf("page"));
 const sweeps = (page.sweeps ?? [page]).map(indexed);
 const union = (of, listed = sweeps) => [...new Set(listed.flatMap(of))];
-const optionsOf = (axis, listed) => union((its) => its.axes[axis], listed);
+const optionsOf = (axis, listed) => union((its) => (axis === "pair" ? [...its.pairNames.keys()] : its.axes[axis]),
+  listed);
 const budgets = (listed) => union((its) => its.tried, listed).sort((one, other) => one - other);
 const views = [...(sweeps[0].axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
   ["data", "Data"], ["method", "Method"]];
@@ -29,15 +30,15 @@ const known = { view: views.map(([name]) => name), sweep: Object.keys(page.answe
 if (sweeps[0].axes) {
   for (const axis of ["attack", "source", "target", "defence", "protocol"]) known[axis] = optionsOf(axis);
   Object.assign(known, { eps: budgets(), shown: Object.keys(sweeps[0].data.shown),
-    pair: [...union((its) => [...its.pairNames.keys()]), ""] });
+    pair: [...optionsOf("pair"), ""] });
 }
 const first = { view: "data", ...page.first, pair: "", image: null, other: null };
 let chosen = { ...first };
 const shownSweeps = (view = chosen.view) => sweeps.filter(({ data: its }) =>
   !page.answers || chosen.sweep.split("+").includes(its.letter)).slice(0, view === "results" ? 2 : 1);
-// What renderers read: the sweep that is drawn, its side beside another (`both`), and its selection.
+// What renderers read: a sweep, its side beside another if `both` are drawn, and what is selected in it.
 let [data, axes, places, tried, pairNames, rowAt, selection, held, side, both, missing] = [];
-/** Let renderers read a sweep; `missing` says what it lacks of the selection, which is then its first choice. */
+/** Let renderers read a sweep; `missing` says which choice it lacks, in whose place it has its first. */
 function enter(its, to, listed) {
   ({ data, axes, places, tried, pairNames, rowAt } = its);
   [held, side, both, missing] = [[its, to, listed], to, listed.length > 1, ""];
@@ -45,22 +46,22 @@ function enter(its, to, listed) {
   for (const axis of Object.keys(axes ?? {})) {
     const name = axis === "eps_255" ? "eps" : axis;
     if (places[axis].has(selection[name])) continue;
-    if (selection[name]) missing ||= name === "eps" ? `budget ${budget(selection.eps)}` : `${name} ${selection[name]}`;
+    if (selection[name]) missing ||= name === "eps" ? budget(selection.eps) : `${name} ${selection[name]}`;
     selection[name] = axes[axis].includes("") ? "" : data.first[name] || axes[axis][0];
   }
 }
 const several = (axis) => axes[axis].length > 1;
 const part = (name) => $(side ? `${name}-2` : name);
-const letter = (before) => (both ? `${before}${data.letter}` : "");
+const picked = (name) => (both ? chosen : selection)[name];
 
 /** Make an element; all texts are text nodes, whatever they hold. */
 function el(tag, attributes = {}, ...children) {
   const made = ["svg", "path"].includes(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag)
     : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "click") {
+    if (["click", "change"].includes(name)) {
       const here = held;
-      made.addEventListener("click", (event) => { enter(...here); value(event); });
+      made.addEventListener(name, (event) => { enter(...here); value(event); });
     }
     else if (value !== undefined && value !== false) made.setAttribute(name, value);
   }
@@ -161,11 +162,10 @@ const button = (text, attributes) => el("button", { type: "button", ...attribute
 const buttons = (label, options, chosen, change) => el("span", { class: "row", role: "group", "aria-label": label },
   options.map(([name, text, count]) => button(text, { "aria-pressed": String(name === chosen), "data-value": name,
     disabled: count === 0, click: () => change(name) })));
-function menu(name, label, options, chosen = selection[name], change = (its) => choose({ [name]: its })) {
-  const select = el("select", { name, "aria-label": label },
+function menu(name, label, options, value = picked(name), change = (its) => choose({ [name]: its })) {
+  const select = el("select", { name, "aria-label": label, change: () => change(select.value) },
     options.map(([one, text = one]) => el("option", { value: one }, text)));
-  select.value = chosen;
-  select.addEventListener("change", () => change(select.value));
+  select.value = value;
   return el("label", {}, label, " ", select);
 }
 
@@ -174,38 +174,38 @@ function renderControls() {
   const listed = shownSweeps();
   const of = (axis) => optionsOf(axis, listed);
   const chips = of("attack").filter(slot).map((name) => button([marker(look(name)), broken(name)], {
-    class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
+    class: "chip", "aria-pressed": String(name === picked("attack")), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) }));
   const more = of("attack").filter((name) => !slot(name));
-  const field = el("input", { list: "more", placeholder: `more (${more.length})`, "aria-label": "more attacks" });
-  field.addEventListener("change", () => more.includes(field.value) && choose({ attack: field.value }));
+  const field = el("input", { list: "more", placeholder: `more (${more.length})`, "aria-label": "more attacks",
+    change: () => more.includes(field.value) && choose({ attack: field.value }) });
   const list = el("datalist", { id: "more" }, more.map((name) => el("option", { value: name })));
   const shown = Object.entries(data.shown).map(([name, text]) =>
     [name, name === "fooled" && aimed() ? "target class" : text]);
-  const having = (eps) => both && el("small", {}, ` ${listed.filter((its) => its.tried.includes(eps))
-    .map((its) => its.data.letter).join("")}`);
+  const having = (eps) => both && el("small", {}, " ", listed.filter((its) => its.tried.includes(eps))
+    .map((its) => its.data.letter).join(""));
   const letters = known.sweep.filter((name) => selection.view === "results" || !name.includes("+"))
     .map((name) => [name, name.replace("+", " and ")]);
+  const sweep = both ? chosen.sweep : data.letter;
   const controls = {
-    sweep: letters.length > 3 ? menu("sweep", "sweep", letters, both ? chosen.sweep : data.letter)
-      : letters.length > 0 && el("span", {}, "sweep", buttons("sweep", letters, both ? chosen.sweep : data.letter,
-        set("sweep"))),
+    sweep: letters.length > 3 ? menu("sweep", "sweep", letters, sweep)
+      : letters.length > 0 && el("span", {}, "sweep", buttons("sweep", letters, sweep, set("sweep"))),
     budget: el("span", {}, "budget", buttons("budget", budgets(listed).map((eps) =>
-      [eps, [budgetText(eps), having(eps)].filter(Boolean)]), both ? chosen.eps : selection.eps, set("eps")), "/255"),
+      [eps, el("span", {}, budgetText(eps), having(eps))]), picked("eps"), set("eps")), "/255"),
     attack: el("span", {}, "attack", chips, more.length > 0 && [field, list]),
-    source: !both && of("source").length > 1 && menu("source", "source", of("source").map((one) => [one, sourceName(one)])),
+    source: !both && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
     target: of("target").length > 2 && menu("target", "target", of("target").map((one) => [one, one
       || `all ${of("target").length - 1} targets`])),
-    defence: of("defence").length > 1 && menu("defence", "defence", of("defence").map((one) => [one])),
+    ...Object.fromEntries([["defence", "defence"], ["protocol", "counted"]].map(([name, label]) => [name,
+      of(name).length > 1 && menu(name, label, of(name).map((one) => [one, words(one)]))])),
     show: el("span", {}, "show", buttons("show", shown, selection.shown, set("shown"))),
-    protocol: of("protocol").length > 1 && menu("protocol", "counted", of("protocol").map((one) => [one, words(one)])),
   };
   const used = Object.entries(controls).filter(([name]) => uses(name)).map(([, control]) => control).filter(Boolean);
   fill($("controls"), used);
   $("controls").hidden = !used.length;
 }
 /** Return true if the shown part uses a control; in the part Why, controls select rows of its charts. */
-const uses = (control) => (control === "sweep" ? selection.view !== "method" : false)
+const uses = (control) => (control === "sweep" && selection.view !== "method")
   || ["results", "images"].includes(selection.view) || (selection.view === "why"
   && data.figures.some(({ part, keys }) => part === "why"
     && Object.values(keys).includes(control === "source" ? "pair_source" : control)));
@@ -214,10 +214,11 @@ function renderTiles() {
   if (page.answers) {
     const [lead, rest, details] = page.answers[both ? chosen.sweep : data.letter];
     fill($("answer"), el("b", {}, lead), rest);
+    $("answer").classList.toggle("long", `${lead}${rest}`.length > 80);
     fill($("details"), details);
   }
-  fill($("tiles"), both ? differs() : tiles().map(([title, { text }, note, white]) => el("div", { class: white ? "tile white" : "tile" },
-    el("span", {}, title), el("b", {}, `${text} % `, el("small", {}, shortWord())), el("span", {}, note))));
+  fill($("tiles"), both ? differs() : tiles().map(([title, { text }, note, white]) =>
+    el("div", { class: white ? "tile white" : "tile" }, el("span", {}, title), el("b", {}, `${text} % `, el("small", {}, shortWord())), el("span", {}, note))));
   $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
     + `${budget(selection.eps)}, counted: ${selection.protocol}${behindWords()}, ${word()}`;
 }
@@ -256,7 +257,8 @@ function rankingRows() {
   const plain = tested() && !selection.target;
   const made = rows.map((row) => {
     const its = row.heading ? {} : cell({ attack: row.name, source: selection.source || (row.source ?? "") });
-    const shared = { ...row, ...its, white: both && cell({ attack: row.name, target: WHITE }).text, look: look(row.name), chosen: row.name === selection.attack,
+    const shared = { ...row, ...its, look: look(row.name), chosen: row.name === selection.attack,
+      white: both && !row.heading && cell({ attack: row.name, target: WHITE }).text,
       click: () => choose({ attack: row.name }) };
     return plain ? shared : { ...shared, text: its.text, rank: "", behind: its.counts || its.ends, span: "" };
   });
@@ -298,7 +300,7 @@ function renderRanking() {
   fill(box, !both && el("h2", {}, title), table, few > most && button(open ? "fold" : `all ${few} attacks`, {
     "data-value": "fold", click: () => { box.dataset.open = open ? "" : "yes"; renderRanking(); } }),
   !both && el("p", { class: "note" }, plain && !correct() ? marks : `${marks} ${untested}`),
-  more.length > 0 && !both && el("details", { class: "note", open: box.querySelector("details")?.open },
+  !both && more.length > 0 && el("details", { class: "note", open: box.querySelector("details")?.open },
     el("summary", {}, "More on this ranking"), more));
 }
 /** Draw rows with marks on one axis; a row has texts, values, a look, and what a click on its name does. */
@@ -390,8 +392,8 @@ function renderMatrix() {
   kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
   el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ",
   "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row.");
-  const title = `${selection.attack} at ${budget(selection.eps)}${behindWords()}${letter(", ")}: % ${word()}`
-    + (both ? "" : ", by source (row) and target (column)");
+  const title = `${selection.attack} at ${budget(selection.eps)}${behindWords()}`
+    + (both ? `, ${data.letter}: % ${word()}` : `: % ${word()}, by source (row) and target (column)`);
   const size = narrow ? "narrow" : sources.length > 3 ? "low" : "";
   fill(part("matrix"), el("h2", {}, title), el("div", { class: "scroll" },
     el("table", { class: `cells ${size}`, style: `--many: ${targets.length + 1}` }, table)), note);
@@ -439,7 +441,8 @@ async function chart(box, spec, rows, onBudget, eps_255) {
   if (onBudget) view.addEventListener("click", (event) => {
     const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;
     const eps = view.scale("x").invert(x - view.origin()[0]);
-    choose({ eps: budgets(shownSweeps()).reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
+    choose({ eps: budgets(shownSweeps()).reduce((one, other) =>
+      (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
   });
 }
 const onPaper = () => document.body.classList.contains("paper");
@@ -476,14 +479,16 @@ function renderCurves() {
   const subject = selection.target || "mean of other models";
   const [level, confidence] = [overBudget(selection.shown), overBudget("confidence")];
   const whole = selection.shown !== "fooled" || level.some((row) => row.value > data.top);
-  const panels = [[`${word()}, /255`, both ? "half" : whole ? "correct" : "success", level],
-    ["confidence in the predicted class, right or wrong", "confidence", confidence]].slice(0, both ? 1 : 2);
-  fill(box, el("h2", {}, `Over the budget, ${both ? data.letter : subject}${selection.source && `, from ${selection.source}`}`),
+  const panels = both ? [[`${word()}, ${subject}`, "half", level]]
+    : [[`${word()}, /255`, whole ? "correct" : "success", level],
+      ["confidence in the predicted class, right or wrong", "confidence", confidence]];
+  fill(box, el("h2", {}, `Over the budget, ${both ? data.letter : subject}${selection.source
+    && `, from ${selection.source}`}`),
     el("div", { class: "charts" }, panels.map(([title, spec, rows], place) => {
       const at = rows.filter((row) => row.eps_255 === selection.eps && row.label);
       const values = at.map((row) => `${row.series} ${row.text} %`).join(", ");
       const made = chartIn(box, place, `${title}, ${subject}, at ${budget(selection.eps)}: ${values}`);
       draw(made, data.charts[spec], rows);
-      return el("div", {}, el("span", { class: "second" }, both ? `${word()}, ${subject}` : title), made);
+      return el("div", {}, el("span", { class: "second" }, title), made);
     })));
 }

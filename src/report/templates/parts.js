@@ -18,7 +18,7 @@ function jobOf(attack, source) {
 const block = (name) => (data.letter ? `${data.letter}-${name}` : name);
 const cleans = new Map();
 async function unpackJob(name) {
-  const [its, cleanOf] = [data, block("clean-")];
+  const [its, start] = [data, block("clean-")];
   const job = JSON.parse(await textOf(name));
   job.bytes = await unpack(name.replace("job-", "pictures-"));
   job.placeOf = placesOf(job.index);
@@ -28,7 +28,7 @@ async function unpackJob(name) {
   job.nameOf = (image) => job.names[job.label[job.placeOf.get(image)]];
   const set = job.pictures.data;
   job.cleanAt = its.clean[set];
-  if (set !== undefined) job.clean = await once(cleans, `${cleanOf}${set}`, unpack);
+  if (set !== undefined) job.clean = await once(cleans, `${start}${set}`, unpack);
   return job;
 }
 /** Return class, confidence and correctness of an image, or null where there is no prediction. */
@@ -139,8 +139,9 @@ function strip(job, image, roles) {
 function endAboveFold(box) {
   const { top, bottom } = box.getBoundingClientRect();
   if (onPaper() || top + scrollY > innerHeight) return;
-  const side = box.querySelector(".picture").offsetHeight;
-  box.style.setProperty("--most", `${Math.max(72, side + innerHeight - bottom - scrollY - 8 - $("legend").offsetHeight)}px`);
+  const side_ = box.querySelector(".picture").offsetHeight;
+  const below = 8 + (both && $("legend").offsetHeight + 6);
+  box.style.setProperty("--most", `${Math.max(72, side_ + innerHeight - bottom - scrollY - below)}px`);
 }
 const imageRows = (job, model, image, name, its) => job.eps
   .map((eps_255) => [eps_255, prediction(job, model, eps_255, image)]).filter(([, at]) => at && !at.none)
@@ -172,21 +173,22 @@ async function renderImage(box, every) {
   const { title, texts } = aboutImage(list, place, fooled, kept, chosen);
   const go = (by) => choose({ [side ? "other" : "image"]: list[place + by][0] }, true);
   const turnTo = { fooled, kept };
-  const turns = [button(`\u2039${both ? "" : " previous"}`, { "data-value": "previous", disabled: place < 1,
-    "aria-label": "previous", click: () => go(-1) }),
-  !both && button(place < 0 ? "\u2013" : `${place + 1} of ${list.length}`, { disabled: true }),
-  button(`${both ? "" : "next "}\u203a`, { "data-value": "next", disabled: place < 0 || place + 1 >= list.length,
-    "aria-label": "next", click: () => go(1) })];
-  const controls = el("span", { class: "buttons" }, !both && buttons("outcome", Object.entries(turnTo).map(([name, its]) =>
-    [name, `${texts[name]} ${its.length}`, its.length]), place < 0 ? "" : list === fooled ? "fooled" : "kept", (name) =>
-    choose({ image: turnTo[name][middle(job, turnTo[name])][0] })),
-  el("span", { class: "row", role: "group", "aria-label": "images by confidence" }, turns));
+  const turn_ = (by, name, text) => button(both ? text.replace(name, "").trim() : text, { "data-value": name,
+    "aria-label": name, disabled: place < 0 || !list[place + by], click: () => go(by) });
+  const controls = el("span", { class: "buttons" }, !both && buttons("outcome", Object.entries(turnTo).map(
+    ([name, its]) => [name, `${texts[name]} ${its.length}`, its.length]), place < 0 ? "" : list === fooled ? "fooled"
+    : "kept", (name) => choose({ image: turnTo[name][middle(job, turnTo[name])][0] })),
+  el("span", { class: "row", role: "group", "aria-label": "images by confidence" },
+    turn_(-1, "previous", "\u2039 previous"),
+    !both && button(place < 0 ? "\u2013" : `${place + 1} of ${list.length}`, { disabled: true }),
+    turn_(1, "next", "next \u203a")));
   const { roles, rows } = await (every ? attackRoles : pairRoles)(job, image, source, target);
   if (turn !== latest.get(box)) return;
   enter(...here);
   const curve = chartIn(box, "image", `Confidence of image ${image} over the budget, at ${budget(selection.eps)}`);
   const pictures = strip(job, image, roles);
-  fill(box, el("div", { class: "title" }, el("h2", {}, `${both ? `${data.letter}: image` : "One image:"} ${image}, `, el("bdi", {}, job.nameOf(image))),
+  fill(box, el("div", { class: "title" }, el("h2", {}, both ? `${data.letter}: image` : "One image:", ` ${image}, `,
+    el("bdi", {}, job.nameOf(image))),
     el("span", { class: "second" }, `${source} \u2192 ${target}${behindWords()}: ${title}`), every && finder(job),
     controls), el("div", { class: "one" }, pictures,
     !both && el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve)));
@@ -205,8 +207,10 @@ function aboutImage(list, place, fooled, kept, chosen) {
   const near = chosen || !list.length ? ""
     : `, ${close ? "near" : "of those with a picture the nearest to"} the median of their confidence `
       + `(${list[Math.floor((list.length - 1) / 2)][1].text})`;
-  return { texts, title: place < 0 ? "not counted here"
-    : both ? `${place + 1} of ${list.length} ${texts[list === fooled ? "fooled" : "kept"]} (of ${total})` : `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
+  if (place < 0) return { texts, title: "not counted here" };
+  if (both) return { texts, title: `${place + 1} of ${list.length} ${list === fooled ? texts.fooled : texts.kept} `
+    + `(of ${total})` };
+  return { texts, title: `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
 }
 function pairRoles(job, image, source, target) {
   const [name, defence = "none"] = source.split("@");
@@ -320,16 +324,15 @@ function cleanOfTarget(target, box) {
 }
 /** A field that finds an image by its number or its file. */
 function finder(job) {
-  const field = el("input", { "aria-label": "image number or file", placeholder: "number or file" });
   const said = el("output");
-  field.addEventListener("change", () => {
+  const field = el("input", { "aria-label": "image number or file", placeholder: "number or file", change: () => {
     const typed = field.value.trim();
     const isFile = (file) => file && (`/${file}`.endsWith(`/${typed}`) || `/${typed}`.endsWith(`/${file}`));
     const found = job.index.filter((image, place) => typed && (`${image}` === typed || isFile(job.files?.[place])));
     if (found.length === 1) choose({ image: found[0] });
     else if (!found.length) said.textContent = typed && `Image ${typed} is not one of the ${job.index.length} images.`;
     else said.textContent = `Choose from ${found.map((image) => job.files[job.placeOf.get(image)]).join(", ")}.`;
-  });
+  } });
   return [el("label", { class: "search" }, "image ", field), said];
 }
 /** One image under every attack, the data, curves by confidence, exceptions, and all pictures of the pair. */
@@ -402,23 +405,19 @@ function renderModels() {
 }
 /** Draw the results of a sweep, or of each of two. */
 function renderResults(listed) {
+  const each = (draw_) => listed.forEach((its, to) => { enter(its, to, listed); draw_(); });
   $("results").classList.toggle("halves", listed.length > 1);
+  $("legend").hidden = listed.length < 2;
   shares = [];
-  for (const [its, to] of listed.map((one, at) => [one, at])) {
-    enter(its, to, listed);
-    if (both && !missing) shares.push(...rankingRows().flatMap((row) => [row.value, row.high]));
-  }
-  for (const [its, to] of listed.map((one, at) => [one, at])) {
-    enter(its, to, listed);
-    const boxes = ["ranking", "matrix", "curves", "image"].map(part);
+  each(() => both && !missing && shares.push(...rankingRows().flatMap((row) => [row.value, row.high])));
+  each(() => {
     fill(part("half"), both && [el("b", { class: "letter" }, data.letter), el("h2", {}, broken(data.name)),
       el("span", { class: "second" }, missing ? `has no ${missing}: its numbers are left out` : data.about)]);
-    for (const box of boxes) box.hidden = Boolean(both && missing);
-    if (both && missing) continue;
-    for (const render_ of [renderRanking, renderMatrix, renderCurves]) render_();
+    for (const name of ["columns", "image"]) part(name).hidden = both && missing !== "";
+    if (both && missing) return;
+    for (const draw_ of [renderRanking, renderMatrix, renderCurves]) draw_();
     renderImage(part("image"), false);
-  }
-  $("legend").hidden = !both;
+  });
 }
 function renderView(name) {
   const listed = shownSweeps(name);
@@ -447,7 +446,10 @@ function render() {
 /** Unpack what paper needs: browsers print what is drawn when `beforeprint` ends, and wait for no block. */
 async function unpackForPaper() {
   await loadVega();
-  if (axes) for (const attack of shownAttacks()) await jobOf(attack, pairOf()[0]);
+  if (axes) shownSweeps("results").forEach((its, to, listed) => {
+    enter(its, to, listed);
+    for (const attack of shownAttacks()) jobOf(attack, pairOf()[0]);
+  });
 }
 /** Draw every part at the width of paper. */
 function renderAll() {

@@ -1,0 +1,307 @@
+"""Tables of results by name: each is a function from `Results` and options to a `Grid`."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from inspect import Parameter, signature
+from typing import Any
+
+import pandas as pd
+
+from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, transfer_matrix
+from ..analysis.estimates import MEAN
+from ..analysis.ranking import GROUP
+from ..artifacts.jobs import FinishedJob
+from ..artifacts.layout import SUMMARY
+from ..artifacts.sweep_folders import Sweeps
+from ..utils.formats import format_cell, format_cells, format_rate, percents
+from ..utils.model_names import NO_DEFENCE
+from ..utils.package import resolve
+from .audit import tries_table
+from .beside import DIFFERENCES
+from .cells import TableSpec
+from .grid import FORMATS, Grid
+from .results import Results, open_results
+from .transfer_table import transfer_table
+from .words import is_tied, ranking_heading, ranking_notes
+
+MARKS = {WHITE_BOX: "*", OWN: "+"}
+"""Marks of cells by the relation of target and source."""
+_NAMES = ("source", "target", "attack", "defence")
+
+
+def table(
+    folder: Sweeps | Results,
+    *more: Sweeps | Results,
+    name: str = "transfer",
+    to: str | None = None,
+    wide: bool = False,
+    small: bool = False,
+    related: bool = True,
+    **options: Any,
+) -> Grid | str:
+    r"""Lay out a table, with a caption that explains its numbers and marks.
+
+    In the table of transfer, a cell shows the value for one pair of source and target, or the mean
+    over several pairs without white boxes. The best of the comparable attacks is bold. Attacks that
+    are not significantly weaker are in italics, as tested in the report's ranking.
+
+    Args:
+        folder: Results of `load_sweep` or `transfer`, a folder that contains sweeps, or several
+            folders by name, as in `{"day1": "outputs/DATE"}`.
+        *more: Further folders.
+        name: `transfer`; `matrix`, `ranking`, `sources` or `defences`, as the report's summary has
+            them; `tries`, some rows of the function `tries`; or `MODULE.FUNCTION`, your own
+            function from `Results` and keywords to a `Grid`.
+        to: `latex` (needs booktabs and xcolor), `markdown`, `html` or `csv` (numbers without a
+            caption); None: a `Grid`, which a notebook shows.
+        wide: LaTeX: span both columns of the page.
+        small: LaTeX: use smaller type and less space between columns.
+        related: False: leave out pairs of networks with the same weights, architecture or
+            family.
+        **options: Keywords of the table. `matrix` and `defences` take `attack`, `tries` takes
+            `eps_255`, `defence`, `protocol` and `names`. `transfer` takes all but `attack`:
+
+            - `rows`: one or more of `attack`, `source` (both by default), `target` and `defence`;
+              if there are several defences, rows or columns have `defence` in any case;
+            - `columns`: one or more of the same axes; default: `target`;
+            - `value`: `success` (default), `accuracy` (robust accuracy), `confidence`,
+              `success_confidence` (over fooled images only), `conditional` (success on images that
+              fool the source), `gradients` (per image) or `counts`
+              (`1711 / 7448 = 22.97%`: still correct, or successes of targeted attacks); with
+              `diagnostics=full` also `rms` (change in 1/255), `psnr` and `ssim`;
+            - `eps_255`: budget in units of 1/255; default: each job's reference budget;
+            - `protocol`: images to count; default: each job's protocol;
+            - `average=False`: leave out the column with the mean over targets, each over the
+              sources other than itself. It is there if the columns are sources or targets;
+            - `white_boxes=False`: leave out white boxes instead of showing them in grey;
+            - `intervals=True`: add the 95 % intervals of pairs and means in small print;
+            - `clean=True`: add a first row with the accuracies on all clean images;
+            - `published=True`: add a grey row below each attack with comparable published success
+              rates, and a verdict on each;
+            - `differences=True`: add a column of differences from the first attack in the ranking,
+              in points, with simultaneous 95 % intervals;
+            - `defence`: show only targets behind this defence, such as `none`;
+            - `names`: printed names of attacks, models and defences, by their own names;
+            - `attack`: the attack of a matrix; default: the first.
+
+    Raises:
+        ValueError: As `load_sweep`; an argument is unknown or has an unknown value; or a cell would
+            combine several attacks or several defences of sources.
+    """
+    if to not in (None, *FORMATS):
+        raise ValueError(f"to={to}: choose from {', '.join(FORMATS)}.")
+    make, takes = _table(name), keywords_of(name)
+    if unknown := ", ".join(options.keys() - takes.keys()):
+        raise ValueError(f"{unknown}: the table {name} takes only {', '.join(takes)}.")
+    if name == "transfer":
+        options = {"spec": TableSpec.of(**options, related=related)}
+    results = open_results(folder, *more, related=related)
+    if not results.attacked:
+        targets = " on targets that are unrelated to their sources" * (not related)
+        raise ValueError(f"A table needs jobs with an attack{targets}; there are none.")
+    grid = make(results, **options)
+    if to == "latex":
+        return grid.latex(wide, small)
+    return grid if to is None else str(getattr(grid, to)())
+
+
+def _table(name: str) -> Callable[..., Grid]:
+    try:
+        made: Callable[..., Grid] = TABLES.get(name) or resolve(name)
+        signature(made)
+    except (ImportError, AttributeError, TypeError) as error:
+        ways = f"Choose from {', '.join(TABLES)}, or MODULE.FUNCTION."
+        raise ValueError(f"name={name}: {error}. {ways}") from error
+    return made
+
+
+def keywords_of(name: str) -> dict[str, Parameter]:
+    """Return the keywords of the table of this name, and those of all tables."""
+    parameters = [*signature(_table(name)).parameters.values()][1:]
+    if name == "transfer":
+        parameters = [*signature(TableSpec).parameters.values()]
+    shared = [signature(table).parameters[key] for key in ("wide", "small", "related")]
+    return {its.name: its for its in [*parameters, *shared]}
+
+
+def matrices(results: Results) -> dict[str, list[Grid]]:
+    """Return the `matrix_forms` of each attack at its reference budget."""
+    attacks = dict.fromkeys(job.attack for job in results.jobs if job.attacked)
+    return {attack: _forms(results, attack) for attack in attacks}
+
+
+def _forms(results: Results, attack: str | None, arrow: str = "-> ") -> list[Grid]:
+    jobs = _jobs(results, attack)
+    return matrix_forms(matrix_of(results, jobs[0]), _place(results, jobs), arrow)
+
+
+def _jobs(results: Results, attack: str | None = None) -> list[FinishedJob]:
+    """Return the jobs of an attack, or of the first one; refuse a name that no job has."""
+    jobs = [job for job in results.jobs if job.attacked]
+    names = dict.fromkeys(job.attack for job in jobs)
+    if attack not in (None, *names):
+        raise ValueError(f"attack={attack}: choose from {', '.join(names)}.")
+    return [job for job in jobs if job.attack == (attack or jobs[0].attack)]
+
+
+def _place(results: Results, jobs: Sequence[FinishedJob]) -> str:
+    """Return attack, images, budget, protocol and arithmetic of the jobs of one attack."""
+    datasets = {its.record.data: its.record.dataset for its in results.jobs if its.attacked}
+    named, record = Counter(datasets.values()), jobs[0].record
+    dataset = record.dataset + f" ({record.data[:6]})" * (named[record.dataset] > 1)
+    arithmetic = " / ".join(dict.fromkeys(job.record.formats for job in jobs))
+    ends = f", {arithmetic}" * (arithmetic != "float32")
+    eps = f"eps = {record.reference:g}/255"
+    return f"{jobs[0].attack} on {dataset}, {eps}, protocol: {record.protocol}{ends}"
+
+
+def matrix_of(results: Results, job: FinishedJob) -> pd.DataFrame:
+    """Return the `transfer_matrix` of a job's attack at its reference budget."""
+    plain = results.select(attack=job.attack, defence=NO_DEFENCE)
+    pairs = plain[(plain["source"] != MEAN) & (plain["target"] != MEAN)]
+    return transfer_matrix(pairs, job.record.reference, job.record.protocol)
+
+
+def matrix_forms(matrix: pd.DataFrame, place: str, arrow: str = "-> ") -> list[Grid]:
+    """Lay out a `transfer_matrix` in three forms.
+
+    The forms have a row per source with counts, a row per source with rates alone, and a row per
+    pair. `*` marks white boxes, and `+` the source's network behind another defence.
+    """
+    counted, rate, clean = "still correct", "robust accuracy", "accuracy on all clean images"
+    if matrix["targeted"].any():
+        counted, rate = "target class reached", "targeted success rate"
+        clean = "clean images already classified as their target label"
+    sources, targets = matrix["source"].unique(), matrix["target"].unique()
+    signs, spread = matrix["relation"].map(MARKS).fillna(""), matrix["success_rate_sd"]
+    texts = matrix[["source", "target"]].assign(
+        counts=signs + format_cells(matrix), rates=signs + format_cells(matrix, format_rate)
+    )
+
+    def square(column: str) -> list[list[str]]:
+        wide = texts.pivot(index="source", columns="target", values=column).fillna("-")
+        return wide.loc[sources, targets].reset_index().to_numpy().tolist()
+
+    legend = {
+        f"{CLEAN}: {clean}": CLEAN in sources,
+        "* white box: the target is the source or part of it": "*" in {*signs},
+        "+ own: the source's network behind another defence": "+" in {*signs},
+        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": spread.notna().any(),
+    }
+    marks = [line for line, holds in legend.items() if holds]
+    caption = f"{counted.capitalize()}: {place}"
+    whole = [f"{counted} / denominator = {rate}", *marks]
+    alone = [f"{rate}; a wider terminal and {SUMMARY} show the counts", *marks]
+    wide = ["source", *(f"{arrow}{target}" for target in targets)]
+    narrow = ["source", *(target.replace("_", "_\n") for target in targets)]
+    long, pairs = ["source", "target", "cell"], texts.drop(columns="rates").to_numpy().tolist()
+    return [
+        Grid(wide, square("counts"), caption, whole, data=matrix),
+        Grid(narrow, square("rates"), caption, alone),
+        Grid(long, pairs, caption, whole, left=(0, 1)),
+    ]
+
+
+def matrix(results: Results, attack: str | None = None) -> Grid:
+    """Lay out the transfer matrix of an attack, or of the first one, with counts and rates."""
+    return _forms(results, attack, "")[0]
+
+
+def defences(results: Results, attack: str | None = None) -> Grid:
+    """Lay out accuracies behind each defence, means over the targets of other sources."""
+    jobs = _jobs(results, attack)
+    place = {"eps_255": jobs[0].record.reference, "protocol": jobs[0].record.protocol}
+    rows, keys = results.select(attack=jobs[0].attack, **place), ["source_defence", "defence"]
+    means = rows[(rows[["source", "target"]] == MEAN).all(axis=1) & (rows["relation"] == TRANSFER)]
+    means = means.sort_values("ensemble", kind="stable").drop_duplicates(keys)
+    pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
+    others, own = pairs["relation"] == TRANSFER, pairs["relation"].isin([WHITE_BOX, OWN])
+    targeted = bool(rows["targeted"].any())
+    rate, k = ("success_rate", "success") if targeted else ("robust_accuracy", "still_correct")
+    does = "target class reached" if targeted else "still correct"
+    shown = percents(means[[*keys, "clean_accuracy", rate]]).set_index(keys, drop=False)
+    shown.columns = ["attacked through", "defence", "clean", does]
+    adaptive = bool((means["source_defence"] != NO_DEFENCE).any())
+    if adaptive:
+        counts = pairs[own].groupby(keys)[[k, "denominator"]].sum()
+        cells = {row.Index: format_cell(*row[1:]) for row in counts.itertuples()}
+        shown["the source itself"] = [cells.get(place, "") for place in shown.index]
+    else:
+        shown = shown.drop(columns="attacked through")
+    sums = pairs[others].groupby(keys)[["abstained", "denominator"]].sum().reindex(shown.index)
+    if sums["abstained"].any():
+        shown["abstained"] = [f"{k:.0f} / {k + n:.0f}" for k, n in sums.to_numpy()]
+    targets = " or ".join(f"{count:g}" for count in sorted({*means["targets"]}))
+    note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
+    if not adaptive:
+        note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
+    caption = f"{does.capitalize()} behind defences: {_place(results, jobs)}"
+    return Grid([*shown], shown.to_numpy().tolist(), caption, [note], left=[adaptive], data=means)
+
+
+def rankings(results: Results, of: str) -> Iterator[pd.DataFrame]:
+    """Yield the first ranking of attacks, or of sources, of each group without defences.
+
+    It is that at the reference budget, and of the mean over sources or attacks.
+    """
+    rows, other = (results.rankings, "source") if of == "attack" else (results.sources, "attack")
+    plain, keys = rows[rows["defence"] == NO_DEFENCE], ["eps_255", other]
+    for _, ranked in plain.groupby(["group", *GROUP], sort=False):
+        yield ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
+
+
+def ranking(results: Results, of: str = "attack") -> Grid:
+    """Lay out the first ranking of attacks, or of sources; a CSV has all columns."""
+    rows = next(rankings(results, of), pd.DataFrame({"rank": []}))
+    if rows["rank"].isna().all():
+        raise ValueError(f"There is no ranking of {of}s.")
+    return ranking_grid(rows, of, len(rows))
+
+
+def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
+    """Lay out the first rows of a ranking of attacks, or of sources, `most` of them.
+
+    The rankings of sources on single targets follow if there is none over all targets.
+    """
+    heading, notes, data = ranking_heading(rows, of), ranking_notes(rows, of, most), rows
+    if of == "source":
+        rows = rows[rows["target"] == rows["target"].iloc[0]]
+    ranked = rows[rows["rank"].notna()]
+    if ranked.empty:
+        return Grid((), (), heading, notes, data=data)
+    shown = ranked.head(most)
+    frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
+    marks = shown["undecided"].map({True: "=" * is_tied(ranked), False: ""})
+    frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
+    if of == "attack":
+        ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
+        frame["mean success"] += pd.Series(ends, shown.index)
+    else:
+        beyond = shown["extrapolated"].astype(bool)
+        frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
+    frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
+    frame["images"] = shown["images"].map("{:g}".format)
+    if of == "attack" and shown["gradients"].notna().any():
+        heads = {"gradients": "gradients\n/ image", "fit_gradients": "fit\n/ image"}
+        for name in heads if shown["fit_gradients"].any() else ["gradients"]:
+            frame[heads[name]] = shown[name].map("{:g}".format, na_action="ignore").fillna("")
+    return Grid([*frame], frame.to_numpy().tolist(), heading, notes, left=(1,), data=data)
+
+
+def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
+    """Format shares in percent, or differences in points, leaving out unknown intervals."""
+    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
+    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
+    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
+
+
+TABLES: dict[str, Callable[..., Grid]] = {
+    "transfer": transfer_table,
+    "matrix": matrix,
+    "ranking": ranking,
+    "sources": partial(ranking, of="source"),
+    "tries": tries_table,
+    "defences": defences,
+}
+"""Tables by name; their options are the keywords of the functions."""
