@@ -116,10 +116,11 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     """Return the axes, the numbers of all selections, and the first selection.
 
     Returns:
-        `axes`: names in order; `budgets` and `scales`: texts for each budget; `rows`; `rankings` of
-        attacks and `sources`, by positions on axes joined by points, with notes; `shown`: names of
-        what rows show; `means`: what the mean over an attack's sources is called; `colours`: number
-        of an attack's colour; `top`: end of the axis of means over the budget.
+        `axes`: names in order; `budgets`: with their texts; `scales`: texts for each budget;
+        `rows`; `rankings` of attacks and `sources`, by positions on axes joined by points, with
+        notes; `shown`: names of what rows show; `means`: what the mean over an attack's sources is
+        called; `colours`: number of an attack's colour; `top`: end of the axis of means over the
+        budget.
     """
     pairs, first, rows = pairs_of(shown.rows), shown.choice, shown.rows
     axes: dict[str, list[Any]] = {name: [*pairs[name].unique()] for name in AXES}
@@ -142,7 +143,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     drawn = sorted((its for its in every if its.drawn), key=lambda its: its.short != "fooled")
     return {
         "axes": axes,
-        "budgets": [f"{eps:g}" for eps in axes["eps_255"]],
+        "budgets": [(eps, f"{eps:g}") for eps in axes["eps_255"]],
         "scales": [f"times {float(f'{127 / (eps or 1):.2g}'):g}" for eps in axes["eps_255"]],
         "rows": _rows(rows, axes),
         "shown": {its.short: its.drawn for its in drawn},

@@ -75,7 +75,7 @@ class Report:
         terms: (term, description) pairs by heading.
         rankings: The first ranking of each group, for readers without scripts.
         ranks: The attacks among stored attacks.
-        sweeps: Reports by letter, of sweeps that cannot be compared.
+        sweeps: Reports by letter, of sweeps that cannot be compared, and what `differs`.
     """
 
     title: str
@@ -88,6 +88,7 @@ class Report:
     rankings: Sequence[Grid] = ()
     ranks: Ranks = field(default_factory=Ranks)
     sweeps: Mapping[str, "Report"] = field(default_factory=dict)
+    differs: Grid | None = None
 
 
 def write_page(report: Report, path: Path, cache: Path) -> None:

@@ -101,8 +101,8 @@ class _Sweep:
 def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     """Return the report of sweeps that cannot be compared, from the report of each.
 
-    `page` also has `answers` by the letters of the sweeps that are shown, and the rows of a table
-    of what `differs`. The page of a sweep has its `letter`, `name` and `about`, and colours and
+    `page` has the axes, pairs and budgets of all sweeps, and `answers` by the letters of those that
+    are shown. The page of a sweep has its `letter`, `name` and `about`, and colours and
     ends of axes that all sweeps share.
     """
     letters = [*ascii_uppercase, *map(str, range(len(ascii_uppercase), len(parts)))]
@@ -111,8 +111,11 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     answers = {name: _answer(*pair) for name, pair in pairs.items()}
     answers |= {its.letter: its.report.answer for its in sweeps}
     names, pages = _names(sweeps), [its.page for its in reports]
-    attacks = dict.fromkeys(name for page in pages for name in page["axes"]["attack"])
-    colours = dict(zip(attacks, sorted(pages[0]["colours"].values()), strict=False))
+    axes = {
+        axis: [*dict.fromkeys(name for page in pages for name in page["axes"][axis])]
+        for axis in pages[0]["axes"]
+    }
+    colours = dict(zip(axes["attack"], sorted(pages[0]["colours"].values()), strict=False))
     subtitles = [page["subtitle"].split(", ") for page in pages]
     shared = [text for text in subtitles[0] if all(text in its for its in subtitles)]
     top, end = max(page["top"] for page in pages), max(max(its.budgets) for its in sweeps)
@@ -120,7 +123,14 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     page = {
         **{"title": pages[0]["title"], "subtitle": ", ".join([f"{len(sweeps)} sweeps", *shared])},
         **{"first": {**first, "view": "results", "target": ""}, "answers": answers},
-        "differs": [("differs", *names), *_differing(sweeps)],
+        **{"axes": {**axes, "eps_255": sorted(axes["eps_255"])}, "shown": pages[0]["shown"]},
+        **{"pairs": [pair for page in pages for pair in page["pairs"]]},
+        "having": {
+            text: "".join(its.letter for its in sweeps if eps in its.budgets)
+            for page in pages
+            for eps, text in page["budgets"]
+        },
+        "budgets": sorted({budget for page in pages for budget in page["budgets"]}),
         "audits": [audit for page in pages for audit in page["audits"]],
         "diagnosed": all(page["diagnosed"] for page in pages),
         "command": "\n".join(page["command"] for page in pages),
@@ -149,6 +159,7 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
         rankings=rankings,
         ranks=reports[0].ranks,
         sweeps=drawn,
+        differs=_differing(sweeps, names),
     )
 
 
@@ -170,10 +181,10 @@ def _unlike(*sweeps: _Sweep) -> list[str]:
     return [name for name in unlike if not name.startswith(left_out)]
 
 
-def _differing(sweeps: Sequence[_Sweep]) -> list[tuple[str, ...]]:
-    """Return the label of each fact in which sweeps differ, and its text for each of them."""
-    unlike = _unlike(*sweeps)
-    networks = [name for name in unlike if name.startswith(("model.", "weights."))]
+def _differing(sweeps: Sequence[_Sweep], names: Sequence[str]) -> Grid:
+    """Return a table of the facts in which sweeps differ."""
+    unlike, stated = _unlike(*sweeps), [facts(its.first, ["model", "weights"]) for its in sweeps]
+    networks = [name for name in unlike if name in stated[0]]
     rows = [
         (_LABELS.get(name, name), *(_text(name, its, sweeps) for its in sweeps))
         for name in unlike
@@ -181,9 +192,10 @@ def _differing(sweeps: Sequence[_Sweep]) -> list[tuple[str, ...]]:
     ]
     if networks:
         label = networks[0] + f" and {len(networks) - 1} more" * (len(networks) > 1)
-        stated = [facts(its.first, ["model", "weights"]) for its in sweeps]
         rows.append((label, *(digest([its.get(n) for n in networks])[:_DIGITS] for its in stated)))
-    return [(label, *texts) for label, *texts in rows if len({*texts}) > 1]
+    heads = ["differs", *(f"{its.letter} {name}" for its, name in zip(sweeps, names, strict=True))]
+    rows = [(label, *texts) for label, *texts in rows if len({*texts}) > 1]
+    return Grid(heads, rows, left=range(len(heads)))
 
 
 def _text(name: str, its: _Sweep, sweeps: Sequence[_Sweep]) -> str:

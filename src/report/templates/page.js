@@ -8,43 +8,34 @@ async function unpack(name) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 const textOf = async (name) => new TextDecoder().decode(await unpack(name));
-const placesOf = (names) => new Map(names.map((name, place) => [name, place]));
+const placesOf = (names) => new Map(names?.map((name, place) => [name, place]));
 const WHITE = Symbol("the mean over white boxes, as a target");
-/** Return a sweep's data, and in which place it has a name, a pair and a row. */
+/** Return a sweep's data with the places of names on its axes, and the rows by place. */
 function indexed(its) {
   const at = its.axes && Object.fromEntries(Object.entries(its.axes).map(([name, all]) => [name, placesOf(all)]));
   at?.target.set(WHITE, its.axes.target.length);
-  return { data: its, axes: its.axes, places: at, tried: its.axes?.eps_255.slice(1),
-    pairNames: new Map((its.pairs ?? []).map(([, source, target]) => [`${source}>${target}`, [source, target]])),
-    rowAt: new Map(its.rows?.place.map((place, row) => [place, row])) };
+  return { data: its, axes: its.axes, places: at, tried: its.axes?.eps_255.slice(1), rowAt: placesOf(its.rows?.place) };
 }
 const page = JSON.parse(await textOf("page"));
 const sweeps = (page.sweeps ?? [page]).map(indexed);
-const union = (of, listed = sweeps) => [...new Set(listed.flatMap(of))];
-const optionsOf = (axis, listed) => union((its) => (axis === "pair" ? [...its.pairNames.keys()] : its.axes[axis]),
-  listed);
-const budgets = (listed) => union((its) => its.tried, listed).sort((one, other) => one - other);
-const views = [...(sweeps[0].axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
+const views = [...(page.axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
   ["data", "Data"], ["method", "Method"]];
-const known = { view: views.map(([name]) => name), sweep: Object.keys(page.answers ?? {}) };
-if (sweeps[0].axes) {
-  for (const axis of ["attack", "source", "target", "defence", "protocol"]) known[axis] = optionsOf(axis);
-  Object.assign(known, { eps: budgets(), shown: Object.keys(sweeps[0].data.shown),
-    pair: [...optionsOf("pair"), ""] });
-}
+const { eps_255: steps_ = [], ...named } = page.axes ?? {};
+const known = { view: views.map(([name]) => name), ...named, eps: steps_.slice(1), shown: Object.keys(page.shown ?? {}),
+  sweep: Object.keys(page.answers ?? {}), pair: [...(page.pairs ?? []).map(([, ...its]) => its.join(">")), ""] };
 const first = { view: "data", ...page.first, pair: "", image: null, other: null };
 let chosen = { ...first };
 const shownSweeps = (view = chosen.view) => sweeps.filter(({ data: its }) =>
   !page.answers || chosen.sweep.split("+").includes(its.letter)).slice(0, view === "results" ? 2 : 1);
 // What renderers read: a sweep, its side beside another if `both` are drawn, and what is selected in it.
-let [data, axes, places, tried, pairNames, rowAt, selection, held, side, both, missing] = [];
+let [data, axes, places, tried, rowAt, selection, held, side, both, missing] = [];
 /** Let renderers read a sweep; `missing` says which choice it lacks, in whose place it has its first. */
 function enter(its, to, listed) {
-  ({ data, axes, places, tried, pairNames, rowAt } = its);
+  ({ data, axes, places, tried, rowAt } = its);
   [held, side, both, missing] = [[its, to, listed], to, listed.length > 1, ""];
   selection = { ...chosen, ...(to && { image: chosen.other }), ...(both && { source: "" }) };
   for (const axis of Object.keys(axes ?? {})) {
-    const name = axis === "eps_255" ? "eps" : axis;
+    const name = axis.replace("_255", "");
     if (places[axis].has(selection[name])) continue;
     if (selection[name]) missing ||= name === "eps" ? budget(selection.eps) : `${name} ${selection[name]}`;
     selection[name] = axes[axis].includes("") ? "" : data.first[name] || axes[axis][0];
@@ -52,6 +43,7 @@ function enter(its, to, listed) {
 }
 const several = (axis) => axes[axis].length > 1;
 const part = (name) => $(side ? `${name}-2` : name);
+const within = (act, here = held) => (event) => { enter(...here); act(event); };
 const picked = (name) => (both ? chosen : selection)[name];
 
 /** Make an element; all texts are text nodes, whatever they hold. */
@@ -59,10 +51,7 @@ function el(tag, attributes = {}, ...children) {
   const made = ["svg", "path"].includes(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag)
     : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (["click", "change"].includes(name)) {
-      const here = held;
-      made.addEventListener(name, (event) => { enter(...here); value(event); });
-    }
+    if (["click", "change"].includes(name)) made.addEventListener(name, within(value));
     else if (value !== undefined && value !== false) made.setAttribute(name, value);
   }
   made.append(...children.flat().filter((one) => one !== undefined && one !== null && one !== false));
@@ -79,6 +68,7 @@ function fill(box, ...children) {
   const again = controls.find((one) => one.tagName === old.tagName && nameOf(one) === nameOf(old));
   (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
 }
+const texts = new Map(page.budgets);
 const budgetText = (eps) => texts.get(eps);
 const budget = (eps) => `${budgetText(eps)}/255`;
 const partsOf = (name) => String(name).split(/(?<=[_/.@+-])/); // names break between them
@@ -86,8 +76,6 @@ const broken = (name) => partsOf(name).join("\u200b");
 const inParts = (name) => partsOf(name).map((part) => el("span", {}, part));
 const words = (protocol) => protocol.replace("_", " ");
 
-const texts = new Map(sweeps.flatMap(({ data: its }) => its.budgets?.map((text, at) => [its.axes.eps_255[at], text])
-  ?? []));
 function readAddress() {
   const parts = new URLSearchParams(location.hash.slice(1));
   chosen = { ...first };
@@ -128,11 +116,11 @@ const behindWords = () => (selection.defence === "none" ? "" : ` behind ${select
 const sourceName = (source = selection.source) => source || data.means[places.attack.get(selection.attack)];
 /** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
 function pairOf() {
-  if (pairNames.has(selection.pair)) return pairNames.get(selection.pair);
+  const exact = data.pairs.find(([, ...its]) => its.join(">") === selection.pair);
   const mine = data.pairs.filter(([attack]) => attack === selection.attack);
   const agrees = ([, source, target]) => (!selection.source || source === selection.source)
     && (!selection.target || target === selection.target);
-  return (mine.find(agrees) ?? mine[0] ?? data.pairs[0]).slice(1);
+  return (exact ?? mine.find(agrees) ?? mine[0] ?? data.pairs[0]).slice(1);
 }
 
 // Colours, markers and dashes of attacks, fixed by rank at the reference budget.
@@ -171,34 +159,33 @@ function menu(name, label, options, value = picked(name), change = (its) => choo
 
 function renderControls() {
   const set = (name) => (value) => choose({ [name]: value });
-  const listed = shownSweeps();
-  const of = (axis) => optionsOf(axis, listed);
-  const chips = of("attack").filter(slot).map((name) => button([marker(look(name)), broken(name)], {
+  const { axes: all } = both ? page : data;
+  const chips = all.attack.filter(slot).map((name) => button([marker(look(name)), broken(name)], {
     class: "chip", "aria-pressed": String(name === picked("attack")), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) }));
-  const more = of("attack").filter((name) => !slot(name));
+  const more = all.attack.filter((name) => !slot(name));
   const field = el("input", { list: "more", placeholder: `more (${more.length})`, "aria-label": "more attacks",
     change: () => more.includes(field.value) && choose({ attack: field.value }) });
   const list = el("datalist", { id: "more" }, more.map((name) => el("option", { value: name })));
   const shown = Object.entries(data.shown).map(([name, text]) =>
     [name, name === "fooled" && aimed() ? "target class" : text]);
-  const having = (eps) => both && el("small", {}, " ", listed.filter((its) => its.tried.includes(eps))
-    .map((its) => its.data.letter).join(""));
+  const stepOf = (eps) => el("span", {}, budgetText(eps), both && el("small", {}, ` ${page.having[budgetText(eps)]}`));
+  const menuOf = (name, label) => all[name].length > 1 && menu(name, label, all[name].map((one) => [one, words(one)]));
   const letters = known.sweep.filter((name) => selection.view === "results" || !name.includes("+"))
     .map((name) => [name, name.replace("+", " and ")]);
   const sweep = both ? chosen.sweep : data.letter;
   const controls = {
     sweep: letters.length > 3 ? menu("sweep", "sweep", letters, sweep)
       : letters.length > 0 && el("span", {}, "sweep", buttons("sweep", letters, sweep, set("sweep"))),
-    budget: el("span", {}, "budget", buttons("budget", budgets(listed).map((eps) =>
-      [eps, el("span", {}, budgetText(eps), having(eps))]), picked("eps"), set("eps")), "/255"),
+    budget: el("span", {}, "budget", buttons("budget", all.eps_255.slice(1).map((eps) => [eps, stepOf(eps)]),
+      picked("eps"), set("eps")), "/255"),
     attack: el("span", {}, "attack", chips, more.length > 0 && [field, list]),
     source: !both && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
-    target: of("target").length > 2 && menu("target", "target", of("target").map((one) => [one, one
-      || `all ${of("target").length - 1} targets`])),
-    ...Object.fromEntries([["defence", "defence"], ["protocol", "counted"]].map(([name, label]) => [name,
-      of(name).length > 1 && menu(name, label, of(name).map((one) => [one, words(one)]))])),
+    target: all.target.length > 2 && menu("target", "target", all.target.map((one) => [one, one
+      || `all ${all.target.length - 1} targets`])),
+    defence: menuOf("defence", "defence"),
     show: el("span", {}, "show", buttons("show", shown, selection.shown, set("shown"))),
+    protocol: menuOf("protocol", "counted"),
   };
   const used = Object.entries(controls).filter(([name]) => uses(name)).map(([, control]) => control).filter(Boolean);
   fill($("controls"), used);
@@ -214,20 +201,14 @@ function renderTiles() {
   if (page.answers) {
     const [lead, rest, details] = page.answers[both ? chosen.sweep : data.letter];
     fill($("answer"), el("b", {}, lead), rest);
-    $("answer").classList.toggle("long", `${lead}${rest}`.length > 80);
     fill($("details"), details);
+    $("differs").hidden = !both;
   }
-  fill($("tiles"), both ? differs() : tiles().map(([title, { text }, note, white]) =>
-    el("div", { class: white ? "tile white" : "tile" }, el("span", {}, title), el("b", {}, `${text} % `, el("small", {}, shortWord())), el("span", {}, note))));
+  fill($("tiles"), both ? [] : tiles().map(([title, { text }, note, white]) => el("div", {
+    class: white ? "tile white" : "tile" }, el("span", {}, title), el("b", {}, `${text} % `,
+    el("small", {}, shortWord())), el("span", {}, note))));
   $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
     + `${budget(selection.eps)}, counted: ${selection.protocol}${behindWords()}, ${word()}`;
-}
-/** Return the table of what differs between the sweeps. */
-function differs() {
-  const [[head, ...names], ...rows] = page.differs;
-  return el("table", { class: "differs" }, el("tbody", {}, el("tr", {}, el("td", {}, head), names.map((name, at) =>
-    el("th", {}, el("b", { class: "letter" }, sweeps[at].data.letter), " ", broken(name)))), rows.map((row) =>
-    el("tr", {}, row.map((text) => el("td", {}, text))))));
 }
 /** Return title, cell and note of the tiles: the selection, white boxes, and the target that is fooled least. */
 function tiles() {
@@ -441,8 +422,7 @@ async function chart(box, spec, rows, onBudget, eps_255) {
   if (onBudget) view.addEventListener("click", (event) => {
     const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;
     const eps = view.scale("x").invert(x - view.origin()[0]);
-    choose({ eps: budgets(shownSweeps()).reduce((one, other) =>
-      (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
+    choose({ eps: known.eps.reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
   });
 }
 const onPaper = () => document.body.classList.contains("paper");

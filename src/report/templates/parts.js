@@ -207,10 +207,9 @@ function aboutImage(list, place, fooled, kept, chosen) {
   const near = chosen || !list.length ? ""
     : `, ${close ? "near" : "of those with a picture the nearest to"} the median of their confidence `
       + `(${list[Math.floor((list.length - 1) / 2)][1].text})`;
-  if (place < 0) return { texts, title: "not counted here" };
-  if (both) return { texts, title: `${place + 1} of ${list.length} ${list === fooled ? texts.fooled : texts.kept} `
-    + `(of ${total})` };
-  return { texts, title: `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
+  const half = `${place + 1} of ${list.length} ${list === fooled ? texts.fooled : texts.kept} (of ${total})`;
+  return { texts, title: place < 0 ? "not counted here" : both ? half
+    : `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
 }
 function pairRoles(job, image, source, target) {
   const [name, defence = "none"] = source.split("@");
@@ -340,9 +339,8 @@ async function renderImages() {
   const [source, target] = pairOf();
   const [{ attack }, here] = [selection, held];
   const job = await jobOf(attack, source);
-  if (shownSweeps("images")[0] !== here[0]) return;
   enter(...here);
-  if (attack !== selection.attack) return;
+  if (attack !== selection.attack || here[0] !== shownSweeps("images")[0]) return;
   const [one, { children: [about, groups, others] }, more] = $("images").children;
   renderImage(one, true);
   if (!job) {
@@ -446,10 +444,7 @@ function render() {
 /** Unpack what paper needs: browsers print what is drawn when `beforeprint` ends, and wait for no block. */
 async function unpackForPaper() {
   await loadVega();
-  if (axes) shownSweeps("results").forEach((its, to, listed) => {
-    enter(its, to, listed);
-    for (const attack of shownAttacks()) jobOf(attack, pairOf()[0]);
-  });
+  if (axes) for (const attack of shownAttacks()) await jobOf(attack, pairOf()[0]);
 }
 /** Draw every part at the width of paper. */
 function renderAll() {
