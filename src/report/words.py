@@ -225,8 +225,8 @@ def apart_answer(ranked: Mapping[str, pd.DataFrame], where: str, again: str) -> 
     )
     same = len(tests) > len({*tests.values()})
     texts = said(
-        (f"in both, {next(iter(tests.values()), '')}", same),
-        *((f"in {name}, {text}", not same) for name, text in tests.items()),
+        (f"in both: {next(iter(tests.values()), '')}", same),
+        *((f"in {name}: {text}", not same) for name, text in tests.items()),
         (f"no number is a mean over {one} and {two}, or a difference between them", True),
         (again, True),
     )

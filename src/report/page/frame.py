@@ -28,7 +28,7 @@ from ..sanity_checks import CAUSES
 from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
 from ..words import on_target, ranking_legend, ranking_notes, said, sentences
 from .figures import clean_figures, page_charts
-from .html import ENOUGH, TOO_FEW, Report
+from .html import COLOURS, ENOUGH, TOO_FEW, Report
 from .images import compute_page_data
 from .sweeps import sweeps_apart, together
 
@@ -46,8 +46,6 @@ LEFT_OUT = (
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
 """Results that other commands print or draw, with the commands."""
-_COLOURS = 7
-"""Number of colours: of the best-ranked attacks at the reference budget."""
 _CURVE = "confidence"
 """Quantity of the second chart over the budget."""
 
@@ -150,7 +148,7 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         "rankings": _rankings(results, shown, axes),
         "sources": _sources(results, axes),
         "legend": ranking_legend(first.protocol),
-        "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
+        "colours": {name: n for n, name in enumerate(axes["attack"][:COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": shown.pairs,
         "means": [means.get(n, f"mean of {n} sources") for n in single],

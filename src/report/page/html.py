@@ -25,6 +25,8 @@ from ..grid import Grid
 from ..words import rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+COLOURS = 7
+"""Number of colours: of the best-ranked attacks at the reference budget."""
 ENOUGH = 39
 """Fewest images for a comparison; intervals of rates are then at most 30 points wide."""
 TOO_FEW = f"below {ENOUGH} images, the interval of a share can be wider than 30 points"

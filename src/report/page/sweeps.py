@@ -15,9 +15,9 @@ from ...artifacts.record import JobRecord
 from ..grid import Grid
 from ..results import JobResults, Results
 from ..shown import Shown, ranked_first, shown_of
-from ..words import Answer, apart_answer
+from ..words import Answer, apart_answer, said
 from .figures import page_charts
-from .html import Report
+from .html import COLOURS, Report
 
 _BUDGETS, _PROGRAM = "epsilon.grid", "program's code"
 _LABELS = {_BUDGETS: "budgets, /255", _PROGRAM: "program"}
@@ -102,8 +102,8 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     """Return the report of sweeps that cannot be compared, from the report of each.
 
     `page` has the axes, pairs and budgets of all sweeps, and `answers` by the letters of those that
-    are shown. The page of a sweep has its `letter`, `name` and `about`, and colours and
-    ends of axes that all sweeps share.
+    are shown. The page of a sweep has its `letter`, `name` and `about`, and colours and ends of
+    axes that all sweeps share.
     """
     letters = [*ascii_uppercase, *map(str, range(len(ascii_uppercase), len(parts)))]
     sweeps = [*map(_Sweep, letters, parts, reports)]
@@ -115,7 +115,7 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
         axis: [*dict.fromkeys(name for page in pages for name in page["axes"][axis])]
         for axis in pages[0]["axes"]
     }
-    colours = dict(zip(axes["attack"], sorted(pages[0]["colours"].values()), strict=False))
+    colours = {name: number for number, name in enumerate(axes["attack"][:COLOURS], 1)}
     subtitles = [page["subtitle"].split(", ") for page in pages]
     shared = [text for text in subtitles[0] if all(text in its for its in subtitles)]
     top, end = max(page["top"] for page in pages), max(max(its.budgets) for its in sweeps)
@@ -208,7 +208,7 @@ def _text(name: str, its: _Sweep, sweeps: Sequence[_Sweep]) -> str:
             return f"{record.images}, of which {both} are in {first.letter}"
         of = f" of {record.dataset}" * (record.dataset != other.dataset)
         pixels = f", {round((record.values / 3) ** 0.5)} px" * (record.values != other.values)
-        return f"{record.images}{of}{pixels}"
+        return f"{record.images}{of}{pixels}" + ", others" * (its is not first and not of + pixels)
     if name == _BUDGETS:
         return _listed(its.budgets)
     if name == _PROGRAM and len({*commits}) == len(commits):
@@ -254,11 +254,12 @@ def _again(*sweeps: _Sweep) -> str:
         value = after.get(key, _setting(new.first, key))
         if name in unlike and value != before.get(key, _setting(old.first, key)):
             words[name] = f"{words.get(name, '')} {shlex.quote(f'{key}={value}')}"
-    rest = [name for name in unlike if name not in words and name != _PROGRAM]
+    rest = [name for name in unlike if name not in {*words, _PROGRAM, _BUDGETS}]
     by = f" by the program of {new.letter}" * (_PROGRAM in unlike)
-    as_new = f" with{''.join(words.values())}" * bool(words)
-    equal = f", with equal {', '.join(rest)}" * bool(rest)
-    return f"to compare them, run {old.letter} again{by}{as_new}{equal}"
+    equal = said(("".join(words.values()), words), (f" equal {', '.join(rest)}", rest))
+    return f"to compare them, run {old.letter} again{by}" + f" with{' and'.join(equal)}" * bool(
+        equal
+    )
 
 
 def _setting(record: JobRecord, key: str) -> str:
