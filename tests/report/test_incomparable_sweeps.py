@@ -31,7 +31,7 @@ def test_the_answer_is_for_both_and_names_what_differs(made_up):
     assert " in A" in text and " in B" in text and "at 8/255; A and B cannot be compared" in text
     assert "mean over A and B, or a difference between them" in details and "again" in details
     facts = {label: texts for label, *texts in report.differs.cells}
-    assert facts["images"] == ["120", "90, of which 60 are in A"]
+    assert facts["images"] == ["120", "90, of which 90 are in A"]
     assert facts["budgets, /255"] == ["2, 8", "8, 16"] and "norm" not in facts
     assert report.page["answers"]["B"] == report.sweeps["B"].answer
 
@@ -57,7 +57,7 @@ def test_halves_show_their_sweep_under_one_selection(opened, results_of_kind):
     assert "16/255, B" in tab.inner_text("#matrix-2 h2")
     tab.click("#controls [aria-label=sweep] [data-value=B]")
     assert tab.locator("#matrix-2").is_hidden() and tab.locator("#tiles .tile").count() == 3
-    assert "sources of" in tab.inner_text("#ranking") and "16/255" in tab.inner_text("#matrix h2")
+    assert "gradients" in tab.inner_text("#ranking") and "16/255" in tab.inner_text("#matrix h2")
     assert tab.evaluate("document.documentElement.scrollWidth") <= 1440
     tab.click("nav a:text-is('Images')")
     tab.wait_for_selector("#images .classes")

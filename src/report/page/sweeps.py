@@ -245,7 +245,7 @@ def _answer(one: _Sweep, two: _Sweep) -> Answer:
 def _again(*sweeps: _Sweep) -> str:
     """Say how to run the older of two sweeps again, so that they can be compared."""
     old, new = sorted(sweeps, key=lambda its: max(record.created for record in its.records))
-    unlike, words = _unlike(old, new), dict[str, str]()
+    unlike, keys = _unlike(old, new), dict[str, str]()
     before, after = (
         dict(word.partition("=")[::2] for word in its.first.overrides) for its in (old, new)
     )
@@ -253,13 +253,12 @@ def _again(*sweeps: _Sweep) -> str:
         name = "images" if key.partition(".")[0] in ("n_images", "dataset") else key
         value = after.get(key, _setting(new.first, key))
         if name in unlike and value != before.get(key, _setting(old.first, key)):
-            words[name] = f"{words.get(name, '')} {shlex.quote(f'{key}={value}')}"
-    rest = [name for name in unlike if name not in {*words, _PROGRAM, _BUDGETS}]
+            keys[name] = f"{keys.get(name, '')} {shlex.quote(f'{key}={value}')}"
+    rest = [name for name in unlike if name not in {*keys, _PROGRAM, _BUDGETS}]
     by = f" by the program of {new.letter}" * (_PROGRAM in unlike)
-    equal = said(("".join(words.values()), words), (f" equal {', '.join(rest)}", rest))
-    return f"to compare them, run {old.letter} again{by}" + f" with{' and'.join(equal)}" * bool(
-        equal
-    )
+    equal = said(("".join(keys.values()), keys), (f" equal {', '.join(rest)}", rest))
+    words = f" with{' and'.join(equal)}" * bool(equal)
+    return f"to compare them, run {old.letter} again{by}{words}"
 
 
 def _setting(record: JobRecord, key: str) -> str:
