@@ -101,7 +101,7 @@ class Sweep:
         for column in figure.keys:
             rows = rows[rows[column] == rows[column].iloc[0]]
         records = json.loads(rows.to_json(orient="records"))
-        return figure.chart.properties(datasets={"rows": records}).configure(**theme()["config"])
+        return figure.chart.properties(datasets={"rows": records}).configure(**theme())
 
 
 def beside_published(

@@ -155,25 +155,35 @@ def add_options(
 ) -> None:
     """Add an option for each keyword of a function; docstrings describe them, the first wins.
 
-    A flag sets a truth value to its other value. `names` has the options whose names are not those
-    of their keywords.
+    Its type says how an option is read; without one, its default does. A flag sets a truth value to
+    its other value. `names` has the options whose names are not those of their keywords.
+
+    Raises:
+        ValueError: A keyword has the name of an option that the command has for all functions.
     """
     docs = "\n\n".join(getdoc(its) or "" for its in documented)
     lines = re.findall(r"(?ms)^ *(?:- `)?(\w+)[^`:\n]*`?: (.*?)[;.]$", docs)
     texts = {key: " ".join(text.removeprefix("False: ").split()) for key, text in lines[::-1]}
     for keyword in keywords:
-        key, text = keyword.name, str(keyword.annotation)
+        key, default = keyword.name, keyword.default
         option = names.get(key, key.removesuffix("_255")).replace("_", "-")
         described = texts.get(key, "").replace("None:", "default:").replace("%", "%%")
         kind: dict[str, Any] = {"dest": key, "help": described, "default": argparse.SUPPRESS}
-        if isinstance(keyword.default, bool):
-            option = f"no-{option}" if keyword.default else option
-            kind["action"] = "store_false" if keyword.default else "store_true"
+        if isinstance(default, bool):
+            option = f"no-{option}" if default else option
+            kind["action"] = "store_false" if default else "store_true"
         else:
-            number = float if "float" in text else int if "int" in text else str
-            several = {"nargs": "+"} if "Sequence" in text else {}
-            kind |= {"type": number, "metavar": option.upper(), **several}
-        parser.add_argument(f"--{option}", **kind)
+            typed = keyword.annotation is not Parameter.empty
+            types = re.findall(r"\w+", str(keyword.annotation) if typed else type(default).__name__)
+            number = next((its for its in (float, int) if its.__name__ in types), str)
+            several = {"Sequence", "list", "tuple"} & {*types}
+            kind |= {"type": number, "metavar": option.upper()}
+            kind |= {"nargs": "+"} if several else {}
+            kind["required"] = default is Parameter.empty
+        try:
+            parser.add_argument(f"--{option}", **kind)
+        except argparse.ArgumentError as error:
+            raise ValueError(f"{key} is an option of every table. Rename the keyword.") from error
 
 
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:

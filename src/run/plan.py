@@ -178,7 +178,7 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     """Plan a job whose images are there; clean predictions in `seen` are another job's."""
     settings = planned.settings
     diagnosed = images.subset(settings.diagnostics.n_images, settings.dataset.seed)
-    names: Any = dict.fromkeys([*settings.models, settings.source_name])
+    names: Any = dict.fromkeys([*settings.models, "+".join(settings.source)])
     names.pop("", None)
     job = JobContext(planned, Data(images, diagnosed, None, torch.device("cpu")), names)
     rows = Rows(Path(settings.cache.dir))
