@@ -108,7 +108,7 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     letters = [*ascii_uppercase, *map(str, range(len(ascii_uppercase), len(parts)))]
     sweeps = [*map(_Sweep, letters, parts, reports)]
     pairs = {f"{one.letter}+{two.letter}": (one, two) for one, two in combinations(sweeps, 2)}
-    answers = {name: _answer(*pair) for name, pair in pairs.items()}
+    answers: dict[str, Sequence[str]] = {name: _answer(*pair) for name, pair in pairs.items()}
     answers |= {its.letter: its.report.answer for its in sweeps}
     names, pages = _names(sweeps), [its.page for its in reports]
     axes = {
