@@ -112,7 +112,7 @@ def test_other_data_weights_and_norms_are_never_compared(
         assert report() == 0
         assert written == [Path("outputs/retrained")]  # the newest
     assert report(f"folder=[{','.join(runs)}]", "out=all") == 0
-    assert len(json.loads(block_of(workspace / "all" / "report.html"))["axes"]["attack"]) == 5
+    assert len(json.loads(block_of(workspace / "all" / "report.html"))["sweeps"]) == 4
     found = rates(load_sweep(*runs))
     assert found["attack"].nunique() == 5
     assert not found.duplicated(["attack", "source", "target", "eps_255"]).any()

@@ -110,11 +110,7 @@ def answer_of(results: Results, shown: Shown) -> Answer:
 
     The answer is that of the choice: at the reference budget.
     """
-    first, rows, kind = shown.choice, results.rankings, ["group", *GROUP]
-    rows = rows[rows["source"] == first.source] if first.source else over_sources(rows)
-    rows = rows[(rows["eps_255"] == first.eps) & (rows["defence"] == first.defence)]
-    rows = rows[rows["rank"].notna()]
-    rows = _alike(rows, rows.iloc[0], kind) if len(rows) else rows
+    first, rows = shown.choice, ranked_first(results, shown.choice)
     where = f" at {first.eps:g}/255" + f" behind {first.defence}" * (first.defence != NO_DEFENCE)
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
         keys = [*_JOB, "target", *_PLACE, "protocol"]
@@ -125,8 +121,17 @@ def answer_of(results: Results, shown: Shown) -> Answer:
     if len(rows) > 1:
         source = f" from {first.source}" * bool(first.source)
         return answer(rows, "attack", source + where, details)
-    sources = _alike(results.sources, row, [*kind, *_PLACE, "attack"])
+    sources = _alike(results.sources, row, ["group", *GROUP, *_PLACE, "attack"])
     return source_answer(row, sources, where, details)
+
+
+def ranked_first(results: Results, first: Choice) -> pd.DataFrame:
+    """Return the ranking of attacks, with the columns of `rankings`, that a choice is of."""
+    rows = results.rankings
+    rows = rows[rows["source"] == first.source] if first.source else over_sources(rows)
+    rows = rows[(rows["eps_255"] == first.eps) & (rows["defence"] == first.defence)]
+    rows = rows[rows["rank"].notna()]
+    return _alike(rows, rows.iloc[0], ["group", *GROUP]) if len(rows) else rows
 
 
 def _alike(rows: pd.DataFrame, row: pd.Series, keys: list[str]) -> pd.DataFrame:

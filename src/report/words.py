@@ -177,19 +177,71 @@ def counted(row: pd.Series, total: int) -> list[str]:
 
 def answer(ranked: pd.DataFrame, of: str, where: str, details: Sequence[str]) -> Answer:
     """State which of several attacks or sources is first, by how much, and if tests decide it."""
-    first, few, equal = ranked.iloc[0], too_few(ranked.iloc[0]), np.ptp(ranked["mean"]) < _ROUNDING
+    first, few, equal = ranked.iloc[0], too_few(ranked.iloc[0]), _are_equal(ranked)
     reaches = " (target class reached)" * bool(first["targeted"])
     levels = [f"{name} {100 * mean:.1f} %" for name, mean in ranked[[of, "mean"]].to_numpy()]
-    lead, *_ = said(
-        (few, True),
-        (f"{first[of]} and {len(ranked) - 1} more are equal", equal),
-        (f"{first[of]} leads, undecided,", is_tied(ranked)),
-        (f"{first[of]} leads on average", first["depends_on"]),
-        (f"{first[of]} transfers best", True),
-    )
+    lead = " ".join(_lead(ranked, of)).strip()
     by = said((_listed(levels), few), (_ahead(ranked, of), not (few or equal)))
     tests = [text for text in [*verdict(ranked, of), needed(ranked)] if text not in ("", few)]
     return lead, ": ".join([where + reaches, *by]), " ".join(sentences([*details, *tests]))
+
+
+def _lead(ranked: pd.DataFrame, of: str) -> tuple[str, str]:
+    """Return the first of a ranking and what the tests say of it; only the latter if none leads."""
+    first, few = ranked.iloc[0], too_few(ranked.iloc[0])
+    text, *_ = said(
+        (few, True),
+        (f"and {len(ranked) - 1} more are equal", _are_equal(ranked)),
+        ("leads, undecided,", is_tied(ranked)),
+        ("leads on average", first["depends_on"]),
+        ("transfers best", True),
+    )
+    return "" if few else first[of], text
+
+
+def _are_equal(ranked: pd.DataFrame) -> bool:
+    return bool(np.ptp(ranked["mean"]) < _ROUNDING)
+
+
+def apart_answer(ranked: Mapping[str, pd.DataFrame], where: str, again: str) -> Answer:
+    """State which attack is first in each of two sweeps that cannot be compared.
+
+    `ranked` has the ranking of each sweep by its name, `again` says what makes them comparable.
+    """
+    leads = {name: _lead_or_level(rows) for name, rows in ranked.items()}
+    tests = {
+        name: "; ".join(verdict(rows, "attack")).removeprefix("decided: ")
+        for name, rows in ranked.items()
+        if len(rows) > 1
+    }
+    one, two = leads
+    (name, does), (other, did) = leads.values()
+    lead = f"{name} {does} in {one}" + (
+        f" and in {two}"
+        if (name, does) == (other, did)
+        else f", {other} in {two}"
+        if does == did and other
+        else f"; {other} {did}".rstrip() + f" in {two}"
+    )
+    same = len(tests) > len({*tests.values()})
+    texts = said(
+        (f"in both: {next(iter(tests.values()), '')}", same),
+        *((f"in {name}: {text}", not same) for name, text in tests.items()),
+        (f"no number is a mean over {one} and {two}, or a difference between them", True),
+        (again, True),
+    )
+    rest = f"{where}; {one} and {two} cannot be compared"
+    return lead.strip(), rest, " ".join(sentences(texts))
+
+
+def _lead_or_level(ranked: pd.DataFrame) -> tuple[str, str]:
+    """Return what leads a ranking of attacks, or what the only attack reaches."""
+    if len(ranked) > 1:
+        return _lead(ranked, "attack")
+    row = None if ranked.empty else ranked.iloc[0]
+    if row is None:
+        return "", "nothing is ranked"
+    return row["attack"], f"{_fools(row)} {100 * row['mean']:.1f} % of images"
 
 
 def source_answer(

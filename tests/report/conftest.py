@@ -78,6 +78,15 @@ KINDS: dict[str, dict[str, Any]] = {
         **{"models": ("vgg", "resnet", "vit"), "sources": ("vgg", "resnet"), "targets": ("vit",)},
         **{"full": False, "images": 60, "budgets": (2.0, 8.0)},
     },
+    "incomparable sweeps": {
+        "sweeps": {
+            "one": {**SMALL, "models": ("vgg", "resnet", "vit"), "attacks": ("fgsm", "bim")},
+            "two": {
+                **{"models": ("vgg", "resnet", "vit"), "attacks": ("bim", "fgsm", "mi")},
+                **{"images": 90, "first": 60, "budgets": (8.0, 16.0), "full": False},
+            },
+        }
+    },
     "thousands": {
         **{"models": [f"model_{i}" for i in range(5)], "attacks": ("fgsm",), "budgets": (8.0,)},
         **{"full": False, "images": 1200, "sources": ("model_0",)},
@@ -116,8 +125,10 @@ def results_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str],
 
     def make(kind: str) -> Results:
         if kind not in known:
-            folder: Path = make_sweep(tmp_path_factory.mktemp("sweep"), **KINDS[kind])
-            results = results_of(find_jobs([folder]))
+            place, words = tmp_path_factory.mktemp("sweep"), KINDS[kind]
+            sweeps = words.get("sweeps", {"sweep": words})
+            folders = [make_sweep(place / name, **its) for name, its in sweeps.items()]
+            results = results_of(find_jobs(folders))
             known[kind] = audited(results) if kind == "audit" else results
         return known[kind]
 

@@ -54,6 +54,7 @@ def curves(
     *,
     rows: Any = ROWS,
     at: bool = False,
+    end: float | None = None,
     bands: bool = False,
     title: str | None = None,
     sizes: Sizes = PAGE,
@@ -62,12 +63,13 @@ def curves(
 
     The rows have `eps_255`, `value`, `series`, and how it is drawn: `colour`, `dash`, `shape`,
     `width`, `label` (the name at its end) and `right` (False: a cross); for `bands` also `low` and
-    `high`. `at` marks one budget. A `title` of the y axis adds one to the x axis.
+    `high`. `at` marks one budget, `end` is that of the axis (None: the largest tried). A `title` of
+    the y axis adds one to the x axis.
     """
     plain: dict[str, Any] = {"labelOverlap": "greedy", "grid": False, "labelFlush": False}
     plain |= {"tickCount": len(tried) + 1, "labelSeparation": 1}  # else ticks are left out
     ticks = alt.Axis(values=[0, *tried], format=".6~g", **plain)
-    across = alt.Scale(domain=[0, max(tried)])
+    across = alt.Scale(domain=[0, end or max(tried)])
     x = alt.X("eps_255:Q", title=title and "budget (1/255)", scale=across, axis=ticks)
     grid = alt.Axis(format=".0%", tickCount=4, title=title)
     y = alt.Y("value:Q", scale=scale, axis=grid)

@@ -1,6 +1,6 @@
 """The charts of the part Data, and the curves of the page."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -17,6 +17,8 @@ from .images import PageData
 
 MOST_CLASSES = 40
 """Largest number of classes in a chart."""
+HEIGHTS = {"success": 128, "correct": 128, "confidence": 90, "image": 80, "group": 200}
+"""Heights of the curves over the budget by name."""
 _CLASSES = ChartSettings(
     y="confidence",
     x="row",
@@ -72,13 +74,20 @@ def _bins(rows: pd.DataFrame) -> pd.DataFrame:
     return table.assign(high=table["low"] + 0.1, start=end - table["images"], end=end)
 
 
-def page_charts(tried: Sequence[float], top: float) -> dict[str, Any]:
-    """Return the curves over the budget as Vega specifications, by name."""
-    heights = {"success": 128, "correct": 128, "confidence": 90, "image": 80, "group": 200}
+def page_charts(
+    tried: Sequence[float],
+    top: float,
+    heights: Mapping[str, int] = HEIGHTS,
+    end: float | None = None,
+) -> dict[str, Any]:
+    """Return the curves over the budget as Vega specifications, by name.
+
+    `top` and `end` are those of the axes of success and of the budget.
+    """
     with alt.theme.enable(PAGE_THEME):
         specs = {}
         for name, height in heights.items():
             scale = alt.Scale(domain=[0, top if name == "success" else 1])
-            chart = charts.curves(tried, height, scale, names=name != "group", at=True)
+            chart = charts.curves(tried, height, scale, names=name != "group", at=True, end=end)
             specs[name] = vega_of(chart.properties(width=PANEL).to_dict(validate=False))
         return specs

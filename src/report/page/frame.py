@@ -28,8 +28,9 @@ from ..sanity_checks import CAUSES
 from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
 from ..words import on_target, ranking_legend, ranking_notes, said, sentences
 from .figures import clean_figures, page_charts
-from .html import ENOUGH, TOO_FEW, Report
+from .html import COLOURS, ENOUGH, TOO_FEW, Report
 from .images import compute_page_data
+from .sweeps import sweeps_apart, together
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
 """Axes of the rows: source and target may be empty, which stands for their mean."""
@@ -45,8 +46,6 @@ LEFT_OUT = (
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
 """Results that other commands print or draw, with the commands."""
-_COLOURS = 7
-"""Number of colours: of the best-ranked attacks at the reference budget."""
 _CURVE = "confidence"
 """Quantity of the second chart over the budget."""
 
@@ -55,7 +54,14 @@ Axes = Mapping[str, list[Any]]
 
 def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
     """Build the report of results; without an attack it only describes the clean images."""
-    numbers = compute_page_data(results, settings)
+    sweeps = sweeps_apart(results)
+    reports = [_build(its, settings, 1 / len(sweeps)) for its in sweeps]
+    return together(sweeps, reports) if len(sweeps) > 1 else reports[0]
+
+
+def _build(results: Results, settings: ReportSettings | None, room: float) -> Report:
+    """Build the report of comparable results."""
+    numbers = compute_page_data(results, settings, room)
     jobs = [row[0].job for row in results.rows]
     attacked, norm = [job for job in jobs if job.attacked], jobs[0].record.norm
     names = ", ".join(dict.fromkeys(job.record.dataset for job in jobs))
@@ -108,10 +114,11 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     """Return the axes, the numbers of all selections, and the first selection.
 
     Returns:
-        `axes`: names in order; `budgets` and `scales`: texts for each budget; `rows`; `rankings` of
-        attacks and `sources`, by positions on axes joined by points, with notes; `shown`: names of
-        what rows show; `means`: what the mean over an attack's sources is called; `colours`: number
-        of an attack's colour; `top`: end of the axis of means over the budget.
+        `axes`: names in order; `budgets`: with their texts; `scales`: texts for each budget;
+        `rows`; `rankings` of attacks and `sources`, by positions on axes joined by points, with
+        notes; `shown`: names of what rows show; `means`: what the mean over an attack's sources is
+        called; `colours`: number of an attack's colour; `top`: end of the axis of means over the
+        budget.
     """
     pairs, first, rows = pairs_of(shown.rows), shown.choice, shown.rows
     axes: dict[str, list[Any]] = {name: [*pairs[name].unique()] for name in AXES}
@@ -134,14 +141,14 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     drawn = sorted((its for its in every if its.drawn), key=lambda its: its.short != "fooled")
     return {
         "axes": axes,
-        "budgets": [f"{eps:g}" for eps in axes["eps_255"]],
+        "budgets": [(eps, f"{eps:g}") for eps in axes["eps_255"]],
         "scales": [f"times {float(f'{127 / (eps or 1):.2g}'):g}" for eps in axes["eps_255"]],
         "rows": _rows(rows, axes),
         "shown": {its.short: its.drawn for its in drawn},
         "rankings": _rankings(results, shown, axes),
         "sources": _sources(results, axes),
         "legend": ranking_legend(first.protocol),
-        "colours": {name: n for n, name in enumerate(axes["attack"][:_COLOURS], 1)},
+        "colours": {name: n for n, name in enumerate(axes["attack"][:COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
         "pairs": shown.pairs,
         "means": [means.get(n, f"mean of {n} sources") for n in single],

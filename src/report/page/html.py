@@ -25,6 +25,8 @@ from ..grid import Grid
 from ..words import rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
+COLOURS = 7
+"""Number of colours: of the best-ranked attacks at the reference budget."""
 ENOUGH = 39
 """Fewest images for a comparison; intervals of rates are then at most 30 points wide."""
 TOO_FEW = f"below {ENOUGH} images, the interval of a share can be wider than 30 points"
@@ -75,6 +77,7 @@ class Report:
         terms: (term, description) pairs by heading.
         rankings: The first ranking of each group, for readers without scripts.
         ranks: The attacks among stored attacks.
+        sweeps: Reports by letter, of sweeps that cannot be compared, and what `differs`.
     """
 
     title: str
@@ -86,6 +89,8 @@ class Report:
     terms: Mapping[str, Iterable[tuple[str, str]]] = field(default_factory=dict)
     rankings: Sequence[Grid] = ()
     ranks: Ranks = field(default_factory=Ranks)
+    sweeps: Mapping[str, "Report"] = field(default_factory=dict)
+    differs: Grid | None = None
 
 
 def write_page(report: Report, path: Path, cache: Path) -> None:
@@ -97,9 +102,12 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = {**report.page, "figures": _figures(report.figures)}
+    parts = {letter: _data(its) for letter, its in report.sweeps.items()}
+    page = {**report.page, "sweeps": [*parts.values()]} if parts else _data(report)
     data = {"page": as_json(page), "vega": _vega(cache).encode()}
     blocks = {name: zlib.compress(its) for name, its in data.items()} | {**report.blocks}
+    for letter, part in report.sweeps.items():
+        blocks |= {f"{letter}-{name}": its for name, its in part.blocks.items()}
     packed = {name: Markup(base64.b64encode(its).decode()) for name, its in blocks.items()}
     template = environment.get_template("page.html")
     names = {"command": command, "rank_sentence": rank_sentence}
@@ -109,6 +117,10 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
 def as_json(data: Any) -> bytes:
     """Return data as compact JSON."""
     return json.dumps(data, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
+
+
+def _data(report: Report) -> dict[str, Any]:
+    return {**report.page, "figures": _figures(report.figures)}
 
 
 def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:

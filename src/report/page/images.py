@@ -56,6 +56,7 @@ class PageData:
         places: Start and bytes of each clean picture by image, by digest of the data set.
         left_out: Attack, source, and the command that builds a page for it alone, of each job for
             whose predictions the page has too little room.
+        room: Share of `MOST_BYTES` that its blocks may take.
     """
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
@@ -65,6 +66,7 @@ class PageData:
     classes: list[tuple[str, ...]] = field(default_factory=list)
     places: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
+    room: float = 1.0
 
     @property
     def models(self) -> list[tuple[str, pd.DataFrame]]:
@@ -74,12 +76,14 @@ class PageData:
     def fits(self, kind: str) -> bool:
         """Return True while there is room for blocks of a kind."""
         sizes = (len(block) for name, block in self.blocks.items() if name.startswith(kind))
-        return sum(sizes) <= MOST_BYTES[kind]
+        return sum(sizes) <= self.room * MOST_BYTES[kind]
 
 
-def compute_page_data(results: Results, settings: ReportSettings | None = None) -> PageData:
+def compute_page_data(
+    results: Results, settings: ReportSettings | None = None, room: float = 1.0
+) -> PageData:
     """Compute the tables and blocks of the page, job by job in order of rank."""
-    page, names = PageData(), dict[str, str]()
+    page, names = PageData(room=room), dict[str, str]()
     groups = (settings or ReportSettings()).confidence_groups
     for row in results.rows:
         for name in row[0].job.record.weights:

@@ -8,27 +8,50 @@ async function unpack(name) {
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 const textOf = async (name) => new TextDecoder().decode(await unpack(name));
-const data = JSON.parse(await textOf("page"));
-const { axes } = data;
-const placesOf = (names) => new Map(names.map((name, place) => [name, place]));
-const places = axes && Object.fromEntries(Object.entries(axes).map(([name, its]) => [name, placesOf(its)]));
-const several = (axis) => axes[axis].length > 1;
-const tried = axes?.eps_255.slice(1);
-const pairNames = new Map((data.pairs ?? []).map(([, source, target]) => [`${source}>${target}`, [source, target]]));
-const views = [...(axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
+const placesOf = (names) => new Map(names?.map((name, place) => [name, place]));
+const WHITE = Symbol("the mean over white boxes, as a target");
+/** Return a sweep's data with the places of names on its axes, and the rows by place. */
+function indexed(its) {
+  const at = its.axes && Object.fromEntries(Object.entries(its.axes).map(([name, all]) => [name, placesOf(all)]));
+  at?.target.set(WHITE, its.axes.target.length);
+  return { data: its, axes: its.axes, places: at, tried: its.axes?.eps_255.slice(1), rowAt: placesOf(its.rows?.place) };
+}
+const page = JSON.parse(await textOf("page"));
+const sweeps = (page.sweeps ?? [page]).map(indexed);
+const views = [...(page.axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
   ["data", "Data"], ["method", "Method"]];
-const { eps_255: _, ...named } = axes ?? {};
-const known = { view: views.map(([name]) => name), ...(axes && { ...named, eps: tried,
-  shown: Object.keys(data.shown), pair: [...pairNames.keys(), ""] }) };
-const first = { view: "data", ...data.first, pair: "", image: null };
-let selection = { ...first };
+const { eps_255: steps_ = [], ...named } = page.axes ?? {};
+const known = { view: views.map(([name]) => name), ...named, eps: steps_.slice(1), shown: Object.keys(page.shown ?? {}),
+  sweep: Object.keys(page.answers ?? {}), pair: [...(page.pairs ?? []).map(([, ...its]) => its.join(">")), ""] };
+const first = { view: "data", ...page.first, pair: "", image: null, other: null };
+let chosen = { ...first };
+const shownSweeps = (view = chosen.view) => sweeps.filter(({ data: its }) =>
+  !page.answers || chosen.sweep.split("+").includes(its.letter)).slice(0, view === "results" ? 2 : 1);
+// What renderers read: a sweep, its side beside another if `both` are drawn, and what is selected in it.
+let [data, axes, places, tried, rowAt, selection, held, side, both, missing] = [];
+/** Let renderers read a sweep; `missing` says which choice it lacks, in whose place it has its first. */
+function enter(its, to, listed) {
+  ({ data, axes, places, tried, rowAt } = its);
+  [held, side, both, missing] = [[its, to, listed], to, listed.length > 1, ""];
+  selection = { ...chosen, ...(to && { image: chosen.other }), ...(both && { source: "" }) };
+  for (const axis of Object.keys(axes ?? {})) {
+    const name = axis.replace("_255", "");
+    if (places[axis].has(selection[name])) continue;
+    if (selection[name]) missing ||= name === "eps" ? budget(selection.eps) : `${name} ${selection[name]}`;
+    selection[name] = axes[axis].includes("") ? "" : data.first[name] || axes[axis][0];
+  }
+}
+const several = (axis) => axes[axis].length > 1;
+const part = (name) => $(side ? `${name}-2` : name);
+const within = (act, here = held) => (event) => { enter(...here); act(event); };
+const picked = (name) => (both ? chosen : selection)[name];
 
 /** Make an element; all texts are text nodes, whatever they hold. */
 function el(tag, attributes = {}, ...children) {
   const made = ["svg", "path"].includes(tag) ? document.createElementNS("http://www.w3.org/2000/svg", tag)
     : document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
-    if (name === "click") made.addEventListener("click", value);
+    if (["click", "change"].includes(name)) made.addEventListener(name, within(value));
     else if (value !== undefined && value !== false) made.setAttribute(name, value);
   }
   made.append(...children.flat().filter((one) => one !== undefined && one !== null && one !== false));
@@ -45,7 +68,8 @@ function fill(box, ...children) {
   const again = controls.find((one) => one.tagName === old.tagName && nameOf(one) === nameOf(old));
   (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
 }
-const budgetText = (eps) => data.budgets[places.eps_255.get(eps)];
+const texts = new Map(page.budgets);
+const budgetText = (eps) => texts.get(eps);
 const budget = (eps) => `${budgetText(eps)}/255`;
 const partsOf = (name) => String(name).split(/(?<=[_/.@+-])/); // names break between them
 const broken = (name) => partsOf(name).join("\u200b");
@@ -54,27 +78,25 @@ const words = (protocol) => protocol.replace("_", " ");
 
 function readAddress() {
   const parts = new URLSearchParams(location.hash.slice(1));
-  selection = { ...first };
+  chosen = { ...first };
   for (const [name, options] of Object.entries(known)) {
     const found = options.find((one) => String(one) === parts.get(name));
-    if (found !== undefined) selection[name] = found;
+    if (found !== undefined) chosen[name] = found;
   }
-  if (/^\d+$/.test(parts.get("image"))) selection.image = Number(parts.get("image"));
+  for (const name of ["image", "other"]) if (/^\d+$/.test(parts.get(name))) chosen[name] = Number(parts.get(name));
 }
 /** Change the selection: a choice enters the history, previous and next replace its last entry. */
 function choose(changes, replace = false) {
   const left = "source" in changes || "target" in changes ? { pair: "" } : {};
-  const other = ["attack", "pair", "defence"].some((name) => name in changes) ? { image: null } : {};
-  selection = { ...selection, ...left, ...other, ...changes };
-  const address = Object.entries(selection).filter(([name, value]) => value !== first[name])
+  const other = ["attack", "pair", "defence"].some((name) => name in changes)
+    ? { image: null, other: null } : {};
+  chosen = { ...chosen, ...left, ...other, ...changes };
+  const address = Object.entries(chosen).filter(([name, value]) => value !== first[name])
     .map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
   history[replace ? "replaceState" : "pushState"](null, "", `#${address}`);
   render();
 }
 
-const WHITE = Symbol("the mean over white boxes, as a target");
-places?.target.set(WHITE, axes.target.length);
-const rowAt = new Map(data.rows?.place.map((place, row) => [place, row]));
 /** Return what a row says of a quantity; axes that are left out are as selected. */
 function cell(where = {}, quantity = selection.shown) {
   const at = { ...selection, eps_255: selection.eps, ...where };
@@ -89,16 +111,16 @@ const correct = () => selection.shown === "correct";
 const aimed = () => data.targeted[places.attack.get(selection.attack)];
 const word = () => (aimed() && selection.shown === "fooled" ? "target class reached" : data.shown[selection.shown]);
 const shortWord = () => word().split(" ").at(-1);
-const tested = () => selection.protocol === first.protocol && ["fooled", "correct"].includes(selection.shown);
+const tested = () => selection.protocol === data.first.protocol && ["fooled", "correct"].includes(selection.shown);
 const behindWords = () => (selection.defence === "none" ? "" : ` behind ${selection.defence}`);
 const sourceName = (source = selection.source) => source || data.means[places.attack.get(selection.attack)];
 /** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
 function pairOf() {
-  if (selection.pair) return pairNames.get(selection.pair);
+  const exact = data.pairs.find(([, ...its]) => its.join(">") === selection.pair);
   const mine = data.pairs.filter(([attack]) => attack === selection.attack);
   const agrees = ([, source, target]) => (!selection.source || source === selection.source)
     && (!selection.target || target === selection.target);
-  return (mine.find(agrees) ?? mine[0] ?? data.pairs[0]).slice(1);
+  return (exact ?? mine.find(agrees) ?? mine[0] ?? data.pairs[0]).slice(1);
 }
 
 // Colours, markers and dashes of attacks, fixed by rank at the reference budget.
@@ -128,48 +150,63 @@ const button = (text, attributes) => el("button", { type: "button", ...attribute
 const buttons = (label, options, chosen, change) => el("span", { class: "row", role: "group", "aria-label": label },
   options.map(([name, text, count]) => button(text, { "aria-pressed": String(name === chosen), "data-value": name,
     disabled: count === 0, click: () => change(name) })));
-function menu(name, label, options, chosen = selection[name], change = (its) => choose({ [name]: its })) {
-  const select = el("select", { name, "aria-label": label },
+function menu(name, label, options, value = picked(name), change = (its) => choose({ [name]: its })) {
+  const select = el("select", { name, "aria-label": label, change: () => change(select.value) },
     options.map(([one, text = one]) => el("option", { value: one }, text)));
-  select.value = chosen;
-  select.addEventListener("change", () => change(select.value));
+  select.value = value;
   return el("label", {}, label, " ", select);
 }
 
 function renderControls() {
   const set = (name) => (value) => choose({ [name]: value });
-  const chips = axes.attack.filter(slot).map((name) => button([marker(look(name)), broken(name)], {
-    class: "chip", "aria-pressed": String(name === selection.attack), style: `--its: ${colour(name)}`,
+  const { axes: all } = both ? page : data;
+  const chips = all.attack.filter(slot).map((name) => button([marker(look(name)), broken(name)], {
+    class: "chip", "aria-pressed": String(name === picked("attack")), style: `--its: ${colour(name)}`,
     "data-value": name, click: () => choose({ attack: name }) }));
-  const more = axes.attack.filter((name) => !slot(name));
-  const field = el("input", { list: "more", placeholder: `more (${more.length})`, "aria-label": "more attacks" });
-  field.addEventListener("change", () => more.includes(field.value) && choose({ attack: field.value }));
+  const more = all.attack.filter((name) => !slot(name));
+  const field = el("input", { list: "more", placeholder: `more (${more.length})`, "aria-label": "more attacks",
+    change: () => more.includes(field.value) && choose({ attack: field.value }) });
   const list = el("datalist", { id: "more" }, more.map((name) => el("option", { value: name })));
   const shown = Object.entries(data.shown).map(([name, text]) =>
     [name, name === "fooled" && aimed() ? "target class" : text]);
+  const stepOf = (eps) => el("span", {}, budgetText(eps), both && el("small", {}, ` ${page.having[budgetText(eps)]}`));
+  const menuOf = (name, label) => all[name].length > 1 && menu(name, label, all[name].map((one) => [one, words(one)]));
+  const letters = known.sweep.filter((name) => selection.view === "results" || !name.includes("+"))
+    .map((name) => [name, name.replace("+", " and ")]);
+  const sweep = both ? chosen.sweep : data.letter;
   const controls = {
-    budget: el("span", {}, "budget", buttons("budget", tried.map((eps) => [eps, budgetText(eps)]), selection.eps,
-      set("eps")), "/255"),
+    sweep: letters.length > 3 ? menu("sweep", "sweep", letters, sweep)
+      : letters.length > 0 && el("span", {}, "sweep", buttons("sweep", letters, sweep, set("sweep"))),
+    budget: el("span", {}, "budget", buttons("budget", all.eps_255.slice(1).map((eps) => [eps, stepOf(eps)]),
+      picked("eps"), set("eps")), "/255"),
     attack: el("span", {}, "attack", chips, more.length > 0 && [field, list]),
-    source: several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
-    target: axes.target.length > 2 && menu("target", "target", axes.target.map((one) => [one, one
-      || `all ${axes.target.length - 1} targets`])),
-    defence: several("defence") && menu("defence", "defence", axes.defence.map((one) => [one])),
+    source: !both && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
+    target: all.target.length > 2 && menu("target", "target", all.target.map((one) => [one, one
+      || `all ${all.target.length - 1} targets`])),
+    defence: menuOf("defence", "defence"),
     show: el("span", {}, "show", buttons("show", shown, selection.shown, set("shown"))),
-    protocol: several("protocol") && menu("protocol", "counted", axes.protocol.map((one) => [one, words(one)])),
+    protocol: menuOf("protocol", "counted"),
   };
   const used = Object.entries(controls).filter(([name]) => uses(name)).map(([, control]) => control).filter(Boolean);
   fill($("controls"), used);
   $("controls").hidden = !used.length;
 }
 /** Return true if the shown part uses a control; in the part Why, controls select rows of its charts. */
-const uses = (control) => ["results", "images"].includes(selection.view) || (selection.view === "why"
+const uses = (control) => (control === "sweep" && selection.view !== "method")
+  || ["results", "images"].includes(selection.view) || (selection.view === "why"
   && data.figures.some(({ part, keys }) => part === "why"
     && Object.values(keys).includes(control === "source" ? "pair_source" : control)));
 
 function renderTiles() {
-  fill($("tiles"), tiles().map(([title, { text }, note, white]) => el("div", { class: white ? "tile white" : "tile" },
-    el("span", {}, title), el("b", {}, `${text} % `, el("small", {}, shortWord())), el("span", {}, note))));
+  if (page.answers) {
+    const [lead, rest, details] = page.answers[both ? chosen.sweep : data.letter];
+    fill($("answer"), el("b", {}, lead), rest);
+    fill($("details"), details);
+    $("differs").hidden = !both;
+  }
+  fill($("tiles"), both ? [] : tiles().map(([title, { text }, note, white]) => el("div", {
+    class: white ? "tile white" : "tile" }, el("span", {}, title), el("b", {}, `${text} % `,
+    el("small", {}, shortWord())), el("span", {}, note))));
   $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
     + `${budget(selection.eps)}, counted: ${selection.protocol}${behindWords()}, ${word()}`;
 }
@@ -188,6 +225,7 @@ function tiles() {
   ].filter(([, one]) => one.text);
 }
 
+let shares = []; // that the axes of two sweeps hold
 const tick = (top) => (top > 50 ? 25 : top > 25 ? 10 : 5);
 /** Return the end of an axis in percent, from 0, that holds all these shares. */
 function axisTop(shares) {
@@ -201,6 +239,7 @@ function rankingRows() {
   const made = rows.map((row) => {
     const its = row.heading ? {} : cell({ attack: row.name, source: selection.source || (row.source ?? "") });
     const shared = { ...row, ...its, look: look(row.name), chosen: row.name === selection.attack,
+      white: both && !row.heading && cell({ attack: row.name, target: WHITE }).text,
       click: () => choose({ attack: row.name }) };
     return plain ? shared : { ...shared, text: its.text, rank: "", behind: its.counts || its.ends, span: "" };
   });
@@ -212,9 +251,9 @@ const sourcesRanked = (target = selection.target) =>
   ofKey(data.sources, ["defence", "attack", "eps_255", "target"], { target }) ?? { rows: [], notes: [] };
 
 function renderRanking() {
-  const box = $("ranking");
+  const box = part("ranking");
   const attacks = rankingRows();
-  const of = tested() && !correct() ? sourcesRanked() : { rows: [], notes: [] };
+  const of = !both && tested() && !correct() ? sourcesRanked() : { rows: [], notes: [] };
   const [top_] = of.rows;
   const sources = of.rows.map((row) => ({ ...row, of: "source", look: { colour: "var(--text)", shape: "circle" },
     dotted: top_.value, chosen: row.name === selection.source,
@@ -239,21 +278,21 @@ function renderRanking() {
   const notes = plain && ofKey(data.rankings, ["defence", "source", "eps_255"])?.notes;
   const more = [["Attacks", notes], ["Sources", sources.length && of.notes]].filter(([, texts]) => texts?.length)
     .map(([name, texts]) => el("p", {}, `${name}: ${texts.join(" ")}`));
-  fill(box, el("h2", {}, title), table, few > most && button(open ? "fold" : `all ${few} attacks`, {
+  fill(box, !both && el("h2", {}, title), table, few > most && button(open ? "fold" : `all ${few} attacks`, {
     "data-value": "fold", click: () => { box.dataset.open = open ? "" : "yes"; renderRanking(); } }),
-  el("p", { class: "note" }, plain && !correct() ? marks : `${marks} ${untested}`),
-  more.length && el("details", { class: "note", open: box.querySelector("details")?.open },
+  !both && el("p", { class: "note" }, plain && !correct() ? marks : `${marks} ${untested}`),
+  !both && more.length > 0 && el("details", { class: "note", open: box.querySelector("details")?.open },
     el("summary", {}, "More on this ranking"), more));
 }
 /** Draw rows with marks on one axis; a row has texts, values, a look, and what a click on its name does. */
 function rankedTable(last, rows) {
-  const top = axisTop(rows.flatMap((row) => [row.value, row.high]));
+  const top = axisTop([...shares, ...rows.flatMap((row) => [row.value, row.high])]);
   const ticks = Array.from({ length: Math.round(top / tick(top)) + 1 }, (_, place) => place * tick(top));
   const table = el("div", { class: rows.length > 7 ? "ranked dense" : "ranked",
     style: `--step: ${100 * tick(top) / top}%` }, ["", "attack"].map((text) => el("div", { class: "head" }, text)),
-  el("div", { class: "head number" }, "gradients"), el("div", { class: "plot head" }, ticks.map((at) =>
+  !both && el("div", { class: "head number" }, "gradients"), el("div", { class: "plot head" }, ticks.map((at) =>
     el("span", { style: `left: ${100 * at / top}%` }, at))),
-  [shortWord(), last].map((text) => el("div", { class: "head number" }, text)));
+  [shortWord(), last, ...(both ? ["white box"] : [])].map((text) => el("div", { class: "head number" }, text)));
   for (const row of rows) {
     table.append(...(row.heading ? [el("div", { class: "whole" }, row.heading)] : rankedRow(row, top / 100)));
   }
@@ -271,9 +310,10 @@ function rankedRow(row, top) {
     el("div", { class: "rank second" }, row.rank),
     el("div", { class: row.of ? "span" : "name", style: ink }, button(broken(row.title ?? row.name), {
       class: row.chosen ? "chosen" : "", title: row.lacks && `lacks ${row.lacks}`, click: row.click })),
-    !row.of && el("div", { class: "number second" }, row.gradients), plot,
+    !row.of && !both && el("div", { class: "number second" }, row.gradients), plot,
     el("div", { class: "number" }, el("b", {}, row.text && `${row.text} %`)),
     el("div", { class: "behind" }, row.behind, row.span && el("span", { class: "second" }, row.span)),
+    both && el("div", { class: "number hatched" }, row.white && `${row.white} %`),
   ].filter(Boolean);
 }
 
@@ -328,17 +368,17 @@ function renderMatrix() {
       many && mean({ source: "", target: "" }, `color: ${colour(selection.attack)}`)]));
   const here = cell({ source, target });
   const words_ = [[here.counts, here.ends].filter(Boolean).join(" "), here.note].filter(Boolean).join(", ");
-  const note = el("p", { class: "note" }, kinds.has("white box") && [el("span", { class: "swatch hatched" }),
+  const note = !both && el("p", { class: "note" }, kinds.has("white box") && [el("span", { class: "swatch hatched" }),
     " White box: the target is the source; in no mean. "],
   kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
   el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ",
   "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row.");
-  const title = `${selection.attack} at ${budget(selection.eps)}${behindWords()}: % ${word()}, `
-    + "by source (row) and target (column)";
+  const title = `${selection.attack} at ${budget(selection.eps)}${behindWords()}`
+    + (both ? `, ${data.letter}: % ${word()}` : `: % ${word()}, by source (row) and target (column)`);
   const size = narrow ? "narrow" : sources.length > 3 ? "low" : "";
-  fill($("matrix"), el("h2", {}, title), el("div", { class: "scroll" },
+  fill(part("matrix"), el("h2", {}, title), el("div", { class: "scroll" },
     el("table", { class: `cells ${size}`, style: `--many: ${targets.length + 1}` }, table)), note);
-  $("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 7);
+  part("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 7);
 }
 
 // Charts: specifications from Python, with the rows of the selection.
@@ -357,11 +397,11 @@ function chartIn(box, name, label) {
   return made;
 }
 /** Draw a chart, or give a drawn one new rows; the text keeps its size at every width. */
-async function chart(box, spec, rows, onBudget) {
+async function chart(box, spec, rows, onBudget, eps_255) {
   await loadVega();
   const [width, height] = [box.clientWidth, Number(box.dataset.height)];
   if (!width) return;
-  const values = { rows, at: [{ eps_255: selection.eps }] };
+  const values = { rows, at: [{ eps_255 }] };
   const old = drawn.get(box);
   if (old?.spec === spec) {
     for (const { name } of spec.data) if (values[name]) old.view.data(name, values[name]);
@@ -382,7 +422,7 @@ async function chart(box, spec, rows, onBudget) {
   if (onBudget) view.addEventListener("click", (event) => {
     const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;
     const eps = view.scale("x").invert(x - view.origin()[0]);
-    choose({ eps: tried.reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
+    choose({ eps: known.eps.reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
   });
 }
 const onPaper = () => document.body.classList.contains("paper");
@@ -390,7 +430,7 @@ const queue = new Map();
 /** Draw when the browser is idle, on paper at once; the last rows of a box win. A click chooses the budget. */
 function draw(box, spec, rows, onBudget = true) {
   if (!queue.size) (onPaper() ? queueMicrotask : setTimeout)(flush);
-  queue.set(box, [spec, rows, onBudget]);
+  queue.set(box, [spec, rows, onBudget, selection.eps]);
 }
 async function flush() {
   while (queue.size) {
@@ -398,7 +438,7 @@ async function flush() {
     queue.delete(box);
     if (box.isConnected) await chart(box, ...args);
   }
-  document.body.dataset.drawn = JSON.stringify(selection);
+  document.body.dataset.drawn = JSON.stringify(chosen);
 }
 
 /** Return the rows of all attacks over the budget, for the selected source and target. */
@@ -415,13 +455,15 @@ function overBudget(quantity) {
   });
 }
 function renderCurves() {
-  const box = $("curves");
+  const box = part("curves");
   const subject = selection.target || "mean of other models";
   const [level, confidence] = [overBudget(selection.shown), overBudget("confidence")];
   const whole = selection.shown !== "fooled" || level.some((row) => row.value > data.top);
-  const panels = [[`${word()}, /255`, whole ? "correct" : "success", level],
-    ["confidence in the predicted class, right or wrong", "confidence", confidence]];
-  fill(box, el("h2", {}, `Over the budget, ${subject}${selection.source && `, from ${selection.source}`}`),
+  const panels = both ? [[`${word()}, ${subject}`, "half", level]]
+    : [[`${word()}, /255`, whole ? "correct" : "success", level],
+      ["confidence in the predicted class, right or wrong", "confidence", confidence]];
+  fill(box, el("h2", {}, `Over the budget, ${both ? data.letter : subject}${selection.source
+    && `, from ${selection.source}`}`),
     el("div", { class: "charts" }, panels.map(([title, spec, rows], place) => {
       const at = rows.filter((row) => row.eps_255 === selection.eps && row.label);
       const values = at.map((row) => `${row.series} ${row.text} %`).join(", ");

@@ -13,19 +13,22 @@ function once(known, name, make) {
 /** Return a job's predictions and pictures; null if the page has no room for them. */
 function jobOf(attack, source) {
   const number = data.jobs.findIndex(([one, other]) => one === attack && other === source);
-  return number < 0 ? null : once(jobs, number, unpackJob);
+  return number < 0 ? null : once(jobs, block(`job-${number}`), unpackJob);
 }
+const block = (name) => (data.letter ? `${data.letter}-${name}` : name);
 const cleans = new Map();
-async function unpackJob(number) {
-  const job = JSON.parse(await textOf(`job-${number}`));
-  job.bytes = await unpack(`pictures-${number}`);
+async function unpackJob(name) {
+  const [its, start] = [data, block("clean-")];
+  const job = JSON.parse(await textOf(name));
+  job.bytes = await unpack(name.replace("job-", "pictures-"));
   job.placeOf = placesOf(job.index);
   job.at = new Map((job.pictures.at ?? []).map(([image, eps, ...bytes]) => [`${image} ${eps}`, bytes]));
   job.seconds = new Map(job.second.map(([target, image, eps, ...top]) => [`${target} ${image} ${eps}`, top]));
-  job.names = data.classes[job.classes];
+  job.names = its.classes[job.classes];
   job.nameOf = (image) => job.names[job.label[job.placeOf.get(image)]];
   const set = job.pictures.data;
-  if (set !== undefined) job.clean = await once(cleans, set, () => unpack(`clean-${set}`));
+  job.cleanAt = its.clean[set];
+  if (set !== undefined) job.clean = await once(cleans, `${start}${set}`, unpack);
   return job;
 }
 /** Return class, confidence and correctness of an image, or null where there is no prediction. */
@@ -68,7 +71,7 @@ function middle(job, list) {
 const partBytes = (job, start) => new DataView(job.bytes.buffer, job.bytes.byteOffset + start).getUint32(0, true);
 /** Draw a picture of an image at a budget; null if none is stored. */
 function picture(job, image, eps) {
-  const places_ = data.clean[job.pictures.data]?.[image];
+  const places_ = job.cleanAt?.[image];
   const place = job.at.get(`${image} ${eps}`);
   if (!places_ || (eps && !place)) return null;
   const clean = job.clean.subarray(places_[0], places_[0] + places_[1]);
@@ -119,9 +122,9 @@ function classOf(its, attack = selection.attack) {
 /** One image over all budgets: pictures, and rows of [role, what it says at a budget]. */
 function strip(job, image, roles) {
   const [noise, text] = perturbation(job, image, selection.eps);
-  const steps = [[0, "clean"], [null, `perturbation, ${budget(selection.eps)}`],
+  const steps = [[0, "clean"], [null, `${both ? "change" : "perturbation"}, ${budget(selection.eps)}`],
     ...tried.map((eps) => [eps, budget(eps)])];
-  const room = onPaper() ? 700 : innerWidth;
+  const room = onPaper() ? 700 : innerWidth / (both && innerWidth > 1140 ? 2 : 1);
   const narrow = room <= 600 || room < 78 * steps.length; // else words would break
   const none = (eps) => el("div", { class: "picture hatched" }, eps === 0 ? "no picture" : "not stored");
   return el("div", { class: narrow ? "strip narrow" : "strip",
@@ -130,14 +133,15 @@ function strip(job, image, roles) {
   steps.map(([eps, name]) => el("figure", { class: eps === selection.eps ? "here" : "" },
     (eps === null ? noise : picture(job, image, eps)) ?? none(eps), el("figcaption", {}, name),
     roles.map(([role, at], row) => el("div", {}, el("span", { class: "inner-role" }, eps === null ? "" : role),
-      eps === null ? el("small", {}, row === 0 ? text : "") : at(eps))))));
+      eps === null ? el("small", {}, row === 0 && (both ? noise && text.split(",")[0] : text)) : at(eps))))));
 }
 /** Let pictures that begin in the first window end in it, if that leaves them 72 pixels. */
 function endAboveFold(box) {
   const { top, bottom } = box.getBoundingClientRect();
   if (onPaper() || top + scrollY > innerHeight) return;
-  const side = box.querySelector(".picture").offsetHeight;
-  box.style.setProperty("--most", `${Math.max(72, side + innerHeight - bottom - scrollY - 8)}px`);
+  const side_ = box.querySelector(".picture").offsetHeight;
+  const below = 8 + (both && $("legend").offsetHeight + 6);
+  box.style.setProperty("--most", `${Math.max(72, side_ + innerHeight - bottom - scrollY - below)}px`);
 }
 const imageRows = (job, model, image, name, its) => job.eps
   .map((eps_255) => [eps_255, prediction(job, model, eps_255, image)]).filter(([, at]) => at && !at.none)
@@ -149,8 +153,10 @@ async function renderImage(box, every) {
   const turn = (latest.get(box) ?? 0) + 1;
   latest.set(box, turn);
   const [source, target] = pairOf();
+  const here = held;
   const job = await jobOf(selection.attack, source);
   if (turn !== latest.get(box)) return;
+  enter(...here);
   if (!job || modelOf(job, target) < 0) {
     const left = data.left_out.find(([attack, its]) => attack === selection.attack && its === source);
     fill(box, el("h2", {}, `One image: ${source} \u2192 ${target}`), el("p", { class: "note" }, left
@@ -165,25 +171,29 @@ async function renderImage(box, every) {
   const place = chosen || !list.length ? in_(list) : middle(job, list);
   const image = chosen ? selection.image : list[place]?.[0] ?? job.index[0];
   const { title, texts } = aboutImage(list, place, fooled, kept, chosen);
-  const go = (by) => choose({ image: list[place + by][0] }, true);
+  const go = (by) => choose({ [side ? "other" : "image"]: list[place + by][0] }, true);
   const turnTo = { fooled, kept };
-  const controls = el("span", { class: "buttons" }, buttons("outcome", Object.entries(turnTo).map(([name, its]) =>
-    [name, `${texts[name]} ${its.length}`, its.length]), place < 0 ? "" : list === fooled ? "fooled" : "kept", (name) =>
-    choose({ image: turnTo[name][middle(job, turnTo[name])][0] })),
+  const turn_ = (by, name, text) => button(both ? text.replace(name, "").trim() : text, { "data-value": name,
+    "aria-label": name, disabled: place < 0 || !list[place + by], click: () => go(by) });
+  const controls = el("span", { class: "buttons" }, !both && buttons("outcome", Object.entries(turnTo).map(
+    ([name, its]) => [name, `${texts[name]} ${its.length}`, its.length]), place < 0 ? "" : list === fooled ? "fooled"
+    : "kept", (name) => choose({ image: turnTo[name][middle(job, turnTo[name])][0] })),
   el("span", { class: "row", role: "group", "aria-label": "images by confidence" },
-    button("\u2039 previous", { "data-value": "previous", disabled: place < 1, click: () => go(-1) }),
-    button(place < 0 ? "\u2013" : `${place + 1} of ${list.length}`, { disabled: true }),
-    button("next \u203a", { "data-value": "next", disabled: place < 0 || place + 1 >= list.length,
-      click: () => go(1) })));
+    turn_(-1, "previous", "\u2039 previous"),
+    !both && button(place < 0 ? "\u2013" : `${place + 1} of ${list.length}`, { disabled: true }),
+    turn_(1, "next", "next \u203a")));
   const { roles, rows } = await (every ? attackRoles : pairRoles)(job, image, source, target);
   if (turn !== latest.get(box)) return;
+  enter(...here);
   const curve = chartIn(box, "image", `Confidence of image ${image} over the budget, at ${budget(selection.eps)}`);
   const pictures = strip(job, image, roles);
-  fill(box, el("div", { class: "title" }, el("h2", {}, `One image: ${image}, `, el("bdi", {}, job.nameOf(image))),
+  fill(box, el("div", { class: "title" }, el("h2", {}, both ? `${data.letter}: image` : "One image:", ` ${image}, `,
+    el("bdi", {}, job.nameOf(image))),
     el("span", { class: "second" }, `${source} \u2192 ${target}${behindWords()}: ${title}`), every && finder(job),
     controls), el("div", { class: "one" }, pictures,
-    el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve)));
+    !both && el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve)));
   endAboveFold(pictures);
+  if (both) return;
   curve.dataset.height = Math.min(220, Math.max(80, pictures.offsetHeight - 68));
   draw(curve, data.charts.image, rows);
 }
@@ -197,7 +207,8 @@ function aboutImage(list, place, fooled, kept, chosen) {
   const near = chosen || !list.length ? ""
     : `, ${close ? "near" : "of those with a picture the nearest to"} the median of their confidence `
       + `(${list[Math.floor((list.length - 1) / 2)][1].text})`;
-  return { texts, title: place < 0 ? "not counted here"
+  const half = `${place + 1} of ${list.length} ${list === fooled ? texts.fooled : texts.kept} (of ${total})`;
+  return { texts, title: place < 0 ? "not counted here" : both ? half
     : `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
 }
 function pairRoles(job, image, source, target) {
@@ -312,24 +323,24 @@ function cleanOfTarget(target, box) {
 }
 /** A field that finds an image by its number or its file. */
 function finder(job) {
-  const field = el("input", { "aria-label": "image number or file", placeholder: "number or file" });
   const said = el("output");
-  field.addEventListener("change", () => {
+  const field = el("input", { "aria-label": "image number or file", placeholder: "number or file", change: () => {
     const typed = field.value.trim();
     const isFile = (file) => file && (`/${file}`.endsWith(`/${typed}`) || `/${typed}`.endsWith(`/${file}`));
     const found = job.index.filter((image, place) => typed && (`${image}` === typed || isFile(job.files?.[place])));
     if (found.length === 1) choose({ image: found[0] });
     else if (!found.length) said.textContent = typed && `Image ${typed} is not one of the ${job.index.length} images.`;
     else said.textContent = `Choose from ${found.map((image) => job.files[job.placeOf.get(image)]).join(", ")}.`;
-  });
+  } });
   return [el("label", { class: "search" }, "image ", field), said];
 }
 /** One image under every attack, the data, curves by confidence, exceptions, and all pictures of the pair. */
 async function renderImages() {
   const [source, target] = pairOf();
-  const { attack } = selection;
+  const [{ attack }, here] = [selection, held];
   const job = await jobOf(attack, source);
-  if (attack !== selection.attack) return;
+  enter(...here);
+  if (attack !== selection.attack || here[0] !== shownSweeps("images")[0]) return;
   const [one, { children: [about, groups, others] }, more] = $("images").children;
   renderImage(one, true);
   if (!job) {
@@ -367,7 +378,7 @@ function rowsOf(figure, chosen) {
   return rows.filter((row) => keys.every(([at, wanted]) => row[at] === wanted))
     .map((row) => Object.fromEntries(row.map((one, at) => [columns[at], one])));
 }
-let model = data.models[0];
+let model;
 /** The charts of a part; the rows are those of the selection. */
 function renderFigures(part) {
   const box = document.querySelector(`.figures[data-part="${part}"]`);
@@ -383,20 +394,39 @@ function renderFigures(part) {
   }));
 }
 function renderModels() {
+  model = data.models.includes(model) ? model : data.models[0];
   const select = menu("model", "model", data.models.map((name) => [name]), model, (name) => {
     model = name;
     renderFigures("data");
   });
-  if (data.models.length > 1) fill($("models"), select);
+  fill($("models"), data.models.length > 1 && select);
+}
+/** Draw the results of a sweep, or of each of two. */
+function renderResults(listed) {
+  const each = (draw_) => listed.forEach((its, to) => { enter(its, to, listed); draw_(); });
+  $("results").classList.toggle("halves", listed.length > 1);
+  $("legend").hidden = listed.length < 2;
+  shares = [];
+  each(() => both && !missing && shares.push(...rankingRows().flatMap((row) => [row.value, row.high])));
+  each(() => {
+    fill(part("half"), both && [el("b", { class: "letter" }, data.letter), el("h2", {}, broken(data.name)),
+      el("span", { class: "second" }, missing ? `has no ${missing}: its numbers are left out` : data.about)]);
+    for (const name of ["columns", "image"]) part(name).hidden = both && missing !== "";
+    if (both && missing) return;
+    for (const draw_ of [renderRanking, renderMatrix, renderCurves]) draw_();
+    renderImage(part("image"), false);
+  });
 }
 function renderView(name) {
-  if (name === "results") {
-    for (const part of [renderRanking, renderMatrix, renderCurves]) part();
-    renderImage($("image"), false);
-  } else if (name === "images") renderImages();
-  else if (name === "why" || name === "data") renderFigures(name);
+  const listed = shownSweeps(name);
+  if (name === "results") renderResults(listed);
+  enter(listed[0], 0, listed);
+  if (name === "images") renderImages();
+  if (name === "data") renderModels();
+  if (name === "why" || name === "data") renderFigures(name);
 }
 function render() {
+  enter(shownSweeps()[0], 0, shownSweeps());
   const { view } = selection;
   fill($("parts"), views.map(([name, text]) => el("a",
     { href: `#view=${name}`, "aria-current": name === view ? "page" : undefined,
@@ -408,7 +438,7 @@ function render() {
     renderTiles();
   }
   renderView(view);
-  if (!queue.size) document.body.dataset.drawn = JSON.stringify(selection);
+  if (!queue.size) document.body.dataset.drawn = JSON.stringify(chosen);
   setTimeout(unpackForPaper);
 }
 /** Unpack what paper needs: browsers print what is drawn when `beforeprint` ends, and wait for no block. */
@@ -424,7 +454,6 @@ function renderAll() {
   for (const one of document.querySelectorAll("details")) one.open = true;
 }
 readAddress();
-renderModels();
 render();
 for (const event of ["popstate", "hashchange"]) addEventListener(event, () => { readAddress(); render(); });
 let resized;

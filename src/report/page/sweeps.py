@@ -1,0 +1,268 @@
+"""One page for sweeps that cannot be compared: each as on a page of its own, and what differs."""
+
+import re
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from string import ascii_uppercase
+from typing import Any
+
+from ...artifacts.comparable import ALIKE, Group, differing, digest, facts, titles_of
+from ...artifacts.jobs import name_jobs
+from ...artifacts.record import JobRecord
+from ..grid import Grid
+from ..results import JobResults, Results
+from ..shown import Shown, ranked_first, shown_of
+from ..words import Answer, apart_answer, said
+from .figures import page_charts
+from .html import COLOURS, Report
+
+_BUDGETS, _PROGRAM = "epsilon.grid", "program's code"
+_LABELS = {_BUDGETS: "budgets, /255", _PROGRAM: "program"}
+_HEIGHT = {"success": 158}
+_DIGITS = 8
+"""Shown digits of a digest."""
+_CHOICE = ("seed", "n_images", "images")
+"""Keys of a data set that choose images."""
+
+
+def sweeps_apart(results: Results) -> list[Results]:
+    """Return the results of each group of comparable jobs, with the names that jobs have there.
+
+    Jobs on clean images, ranks and audits are with the first group.
+    """
+    parts, clean = dict[Group, list[Sequence[JobResults]]](), list[Sequence[JobResults]]()
+    for row, group in zip(results.rows, results.groups, strict=True):
+        (parts.setdefault(group, []) if row[0].job.attacked else clean).append(row)
+    if len(parts) < 2:
+        return [results]
+    sweeps = list[Results]()
+    for group, rows in parts.items():
+        named = iter(name_jobs([its.job for row in rows for its in row]))
+        rows = [[_titled(its, next(named).title) for its in row] for row in rows]
+        sweeps.append(Results(rows, [group] * len(rows)))
+    first, *others = sweeps
+    rows, groups = [*first.rows, *clean], [first.groups[0]] * (len(first.rows) + len(clean))
+    return [replace(results, rows=rows, groups=groups), *others]
+
+
+def _titled(its: JobResults, title: str) -> JobResults:
+    """Return the results of a job under another title."""
+    job = replace(its.job, title=title)
+    jobs = [(job.attack, job.record.source)]
+    outcomes = {place: replace(one, jobs=jobs) for place, one in its.outcomes.items()}
+    return replace(its, job=job, rates=its.rates.assign(attack=job.attack), outcomes=outcomes)
+
+
+@dataclass(frozen=True)
+class _Sweep:
+    """A sweep beside others, with its report and its letter."""
+
+    letter: str
+    results: Results
+    report: Report
+
+    @cached_property
+    def shown(self) -> Shown:
+        return shown_of(self.results)
+
+    @cached_property
+    def records(self) -> list[JobRecord]:
+        return [its.job.record for row in self.results.attacked for its in row]
+
+    @property
+    def first(self) -> JobRecord:
+        return self.records[0]
+
+    @property
+    def budgets(self) -> list[float]:
+        return sorted({eps for record in self.records for eps in record.budgets} - {0.0})
+
+    @property
+    def indices(self) -> set[int]:
+        """The numbers of its images in their data set."""
+        return {*next(iter(self.results.attacked[0][0].outcomes.values())).index.tolist()}
+
+    @property
+    def folders(self) -> str:
+        """The names of its folders, which may be the user's."""
+        return "+".join(dict.fromkeys(name for job in self.results.jobs for name in job.sweeps))
+
+    @property
+    def about(self) -> str:
+        """How many images it counts, and its budgets."""
+        ranked, total = ranked_first(self.results, self.shown.choice), self.first.images
+        counted = f"{ranked['images'].iloc[0]:g} of {total} images counted" if len(ranked) else ""
+        return f"{counted or f'{total} images'}; budgets {_listed(self.budgets)}/255"
+
+
+def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
+    """Return the report of sweeps that cannot be compared, from the report of each.
+
+    `page` has the axes, pairs and budgets of all sweeps, and `answers` by the letters of those that
+    are shown. The page of a sweep has its `letter`, `name` and `about`, and colours and ends of
+    axes that all sweeps share.
+    """
+    letters = [*ascii_uppercase, *map(str, range(len(ascii_uppercase), len(parts)))]
+    sweeps = [*map(_Sweep, letters, parts, reports)]
+    pairs = {f"{one.letter}+{two.letter}": (one, two) for one, two in combinations(sweeps, 2)}
+    answers: dict[str, Sequence[str]] = {name: _answer(*pair) for name, pair in pairs.items()}
+    answers |= {its.letter: its.report.answer for its in sweeps}
+    names, pages = _names(sweeps), [its.page for its in reports]
+    axes = {
+        axis: [*dict.fromkeys(name for page in pages for name in page["axes"][axis])]
+        for axis in pages[0]["axes"]
+    }
+    colours = {name: number for number, name in enumerate(axes["attack"][:COLOURS], 1)}
+    subtitles = [page["subtitle"].split(", ") for page in pages]
+    shared = [text for text in subtitles[0] if all(text in its for its in subtitles)]
+    top, end = max(page["top"] for page in pages), max(max(its.budgets) for its in sweeps)
+    first = {**pages[0]["first"], "sweep": next(iter(pairs)), "eps": _budget(*sweeps[:2])}
+    page = {
+        **{"title": pages[0]["title"], "subtitle": ", ".join([f"{len(sweeps)} sweeps", *shared])},
+        **{"first": {**first, "view": "results", "target": ""}, "answers": answers},
+        **{"axes": {**axes, "eps_255": sorted(axes["eps_255"])}, "shown": pages[0]["shown"]},
+        **{"pairs": [pair for page in pages for pair in page["pairs"]]},
+        "having": {
+            text: "".join(its.letter for its in sweeps if eps in its.budgets)
+            for page in pages
+            for eps, text in page["budgets"]
+        },
+        "budgets": sorted({budget for page in pages for budget in page["budgets"]}),
+        "audits": [audit for page in pages for audit in page["audits"]],
+        "diagnosed": all(page["diagnosed"] for page in pages),
+        "command": "\n".join(page["command"] for page in pages),
+        "accuracy": [
+            (f"{its.letter}: {model}", lines)
+            for its in sweeps
+            for model, lines in its.report.page["accuracy"]
+        ],
+    }
+    drawn, terms, rankings = dict[str, Report](), dict[str, Any](), list[Grid]()
+    for its, name in zip(sweeps, names, strict=True):
+        its_page = {**its.report.page, "letter": its.letter, "name": name, "about": its.about}
+        half = page_charts(its.budgets, top, _HEIGHT, end)["success"]
+        its_page |= {"colours": colours, "charts": {**its_page["charts"], "half": half}}
+        drawn[its.letter] = replace(its.report, page=its_page)
+        (heading, rows), *others = its.report.terms.items()
+        terms[f"{heading}: {its.letter}, {name}"] = rows
+        for grid in its.report.rankings:
+            rankings.append(replace(grid, caption=f"{its.letter}, {name}: {grid.caption}"))
+    return Report(
+        reports[0].title,
+        answers[page["first"]["sweep"]],
+        tuple(dict.fromkeys(alarm for its in reports for alarm in its.alarms)),
+        page=page,
+        terms={**terms, **dict(others)},
+        rankings=rankings,
+        ranks=reports[0].ranks,
+        sweeps=drawn,
+        differs=_differing(sweeps, names),
+    )
+
+
+def _names(sweeps: Sequence[_Sweep]) -> list[str]:
+    """Return the names of the sweeps' folders, or what tells the sweeps apart."""
+    if len({*(names := [its.folders for its in sweeps])}) == len(names):
+        return names
+    return [*titles_of({its.results.groups[0]: its.records for its in sweeps}).values()]
+
+
+def _unlike(*sweeps: _Sweep) -> list[str]:
+    """Return the facts in which sweeps differ.
+
+    The digests of their networks may differ by the program alone; then the weights count.
+    """
+    records = [record for its in sweeps for record in its.records]
+    unlike = differing(*records, fields=[*ALIKE, "weights", _BUDGETS])
+    left_out = "model." if _PROGRAM in unlike else "weights."
+    return [name for name in unlike if not name.startswith(left_out)]
+
+
+def _differing(sweeps: Sequence[_Sweep], names: Sequence[str]) -> Grid:
+    """Return a table of the facts in which sweeps differ."""
+    unlike, stated = _unlike(*sweeps), [facts(its.first, ["model", "weights"]) for its in sweeps]
+    networks = [name for name in unlike if name in stated[0]]
+    rows = [
+        (_LABELS.get(name, name), *(_text(name, its, sweeps) for its in sweeps))
+        for name in unlike
+        if name not in networks
+    ]
+    if networks:
+        label = networks[0] + f" and {len(networks) - 1} more" * (len(networks) > 1)
+        rows.append((label, *(digest([its.get(n) for n in networks])[:_DIGITS] for its in stated)))
+    heads = ["differs", *(f"{its.letter} {name}" for its, name in zip(sweeps, names, strict=True))]
+    rows = [(label, *texts) for label, *texts in rows if len({*texts}) > 1]
+    return Grid(heads, rows, left=range(len(heads)))
+
+
+def _text(name: str, its: _Sweep, sweeps: Sequence[_Sweep]) -> str:
+    """Return a fact of a sweep in words."""
+    record, first = its.first, sweeps[0]
+    other, commits = first.first, [one.first.commit for one in sweeps]
+    if name == "images":
+        if its is not first and _data_set(record) == _data_set(other):
+            both = len(its.indices & first.indices)
+            return f"{record.images}, of which {both} are in {first.letter}"
+        of = f" of {record.dataset}" * (record.dataset != other.dataset)
+        pixels = f", {round((record.values / 3) ** 0.5)} px" * (record.values != other.values)
+        return f"{record.images}{of}{pixels}" + ", others" * (its is not first and not of + pixels)
+    if name == _BUDGETS:
+        return _listed(its.budgets)
+    if name == _PROGRAM and len({*commits}) == len(commits):
+        return record.commit[:_DIGITS]
+    value = facts(record).get(name, "none")
+    return value[:_DIGITS] if re.fullmatch("[0-9a-f]{16}", value) else value
+
+
+def _data_set(record: JobRecord) -> dict[str, Any]:
+    known = record.config["dataset"].items()
+    return {key: value for key, value in known if key not in _CHOICE and value is not None}
+
+
+def _listed(budgets: Sequence[float]) -> str:
+    return ", ".join(f"{eps:g}" for eps in budgets)
+
+
+def _budget(one: _Sweep, two: _Sweep) -> float:
+    """Return the reference budget of one of two sweeps, that the other has, too, if possible."""
+    either = (one.first.reference, two.first.reference)
+    return next((eps for eps in either if eps in one.budgets and eps in two.budgets), either[0])
+
+
+def _answer(one: _Sweep, two: _Sweep) -> Answer:
+    """State which attack is first in each of two sweeps, and what would make them comparable."""
+    eps = _budget(one, two)
+    ranked = {
+        its.letter: ranked_first(its.results, replace(its.shown.choice, eps=eps))
+        for its in (one, two)
+    }
+    return apart_answer(ranked, f" at {eps:g}/255", _again(one, two))
+
+
+def _again(*sweeps: _Sweep) -> str:
+    """Say how to run the older of two sweeps again, so that they can be compared."""
+    old, new = sorted(sweeps, key=lambda its: max(record.created for record in its.records))
+    unlike, keys = _unlike(old, new), dict[str, str]()
+    before, after = (
+        dict(word.partition("=")[::2] for word in its.first.overrides) for its in (old, new)
+    )
+    for key in {**after, **before}:
+        name = "images" if key.partition(".")[0] in ("n_images", "dataset") else key
+        value = after.get(key, _setting(new.first, key))
+        if name in unlike and value != before.get(key, _setting(old.first, key)):
+            keys[name] = f"{keys.get(name, '')} {shlex.quote(f'{key}={value}')}"
+    rest = [name for name in unlike if name not in {*keys, _PROGRAM, _BUDGETS}]
+    by = f" by the program of {new.letter}" * (_PROGRAM in unlike)
+    equal = said(("".join(keys.values()), keys), (f" equal {', '.join(rest)}", rest))
+    words = f" with{' and'.join(equal)}" * bool(equal)
+    return f"to compare them, run {old.letter} again{by}{words}"
+
+
+def _setting(record: JobRecord, key: str) -> str:
+    value: Any = record.config
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return f"{value}".replace(" ", "")
