@@ -163,8 +163,9 @@ def filtered_rates(
         attack, noise = (part[part["kind"] == kind] for kind in PERTURBATIONS)
         table = excess(pd.concat([clean, attack]), noise, source, targets, protocol)
         tables.append(table.assign(band=band, **attack[_BOUNDS].iloc[0]))
-    order = {"key": lambda names: names.map([*targets].index), "kind": "stable"}
-    return pd.concat(tables).sort_values("target", ignore_index=True, **order)
+    rows = pd.concat(tables)
+    places = rows["target"].map([*targets].index).to_numpy()
+    return rows.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
 
 
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:

@@ -257,7 +257,7 @@ class Results:
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
                 place = first.storage, first.protocol, eps
                 outcomes = joined([its.outcomes[place] for its in jobs if place in its.outcomes])
-                common = number, first.dataset, first.norm, eps, first.protocol
+                common: Any = number, first.dataset, first.norm, eps, first.protocol
                 ranked = rank(jobs, outcomes).assign(**dict(zip(_COMMON, common, strict=True)))
                 parts.append(ranked[[*_COMMON, *columns]])
         empty = pd.DataFrame(columns=[*_COMMON, *columns])

@@ -207,11 +207,11 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
         text = f"defence {name}: clean images change by {change:.2f}/255 on average"
         yield Alarm("idle_defence", text)
     text = "the same image gets different logits in another call or another batch"
-    for name in results.unsteady:
-        yield Alarm("random_model", f"{name}: {text}")
+    for model in results.unsteady:
+        yield Alarm("random_model", f"{model}: {text}")
     text = "its outputs are in [0, 1], as probabilities are"
-    for name in results.probabilities:
-        yield Alarm("probabilities", f"{name}: {text}")
+    for model in results.probabilities:
+        yield Alarm("probabilities", f"{model}: {text}")
 
 
 def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Iterator[Alarm]:

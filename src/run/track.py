@@ -162,8 +162,9 @@ def _pair(
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
     radius = record.reference / 255 * math.sqrt(record.values) * (record.norm == "l2")
-    single = {**result.cost, "seconds": record.seconds, "l2_radius": radius}
-    points += [(name, value, 0) for name, value in single.items() if value or name in result.cost]
+    single: dict[str, float] = {"seconds": record.seconds or 0.0, "l2_radius": radius}
+    points += [(name, value, 0) for name, value in result.cost.items()]
+    points += [(name, value, 0) for name, value in single.items() if value]
     arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
     parameters = {
         **{f"attack.{key}": value for key, value in attack["settings"].items()},
