@@ -49,6 +49,7 @@ VALUES = [
     *("pairs", "sources", "targets", "images", "least", "most"),
 ]
 FORMATS = ["markdown", "latex", "csv", "html"]
+NAMES = {"clean": "Normal Data", "average": "Mean", "difference": "Behind", "mi": "MI_2"}
 TABLES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("demo", {}),
     "counts and clean images": ("demo", {"value": "counts", "clean": True}),
@@ -57,7 +58,15 @@ TABLES: dict[str, tuple[str, dict[str, Any]]] = {
     "towards a class": ("targeted", {}),
     "intervals": ("targeted", {"intervals": True, "white_boxes": False}),
     "confidence": ("targeted", {"value": "confidence"}),
+    "conditional": ("demo", {"value": "conditional"}),
     "cost": ("targeted", {"value": "gradients", "rows": ["attack"], "columns": ["source"]}),
+    "attacks in columns": ("demo", {"rows": ["source"], "columns": ["attack"], "wide": True}),
+    "behind defences": ("defences-jpeg", {"rows": ["attack"], "small": True, "names": NAMES}),
+    "printed names": (
+        "demo",
+        {"rows": "attack", "value": "accuracy", "clean": True, "names": NAMES, "small": True},
+    ),
+    "differences by name": ("demo", {"rows": "attack", "differences": True, "names": NAMES}),
 }
 FIGURES: dict[str, tuple[str, dict[str, Any]]] = {
     "matrix": ("demo", {}),

@@ -195,12 +195,10 @@ def _with_intervals(groups: dict[str, Any]) -> dict[str, Any]:
     eps, n, still = (groups[name] for name in ("eps_255", "n", "still_correct"))
     lowest, highest = wilson_interval(still, n)
     mean = ratio(groups["confidence"], n)
-    low, high = (
-        np.where(eps == 0, groups["lowest"], 0.0),
-        np.where(eps == 0, groups["highest"], 1.0),
-    )
-    share = np.clip(ratio(mean - low, high - low), 0, 1)  # of the range of possible values
-    share = np.nan_to_num(share)
+    low = np.where(eps == 0, groups["lowest"], 0.0)
+    high = np.where(eps == 0, groups["highest"], 1.0)
+    # Of the range of possible values.
+    share = np.nan_to_num(np.clip(ratio(mean - low, high - low), 0, 1))
     least, most = (low + (high - low) * end for end in wilson_interval(share * n, n))
     return {
         **{name: groups[name] for name in groups if name != "confidence"},

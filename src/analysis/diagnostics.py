@@ -163,10 +163,9 @@ def filtered_rates(
         attack, noise = (part[part["kind"] == kind] for kind in PERTURBATIONS)
         table = excess(pd.concat([clean, attack]), noise, source, targets, protocol)
         tables.append(table.assign(band=band, **attack[_BOUNDS].iloc[0]))
-    order = list(targets)
-    return pd.concat(tables).sort_values(
-        "target", key=lambda names: names.map(order.index), kind="stable", ignore_index=True
-    )
+    rows = pd.concat(tables)
+    places = rows["target"].map([*targets].index).to_numpy()
+    return rows.iloc[np.argsort(places, kind="stable")].reset_index(drop=True)
 
 
 def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataFrame:
@@ -228,11 +227,8 @@ def pair_similarity(
     clean = with_defence(predictions[predictions["eps_255"] == 0])
     clean = clean.assign(correct=clean["predicted"] == clean["label"])
     correct = clean.pivot(index="index", columns=["target", "defence"], values="correct")
-    kappas = [
-        _error_consistency(correct[[result.source.columns, pair.columns]].dropna())
-        for pair in pairs
-    ]
-    table[["kappa", "kappa_low", "kappa_high"]] = kappas
+    both = (correct[[result.source.columns, pair.columns]].dropna() for pair in pairs)
+    table[["kappa", "kappa_low", "kappa_high"]] = [*map(_error_consistency, both)]
     table["success_rate"] = ratio(successes, n)
     table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
     table["relation"] = [relation(result.source, target) for target in pairs]

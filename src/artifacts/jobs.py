@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -50,7 +50,7 @@ class FinishedJob:
 
     record: JobRecord
     folder: Path
-    files: Mapping[str, Path]
+    files: dict[str, Path]
     title: str = ""
     shows_seed: bool = False
     sweeps: tuple[str, ...] = ()
@@ -197,8 +197,15 @@ def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[Finishe
             or there is no job (unless `of_jobs`).
     """
     names = folders if isinstance(folders, Mapping) else dict.fromkeys(folders, "")
-    files: dict[tuple[str, str, float], dict[str, Path]] = {}
     jobs: dict[tuple[str, str, float], FinishedJob] = {}
+
+    def add(job: FinishedJob, sweep: str) -> FinishedJob:
+        """Return the job of this record: the first one, in the sweeps of all."""
+        place = (job.record.key, job.record.protocol, job.record.reference)
+        first, name = jobs.get(place, job), sweep or job.sweep_folder.absolute().name
+        jobs[place] = replace(first, sweeps=tuple(dict.fromkeys([*first.sweeps, name])))
+        return jobs[place]
+
     cards = [folder for folder in names if folder.is_file()]
     for folder, sweep in ((its, names[its]) for its in names if its not in cards):
         if not folder.is_dir():
@@ -208,19 +215,11 @@ def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[Finishe
             stale = path.name.startswith(".") or noted_failure(path.parent) is not None
             if not stale and (name_and_record := read_record(path)):
                 name, record = name_and_record
-                place = (record.key, record.protocol, record.reference)
-                files.setdefault(place, {}).setdefault(name, path)
-                job = jobs.setdefault(place, FinishedJob(record, path.parent, files[place]))
-                its = sweep or folder_of_command(path.parent).absolute().name
-                if its not in job.sweeps:
-                    jobs[place] = replace(job, sweeps=(*job.sweeps, its))
+                job = add(FinishedJob(record, path.parent, {}), sweep)
+                job.files.setdefault(name, path)
     for card in cards:
         for job in _jobs_of_card(card):
-            place = (job.record.key, job.record.protocol, job.record.reference)
-            known = jobs.setdefault(place, job)  # a folder's tables are more exact
-            its = names[card] or job.sweep_folder.name
-            if its not in known.sweeps:
-                jobs[place] = replace(known, sweeps=(*known.sweeps, its))
+            add(job, names[card])
     finished = [
         replace(job, folder=job.files[PREDICTIONS].parent)
         for job in jobs.values()
@@ -234,17 +233,13 @@ def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[Finishe
     return name_jobs(finished)
 
 
-def _jobs_of_card(card: Path) -> list[FinishedJob]:
-    """Return a card's jobs; their folders do not exist, and stand for those that it was made of."""
-    jobs = list[FinishedJob]()
+def _jobs_of_card(card: Path) -> Iterator[FinishedJob]:
+    """Yield a card's jobs; their folders do not exist, and stand for those that it was made of."""
     for job in read_card(card):
         sweep, number = job.place
         folder = card / Path(sweep).name / f"{number}-job"
         files = {name: folder / f"{name}.parquet" for name in job.tables}
-        jobs.append(
-            JobInMemory(job.record, folder, files, tables=job.tables, raised=tuple(job.alarms))
-        )
-    return jobs
+        yield JobInMemory(job.record, folder, files, tables=job.tables, raised=tuple(job.alarms))
 
 
 def without_related(jobs: Iterable[FinishedJob]) -> list[FinishedJob]:

@@ -3,11 +3,11 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import numpy as np
 import pandas as pd
-from pydantic import ValidationError
+from pydantic import BeforeValidator, ValidationError
 
 from ..analysis import (
     CLEAN,
@@ -27,8 +27,12 @@ from ..utils.checked_dataclass import checked
 from ..utils.formats import format_cells
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .results import Results
+from .words import said
 
 AXES = ("attack", "source", "target", "defence")
+Axes = Annotated[
+    Sequence[str], BeforeValidator(lambda its: (its,) if isinstance(its, str) else its)
+]
 _DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
 COUNTS = "counts"
 """Name of the value that shows counts and their rate, as in the transfer matrix."""
@@ -54,8 +58,8 @@ class TableSpec:
         ValueError: An argument has an unknown value, or two arguments exclude each other.
     """
 
-    rows: str | Sequence[str] = ("source", "attack")
-    columns: str | Sequence[str] = ("target",)
+    rows: Axes = ("source", "attack")
+    columns: Axes = ("target",)
     value: str = "success"
     eps_255: float | None = None
     protocol: str | None = None
@@ -70,34 +74,28 @@ class TableSpec:
     names: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
-        for side in ("rows", "columns"):
-            axes = getattr(self, side)
-            object.__setattr__(self, side, (axes,) if isinstance(axes, str) else tuple(axes))
-        keys, named = {*self.keys}, "target" in self.columns and {"source", "attack"} & {*self.rows}
-        known = {"rows": AXES, "columns": AXES, "value": VALUES}
-        for key, names in known.items():
-            chosen = [self.value] if key == "value" else getattr(self, key)
-            if not chosen or set(chosen) - set(names):
-                raise ValueError(f"{key}={','.join(chosen)}: choose from {', '.join(names)}.")
+        chosen = {"rows": self.rows, "columns": self.columns, "value": [self.value]}
+        for key, names in chosen.items():
+            known = VALUES if key == "value" else AXES
+            if not names or {*names} - {*known}:
+                raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
         if VALUES[self.value].fewest:  # white boxes have no value
             object.__setattr__(self, "white_boxes", False)
-        twice = ", ".join(key for key, count in Counter(self.keys).items() if count > 1)
-        pairs, success = {"source", "target"} <= keys, self.value == "success"
-        ranked = "attack" in self.rows and success
-        refused = {
-            f"{twice} is in rows and columns twice.": bool(twice),
-            "value=counts needs source and target in rows or columns.": (
-                self.value == COUNTS and not pairs
-            ),
-            "clean needs source or attack in rows, target in columns, and value=accuracy or "
-            "counts.": self.clean and not (named and self.value in (COUNTS, "accuracy")),
-            "published needs attack in rows, source and target in rows or columns, and "
-            "value=success.": self.published and not (ranked and pairs),
-            "differences needs attack in rows, value=success and average=True.": (
-                self.differences and not (ranked and self.average)
-            ),
-        }
-        if reason := next((reason for reason, holds in refused.items() if holds), ""):
+        pairs, ranked = {"source", "target"} <= {*self.keys}, "attack" in self.rows
+        ranked &= self.value == "success"
+        named = "target" in self.columns and {"source", "attack"} & {*self.rows}
+        twice = ", ".join(name for name, count in Counter(self.keys).items() if count > 1)
+        on_pairs = "value=counts needs source and target in rows or columns."
+        clean = "clean needs source or attack in rows, target in columns, and value=accuracy or "
+        published = "published needs attack in rows, source and target in rows or columns, and "
+        differences = "differences needs attack in rows, value=success and average=True."
+        for reason in said(
+            (f"{twice} is in rows and columns twice.", twice),
+            (on_pairs, self.value == COUNTS and not pairs),
+            (f"{clean}counts.", self.clean and not (named and self.value in (COUNTS, "accuracy"))),
+            (f"{published}value=success.", self.published and not (ranked and pairs)),
+            (differences, self.differences and not (ranked and self.average)),
+        ):
             raise ValueError(reason)
 
     @classmethod
@@ -221,8 +219,9 @@ def _cells(
     white = cells["relation"].notna() & (cells["relation"] != TRANSFER)
     used = used[used[quantity.column].notna() & (used["relation"] == TRANSFER)]
     cells = cells.assign(white=white, partial=_partial(cells, used, names) & ~white)
-    ranked = "attack" in names and spec.value in ("success", "accuracy")
-    return _marked(cells, results, spec, names) if ranked else _unmarked(cells)
+    if "attack" in names and spec.value in ("success", "accuracy"):
+        return _marked(cells, results, spec, names)
+    return cells.assign(**dict.fromkeys(_FLAGS, False), **dict.fromkeys(_ENDS, np.nan))
 
 
 def single_sources(rows: pd.DataFrame) -> pd.Series:
@@ -260,10 +259,6 @@ def _partial(cells: pd.DataFrame, used: pd.DataFrame, names: Sequence[str]) -> p
     return pd.Series(here.fillna(0).to_numpy() < all_.fillna(0).to_numpy(), cells.index)
 
 
-def _unmarked(cells: pd.DataFrame) -> pd.DataFrame:
-    return cells.assign(**dict.fromkeys(_FLAGS, False), **dict.fromkeys(_ENDS, np.nan))
-
-
 def _marked(
     cells: pd.DataFrame, results: Results, spec: TableSpec, names: Sequence[str]
 ) -> pd.DataFrame:
@@ -274,33 +269,30 @@ def _marked(
     no marks: white boxes, means that lack a pair, and means over several ensembles. A ranking has
     no marks either if its means are over other images than the cells.
     """
-    shared, parts = [name for name in names if name != "attack"], list[pd.DataFrame]()
-    places: Any = cells[shared].drop_duplicates().to_dict("records") if shared else [{}]
-    for place in places:
-        where = {**({"defence": spec.defence} if spec.defence else {}), **place}
+    ranked = list[pd.DataFrame]()
+    for target in cells["target"].unique() if "target" in names else [""]:
+        where = {"target": target} if target else {}
         for group, outcomes in results.outcomes(spec.eps_255, spec.protocol).items():
-            for _, rows in rankings(outcomes.select(**where)).groupby(GROUP, sort=False):
-                if rows["source"].nunique() > 1:
-                    rows = rows[rows["source"].str.startswith(MEAN_OF)]
-                rows = rows[rows["rank"].notna()]
-                if rows["targeted"].any() and spec.value == "accuracy":
-                    continue  # tests are of success, which is not its complement
-                unlike = rows["mean"].nunique() > 1
-                tested = unlike and bool(rows["p"].notna().any())
-                best = unlike & (rows["mean"] == rows["mean"].max())
-                undecided = rows["undecided"].astype(bool) & tested & ~best
-                flags = {"best": best, "undecided": undecided, "untested": unlike and not tested}
-                parts.append(rows.assign(**place, group=group, **flags))
-    keys = [*dict.fromkeys(["group", *names, *GROUP])]
-    if not parts:
-        return _unmarked(cells)
-    marks = pd.concat(parts)[[*keys, "mean", *_FLAGS, *_ENDS]]
+            ranked.append(rankings(outcomes.select(**where)).assign(group=group, **where))
+    marks = pd.concat(ranked)
+    keys = ["group", *GROUP, "defence", *(name for name in ("source", "target") if name in names)]
+    of_means = marks["source"].str.startswith(MEAN_OF)
+    alone = marks.groupby(keys)["source"].transform("nunique") == 1
+    marks = marks[(~of_means if "source" in names else of_means | alone) & marks["rank"].notna()]
+    if spec.value == "accuracy":  # tests are of success, which is not its complement
+        marks = marks[~marks["targeted"].astype(bool)]
+    rows = marks.groupby(keys)
+    unlike = rows["mean"].transform("nunique") > 1
+    tested = unlike & (rows["p"].transform("count") > 0)
+    best = unlike & (marks["mean"] == rows["mean"].transform("max"))
+    undecided = marks["undecided"].astype(bool) & tested & ~best
+    marks = marks.assign(best=best, undecided=undecided, untested=unlike & ~tested)
+    marks = marks[["attack", *keys, "mean", *_FLAGS, *_ENDS]]
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)
-    cells = cells.assign(source_defended=defended).merge(marks, how="left", on=keys)
+    cells = cells.assign(source_defended=defended).merge(marks, how="left", on=["attack", *keys])
     shown = cells["value"] if spec.value == "success" else 1 - cells["value"]
     other = (shown - cells.pop("mean")).abs() > _NEAR
-    alike = [cells[name] for name in keys if name != "attack"]
-    other = other.groupby(alike, dropna=False).transform("any")
+    other = other.groupby([cells[name] for name in keys], dropna=False).transform("any")
     cells[_ENDS] = cells[_ENDS].mask(other)
     cells[_FLAGS] = cells[_FLAGS].mask(other, False)
     return cells.assign(**{name: cells[name].eq(True) & ~cells["white"] for name in _FLAGS})
@@ -320,7 +312,7 @@ def _clean(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> pd.DataFra
     if rows.empty:
         raise ValueError("clean needs jobs with the same clean images.")
     rows = rows.assign(**{end: rows[f"robust_accuracy{name}"] for name, end in ends.items()})
-    marks = dict.fromkeys(("white", "partial", "best", "undecided"), False)
+    marks = dict.fromkeys(("white", "partial", *_FLAGS), False)
     first, *others = (axis for axis in spec.rows if axis not in columns)
     place = dict.fromkeys(others, "") | {first: CLEAN}
     cells = rows[[*columns, *ends.values(), "k", "n"]].merge(pairs[columns].drop_duplicates())

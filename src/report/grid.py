@@ -44,8 +44,6 @@ class Cell(NamedTuple):
 
     Attributes:
         text: What people read; None: there is no cell.
-        value: What a CSV has: a number or a name, or several by the words that follow the column's
-            head; None: the text.
         marks: Some of `bold`, `italic`, `partial` (a double dagger), `white` (grey, in Markdown a
             dagger) and `grey`, in this order.
         small: Small print behind the text, such as an interval.
@@ -53,7 +51,6 @@ class Cell(NamedTuple):
     """
 
     text: str | None
-    value: Any = None
     marks: Sequence[str] = ()
     small: str = ""
     note: str = ""
@@ -82,7 +79,7 @@ class Grid:
         legend: What its marks mean; `DAGGER` stands for white boxes.
         notes: What else there is to say; LaTeX has them as comments.
         left: Positions of the columns of names, which are left-aligned; others have numbers.
-        data: The rows of a CSV; None: the cells' values.
+        data: The rows of a CSV; None: the cells' texts.
     """
 
     heads: Sequence[str | Sequence[str]]
@@ -103,8 +100,7 @@ class Grid:
     def rows(self) -> list[list[Cell]]:
         """The cells of each row."""
         return [
-            [its if isinstance(its, Cell) else Cell(str(its), its) for its in row]
-            for row in self.cells
+            [its if isinstance(its, Cell) else Cell(str(its)) for its in row] for row in self.cells
         ]
 
     @property
@@ -176,15 +172,8 @@ class Grid:
 
     def csv(self) -> str:
         """Return the values as CSV, without formulas that a spreadsheet would evaluate."""
-        if self.data is not None:
-            return csv_of(self.data)
-        heads, columns = list[str](), list[list[Any]]()
-        for head, *cells in zip(self.heads, *self.rows, strict=True):
-            values = [_values(cell) for cell in cells]
-            for end in dict.fromkeys(["", *(end for its in values for end in its)]):
-                heads.append(" ".join(filter(None, [_line(head), end])))
-                columns.append([its.get(end) for its in values])
-        return csv_of(pd.DataFrame(dict(enumerate(columns))).set_axis(heads, axis=1))
+        texts, heads = [[cell.text for cell in row] for row in self.rows], map(_line, self.heads)
+        return csv_of(pd.DataFrame(texts, columns=[*heads]) if self.data is None else self.data)
 
     def _in(self, to: str) -> Iterator[list[str]]:
         for row in self.rows:
@@ -215,11 +204,6 @@ def fitting(grids: Sequence[Grid], width: int) -> Grid:
     console = Console(width=10_000)
     fits = (its for its in grids if console.measure(its.table()).maximum <= width)
     return next(fits, grids[-1])
-
-
-def _values(cell: Cell) -> Mapping[str, Any]:
-    value = cell.text if cell.value is None else cell.value
-    return value if isinstance(value, Mapping) else {"": value}
 
 
 def _joined(head: str | Sequence[str]) -> str:

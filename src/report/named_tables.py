@@ -23,7 +23,7 @@ from .cells import TableSpec
 from .grid import FORMATS, Grid
 from .results import Results, open_results
 from .transfer_table import transfer_table
-from .words import is_tied, ranking_heading, ranking_notes
+from .words import is_tied, ranking_heading, ranking_notes, said
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
@@ -183,13 +183,12 @@ def matrix_forms(matrix: pd.DataFrame, place: str, arrow: str = "-> ") -> list[G
         wide = texts.pivot(index="source", columns="target", values=column).fillna("-")
         return wide.loc[sources, targets].reset_index().to_numpy().tolist()
 
-    legend = {
-        f"{CLEAN}: {clean}": CLEAN in sources,
-        "* white box: the target is the source or part of it": "*" in {*signs},
-        "+ own: the source's network behind another defence": "+" in {*signs},
-        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": spread.notna().any(),
-    }
-    marks = [line for line, holds in legend.items() if holds]
+    marks = said(
+        (f"{CLEAN}: {clean}", CLEAN in sources),
+        ("* white box: the target is the source or part of it", "*" in {*signs}),
+        ("+ own: the source's network behind another defence", "+" in {*signs}),
+        ("\N{PLUS-MINUS SIGN}: standard deviation over the seeds", spread.notna().any()),
+    )
     caption = f"{counted.capitalize()}: {place}"
     whole = [f"{counted} / denominator = {rate}", *marks]
     alone = [f"{rate}; a wider terminal and {SUMMARY} show the counts", *marks]

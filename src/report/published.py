@@ -21,7 +21,7 @@ _CHANGED = re.compile(r"[(,] ?(\w+)=")
 """Settings in an attack's label, which differ from its defaults."""
 _STEPS = {"steps", "step_size_255", "relative_step_size", "target_label"}
 _OF_CLASS = {"name", "root", "norm", "target_label"}
-_UNMARKED = dict.fromkeys(("white", "partial", "best", "undecided"), False)
+_UNMARKED = dict.fromkeys(("white", "partial", "best", "undecided", "untested"), False)
 
 
 class PublishedTable(BaseModel):

@@ -238,34 +238,30 @@ class Results:
         Trailing columns: `gradients` per image at all budgets, and `fit_gradients`, the gradients
         of a fit per evaluated image; both are means over the sources.
         """
-        parts = [_with_cost(jobs, rows) for jobs, rows in self._ranked(rankings)]
-        costs = [entry.column for entry in STATISTICS if entry.cost]
-        empty = pd.DataFrame(columns=[*_COMMON, *ATTACK_COLUMNS, *costs])
-        return pd.concat(parts, ignore_index=True) if parts else empty
+        columns = [*ATTACK_COLUMNS, *(entry.column for entry in STATISTICS if entry.cost)]
+        return self._ranked(lambda jobs, its: _with_cost(jobs, rankings(its)), columns)
 
     @cached_property
     def sources(self) -> pd.DataFrame:
         """The `source_rankings` per group and budget, with the leading columns of `rankings`."""
-        parts = [rows for _, rows in self._ranked(source_rankings)]
-        empty = pd.DataFrame(columns=[*_COMMON, *SOURCE_COLUMNS])
-        return pd.concat(parts, ignore_index=True) if parts else empty
+        return self._ranked(lambda _, its: source_rankings(its), SOURCE_COLUMNS)
 
     def _ranked(
-        self, rank: Callable[[Outcomes], pd.DataFrame]
-    ) -> Iterator[tuple[list[JobResults], pd.DataFrame]]:
-        """Yield the jobs and the ranking for each group and budget."""
+        self, rank: Callable[[list[JobResults], Outcomes], pd.DataFrame], columns: Sequence[str]
+    ) -> pd.DataFrame:
+        """Return the rankings for each group and budget, from its jobs and their outcomes."""
+        parts = list[pd.DataFrame]()
         for number, rows in enumerate(self._grouped, 1):
             jobs, first = [its for row in rows for its in row], rows[0][0].job.record
             tried = sorted({eps for its in jobs for *_, eps in its.outcomes} - {0.0})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
                 place = first.storage, first.protocol, eps
-                ranked = rank(
-                    joined([its.outcomes[place] for its in jobs if place in its.outcomes])
-                )
-                columns: dict[str, Any] = {"group": number}
-                columns |= {"dataset": first.dataset, "norm": first.norm}
-                named = ranked.assign(**columns, eps_255=eps, protocol=first.protocol)
-                yield jobs, named[[*_COMMON, *ranked]]
+                outcomes = joined([its.outcomes[place] for its in jobs if place in its.outcomes])
+                common: Any = number, first.dataset, first.norm, eps, first.protocol
+                ranked = rank(jobs, outcomes).assign(**dict(zip(_COMMON, common, strict=True)))
+                parts.append(ranked[[*_COMMON, *columns]])
+        empty = pd.DataFrame(columns=[*_COMMON, *columns])
+        return pd.concat(parts, ignore_index=True) if parts else empty
 
 
 def open_results(
@@ -385,14 +381,8 @@ def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
     """Return a job's rows of the frame for its pairs; `row` tells recipes apart."""
     record, rates = result.job.record, result.rates
     n = rates["denominator"]
-    columns: dict[str, Any] = {
-        "pairs": 1,
-        "sources": 1,
-        "targets": 1,
-        "images": n,
-        "least": n,
-        "most": n,
-    }
+    columns: dict[str, Any] = dict.fromkeys(("pairs", "sources", "targets"), 1)
+    columns |= dict.fromkeys(("images", "least", "most"), n)
     ends = wilson_interval(rates["confidence"] * n, n)
     columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
     counted = rates["protocol"] == record.protocol
@@ -412,10 +402,8 @@ def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
 def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
     """Return the rows of means over the pairs of comparable jobs."""
     parts = list[dict[str, NDArray[Any]]]()
-    jobs, shared = (
-        pairs.groupby(["row", "seed"], sort=False).ngroup().to_numpy(),
-        _shared(pairs, results[0].job.record.reference),
-    )
+    jobs = pairs.groupby(["row", "seed"], sort=False).ngroup().to_numpy()
+    shared = _shared(pairs, results[0].job.record.reference)
     columns = {name: pairs[name].to_numpy() for name in pairs}
     known = dict[Any, Any]()
     places: Any = pairs.groupby(_PLACE, sort=False).indices
@@ -430,12 +418,10 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
             at = at[columns["denominator"][at] > 0]
             if len(at):
                 named = zip(columns["target"][at], columns["defence"][at], strict=True)
-                of_jobs = np.searchsorted(used, jobs[at])
                 of_targets = np.array([targets[pair] for pair in named])
+                its = np.searchsorted(used, jobs[at]), of_targets
                 chosen = {str(name): column[at] for name, column in columns.items()}
-                parts.append(
-                    _mean_rows(chosen, shared[at], several, outcomes, (of_jobs, of_targets), known)
-                )
+                parts.append(_mean_rows(chosen, shared[at], several, outcomes, its, known))
     parts = [part for part in parts if len(part["source"])]
     if not parts:
         return pairs[:0]
@@ -528,13 +514,9 @@ def _with_cost(jobs: Sequence[JobResults], ranked: pd.DataFrame) -> pd.DataFrame
             (its.job.attack, its.job.record.source): its.cost.get(f"{name}_per_image", unknown)
             for its in jobs
         }
-        alone = pd.Series(costs)[
-            [
-                not (source.is_ensemble or source.is_defended)
-                for source in map(ModelRef.parse, (name for _, name in costs))
-            ]
-        ]
-        means = alone.groupby(level=0).mean()
+        sources = [ModelRef.parse(name) for _, name in costs]
+        alone = [not (source.is_ensemble or source.is_defended) for source in sources]
+        means = pd.Series(costs)[alone].groupby(level=0).mean()
         pairs = zip(ranked["attack"], ranked["source"], strict=True)
         columns[name] = [costs.get(pair, means.get(pair[0], nan)) for pair in pairs]
     return ranked.assign(**columns)

@@ -1,9 +1,9 @@
 """Sanity checks: signs that an attack or a model is broken rather than a model robust.
 
-Each check returns an `Alarm`, or None if it passes. All intervals are 95 % Wilson intervals.
+Each check yields the alarms that it raises. All intervals are 95 % Wilson intervals.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import comb
 
 import numpy as np
@@ -83,8 +83,8 @@ def alarms(
     *,
     protocol: str,
     iterative: bool,
-) -> list[Alarm]:
-    """Run the sanity checks on one job's predictions and return the alarms.
+) -> Iterator[Alarm]:
+    """Run the sanity checks on one job's predictions and yield the alarms.
 
     - `clean_at_chance`: see the function of this name.
     - `few_images`: the protocol counts fewer than 10 images for a pair.
@@ -104,31 +104,31 @@ def alarms(
     """
     result = job_outcomes(table, source, list(map(ModelRef.parse, targets)), protocol)
     correct = under(result, "target_correct")
-    raised: list[Alarm | None] = [*clean_at_chance(table, num_classes)]
+    yield from clean_at_chance(table, num_classes)
     if zero_gradients > ZERO_GRADIENTS:
         finding = f"{source}: {zero_gradients:.2%} of the gradients are zero in every pixel"
-        raised.append(Alarm("zero_gradients", finding))
+        yield Alarm("zero_gradients", finding)
     white_box = [relation(result.source, target) == WHITE_BOX for target in result.targets]
     for place, is_white_box in enumerate(white_box):
-        raised.append(_few_images(result, place, protocol))
+        if (n := int(result.counted[place].sum())) < FEWEST_IMAGES:
+            finding = f"{_pair(result, place)}: images counted: {n} ({protocol})"
+            yield Alarm("few_images", finding)
         if is_white_box:
-            raised.append(_loss_not_rising(correct, place))
-            raised.append(_weaker_at_larger_budget(correct, place, sum(white_box)))
+            yield from _loss_not_rising(correct, place)
+            yield from _weaker_at_larger_budget(correct, place, sum(white_box))
             if iterative and result.target_labels is None:
-                raised.append(_above_chance(result, place, num_classes))
-    return [alarm for alarm in raised if alarm is not None]
+                yield from _above_chance(result, place, num_classes)
 
 
 def many_abstentions(
     table: pd.DataFrame, source: str, targets: Sequence[str], protocol: str
-) -> list[Alarm]:
-    """Return an alarm per target and defence that abstains on over 20 % of images at any budget.
+) -> Iterator[Alarm]:
+    """Yield an alarm per target and defence that abstains on over 20 % of images at any budget.
 
     These are the images of the protocol, or all: a protocol of images that are classified correctly
     when clean counts none of those on which a target abstains when clean.
     """
     every = job_outcomes(table, source, evaluated_pairs(table, targets), "all")
-    raised = []
     for place, target in enumerate(every.targets):
         worst = (0.0, "")
         for its in (under(every, protocol), every):
@@ -139,38 +139,35 @@ def many_abstentions(
             finding = f"{target}: abstains on {format_cell(k[at], n[at])} of the images at "
             worst = max(worst, (share[at], f"{finding}{every.eps_255[at]:g}/255"))
         if worst[0] > ABSTENTIONS:
-            raised.append(Alarm("abstentions", worst[1]))
-    return raised
+            yield Alarm("abstentions", worst[1])
 
 
-def clean_at_chance(table: pd.DataFrame, num_classes: int) -> list[Alarm]:
-    """Return an alarm for each model that is no better than guessing on clean images.
+def clean_at_chance(table: pd.DataFrame, num_classes: int) -> Iterator[Alarm]:
+    """Yield an alarm for each model that is no better than guessing on clean images.
 
     For such a model, the lower end of the accuracy's interval over all clean images (eps_255 = 0)
     is at most 1 / `num_classes`.
     """
     clean = with_defence(table[table["eps_255"] == 0])
     correct = clean["predicted"] == clean["label"]
-    raised = []
     names = [clean[name].astype(object) for name in TARGET_COLUMNS]
     for pair, its in correct.groupby(names, sort=False):
         k, n = int(its.sum()), len(its)
         if is_at_chance(k, n, num_classes):
             counts = f"correct on {format_cell(k, n)} of the clean images"
             finding = f"{ModelRef.parse(*pair)}: {counts}, chance is {_chance(num_classes)}"
-            raised.append(Alarm("clean_at_chance", finding))
-    return raised
+            yield Alarm("clean_at_chance", finding)
 
 
-def copies_of_images(digests: np.ndarray) -> list[Alarm]:
-    """Return an alarm if over 1 % of the images are copies, by the digests of their pixels."""
+def copies_of_images(digests: np.ndarray) -> Iterator[Alarm]:
+    """Yield an alarm if over 1 % of the images are copies, by the digests of their pixels."""
     n, distinct = len(digests), len(np.unique(digests))
-    finding = f"{distinct} of the {n} images are distinct"
-    return [Alarm("copies_of_images", finding)] if n - distinct > COPIES * n else []
+    if n - distinct > COPIES * n:
+        yield Alarm("copies_of_images", f"{distinct} of the {n} images are distinct")
 
 
-def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> list[Alarm]:
-    """Return an alarm for each network that seems to number the classes in another order.
+def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> Iterator[Alarm]:
+    """Yield an alarm for each network that seems to number the classes in another order.
 
     Each half of the clean images, every second one of a class, gives each class the number that the
     network predicts for it most often, a different one for each. With the numbers from the other
@@ -179,7 +176,6 @@ def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> list[Ala
     numbers from all images.
     """
     clean = with_defence(table[(table["eps_255"] == 0) & (table["predicted"] >= 0)])
-    raised = []
     for name, its in clean[clean["defence"] == NO_DEFENCE].groupby("target", observed=True):
         its = its.sort_values("index")
         classes, places = np.unique(its[["label", "predicted"]], return_inverse=True)
@@ -201,8 +197,7 @@ def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> list[Ala
         numbers[classes] = classes[whole]
         way = class_order([class_names[number] for number in np.argsort(numbers)])
         finding = f"{name}: correct on {format_cell(k_right, n)} of the clean images, but on "
-        raised.append(Alarm("labels_permuted", f"{finding}{format_cell(k, n)} with {way}"))
-    return raised
+        yield Alarm("labels_permuted", f"{finding}{format_cell(k, n)} with {way}")
 
 
 def _numbers(true: np.ndarray, predicted: np.ndarray, count: int) -> np.ndarray:
@@ -226,13 +221,7 @@ def over_budget(
     return Alarm("over_budget", finding)
 
 
-def _few_images(result: JobOutcomes, place: int, protocol: str) -> Alarm | None:
-    n = int(result.counted[place].sum())
-    finding = f"{_pair(result, place)}: images counted: {n} ({protocol})"
-    return Alarm("few_images", finding) if n < FEWEST_IMAGES else None
-
-
-def _loss_not_rising(result: JobOutcomes, place: int) -> Alarm | None:
+def _loss_not_rising(result: JobOutcomes, place: int) -> Iterator[Alarm]:
     """Count the images whose true class never gets less likely than on the clean image."""
     confidence, present = result.true_confidence[place], result.present[place, :, 1:]
     risen = ~(confidence[:, 1:] >= confidence[:, :1])
@@ -241,41 +230,36 @@ def _loss_not_rising(result: JobOutcomes, place: int) -> Alarm | None:
     counted = result.counted[place] & present.any(axis=1)
     k = int(np.count_nonzero(counted & ~(present & risen).any(axis=1)))
     n = int(np.count_nonzero(counted))
-    if not wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN if n = 0
-        return None
-    finding = "white box: at no budget is the true class less likely than when clean on"
-    return Alarm("loss_not_rising", f"{_pair(result, place)}, {finding} {format_cell(k, n)}")
+    if wilson_interval(k, n)[0] > LOSS_NOT_RISING:  # NaN if n = 0
+        finding = "white box: at no budget is the true class less likely than when clean on"
+        yield Alarm("loss_not_rising", f"{_pair(result, place)}, {finding} {format_cell(k, n)}")
 
 
-def _weaker_at_larger_budget(result: JobOutcomes, place: int, white_boxes: int) -> Alarm | None:
+def _weaker_at_larger_budget(result: JobOutcomes, place: int, white_boxes: int) -> Iterator[Alarm]:
     """Compare the budget with the most successes with the one above it with the fewest."""
     success = result.success[place] & result.counted[place][:, None]
     counts = success.sum(axis=0)
     best = int(counts.argmax())
     worst = best + int(counts[best:].argmin())
-    only, back = ((success[:, a] & ~success[:, b]).sum() for a, b in ((best, worst), (worst, best)))
     if best in (0, worst):
-        return None
+        return
+    only, back = ((success[:, a] & ~success[:, b]).sum() for a, b in ((best, worst), (worst, best)))
     # One-sided exact McNemar test: P(X >= only) for X from Binomial(only + back, 1/2).
     tests = comb(len(counts) - 1, 2) * white_boxes  # pairs of budgets above 0
-    if bdtrc(int(only) - 1, int(only + back), 0.5) > LARGEST_P / tests:
-        return None
-    n = int(result.counted[place].sum())
-    cells = [
-        f"{format_cell(int(counts[at]), n)} at {result.eps_255[at]:g}/255" for at in (best, worst)
-    ]
-    finding = f"white box: succeeds on {cells[0]}, but on {cells[1]}"
-    return Alarm("weaker_at_larger_budget", f"{_pair(result, place)}, {finding}")
+    if bdtrc(int(only) - 1, int(only + back), 0.5) <= LARGEST_P / tests:
+        n, eps = int(result.counted[place].sum()), result.eps_255
+        cells = [f"{format_cell(int(counts[at]), n)} at {eps[at]:g}/255" for at in (best, worst)]
+        finding = f"white box: succeeds on {cells[0]}, but on {cells[1]}"
+        yield Alarm("weaker_at_larger_budget", f"{_pair(result, place)}, {finding}")
 
 
-def _above_chance(result: JobOutcomes, place: int, num_classes: int) -> Alarm | None:
+def _above_chance(result: JobOutcomes, place: int, num_classes: int) -> Iterator[Alarm]:
     """Compare the accuracy at the largest budget with that of guessing."""
     eps = result.eps_255[-1]
     k, n = (int(mask[place, :, -1].sum()) for mask in (result.correct, result.present))
-    if not wilson_interval(k, n)[0] > 1 / num_classes:
-        return None
-    cell = f"still correct on {format_cell(k, n)}, chance is {_chance(num_classes)}"
-    return Alarm("above_chance", f"{_pair(result, place)}, white box at {eps:g}/255: {cell}")
+    if wilson_interval(k, n)[0] > 1 / num_classes:
+        cell = f"still correct on {format_cell(k, n)}, chance is {_chance(num_classes)}"
+        yield Alarm("above_chance", f"{_pair(result, place)}, white box at {eps:g}/255: {cell}")
 
 
 def _pair(result: JobOutcomes, place: int) -> str:

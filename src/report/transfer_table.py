@@ -1,6 +1,7 @@
 """The table of transfer: chosen rows, columns and values, with a caption that explains them."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,7 @@ from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of, s
 from .grid import DAGGER, PARTIAL, Cell, Grid
 from .published import add_published
 from .results import Results
+from .words import said
 
 _MARKS = {"best": "bold", "undecided": "italic", "partial": "partial", "white": "white"}
 
@@ -29,26 +31,27 @@ def transfer_table(results: Results, spec: TableSpec) -> Grid:
         new = body[axis].map(lambda name: renamed(name, spec.names or {}))
         if new.nunique() < body[axis].nunique():
             raise ValueError("names: two rows or columns would get the same new name.")
-        body = body.assign(**{axis: pd.Categorical(new, new.unique())})
-    rows, columns = _places(body.sort_values([*spec.rows]), spec.rows), _places(body, spec.columns)
-    shown, cells = body if spec.white_boxes else body[~body["white"]], dict[Any, Cell]()
-    groups = dict(tuple(shown.groupby([*spec.columns], observed=True)))
+        body = body.assign(**{axis: new})
+    in_order = body.sort_values([*spec.rows], key=lambda names: pd.factorize(names)[0])
+    rows, columns = _places(in_order, spec.rows), _places(body, spec.columns)
+    cells: list[list[Any]] = [[*_names(*its)] for its in zip(rows, [(), *rows], strict=False)]
+    shown, heads = body[~body["white"] | spec.white_boxes], pd.DataFrame(rows, columns=[*spec.rows])
+    data = [heads]
     for place in columns:
-        its = groups.get(place, shown[:0])
-        ends = _ends(its, spec.intervals or place[0] == DIFFERENCE)
-        cells |= {(row, place): Cell(None, dict.fromkeys(ends)) for row in rows}
-        for cell in its.to_dict("records"):
-            cells[tuple(cell[axis] for axis in spec.rows), place] = _cell(cell, ends, spec)
+        column = heads.merge(shown[(shown[[*spec.columns]] == [*place]).all(axis=1)], how="left")
+        ends = _ends(column, spec.intervals or place[0] == DIFFERENCE)
+        names = [" ".join(filter(None, (*place, end))).removesuffix(" value") for end in ends]
+        data.append(column[ends].set_axis(names, axis=1))
+        for row, cell in zip(cells, column.to_dict("records"), strict=True):
+            row.append(_cell(cell, spec))
     return Grid(
         [(axis, *[""] * (len(spec.columns) - 1)) for axis in spec.rows] + columns,
-        [
-            [*_names(row, above), *(cells[row, place] for place in columns)]
-            for row, above in zip(rows, [(), *rows], strict=False)
-        ],
+        cells,
         caption,
         legend,
         _details(results, pairs, spec) + published,
         range(len(spec.rows)),
+        pd.concat(data, axis=1),
     )
 
 
@@ -57,24 +60,27 @@ def _places(body: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
     return [*body[[*axes]].drop_duplicates().itertuples(index=False, name=None)]
 
 
-def _names(row: tuple[str, ...], above: tuple[str, ...]) -> list[Cell]:
-    """Return the names of a row; one is empty if it repeats the name above it."""
-    ends = range(1, len(row) + 1)
-    return [Cell("" if row[:end] == above[:end] else row[end - 1], row[end - 1]) for end in ends]
+def _names(row: tuple[str, ...], above: tuple[str, ...]) -> Iterator[str]:
+    """Yield the names of a row; one is empty if it repeats the name above it."""
+    for end, name in enumerate(row, 1):
+        yield "" if row[:end] == above[:end] else name
 
 
-def _ends(cells: pd.DataFrame, intervals: bool) -> dict[str, str]:
-    """Return which numbers of a column a CSV has, by the words behind its head."""
-    holds = {
-        **dict.fromkeys(("low", "high"), intervals),
-        **{name: cells[name].notna().any() for name in ("sd", *seeds_of(cells))},
-        "verdict": "verdict" in cells and cells["verdict"].fillna("").ne("").any(),
-        "partial": cells["partial"].eq(True).any(),
-    }
-    return {"": "value"} | {name: name for name, there in holds.items() if there}
+def _ends(cells: pd.DataFrame, intervals: bool) -> list[str]:
+    """Return which numbers of a column a CSV has."""
+    return said(
+        ("value", True),
+        *((end, intervals) for end in ("low", "high")),
+        *((name, cells[name].notna().any()) for name in ("sd", *seeds_of(cells))),
+        ("verdict", cells.get("verdict", pd.Series("")).fillna("").ne("").any()),
+        ("partial", cells["partial"].eq(True).any()),
+    )
 
 
-def _cell(cell: Mapping[Hashable, Any], ends: Mapping[str, str], spec: TableSpec) -> Cell:
+def _cell(cell: Mapping[Hashable, Any], spec: TableSpec) -> Cell:
+    """Return a cell; one that no row of the body fills has no `white`."""
+    if pd.isna(cell["white"]):
+        return Cell(None)
     form, signed = VALUES[spec.value].form, cell[spec.columns[0]] == DIFFERENCE
 
     def text(name: str) -> str:
@@ -82,16 +88,16 @@ def _cell(cell: Mapping[Hashable, Any], ends: Mapping[str, str], spec: TableSpec
 
     marks = [mark for key, mark in _MARKS.items() if cell.get(key)]
     verdict = cell.get("verdict") or ""
-    note, values = f"({verdict})" * bool(verdict), {end: cell[name] for end, name in ends.items()}
+    note = f"({verdict})" * bool(verdict)
     if pd.isna(cell["value"]):
-        return Cell("n/a", values, ["grey"] * bool(verdict or "white" in marks), "", note)
+        return Cell("n/a", ["grey"] * bool(verdict or "white" in marks), "", note)
     shown, spread = cell["value"], ""
     if not isinstance(shown, str):  # counts are a text with their rate and its deviation
         shown = text("value")
         spread = "" if pd.isna(cell["sd"]) else f" \N{PLUS-MINUS SIGN} {text('sd')}"
     small = (spec.intervals or signed) and not pd.isna(cell["low"])
     interval = f"[{text('low')}, {text('high')}]" if small else ""
-    return Cell(shown + spread, values, [*marks, *["grey"] * bool(verdict)], interval, note)
+    return Cell(shown + spread, [*marks, *["grey"] * bool(verdict)], interval, note)
 
 
 _SINGLE = {"attack": "under", "source": "from", "target": "on"}
@@ -105,50 +111,43 @@ def _caption(
 ) -> tuple[str, list[str]]:
     """Say what the `shown` cells are, and what the marks mean."""
     names, records = spec.names or {}, [job.record for job in results.jobs if job.attacked]
-    average = names.get(AVERAGE, AVERAGE)
-    budgets = _distinct(
-        f"{eps:g}/255 ({norm})" for eps, norm in zip(pairs["eps_255"], pairs["norm"], strict=True)
-    )
-    of = _distinct(map(_set_of_images, records))
-    least, most = shown["least"].min(), shown["most"].max()
-    quantity = VALUES[spec.value]
-    counted = f"{span((least, most))} counted per cell"
+    average, difference, clean = (names.get(its, its) for its in (AVERAGE, DIFFERENCE, CLEAN))
+    places = zip(pairs["eps_255"], pairs["norm"], strict=True)
+    budgets = _distinct(f"{eps:g}/255 ({norm})" for eps, norm in places)
+    quantity, of_images = VALUES[spec.value], spec.value in _OF_IMAGES
+    counted = f"{span((shown['least'].min(), shown['most'].max()))} counted per cell"
     counted += f" ({_distinct(pairs['protocol'])})" * (not quantity.fewest)
     title = quantity.title.format(counted=_distinct(pairs["counted"]))
     hidden = {axis: pairs[axis].unique() for axis in _SINGLE if axis not in spec.keys}
     alone = {axis: its[0] for axis, its in hidden.items() if len(its) == 1}
     single = "".join(f" {_SINGLE[axis]} {renamed(its, names)}" for axis, its in alone.items())
-    first = f"{title}{single} at eps = {budgets}, {of}"
-    of_images = spec.value in _OF_IMAGES
-    averaged = [axis for axis, its in hidden.items() if len(its) > 1] * of_images
-    average_shown = AVERAGE in set(shown[spec.columns[0]])
-    over_sources = "source" not in (spec.rows if average_shown else spec.keys)
-    marks = {
-        "bold: the best attack": bool(shown["best"].any()),
-        "italic: not significantly weaker (5 %)": bool(shown["undecided"].any()),
-        f"below {FEWEST_TESTED} common images nothing is tested": (
-            shown["untested"].eq(True).any()
-        ),
-        f"{DAGGER}: white boxes": spec.white_boxes and bool(shown["white"].any()),
-        "without white boxes": not spec.white_boxes,
-        "without related pairs": not spec.related,
-        f"cells: means over {' and '.join(averaged)}s without white boxes": bool(averaged),
-        f"{average}: over targets, each over its sources, without white boxes": average_shown,
-        "means over sources: without ensembles and sources behind a defence": (
-            over_sources and single_sources(pairs).nunique() > 1
-        ),
-        f"{names.get(DIFFERENCE, DIFFERENCE)}: from the first in the ranking, in points, "
-        "simultaneous 95 % intervals": (DIFFERENCE in set(shown[spec.columns[0]])),
-        f"n/a: source not evaluated, or fooled on fewer than {quantity.fewest} of these images": (
-            quantity.fewest > 0 and bool(shown.loc[~shown["white"], "value"].isna().any())
-        ),
-        "in brackets: 95 % intervals": spec.intervals,
-        f"{names.get(CLEAN, CLEAN)}: accuracy on all clean images": spec.clean,
-        "\N{PLUS-MINUS SIGN}: standard deviation over the seeds": bool(shown["sd"].notna().any()),
-        f"{PARTIAL}: mean over fewer sources or targets than others": bool(shown["partial"].any()),
-    }
-    first += f", {counted}" * of_images
-    return first, [mark for mark, holds in marks.items() if holds]
+    first = f"{title}{single} at eps = {budgets}, {_distinct(map(_set_of_images, records))}"
+    averaged = " and ".join(axis for axis in hidden if axis not in alone) * of_images
+    columns, there = {*shown[spec.columns[0]]}, shown[[*_MARKS, "untested"]].any()
+    over_sources = "source" not in (spec.rows if AVERAGE in columns else spec.keys)
+    unknown = quantity.fewest > 0 and shown.loc[~shown["white"], "value"].isna().any()
+    apart = over_sources and single_sources(pairs).nunique() > 1
+    every = "over targets, each over its sources, without white boxes"
+    minus = "from the first in the ranking, in points, simultaneous 95 % intervals"
+    few = f"source not evaluated, or fooled on fewer than {quantity.fewest} of these images"
+    legend = said(
+        ("bold: the best attack", there["best"]),
+        ("italic: not significantly weaker (5 %)", there["undecided"]),
+        (f"below {FEWEST_TESTED} common images nothing is tested", there["untested"]),
+        (f"{DAGGER}: white boxes", spec.white_boxes and there["white"]),
+        ("without white boxes", not spec.white_boxes),
+        ("without related pairs", not spec.related),
+        (f"cells: means over {averaged}s without white boxes", averaged),
+        (f"{average}: {every}", AVERAGE in columns),
+        ("means over sources: without ensembles and sources behind a defence", apart),
+        (f"{difference}: {minus}", DIFFERENCE in columns),
+        (f"n/a: {few}", unknown),
+        ("in brackets: 95 % intervals", spec.intervals),
+        (f"{clean}: accuracy on all clean images", spec.clean),
+        ("\N{PLUS-MINUS SIGN}: standard deviation over the seeds", shown["sd"].notna().any()),
+        (f"{PARTIAL}: mean over fewer sources or targets than others", there["partial"]),
+    )
+    return first + f", {counted}" * of_images, legend
 
 
 def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str]:
@@ -156,18 +155,17 @@ def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str
     records = [job.record for job in results.jobs if job.attacked]
     formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
     sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
-    lines = {
-        f"Images: {_distinct(map(_images, records))}": True,
-        f"RMS change in 1/255: {_distinct(f'{k} {v:.2f}' for (k, _), v in sizes.items())}": (
-            spec.value in _OF_IMAGES and len(sizes) > 1
-        ),
-        f"Steps: {_distinct(filter(None, map(_steps, records)))}": any(map(_steps, records)),
-        f"Weights: {_distinct(model for record in records for model in _weights(record))}": True,
-        f"Arithmetic: {'; '.join(formats)}": [*formats] != ["float32, saved as float32"],
-        f"Seed {_distinct(str(its.seed) for its in records)}": True,
-        _distinct(version for record in records for version in _versions(record)): True,
-    }
-    return [line for line, holds in lines.items() if holds]
+    visible = _distinct(f"{attack} {size:.2f}" for (attack, _), size in sizes.items())
+    steps = _distinct(filter(None, map(_steps, records)))
+    return said(
+        (f"Images: {_distinct(map(_images, records))}", True),
+        (f"RMS change in 1/255: {visible}", spec.value in _OF_IMAGES and len(sizes) > 1),
+        (f"Steps: {steps}", steps),
+        (f"Weights: {_distinct(chain.from_iterable(map(_weights, records)))}", True),
+        (f"Arithmetic: {'; '.join(formats)}", [*formats] != ["float32, saved as float32"]),
+        (f"Seed {_distinct(str(its.seed) for its in records)}", True),
+        (_distinct(chain.from_iterable(map(_versions, records))), True),
+    )
 
 
 def _distinct(names: Iterable[str]) -> str:

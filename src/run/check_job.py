@@ -40,13 +40,11 @@ def check_job(settings: Settings, sets: DataSets) -> Planned:
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
     attack = attack_function(settings.attack) if crafted else None
     measurements = own_measurements(settings)
-    if saved is None:
-        planned = Planned(settings, attack, defences, measurements=measurements)
-        _check_fit(planned)
-        return planned
-    images = sets.open_saved(saved)
-    planned_settings = _with_set(settings, images)
-    return Planned(planned_settings, attack, defences, images, measurements=measurements)
+    images = None if saved is None else sets.open_saved(saved)
+    settings = settings if images is None else _with_set(settings, images)
+    planned = Planned(settings, attack, defences, images, measurements=measurements)
+    _check_fit(planned)
+    return planned
 
 
 def _check_precision(settings: Settings) -> None:
@@ -75,16 +73,11 @@ def _check_fit(planned: Planned) -> None:
 
 
 def _check_tables(names: Sequence[str]) -> None:
-    known = [
-        measurement.name for measurement in MEASUREMENTS if measurement.switched_by == "tables"
-    ]
+    known = [its.name for its in MEASUREMENTS if its.switched_by == "tables"]
     for name in names:
         if name not in (*known, "all"):
-            listed = ", ".join(known)
-            raise ValueError(
-                f"diagnostics.tables={name}: no such table. Use all, or any of {listed}."
-                f"{suggestion(name, known)}"
-            )
+            listed = f"Use all, or any of {', '.join(known)}.{suggestion(name, known)}"
+            raise ValueError(f"diagnostics.tables={name}: no such table. {listed}")
 
 
 def _check_budgets_of_files(settings: Settings) -> None:

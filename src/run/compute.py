@@ -23,7 +23,7 @@ from ..utils.files import WriteError
 from ..utils.processes import from_first_process, is_first_process, sum_of_processes
 from .attack import make_attacker
 from .stages import JobContext
-from .stored_rows import find_missing, find_work, places, read_rows
+from .stored_rows import find_missing, places, read_rows
 
 
 def adversarial_source(
@@ -139,7 +139,8 @@ def compute(
     result, size = Computed(), int(job.settings.trainer.batch_size)
     with ExitStack() as locks:
         if is_first_process():
-            result.rows, incomplete = find_work(job, requests, cache, rerun)
+            result.rows = {} if rerun else read_rows(job, requests, cache)
+            incomplete = find_missing(requests, result.rows)
             if incomplete:
                 locks.enter_context(cache.locked([job.place(request)[0] for request in incomplete]))
                 for (origin, table), keys in places(job, incomplete).items() if rerun else ():

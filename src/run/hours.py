@@ -1,6 +1,7 @@
 """Hours of a sweep: seconds per gradient, which jobs on this machine note beside the cache."""
 
 import platform
+from contextlib import suppress
 from pathlib import Path
 
 import torch
@@ -26,10 +27,8 @@ def read_seconds(settings: Settings) -> dict[str, float]:
 def note_seconds(settings: Settings, image_size: int, seconds: float) -> None:
     """Note the seconds per gradient of a job; they serve plans only."""
     notes = read_seconds(settings) | {speed_key(settings, image_size): seconds}
-    try:
+    with suppress(WriteError):  # a read-only cache
         write_text(_file(settings), _NOTES.dump_json(notes, indent=1).decode())
-    except WriteError:  # a read-only cache
-        return
 
 
 def speed_key(settings: Settings, image_size: int) -> str:

@@ -87,17 +87,14 @@ def compute_tables(job: JobContext, cache: Rows) -> JobTables | None:
     attacked = compute(job, later, cache, attacked=True, rerun=rerun)
     if not is_first_process():
         return None
-    tables = finish(job, later | requests, attacked.rows | first.rows)
-    measurements = {
-        request.table: measurement for request, measurement in (later | requests).items()
-    }
+    asked = later | requests
+    tables = finish(job, asked, attacked.rows | first.rows)
+    measurements = {request.table: measurement for request, measurement in asked.items()}
     cost = tables.get(AttackCost.name, AttackCost.schema.empty_table())
     sums = {name: pc.sum(cost[name]).as_py() or 0 for name in cost.column_names}
     gradients = sums["gradients"]
     networks = job.networks.items()
-    variants = [
-        name for name, measurement in measurements.items() if isinstance(measurement, Predictions)
-    ]
+    variants = [name for name, its in measurements.items() if isinstance(its, Predictions)]
     # A measurement without rows has no table, e.g. bisection if no image is counted. A user's table
     # has the key of its code behind its name.
     diagnosed = [

@@ -69,7 +69,7 @@ def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Pat
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
     finished = JobInMemory(record, folder, files, tables=tables)
-    return replace(finished, raised=_raised_alarms(finished, job, results))
+    return replace(finished, raised=[*_raised_alarms(finished, job, results)])
 
 
 def write_results(
@@ -176,40 +176,42 @@ def save_adversarial_images(
     log.info("Saved the adversarial images in %s", folder / SAVED)
 
 
-def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -> list[Alarm]:
-    """Run a job's sanity checks, and return the alarms that they raise."""
+def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -> Iterator[Alarm]:
+    """Run a job's sanity checks, and yield the alarms that they raise."""
     record, saved = finished.record, job.planned.saved
-    of_images = [
-        *labels_permuted(finished.predictions, record.class_names),
-        *copies_of_images(job.images.pixel_digests[:, 1]),
-    ]
+    classes, pair = len(record.class_names), (record.source, record.targets)
+    if saved is not None:
+        if not saved.breaches:
+            log.info("All %d saved images are within their budgets.", len(saved))
+        for breach in saved.breaches:
+            yield over_budget(record.label, *breach, len(saved), record.norm)
     if not finished.attacked:
-        return [*clean_at_chance(finished.predictions, len(record.class_names)), *of_images]
-    breaches, total = ((), 0) if saved is None else (saved.breaches, len(saved))
-    if saved is not None and not breaches:
-        log.info("All %d saved images are within their budgets.", total)
-    raised = [over_budget(record.label, *breach, total, record.norm) for breach in breaches]
-    raised += of_images + alarms(
+        yield from clean_at_chance(finished.predictions, classes)
+    yield from labels_permuted(finished.predictions, record.class_names)
+    yield from copies_of_images(job.images.pixel_digests[:, 1])
+    if not finished.attacked:
+        return
+    yield from alarms(
         _unrounded(finished),
-        record.source,
-        record.targets,
-        len(record.class_names),
+        *pair,
+        classes,
         results.zero_gradients,
         protocol=record.protocol,
         iterative=record.iterative,
     )
     if job.planned.attack is not None:
-        raised += _attack_alarms(job, job.planned.attack, results)
+        yield from _attack_alarms(job, job.planned.attack, results)
     if record.defences:
-        pair = (record.source, record.targets)
-        raised += many_abstentions(finished.defended, *pair, record.protocol)
+        yield from many_abstentions(finished.defended, *pair, record.protocol)
     for name, change in results.idle.items():
         text = f"defence {name}: clean images change by {change:.2f}/255 on average"
-        raised.append(Alarm("idle_defence", text))
+        yield Alarm("idle_defence", text)
     text = "the same image gets different logits in another call or another batch"
-    raised += [Alarm("random_model", f"{name}: {text}") for name in results.unsteady]
+    for model in results.unsteady:
+        yield Alarm("random_model", f"{model}: {text}")
     text = "its outputs are in [0, 1], as probabilities are"
-    return raised + [Alarm("probabilities", f"{name}: {text}") for name in results.probabilities]
+    for model in results.probabilities:
+        yield Alarm("probabilities", f"{model}: {text}")
 
 
 def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Iterator[Alarm]:

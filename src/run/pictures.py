@@ -70,22 +70,15 @@ def _affordable(job: JobContext, chosen: Sequence[int], cache: Rows) -> list[int
     Images that an earlier call attacked again count as not stored, so that each call chooses alike.
     """
     requests, nothing = _requests(job), np.array([], np.int64)
-    rows = read_rows(job, requests, cache) if _stores_all(job) else {}
+    every = AdversarialImages().requests(job, None)  # does the pass store those of all images?
+    whole = job.settings.save_adversarial or all(its.also_store is not None for its in every)
+    rows = read_rows(job, requests, cache) if whole else {}
     stored = [rows[its]["index"].to_numpy() if its in rows else nothing for its in requests]
     known = {*examples(job)}
     others = [index for index in chosen if index not in known]
     lacking = [index for index in others if not all(index in its for its in stored)]
-    left_out = {*lacking[_most_again(job) :]}
+    # None if results would differ without the other images of a batch.
+    most = int(ATTACKED_AGAIN * len(job.images)) if job.images_apart else 0
+    left_out = {*lacking[most:]}
     others = [index for index in others if index not in left_out][: most_pictures(job)]
     return [index for index in chosen if index in known.union(others)]
-
-
-def _stores_all(job: JobContext) -> bool:
-    """Return True if the pass stores the adversarial versions of all images."""
-    requests = AdversarialImages().requests(job, None)
-    return job.settings.save_adversarial or all(its.also_store is not None for its in requests)
-
-
-def _most_again(job: JobContext) -> int:
-    """Return how many images may be attacked again; 0: without the others, results would differ."""
-    return int(ATTACKED_AGAIN * len(job.images)) if job.images_apart else 0

@@ -351,19 +351,17 @@ class JobContext:
         everything else.
         """
         if request not in self._places:
-            self._places[request] = self._make_place(request)
+            models = {"models": sorted(self.model_key(model) for model in request.models)}
+            origin = content_key({**self.common_parts, **models})
+            rows = {"table": request.table, "budgets": request.budgets, "parts": request.key_parts}
+            place = self.attack_key if request.attacked else origin
+            self._places[request] = place, content_key({**rows, **models})
         return self._places[request]
 
     @cached_property
     def _places(self) -> dict[RowRequest, tuple[str, str]]:
         """Places by request, remembered because each batch asks for them again."""
         return {}
-
-    def _make_place(self, request: RowRequest) -> tuple[str, str]:
-        models = {"models": sorted(self.model_key(model) for model in request.models)}
-        origin = content_key({**self.common_parts, **models})
-        rows = {"table": request.table, "budgets": request.budgets, "parts": request.key_parts}
-        return self.attack_key if request.attacked else origin, content_key({**rows, **models})
 
 
 def _may_mix(attack: AttackSettings) -> bool:

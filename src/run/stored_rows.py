@@ -1,6 +1,6 @@
 """Rows of a job that are stored in the cache."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import pyarrow as pa
@@ -46,17 +46,6 @@ def read_rows(
             if len(part := table.filter(pc.equal(table["key"], key))):
                 rows[request] = part.drop_columns("key")
     return rows
-
-
-def find_work(
-    job: JobContext, requests: Collection[RowRequest], cache: Rows, rerun: bool
-) -> tuple[dict[RowRequest, pa.Table], dict[RowRequest, np.ndarray]]:
-    """Return the stored rows that a pass reuses, and the images whose rows it computes, by request.
-
-    The images are indices, int64 (n,). With `rerun` all rows are computed.
-    """
-    rows = {} if rerun else read_rows(job, requests, cache)
-    return rows, find_missing(requests, rows)
 
 
 def find_missing(

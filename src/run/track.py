@@ -165,10 +165,10 @@ def _pair(
     record = result.job.record
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
-    cost = {**result.cost, **({"seconds": record.seconds} if record.seconds else {})}
-    points += [(name, value, 0) for name, value in cost.items()]
-    if record.norm == "l2":
-        points.append(("l2_radius", record.reference / 255 * math.sqrt(record.values), 0))
+    radius = record.reference / 255 * math.sqrt(record.values) * (record.norm == "l2")
+    single: dict[str, float] = {"seconds": record.seconds or 0.0, "l2_radius": radius}
+    points += [(name, value, 0) for name, value in result.cost.items()]
+    points += [(name, value, 0) for name, value in single.items() if value]
     arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
     parameters = {
         **{f"attack.{key}": value for key, value in attack["settings"].items()},
@@ -184,11 +184,10 @@ def _pair(
         "reference_eps_255": record.reference,
         "denominator": int(rows["denominator"].iloc[0]),
     }
-    repeated = ("attack_precision", "source", "target", "defence", "dataset", "seed")
+    repeated = ("attack", "attack_precision", "source", "target", "defence", "dataset", "seed")
     tags = {
         **{name: str(parameters[name]) for name in repeated},
         "job_key": record.key,
-        "attack": record.label,
         "target_label": attack["target_label"] or "none",
         "precision": record.precision,
         "protocol": record.protocol,
@@ -202,8 +201,7 @@ def _pair(
         "run_key": content_key([shared["job"], *pair.columns]),
     }
     if record.config["report"]["name"] != "none":
-        names = {"attack": record.label, "source": record.source}
-        names |= dict(zip(TARGET_COLUMNS, pair.columns, strict=True))
+        names = {name: parameters[name] for name in ("attack", "source", *TARGET_COLUMNS)}
         page = (folder_of_command(result.job.folder) / PAGE).absolute().as_uri()
         tags["note"] = f"This pair in the report: `{page}#{urlencode(names, quote_via=quote)}`"
     name = _run_name(f"{job_name(record.label, record.source)} -> {pair}", record)

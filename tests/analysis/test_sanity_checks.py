@@ -26,7 +26,7 @@ def job(make_table, correct, true_confidence=0.1, n=100, target_label=None):
 
 def check(table, source, targets, num_classes=10, zero_gradients=0.0, **words):
     words = {"protocol": "joint", "iterative": True} | words
-    return alarms(table, source, list(targets), num_classes, zero_gradients, **words)
+    return [*alarms(table, source, list(targets), num_classes, zero_gradients, **words)]
 
 
 def names(raised):
@@ -124,7 +124,7 @@ WORDS = ("ant", "bee", "cat", "dog", "eel", "fox", "gnu", "hen", "ibis", "jay", 
 
 
 def permuted(make_table, true, predicted, classes=WORDS):
-    return labels_permuted(make_table({("a", 0): predicted}, label=true), classes)
+    return [*labels_permuted(make_table({("a", 0): predicted}, label=true), classes)]
 
 
 @pytest.mark.parametrize(("each", "right"), [(2, 24), (5, 60), (5, 40)])
@@ -183,7 +183,7 @@ def test_one_image_of_each_class_says_nothing_of_the_order(make_table):
 
 @pytest.mark.parametrize(("distinct", "count"), [(1, 1), (50, 1), (98, 1), (99, 0), (100, 0)])
 def test_copies_of_images_are_counted(distinct, count):
-    raised = copies_of_images(np.array([f"{n % distinct:02}" for n in range(100)]))
+    raised = [*copies_of_images(np.array([f"{n % distinct:02}" for n in range(100)]))]
     assert [alarm.name for alarm in raised] == ["copies_of_images"] * count
     assert all(f"{distinct} of the 100 images are distinct" in explained(its) for its in raised)
 

@@ -81,25 +81,6 @@ def test_a_published_row_stands_below_its_attack_with_a_verdict_per_cell(frame, 
     assert "off by -45.0" in styled and "#777777" in styled
 
 
-@pytest.mark.parametrize(
-    ("reason", "changes"),
-    [
-        ("weights", {"models": {"digest-a": "A", "other": "B", "another": "C"}}),
-        ("size", {"image_size": 5}),
-        ("images", {"n": 41}),
-        ("images", {"datasets": ["twenty"]}),
-        ("denominator", {"protocol": "all"}),
-        ("steps", {"steps": 20}),
-        ("budget", {"eps_255": 16}),
-    ],
-)
-def test_what_is_not_the_same_is_not_compared_and_named(frame, state, reason, changes):
-    state(**changes)
-    text = table(frame, published=True, to="markdown")
-    assert "mi, Theirs |" not in text
-    assert f"mi, Theirs: not comparable: {reason} (2 cells)" in text
-
-
 def test_a_public_name_stands_for_its_unchanged_weights(frame, state):
     state(models={"digest-a": "A", "timm/b.in1k": "B", "timm/c.in1k": "C"})
     public = {name: {"network": {"name": f"timm/{name}.in1k"}} for name in "bc"}
@@ -150,12 +131,6 @@ def test_the_stored_tables_have_a_row_for_each_of_their_attacks_and_models():
         assert {*its.attacks} <= known or not known
     ours = cells.query("table == 'transferattack' and attack == 'mifgsm' and target == 'VGG-16'")
     assert ours["success_percent"].tolist() == [57.9]
-
-
-def test_published_needs_pairs_and_success(frame):
-    for options in ({"rows": "attack"}, {"value": "accuracy"}):
-        with pytest.raises(ValueError, match="published needs attack"):
-            table(frame, published=True, **options)
 
 
 NETWORKS = {
