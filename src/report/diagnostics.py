@@ -228,10 +228,9 @@ def _visibility(rows: pd.DataFrame, shown: Shown) -> pd.DataFrame:
     """Return the ranked attacks with the similarity of clean and adversarial images."""
     means = shown.overall[shown.overall["reference"] & (shown.overall["source"] == MEAN)]
     columns = [*_JOB, "psnr", "ssim", "rms_255"]
-    rows = rows.rename(columns={"images": "n"})[[*columns, "n"]]
-    both = pd.concat([rows, means[columns].dropna(subset="ssim")])
+    both = pd.concat([rows[columns], means[columns].dropna(subset="ssim")])
     drawn = shown.first_ranking.merge(both, on=_JOB).dropna(subset="mean")
-    drawn = drawn.assign(rms_255=drawn["rms_255"].round(2))
+    drawn = drawn.assign(rms_255=drawn["rms_255"].round(2), n=rows["images"].max())
     return drawn.rename(columns={"low": "mean_low", "high": "mean_high"})
 
 
@@ -340,8 +339,8 @@ DIAGNOSTICS = {
     ),
     "visibility": Diagnostic(
         "Success over visibility",
-        "Mean share fooled at the reference budget, over the similarity of {n} clean and "
-        "adversarial images. RMS of the changes: {rms_255} / 255.",
+        "Mean share fooled at the reference budget, over the similarity of up to {n} clean "
+        "and adversarial images. RMS of the changes: {rms_255} / 255.",
         [
             _panel("mean", x, "attack", {**_POINTS, "names": True}, **{x: title, "mean": ""})
             for x, title in (("ssim", "SSIM (1: unchanged)"), ("psnr", "PSNR in dB"))

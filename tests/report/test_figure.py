@@ -86,7 +86,7 @@ def read_rows(spec) -> list[dict[str, Any]]:
 
 
 def title_of(spec) -> str:
-    return " ".join(spec["title"]["text"])
+    return " ".join(spec["title"])
 
 
 def texts_drawn(spec) -> list[str]:

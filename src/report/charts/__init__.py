@@ -36,6 +36,8 @@ from .theme import (
 _CROSS = "M-1,-1L1,1M1,-1L-1,1"
 _AT = alt.NamedData("at")
 """The chosen budget, as the only row: `eps_255`."""
+_TICK = "M-0.15,-1H0.15V1H-0.15Z"
+"""A vertical bar, as a symbol of a legend."""
 _COUNTS = ("images", "n", "denominator", "success", "control_success", "still_correct", "correct")
 _COUNTS += ("abstained",)
 """Columns of counts in tooltips."""
@@ -224,8 +226,8 @@ def statistic(rows: pd.DataFrame, chart: ChartSettings, height: float = 220) -> 
     value: dict[str, Any] = {"title": chart.title(y), "scale": WHOLE if whole else room}
     value |= {"axis": PERCENT} if chart.percent else {}
     base, colour, tips = alt.Chart(ROWS), chart.colour, _tips(rows, chart, [y, *ends], numeric)
-    legend: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4, "symbolOpacity": 1}
-    legend = legend if lines or marks == "ticks" else {}
+    legend: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4} if lines else {}
+    legend |= {"symbolType": _TICK, "symbolOpacity": 1} if marks == "ticks" else {}
     base = base.encode(color=alt.value(PLAIN))
     if colour:
         scheme = colour_by(colour, rows[colour], chart.title(colour), orient="bottom", **legend)
@@ -312,7 +314,7 @@ def histogram() -> ChartType:
         x2="high:Q",
         y=alt.Y("images:Q", title=None, axis=alt.Axis(tickMinStep=1, tickCount=4)),
         color=alt.Color("images_are:N", scale=right).legend(title=None, orient="bottom"),
-        order="images_are:N",
+        order="images_are:O",
         tooltip=tooltip("images_are images", shares=["low", "high"]),
     )
 
