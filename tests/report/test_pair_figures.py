@@ -44,8 +44,6 @@ def texts_of(svg: bytes) -> list[str]:
 @pytest.mark.parametrize(
     ("value", "column"),
     [
-        pytest.param("success", "success_rate", marks=pytest.mark.slow),
-        pytest.param("accuracy", "robust_accuracy", marks=pytest.mark.slow),
         pytest.param("confidence", "confidence", marks=pytest.mark.slow),
         ("true_confidence", "true_confidence"),
     ],

@@ -38,8 +38,8 @@ _AT = alt.NamedData("at")
 """The chosen budget, as the only row: `eps_255`."""
 _TICK = "M-0.15,-1H0.15V1H-0.15Z"
 """A vertical bar, as a symbol of a legend."""
-_COUNTS = ("images", "n", "denominator", "success", "control_success", "still_correct", "correct")
-_COUNTS += ("abstained",)
+_COUNTS = ["images", "n", "denominator", "success", "control_success", "still_correct"]
+_COUNTS += ["correct", "abstained"]
 """Columns of counts in tooltips."""
 _GIVEN: dict[str, Any] = {"scale": None, "legend": None}
 """Keywords of an encoding whose values are in the rows, as colours and dashes."""
@@ -242,7 +242,7 @@ def statistic(rows: pd.DataFrame, chart: ChartSettings, height: float = 220) -> 
         size["height"] = alt.Step(step, **{"for": "position"})
     else:
         base = base.encode(x=_across(rows, chart, numeric))
-    at = {"x" if flat else "y": (alt.X if flat else alt.Y)(f"{y}:Q", **value)}
+    at: dict[str, Any] = {"x" if flat else "y": (alt.X if flat else alt.Y)(f"{y}:Q", **value)}
     zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
     layers = [zero.encode(x=alt.X("at:Q", **value))] * (flat and marks != "bars")
     if lines:
