@@ -217,7 +217,7 @@ def write_figures() -> None:
     photographs = sweep_of("photographs")
     charts = {
         "photographs": curves(RESULTS / "photographs", width="5in", height="2.5in"),
-        "hypothesis": photographs.chart("hypothesis"),
+        "hypothesis": photographs.chart("effects"),
         "filtered": photographs.chart("filtered"),
         "cifar": ranking(RESULTS / "cifar"),
         "matched": matched_tables().chart(),

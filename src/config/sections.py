@@ -43,6 +43,17 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class CallSettings(Section):
+    """Section with keys for a callable: `_target_` and its arguments."""
+
+    model_config = ConfigDict(extra="allow")
+
+    @property
+    def call(self) -> dict[str, Any]:
+        """The keys for the callable."""
+        return dict(self.model_extra or {})
+
+
 class ModelSettings(Section):
     """Model of the catalogue; the keys of `conf/model/`.
 
@@ -113,20 +124,14 @@ class DatasetSettings(Section):
         return "_target_" in (self.model_extra or {})
 
 
-class DefenceSettings(Section):
+class DefenceSettings(CallSettings):
     """Defence; the keys of `conf/defence/`, plus further keys for `_target_`.
 
     Attributes:
         repeats: Number of draws of a randomised defence; the majority decides.
     """
 
-    model_config = ConfigDict(extra="allow")
     repeats: PositiveInt = 1
-
-    @property
-    def call(self) -> dict[str, Any]:
-        """Keys to build the defence: `_target_` and its arguments."""
-        return dict(self.model_extra or {})
 
 
 class EpsilonSettings(Section):
@@ -147,8 +152,7 @@ class EpsilonSettings(Section):
         if not positive:
             raise ValueError(f"{list(values)} has no budget above 0")
         if not info.data.get("below_one"):
-            way = " If not, set epsilon.below_one=true"
-            check_units(positive, otherwise=way)
+            check_units(positive, otherwise=" If not, set epsilon.below_one=true")
         return positive
 
 
@@ -217,16 +221,10 @@ class ChartSettings(Section):
                 raise ValueError(f"chart.{key}={column}: the table has no such column")
 
 
-class MeasurementSettings(Section):
+class MeasurementSettings(CallSettings):
     """Measurement of a user's: `_target_` and its arguments, and an optional chart."""
 
-    model_config = ConfigDict(extra="allow")
     chart: ChartSettings | None = None
-
-    @property
-    def call(self) -> dict[str, Any]:
-        """Keys to build the measurement: `_target_` and its arguments."""
-        return dict(self.model_extra or {})
 
 
 class CheckSettings(Section):
@@ -303,18 +301,12 @@ def _pairs(value: Any) -> Any:
     )
 
 
-class TrackingSettings(Section):
+class TrackingSettings(CallSettings):
     """Tracking store: `_target_` and its arguments; without it nothing is tracked."""
 
-    model_config = ConfigDict(extra="allow")
     name: Annotated[str, Field(min_length=1, max_length=250)] | None = None
     tables: bool | None = None
     tags: Annotated[tuple[tuple[str, str], ...], BeforeValidator(_pairs)] = ()
-
-    @property
-    def call(self) -> dict[str, Any]:
-        """Keys to open the store: `_target_` and its arguments."""
-        return dict(self.model_extra or {})
 
 
 class ReportSettings(Section):

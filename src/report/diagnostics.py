@@ -4,6 +4,7 @@ Each entry of `DIAGNOSTICS` states the statistic and its charts. A record is dat
 names is imported.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from scipy.special import stdtrit
 
-from ..analysis import OWN, TRANSFER, relation, with_cell_columns
+from ..analysis import OWN, TRANSFER, relation
 from ..analysis.confidence import initial_confidence_effect
 from ..analysis.diagnostics import (
     filtered_rates,
@@ -47,30 +48,40 @@ class Diagnostic:
 
     Attributes:
         title: Title of the figure.
-        caption: Returns the caption, including the denominators, for the statistic's rows.
+        caption: Caption, including the denominators. `{COLUMN}` stands for the values in a column
+            of the drawn rows: least and largest number, or how many rows have each text.
         panels: Charts of the rows, one below another; each draws one column of values.
         keys: Columns that select rows, with the key of the selection that each follows.
         of_job: Computes the rows of one job from its table of this name.
-        of_results: Returns the drawn rows, with the columns `attack` and `source`, from the results
-            and the statistics of all jobs; by default the rows of all jobs.
+        of_results: Computes the rows from the results.
+        arranged: Returns the rows of all jobs that are drawn, in their order; by default all.
     """
 
     title: str
-    caption: Callable[[pd.DataFrame], str]
+    caption: str
     panels: Sequence[ChartSettings]
     keys: Mapping[str, str] = field(default_factory=lambda: OF_PAIR)
     of_job: Callable[[pd.DataFrame, FinishedJob], pd.DataFrame] | None = None
-    of_results: Callable[[Results, Shown, Tables], pd.DataFrame] | None = None
+    of_results: Callable[[Results], pd.DataFrame] | None = None
+    arranged: Callable[[pd.DataFrame, Shown], pd.DataFrame] = lambda rows, _: rows
 
-    def figure(self, name: str, rows: pd.DataFrame, table: pd.DataFrame) -> Figure:
-        """Draw rows that can be drawn; the caption is that for the rows of `table`."""
-        caption = self.caption(table)
+    def figure(self, name: str, rows: pd.DataFrame) -> Figure:
+        """Draw the rows that can be drawn."""
         for panel in self.panels:
             rows = _drawable(rows, panel)
         height = 180 if len(self.panels) > 1 else 220
         drawn: list[Any] = [charts.statistic(rows, panel, height) for panel in self.panels]
         chart = alt.concat(*drawn, columns=1, spacing=24) if len(drawn) > 1 else drawn[0]
-        return Figure(name.replace("_", "-"), self.title, caption, chart, rows, self.keys)
+        parts = re.split(r"\{(\w+)\}", self.caption)
+        parts[1::2] = [_said(rows[its]) if its in rows else its for its in parts[1::2]]
+        return Figure(name.replace("_", "-"), self.title, "".join(parts), chart, rows, self.keys)
+
+
+def _said(values: pd.Series) -> str:
+    """Return the least and largest number, or how many rows have each text."""
+    if is_numeric_dtype(values):
+        return span(values.dropna())
+    return ", ".join(f"{name} for {n}" for name, n in values.value_counts().items())
 
 
 def _drawable(rows: pd.DataFrame, panel: ChartSettings) -> pd.DataFrame:
@@ -81,7 +92,7 @@ def _drawable(rows: pd.DataFrame, panel: ChartSettings) -> pd.DataFrame:
     if panel.y_scale == "log":
         rows = rows[rows[panel.y] > 0]
         rows = rows.assign(**{low: rows[low].where(rows[low] > 0)}) if low in rows else rows
-    return rows.dropna(subset=panel.y)
+    return rows.dropna(subset=[panel.y, panel.x])
 
 
 def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> Tables:
@@ -115,24 +126,22 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
 
 def why_figures(results: Results, shown: Shown, tables: Tables) -> Iterator[Figure]:
     """Yield the figures of the part Why from the statistics of all jobs."""
+    made = {name: its.of_results for name, its in DIAGNOSTICS.items() if its.of_results}
+    rows = {**tables, **{name: compute(results) for name, compute in made.items()}}
     users = [name for name in tables if name.startswith("own-")]
-    own = {name: _own(results, name.removeprefix("own-")) for name in users}
+    own = {name: _own(results, name.removeprefix("own-"), tables[name]) for name in users}
     for name, diagnostic in {**DIAGNOSTICS, **own}.items():
-        rows = tables.get(name, pd.DataFrame())
-        if diagnostic.of_results:
-            rows = diagnostic.of_results(results, shown, tables)
-        if len(rows):
-            figure = diagnostic.figure(name, rows, tables.get(name, rows))
-            if len(figure.data):
-                yield figure
+        drawn = diagnostic.arranged(rows[name], shown) if name in rows else pd.DataFrame()
+        if len(drawn) and len((figure := diagnostic.figure(name, drawn)).data):
+            yield figure
 
 
 def own_statistics(job: FinishedJob) -> dict[str, pd.DataFrame]:
     """Compute the means of a job's own tables that have a chart, by name.
 
     Returns:
-        Rows with `x`, `colour` and `dash` (empty: not in the chart), the mean `y`, its 95 % t
-        interval `y_low` and `y_high`, and the number of `images`.
+        Rows with the columns of the chart, the mean of its values `Y`, the 95 % t interval `Y_low`
+        and `Y_high`, and the number of `images`.
 
     Raises:
         ValueError: The chart in the record is none, or does not fit the table.
@@ -141,7 +150,7 @@ def own_statistics(job: FinishedJob) -> dict[str, pd.DataFrame]:
     for name in job.record.config["measurements"]:
         try:
             if chart := _chart_of(job, name):
-                statistics[name] = _means(job.table(name), chart, job.record.source)
+                statistics[name] = _means(job.table(name).assign(source=job.record.source), chart)
         except ValueError as error:
             raise ValueError(f"{job.files[name]}: its chart: {explain(error)}") from error
     return statistics
@@ -153,45 +162,35 @@ def _chart_of(job: FinishedJob, name: str) -> ChartSettings | None:
     return ChartSettings.model_validate(chart) if chart and name in job.files else None
 
 
-def _means(table: pd.DataFrame, chart: ChartSettings, source: str) -> pd.DataFrame:
+def _means(rows: pd.DataFrame, chart: ChartSettings) -> pd.DataFrame:
     """Compute the means over images of a table, by the columns of its chart."""
-    rows = table.assign(source=source)
+    y, keys = chart.y, [*dict.fromkeys(filter(None, (chart.x, chart.colour, chart.dash)))]
     chart.check(rows.columns)
-    if not is_numeric_dtype(rows[chart.y]):
-        raise ValueError(f"chart.y={chart.y}: the column holds no numbers")
-    columns = {key: getattr(chart, key) for key in ("x", "colour", "dash", "y")}
-    rows = pd.DataFrame({key: rows[its] if its else "" for key, its in columns.items()})
-    groups = rows.groupby(["x", "colour", "dash"], sort=False, observed=True)["y"]
-    means = groups.agg(["mean", "sem", "count"]).reset_index()
-    half = means.pop("sem") * stdtrit((means["count"] - 1).clip(lower=1), 0.975)
-    means = means.assign(y_low=means["mean"] - half, y_high=means["mean"] + half)
-    means = means.rename(columns={"mean": "y", "count": "images"})
-    return means.astype({"colour": str, "dash": str})
+    if y in keys or not is_numeric_dtype(rows[y]):
+        raise ValueError(f"chart.y={y}: must be a column of numbers that the chart uses once")
+    means = rows.groupby(keys, sort=False, observed=True)[y].agg(["mean", "sem", "count"])
+    names = means.index.to_frame(index=False)
+    half = means["sem"] * stdtrit((means["count"] - 1).clip(lower=1), 0.975)
+    ends = {y: means["mean"], f"{y}_low": means["mean"] - half, f"{y}_high": means["mean"] + half}
+    statistic = pd.DataFrame({"images": means["count"], **ends}).reset_index(drop=True)
+    return statistic.assign(**{str(name): names[name] for name in names})
 
 
-def _own(results: Results, name: str) -> Diagnostic:
-    """Return the diagnostic of a user's table, as the first job with the table draws it."""
-    chart = next(filter(None, (_chart_of(job, name) for job in results.jobs)))
-    columns = {key: key for key in ("x", "colour", "dash", "y") if getattr(chart, key)}
-    titles = {key: chart.title(getattr(chart, key)) or "" for key in columns}
-    panel = chart.model_copy(update={**columns, "titles": titles})
+def _own(results: Results, name: str, rows: pd.DataFrame) -> Diagnostic:
+    """Return the diagnostic of a user's table, as the first job with these rows draws it."""
+    charts_ = filter(None, (_chart_of(job, name) for job in results.jobs))
+    chart = next(its for its in charts_ if {its.x, its.y, its.colour, its.dash} <= {*rows, ""})
     keys = OF_ATTACK if "source" in (chart.x, chart.colour) else OF_PAIR
-    text = f"Mean of {chart.y} in the table {name}, over up to"
-    caption = lambda rows: f"{text} {rows['images'].max()} images. 95 % t intervals."  # noqa: E731
-    return Diagnostic(name.replace("_", " "), caption, [panel], keys)
+    caption = f"Mean of {chart.y} in the table {name}, over {{images}} images. 95 % t intervals."
+    return Diagnostic(name.replace("_", " "), caption, [chart], keys)
 
 
-def _hypothesis(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+def _effects(rows: pd.DataFrame, shown: Shown) -> pd.DataFrame:
     """Return the effects of enough images, attacks by rank; ticks of one attack show its source."""
-    rows, attacks = tables.get("effects", pd.DataFrame({"n": []})), shown.options["attack"]
-    if (rows := rows[rows["n"] >= ENOUGH]).empty:
-        return rows
+    attacks = shown.options["attack"]
+    rows = rows[rows["n"] >= ENOUGH]
     rows = rows.sort_values("attack", key=lambda its: its.map(attacks.index), kind="stable")
     return rows.assign(ticks=rows["attack" if len(attacks) > 1 else "source"])
-
-
-def _verdicts(rows: pd.DataFrame) -> str:
-    return ", ".join(f"{name} for {n}" for name, n in rows["verdict"].value_counts().items())
 
 
 def _similarity(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
@@ -217,12 +216,6 @@ def _spectra(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
     return table.assign(frequency=centre, of=of)
 
 
-def _images_last(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
-    """Return the spectra of perturbations before those of images, so that sources come first."""
-    rows = tables.get("spectra", pd.DataFrame())
-    return rows.sort_values("kind", ascending=False, kind="stable") if len(rows) else rows
-
-
 def _low_passed(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
     """Compute each model's accuracy on clean images without high frequencies, by cutoff."""
     rows = job.predictions
@@ -231,21 +224,14 @@ def _low_passed(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
     return accuracies.assign(at=accuracies["cutoff"].clip(upper=_NYQUIST))  # inf: unfiltered
 
 
-def _of_models(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
-    """Return the accuracies of each model once."""
-    rows = tables.get("low_passed", pd.DataFrame())
-    return rows.drop_duplicates(["target", "cutoff"]).drop(columns=_JOB) if len(rows) else rows
-
-
-def _visibility(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+def _visibility(rows: pd.DataFrame, shown: Shown) -> pd.DataFrame:
     """Return the ranked attacks with the similarity of clean and adversarial images."""
-    if "visibility" not in tables:
-        return pd.DataFrame()
     means = shown.overall[shown.overall["reference"] & (shown.overall["source"] == MEAN)]
-    columns = [*_JOB, "psnr", "ssim"]
-    both = pd.concat([tables["visibility"][columns], means[columns].dropna(subset="ssim")])
-    rows = shown.first_ranking.merge(both, on=_JOB).dropna(subset="mean")
-    return rows.rename(columns={"low": "mean_low", "high": "mean_high"})
+    columns = [*_JOB, "psnr", "ssim", "rms_255"]
+    both = pd.concat([rows[columns], means[columns].dropna(subset="ssim")])
+    drawn = shown.first_ranking.merge(both, on=_JOB).dropna(subset="mean")
+    drawn = drawn.assign(rms_255=drawn["rms_255"].round(2), n=rows["images"].max())
+    return drawn.rename(columns={"low": "mean_low", "high": "mean_high"})
 
 
 def _iterations(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
@@ -257,31 +243,28 @@ def _iterations(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
     return rows.assign(relation=[relation(record.source_model, target) for target in targets])
 
 
-def _defences(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
-    """Return the accuracy behind each defence, clean and attacked."""
-    rates = with_cell_columns(pairs_of(results.over_seeds))
+def _defences(results: Results) -> pd.DataFrame:
+    """Return the accuracy behind each defence, clean and attacked, if there are defences."""
+    rates = pairs_of(results.shown)
     if (rates["defence"] == NO_DEFENCE).all():
-        return pd.DataFrame()
-    rates = rates[rates["primary"]]
+        return rates.iloc[:0]
     clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")
     rows = pd.concat([clean, rates[rates["reference"]].assign(images="attacked")])
     mark = rows["relation"].map({OWN: " (own)"}).fillna("")
     pairs = map(ModelRef.parse, rows["target"], rows["defence"])
     rows = rows.assign(target=list(map(str, pairs)) + mark)
-    rows = rows.sort_values("target", kind="stable")
-    rate = {f"rate{end}": rows[f"robust_accuracy{end}"] for end in ("", "_low", "_high")}
-    return rows.assign(k=rows["still_correct"], counted="still correct", **rate)
+    return rows.sort_values("target", kind="stable")
 
 
-def _variants(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+def _variants(results: Results) -> pd.DataFrame:
     """Return the success in each storage format and of the controls, if there are several."""
-    rates = with_cell_columns(pairs_of(results.over_seeds))
+    rates = pairs_of(results.over_seeds)
     rows = rates[rates["reference"] & (rates["defence"] == NO_DEFENCE)]
     rows = rows.assign(variant=rows["variant"].replace(CONTROLS))
     return rows if rows["variant"].nunique() > 1 else rows.iloc[:0]
 
 
-def _tries(results: Results, shown: Shown, tables: Tables) -> pd.DataFrame:
+def _tries(results: Results) -> pd.DataFrame:
     """Return the shares fooled within so many candidates, by target."""
     curves = {its.target: its.tries for its in results.audits if its.tries is not None}
     parts = [rows.assign(target=target) for target, rows in curves.items()]
@@ -298,27 +281,25 @@ _JOB = ["attack", "source"]
 _ROWS, _POINTS = {"marks": "rows"}, {"marks": "points"}
 _TICKS = {"marks": "ticks", "percent": False}
 _ITERATES = {"dash": "relation", "x_scale": "sqrt"}
+_CUTOFF = "frequencies kept (cycles per pixel; last: everything)"
+_SPECTRA = {"share": "share of power", "of": "perturbations from"}
+_SPECTRA |= {"frequency": "spatial frequency (cycles per pixel)"}
 
 DIAGNOSTICS = {
-    "hypothesis": Diagnostic(
+    "effects": Diagnostic(
         "Initial confidence and minimum budget, all pairs",
-        lambda rows: (
-            "Spearman's correlation between initial confidence and minimum adversarial budget, "
-            f"over {span(rows['n'])} initially correct images. Right of 0, more confident images "
-            f"need a larger budget: {_verdicts(rows)} of {len(rows)} pairs (95 % intervals, not "
-            "corrected)."
-        ),
+        "Spearman's correlation between initial confidence and minimum adversarial budget, over "
+        "{n} initially correct images. Right of 0, more confident images need a larger budget. "
+        "Pairs: {verdict} (95 % intervals, not corrected).",
         [_panel("rho", "target", "ticks", _TICKS, rho="rank correlation", ticks="")],
         {},
-        of_results=_hypothesis,
+        arranged=_effects,
     ),
     "similarity": Diagnostic(
         "Transfer and similarity of models",
-        lambda rows: (
-            "Share fooled at the reference budget, over the mean cosine between the loss gradients "
-            f"of source and target on {span(rows['n'])} clean images, and over the consistency of "
-            "their errors. 95 % Wilson intervals. Pairs share models and images."
-        ),
+        "Share fooled at the reference budget, over the mean cosine between the loss gradients of "
+        "source and target on {n} clean images, and over the consistency of their errors. 95 % "
+        "Wilson intervals. Pairs share models and images.",
         [
             _panel("success_rate", x, "source", _POINTS, **{x: title, "success_rate": "fooled"})
             for x, title in (
@@ -331,110 +312,76 @@ DIAGNOSTICS = {
     ),
     "filtered": Diagnostic(
         "Frequency bands compared with noise",
-        lambda rows: (
-            "Share of images fooled by the low, mid and high frequencies of a perturbation, minus "
-            "the share fooled by the same band of random-sign noise. Each band is scaled to the L2 "
-            "norm of the noise; the whole perturbation is not scaled. "
-            f"{span(rows['denominator'])} images; 95 % intervals (Tango)."
-        ),
+        "Share of images fooled by the low, mid and high frequencies of a perturbation, minus the "
+        "share fooled by the same band of random-sign noise. Each band is scaled to the L2 norm of "
+        "the noise; the whole perturbation is not scaled. {denominator} images; 95 % intervals "
+        "(Tango).",
         [_panel("excess", "target", "band", _ROWS, excess="fooled beyond filtered noise")],
         of_job=_filtered,
     ),
     "spectra": Diagnostic(
         "Power spectra of images and perturbations",
-        lambda rows: (
-            f"Mean share of power by spatial frequency, for {rows['n'].max()} images and for the "
-            "perturbations at the reference budget. The constant part is left out."
-        ),
-        [
-            _panel(
-                *("share", "frequency", "of", {"y_scale": "log"}),
-                share="share of power",
-                frequency="spatial frequency (cycles per pixel)",
-                of="perturbations from",
-            )
-        ],
+        "Mean share of power by spatial frequency, for {n} images and for the perturbations at the "
+        "reference budget. The constant part is left out.",
+        [_panel("share", "frequency", "of", {"y_scale": "log"}, **_SPECTRA)],
         OF_ATTACK,
         of_job=_spectra,
-        of_results=_images_last,
+        arranged=lambda rows, _: rows.sort_values("kind", ascending=False, kind="stable"),
     ),
     "low_passed": Diagnostic(
         "Accuracy on low-passed clean images",
-        lambda rows: (
-            "Accuracy on clean images without frequencies above the cutoff. "
-            f"{rows['n'].max()} images, 95 % Wilson intervals."
-        ),
-        [
-            _panel(
-                *("accuracy", "at", "target", {}),
-                accuracy="",
-                at="frequencies kept (cycles per pixel; last: everything)",
-                target="model",
-            )
-        ],
+        "Accuracy on clean images without frequencies above the cutoff. {n} images, 95 % Wilson "
+        "intervals.",
+        [_panel("accuracy", "at", "target", {}, accuracy="", at=_CUTOFF, target="model")],
         {},
         of_job=_low_passed,
-        of_results=_of_models,
+        arranged=lambda rows, _: rows.drop_duplicates(["target", "cutoff"]).drop(columns=_JOB),
     ),
     "visibility": Diagnostic(
         "Success over visibility",
-        lambda sizes: (
-            "Mean share fooled at the reference budget, over the similarity of up to "
-            f"{sizes['images'].max()} clean and adversarial images. Changes are from "
-            f"{sizes['rms_255'].min():.2f} to {sizes['rms_255'].max():.2f} / 255 (RMS)."
-        ),
+        "Mean share fooled at the reference budget, over the similarity of up to {n} clean "
+        "and adversarial images. RMS of the changes: {rms_255} / 255.",
         [
             _panel("mean", x, "attack", {**_POINTS, "names": True}, **{x: title, "mean": ""})
             for x, title in (("ssim", "SSIM (1: unchanged)"), ("psnr", "PSNR in dB"))
         ],
         {},
-        of_results=_visibility,
+        arranged=_visibility,
     ),
     "iterations": Diagnostic(
         "Success over iterations",
-        lambda rows: (
-            "Success of the iterates of one run at the reference budget; dashed: white box. A "
-            "shorter run can differ, because the step size may depend on the number of steps. "
-            "95 % Wilson intervals."
-        ),
+        "Success of the iterates of one run at the reference budget; dashed: white box. A shorter "
+        "run can differ, because the step size may depend on the number of steps. 95 % Wilson "
+        "intervals.",
         [_panel("success_rate", "iteration", "target", _ITERATES, success_rate="")],
         of_job=_iterations,
     ),
     "defences": Diagnostic(
         "Behind defences",
-        lambda rows: (
-            "Accuracy behind each defence, on clean images and at the reference budget; 95 % "
-            "Wilson intervals. A plain transfer attack says little about attackers who know the "
-            "defence: set source_defence=NAME to attack the source behind it. "
-            "(own): the source's network behind another defence."
-        ),
-        [_panel("rate", "target", "images", _ROWS, rate="still correct")],
+        "Accuracy behind each defence, on clean images and at the reference budget; 95 % Wilson "
+        "intervals. A plain transfer attack says little about attackers who know the defence: set "
+        "source_defence=NAME to attack the source behind it. (own): the source's network behind "
+        "another defence.",
+        [_panel("robust_accuracy", "target", "images", _ROWS, robust_accuracy="still correct")],
         of_results=_defences,
     ),
     "variants": Diagnostic(
         "Storage and controls",
-        lambda rows: (
-            "Share fooled at the reference budget, in each storage format and by the controls. "
-            f"Up to {rows['denominator'].max():g} images; 95 % Wilson intervals."
-        ),
+        "Share fooled at the reference budget, in each storage format and by the controls. "
+        "{denominator} images; 95 % Wilson intervals.",
         [_panel("success_rate", "target", "variant", _ROWS, success_rate="success rate")],
         of_results=_variants,
     ),
     "excess": Diagnostic(
         "Beyond the controls",
-        lambda rows: (
-            "Share fooled by the attack minus share fooled by the control, at the reference "
-            f"budget, on the same images (up to {rows['denominator'].max()}); 95 % intervals "
-            "(Tango)."
-        ),
+        "Share fooled by the attack minus share fooled by the control, at the reference budget, on "
+        "the same images ({denominator}); 95 % intervals (Tango).",
         [_panel("excess", "target", "control", _ROWS, excess="fooled beyond the control")],
     ),
     "tries": Diagnostic(
         "Fooled within q candidates",
-        lambda rows: (
-            "Share fooled within so many candidates (one attack from one source), in an order that "
-            "was learned on other images. 95 % intervals."
-        ),
+        "Share fooled within so many candidates (one attack from one source), in an order that was "
+        "learned on other images. 95 % intervals.",
         [_panel("fooled", "q", "target", {}, fooled="", q="candidates")],
         {},
         of_results=_tries,

@@ -1,9 +1,8 @@
 """Charts of sweeps or results at a printed size; each function is a kind of `src.figure`."""
 
-import json
 import logging
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
 from inspect import Parameter, Signature, signature
@@ -17,12 +16,10 @@ from altair.typing import ChartType
 
 from ..analysis import OWN, TRANSFER, WHITE_BOX
 from ..analysis.confidence import by_initial_confidence, confidence_profiles
-from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import renamed
 from . import charts
-from .charts.theme import MEAN, PRINT, SHADES, WHOLE, inline
-from .printed import BELOW, LETTER, LINE, VALUES, Figure, Pair, on_paper, styled, to_points
-from .results import Results
+from .charts.theme import DASHES, LINE, MEAN, PALETTE, SHADES, SHAPES, inline
+from .printed import BELOW, LETTER, VALUES, Figure, Pair, on_paper, to_points
 from .shown import pairs_of
 from .words import COUNTED
 
@@ -32,55 +29,34 @@ FIGURES: dict[str, Callable[..., ChartType]] = {}
 """The functions by the name that users type."""
 FEWEST, FEWEST_IN_BIN = 9, 3
 """Fewest images for curves by initial confidence, and in a group of a fixed width."""
-Names = str | Sequence[str] | None
 _MOST_BANDS = 3
 _SUCCESS = "other models fooled"
 _DRAWN = ["eps_255", "value", "low", "high", "series", "label", "colour", "dash", "shape", "width"]
 _DRAWN += ["right"]
 
 
-_KEYWORDS: dict[str, tuple[Any, Any]] = {
-    **dict.fromkeys(("attack", "source", "target"), (Names, None)),
-    **{"eps_255": (float | None, None), "protocol": (str | None, None)},
-    **{"value": (str, "success"), "width": (str, "3.3in"), "height": (str, "2in")},
-    "names": (Mapping[str, str] | None, None),
-}
-"""Types and defaults of keywords that choose what is drawn, and its size."""
-
-
 def registered(keywords: str) -> Callable[[Callable[..., ChartType]], Callable[..., ChartType]]:
     """Make a function of a `Figure` or a `Pair` a figure of sweeps or results.
 
     `src.figure NAME` and `results.figure(NAME)` then draw it. The new function takes folders or
-    results, these keywords, whose values are in the figure, and the further ones of the function.
+    results, these keywords of `Figure.of`, and the further ones of the function.
     """
+    shared = ["folder", *keywords.split()]
 
     def register(draw: Callable[..., ChartType]) -> Callable[..., ChartType]:
-        chosen, *others = signature(draw).parameters.values()
-        first = [its for its in others if its.default is Parameter.empty]
-        folders = [
-            Parameter("folder", Parameter.POSITIONAL_OR_KEYWORD, annotation=Sweeps | Results)
-        ]
-        folders += [Parameter("more", Parameter.VAR_POSITIONAL, annotation=Sweeps)]
-        keys = [
-            Parameter(name, Parameter.KEYWORD_ONLY, annotation=kind, default=default)
-            for name, (kind, default) in _KEYWORDS.items()
-            if name in keywords.split()
-        ]
-        keys += [its.replace(kind=Parameter.KEYWORD_ONLY) for its in others if its not in first]
-        takes = Signature([*first, *folders, *keys], return_annotation=ChartType)
+        figure, *others = signature(draw).parameters.values()
+        image = [its for its in others if its.default is Parameter.empty]
+        options = [its.replace(kind=Parameter.KEYWORD_ONLY) for its in others if its not in image]
 
         @wraps(draw)
-        def figure_of(*words: Any, **options: Any) -> ChartType:
-            bound = takes.bind(*words, **options)
-            bound.apply_defaults()
-            values = bound.arguments
-            sweeps = values.pop("folder"), *values.pop("more")
-            of_figure = {name: values.pop(name) for name in keywords.split()}
-            figure = Figure.of(sweeps, **of_figure)
-            return draw(Pair.of(figure) if chosen.annotation is Pair else figure, **values)
+        def figure_of(*words: Any, **given: Any) -> ChartType:
+            chosen = {name: given.pop(name) for name in shared if name in given}
+            rows = figure.annotation.of(*words[len(image) :], **chosen)
+            return draw(rows, *words[: len(image)], **given)
 
-        figure_of.__signature__ = takes  # type: ignore[attr-defined]
+        of = signature(Figure.of).parameters
+        keys = [*image, of["folder"], of["more"], *(of[name] for name in shared[1:]), *options]
+        figure_of.__signature__ = Signature(keys, return_annotation=ChartType)  # type: ignore[attr-defined]
         FIGURES[draw.__name__.replace("_", "-")] = figure_of
         return figure_of
 
@@ -102,11 +78,10 @@ def curves(figure: Figure) -> ChartType:
         target: Targets to draw; None: the mean on other models.
     """
     shown, column = figure.shown, VALUES[figure.value][0]
-    if not (figure.target or (shown.rows["relation"] == TRANSFER).any()):
-        figure = replace(figure, target=shown.options["target"])
-    if figure.target:
-        of_pair = (shown.rows["source"] != MEAN) | (shown.rows["relation"] == TRANSFER)
-        rows = shown.rows[shown.rows["target"].isin(figure.target) & of_pair]
+    transfers = shown.rows["relation"] == TRANSFER
+    if targets := figure.target or shown.options["target"] * (not transfers.any()):
+        of_pair = (shown.rows["source"] != MEAN) | transfers
+        rows = shown.rows[shown.rows["target"].isin(targets) & of_pair]
     else:
         ranked = figure.of_first(shown.ranking)["attack"]
         rows = shown.overall[shown.overall["attack"].isin(ranked)].assign(target="")
@@ -116,25 +91,37 @@ def curves(figure: Figure) -> ChartType:
     rows = figure.labelled(rows.dropna(subset="value"))
     bands = rows["label"].nunique() <= _MOST_BANDS
     top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
-    title = figure.title(rows, "fooled" if figure.target else _SUCCESS)
+    title, scale = (
+        figure.title(rows, "fooled" if targets else _SUCCESS),
+        alt.Scale(domain=[0, min(top, 1)]),
+    )
     rows, heading = styled(rows, figure.order(rows)), figure.heading(rows)
-    scale = alt.Scale(domain=[0, min(top, 1)])
-    return figure.printed(_over(rows, figure.height - BELOW, title, scale, bands), heading)
+    chart = _curves(rows, figure.height - BELOW, title, scale=scale, bands=bands)
+    return figure.printed(chart, heading)
 
 
-def _over(
-    rows: pd.DataFrame,
-    height: float,
-    title: str,
-    scale: alt.Scale = WHOLE,
-    bands: bool = False,
-    names: bool = True,
-) -> Any:
-    """Draw `value` over the budget in the page's style; `rows` are `styled`."""
-    columns = [name for name in _DRAWN if name in rows]
-    data = alt.InlineData(values=json.loads(rows[columns].to_json(orient="records")))
-    look: dict[str, Any] = {"rows": data, "bands": bands, "title": title, "sizes": PRINT}
-    return charts.curves(sorted({*rows["eps_255"]} - {0.0}), height, scale, names, **look)
+def styled(
+    rows: pd.DataFrame, order: Sequence[str], colours: Sequence[str] = PALETTE
+) -> pd.DataFrame:
+    """Add colour, dash and marker of each label by its place, and what else `charts.curves` draws.
+
+    The first seven places look as on the page. All of the first 343 differ.
+    """
+    places, count = rows["label"].map(list(order).index), len(DASHES)
+    look: dict[str, list[Any]] = {
+        "colour": [colours[place % len(colours)] for place in places],
+        "dash": [DASHES[place % count] for place in places + places // count],
+        "shape": [SHAPES[place % count] for place in places + places // count**2],
+    }
+    right = rows.get("right", True)
+    return rows.assign(**look, width=1.1, series=rows["label"], right=right)
+
+
+def _curves(rows: pd.DataFrame, height: float, title: str, **look: Any) -> Any:
+    """Draw the `value` of `styled` rows over the budget."""
+    data = inline(rows[[name for name in _DRAWN if name in rows]])
+    tried = sorted({*rows["eps_255"]} - {0.0})
+    return charts.curves(tried, height, rows=data, title=title, line=LINE, **look)
 
 
 @registered("attack source eps_255 width height names")
@@ -154,8 +141,8 @@ def ranking(figure: Figure) -> ChartType:
     rows = figure.ranked
     at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
     rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
-    first = "the first of the ranking" if rows["rank"].min() > 1 else "the first"  # not drawn
-    first = "the first of its ranking" if at.round(9).nunique() > 1 else first
+    unclear = rows["rank"].min() > 1 or at.round(9).nunique() > 1  # which is not in the first row
+    first = "the first" + " of its ranking" * unclear
     key = f"Lines: simultaneous 95 % intervals of the difference from {first} (vertical line). "
     key += "Grey: significantly weaker; red: not."
     if rows["start"].isna().all():
@@ -193,10 +180,8 @@ def matrix(figure: Figure) -> ChartType:
             do not fit.
     """
     choice, column = figure.shown.choice, VALUES[figure.value][0]
-    drawn, *others = figure.attack or [choice.attack]
-    if others:
-        raise ValueError("A matrix shows one attack: choose one with attack.")
-    rows = replace(figure, attack=[drawn]).chosen(pairs_of(figure.shown.rows))
+    figure = replace(figure.single("attack"), attack=figure.attack or [choice.attack])
+    rows = figure.chosen(pairs_of(figure.shown.rows))
     rows = rows[rows["eps_255"] == choice.eps]
     for axis in ("source", "target"):
         rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
@@ -228,11 +213,10 @@ def cost(figure: Figure) -> ChartType:
     Gradients are those of all budgets together. Arguments, result and errors are as for `ranking`.
     """
     rows, x = figure.ranked, "gradients"
-    if rows[x].isna().any():
-        raise ValueError("The gradients of some attacks are unknown: choose others with attack.")
-    if free := ", ".join(rows.loc[rows[x] == 0, "label"]):
+    if lacking := ", ".join(rows.loc[~(rows[x] > 0), "label"]):
         raise ValueError(
-            f"{free}: a cost of 0 has no place on a logarithmic axis. Choose others with attack."
+            f"{lacking}: the gradients are unknown or 0, which has no place on a logarithmic axis. "
+            "Choose others with attack."
         )
     start = rows[x].min() / 1.3
     room = (rows["label"].str.len() * LETTER + 34) / (figure.width - 45)  # of the axis, for a name
@@ -243,8 +227,12 @@ def cost(figure: Figure) -> ChartType:
     low = floor(20 * rows[["mean", "low"]].min().min()) / 20
     high = (floor(20 * rows[["mean", "high"]].max().max()) + 1) / 20
     step = LINE / (figure.height - BELOW) * (high - low)
-    title, heading = figure.title(rows, _SUCCESS), figure.heading(rows, figure.shown.choice.eps)
-    chart = charts.cost(rows, figure.colour(rows), title, [start, end], [low, high], step)
+    title, heading = (
+        figure.title(rows, _SUCCESS),
+        figure.heading(rows, figure.shown.choice.eps),
+    )
+    rows = styled(rows, figure.order(rows))
+    chart = charts.cost(rows, title, [start, end], [low, high], step)
     return figure.printed(chart, heading)
 
 
@@ -266,7 +254,7 @@ def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) ->
         raise ValueError("groups must be at least 1, and bins above 0 and at most 100 points.")
     edges = groups if bins is None else (np.arange(bins, 100 - 1e-9, bins) / 100).round(9).tolist()
     job, record = pair.jobs[0], pair.jobs[0].record
-    args = (job.predictions, record.source, [pair.target], record.protocol, edges)
+    args = job.predictions, record.source, pair.target, record.protocol, edges
     rows = by_initial_confidence(*args)
     clean = rows.groupby("group")["n"].transform("first")
     fewest, sizes = 1 if bins is None else FEWEST_IN_BIN, clean[rows["eps_255"] == 0]
@@ -282,22 +270,21 @@ def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) ->
     spans = rows[["lowest", "highest", "clean"]].to_numpy()
     rows["label"] = [_span(low, high, n, bins is not None) for low, high, n in spans]
     labels = list(dict.fromkeys(rows["label"]))  # the most confident first
-    pair.figure.check(labels)
+    pair.check(labels)
     channels = np.array([[*bytes.fromhex(shade[1:])] for shade in SHADES]).T
     places, known = np.linspace(len(SHADES) - 1, 0, len(labels)), range(len(SHADES))
     mixed = [[round(np.interp(at, known, its)) for its in channels] for at in places]
     rows = styled(rows, labels, [f"#{bytes(colour).hex()}" for colour in mixed])
-    heading = pair.figure.titled(pair.heading(), left_out * bool(left))
 
     def draw(width: float, height: float) -> Any:
         still, mean = (
-            _over(rows.assign(value=rows[column]), height, title, names=column == "confidence")
+            _curves(rows.assign(value=rows[column]), height, title, names=column == "confidence")
             for column, title in (VALUES["accuracy"], VALUES["confidence"])
         )
         panels = still.properties(width=width), mean.properties(width=width)
-        return alt.hconcat(*panels, spacing=8).properties(title=heading)
+        return alt.hconcat(*panels, spacing=8)
 
-    return pair.figure.panels(draw, 2)
+    return pair.panels(draw, 2, pair.name(), left_out * bool(left))
 
 
 def _span(low: float, high: float, images: float, fixed: bool) -> str:
@@ -322,29 +309,27 @@ def image(pair: Pair, number: int | str) -> ChartType:
     Keywords:
         number: The image's number, or its file such as cat/17.jpg, as in images.csv.
     """
-    figure, index = pair.figure, pair.number(number)
+    index = pair.number(number)
     parts = [pair.predictions(job, index) for job in pair.jobs]
-    labels = [renamed(job.attack, figure.names) for job in pair.jobs]
-    figure.check(labels)
+    labels = [renamed(job.attack, pair.names) for job in pair.jobs]
+    pair.check(labels)
     rows = pd.concat([part.assign(label=its) for part, its in zip(parts, labels, strict=True)])
-    rows, attacked = styled(rows, figure.order(rows)), parts[0][parts[0]["eps_255"] > 0]
+    rows, attacked = styled(rows, pair.order(rows)), parts[0][parts[0]["eps_255"] > 0]
     wrong = attacked[~attacked["right"]]
     turn = wrong.iloc[0] if len(wrong) else attacked.sort_values("confidence").iloc[0]
     when = f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"
     shown = {"clean": parts[0].iloc[0], f"{labels[0]}: {when}": turn}
     key = "Cross: wrong class. Bars: likeliest classes, the true one grey."
-    heading = figure.titled(pair.heading(index), key)
 
     def draw(width: float, height: float) -> Any:
-        curve = _over(rows, height, "confidence").properties(width=0.55 * width)
+        curve = _curves(rows, height, "confidence").properties(width=0.55 * width)
         bars = [
             charts.classes(pair.classes(row), title, 0.45 * width, (height - 14) / 10)
             for title, row in shown.items()
         ]
-        both = alt.hconcat(curve, alt.vconcat(*bars, spacing=3), spacing=8)
-        return both.properties(title=heading)
+        return alt.hconcat(curve, alt.vconcat(*bars, spacing=3), spacing=8)
 
-    return figure.panels(draw, 1)
+    return pair.panels(draw, 1, pair.name(index), key)
 
 
 @registered("attack source target names")
@@ -367,19 +352,22 @@ def strip(
     cells = pair.cells(index, pictures)
     words = [word for cell in cells for word in [*cell["name"].split(), cell["head"]]]
     need = len(cells) * (max(map(len, words)) * LETTER + 4)
-    wide = to_points(width=width) if width else max(pair.figure.width, need)
+    wide = to_points("width", width) if width else max(pair.width, need)
     if need > wide:
         raise ValueError(
             f"{len(cells)} pictures need a width of {ceil(need / 7.2) / 10:g}in. Set it, or choose "
             "fewer budgets with eps."
         )
-    side = wide / len(cells) - 2
+    side = (wide - 6) / len(cells) - 2
     tall = side * pictures[0.0].shape[1] / pictures[0.0].shape[2]
-    folded = [textwrap.wrap(cell["name"], int((side - 2) / LETTER)) for cell in cells]
-    rows = pd.DataFrame(cells).assign(place=range(len(cells)), name=[*map("\n".join, folded)])
-    chart = charts.strip(rows, side, tall, 2 + max(map(len, folded)))
-    heading = replace(pair.figure, width=wide).titled(pair.heading(index))
-    return on_paper(chart.properties(width=wide, title=heading), padding=0)
+    texts = [
+        [cell["head"], *textwrap.wrap(cell["name"], int((side - 2) / LETTER)), cell["share"]]
+        for cell in cells
+    ]
+    rows = pd.DataFrame(cells).assign(place=range(len(cells)), text=[*map("\n".join, texts)])
+    chart = charts.strip(rows[["url", "place", "text", "colour"]], side, tall)
+    heading = replace(pair, width=wide).titled(pair.name(index))
+    return on_paper(chart.properties(width=wide - 6, title=heading))
 
 
 @registered("attack source target width height names")
@@ -389,10 +377,10 @@ def profiles(pair: Pair) -> ChartType:
     Keywords, result and errors are as for `confidence_groups`.
     """
     clean = pair.jobs[0].clean
-    rows = confidence_profiles(clean[clean["target"] == pair.target])
+    rows = confidence_profiles(clean[clean["target"].isin(pair.target)])
     if rows.empty:
         raise ValueError(
             "profiles need stored likeliest classes of clean images with 57.5 % confidence or more."
         )
-    heading = f"{renamed(pair.target, pair.figure.names)}, clean images"
-    return pair.figure.printed(charts.profiles(inline(rows)), heading)
+    heading = f"{renamed(pair.target[0], pair.names)}, clean images"
+    return pair.printed(charts.profiles(inline(rows)), heading)

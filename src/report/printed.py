@@ -8,7 +8,6 @@ import textwrap
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import chain
 from math import ceil
 from pathlib import Path
 from typing import Any, Self
@@ -27,15 +26,15 @@ from ..artifacts.layout import TOP_FIVE
 from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import NO_DEFENCE, renamed
 from ..utils.refusals import shortened
-from .charts.theme import DASHES, INK, MEAN, PALETTE, PRINT, SHAPES, colour_by, paper_theme
+from .charts.theme import INK, LINE, MEAN, PALETTE, PRINT, paper_theme
 from .page.html import VEGA_LITE
 from .results import Results, open_results
 from .shown import Shown, shown_of
 
 log = logging.getLogger(__name__)
 
-LINE, LETTER = PRINT.row, 0.52 * PRINT.text
-"""Height of a line and mean width of a letter, in 1/72 in."""
+LETTER = 0.52 * PRINT
+"""Mean width of a letter, in 1/72 in."""
 BELOW = 41.0
 """Height of an axis with its title, and of the chart's title, in 1/72 in."""
 VALUES = {
@@ -45,6 +44,9 @@ VALUES = {
     "true_confidence": ("true_confidence", "confidence in the true class"),
 }
 """Columns and titles of what curves and matrices show, by the name that users type."""
+WRONG = PALETTE[1]
+"""Colour of the texts of a wrong class."""
+Names = str | Sequence[str] | None
 _TO = " \N{RIGHTWARDS ARROW} "
 _AXES = ("attack", "source", "target")
 _UNITS = {"in": 72.0, "cm": 72 / 2.54, "mm": 72 / 25.4, "pt": 72 / 72.27}  # pt: TeX points
@@ -74,36 +76,51 @@ class Figure:
     @classmethod
     def of(
         cls,
-        folders: Sequence[Sweeps | Results],
+        folder: Sweeps | Results,
+        *more: Sweeps,
+        attack: Names = None,
+        source: Names = None,
+        target: Names = None,
+        eps_255: float | None = None,
+        protocol: str | None = None,
+        value: str = "success",
         width: str = "3.3in",
         height: str = "2in",
         names: Mapping[str, str] | None = None,
-        **chosen: Any,
     ) -> Self:
         """Return the rows of sweeps, the chosen names, budget, protocol and value, and the size.
 
         Raises:
             ValueError: The jobs have only clean images, or no job has a chosen value.
         """
-        results = open_results(*folders)
+        results = open_results(folder, *more)
         if not results.attacked:
             raise ValueError("These jobs have only clean images; a chart needs an attack.")
         shown = shown_of(results)
         options = {**shown.options, "eps_255": shown.options["eps"], "value": [*VALUES]}
-        listed: dict[str, Any] = {
-            key: [value] if isinstance(value, str | float | int) else list(value)
-            for key, value in chosen.items()
-            if value not in (None, "", [], ())
+        axes: dict[str, Any] = {"attack": attack, "source": source, "target": target}
+        axes = {
+            key: [its] if isinstance(its, str) else [*its]
+            for key, its in axes.items()
+            if its is not None
         }
-        for key, values in listed.items():
-            if unknown := [value for value in values if value not in options[key]]:
+        eps = shown.choice.eps if eps_255 is None else eps_255
+        protocol = protocol or shown.choice.protocol
+        chosen = {**axes, "eps_255": [eps], "protocol": [protocol], "value": [value]}
+        for key, values in chosen.items():
+            if unknown := [its for its in values if its not in options[key]]:
                 known = ", ".join(map(str, options[key]))
                 raise ValueError(f"{key}={unknown[0]}: choose from {known}.")
-        choice, value = shown.choice, listed.pop("value", ["success"])[0]
-        place = listed.pop("eps_255", [choice.eps]) + listed.pop("protocol", [choice.protocol])
-        shown = replace(shown, choice=replace(choice, eps=place[0], protocol=place[1]))
-        size = to_points(width=width), to_points(height=height)
-        return cls(results, shown, *size, names or {}, **listed, value=value)
+        shown = replace(shown, choice=replace(shown.choice, eps=eps, protocol=protocol))
+        size = to_points("width", width), to_points("height", height)
+        return cls(results, shown, *size, names or {}, **axes, value=value)
+
+    def single(self, *axes: str) -> Self:
+        """Return the figure; raise a `ValueError` if several of an axis are chosen."""
+        for axis in axes:
+            if len(getattr(self, axis)) > 1:
+                raise ValueError(f"This figure shows one {axis}: choose one with {axis}.")
+        return self
 
     def chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows for the chosen attacks, protocol and defence."""
@@ -172,10 +189,6 @@ class Figure:
         every = next((its for its in names if rows["label"].isin(its).all()), rows["label"])
         return list(dict.fromkeys(every))
 
-    def colour(self, rows: pd.DataFrame) -> alt.Color:
-        """Return the colours of the labels; single attacks and models have those of the page."""
-        return colour_by("label", self.order(rows)).legend(None)
-
     def title(self, rows: pd.DataFrame, fooled: str = "fooled") -> str:
         """Name what is shown of the rows; success is `fooled`, unless all attacks are targeted."""
         every = self.shown.rows
@@ -208,39 +221,33 @@ class Figure:
                 f"The name {longest!r} is too long: shorten it with names, or increase width."
             )
 
-    def titled(self, *texts: str) -> Any:
-        """Return a title that is as wide as the figure; each text begins a line."""
-        wrapped = (textwrap.wrap(text, int(self.width / LETTER)) for text in texts)
-        return alt.Title([*chain(*wrapped)])
+    def titled(self, *texts: str) -> list[str]:
+        """Return the lines of a title that is as wide as the figure; each text begins a line."""
+        return [its for text in texts for its in textwrap.wrap(text, int(self.width / LETTER))]
 
     def printed(self, chart: Any, *texts: str, right: float = 0) -> ChartType:
         """Give a chart a title and the figure's size, including the axes and the room at its right.
 
         Each of the texts begins a line of the title.
         """
-        pads: Any = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
         fit: Any = alt.AutoSizeParams(type="fit", contains="padding")
-        chart = chart.properties(
-            width=self.width, height=self.height, autosize=fit, padding=pads, background="white"
-        )
-        return chart.properties(title=self.titled(*texts)).configure(**paper_theme())
+        size = {"width": self.width, "height": self.height, "autosize": fit}
+        return on_paper(chart.properties(**size, title=self.titled(*texts)), right)
 
-    def panels(self, draw: Callable[[float, float], Any], columns: int) -> ChartType:
-        """Give a chart of panels the figure's size; `draw` takes a panel's width and height."""
+    def panels(self, draw: Callable[[float, float], Any], columns: int, *texts: str) -> ChartType:
+        """Print a chart of panels; `draw` takes a panel's width and height."""
         width, height = self.width / columns, self.height - 30
-        chart = on_paper(draw(width, height))
-        for _ in range(2):  # text keeps its size, so that a chart shows how much its axes take
+        for _ in range(3):  # text keeps its size, so that a chart shows how much its axes take
+            chart = on_paper(draw(width, height).properties(title=self.titled(*texts)))
             svg = vl_convert.vegalite_to_svg(chart.to_dict(), vl_version=VEGA_LITE)
             real = [float(size) for size in re.findall(r' (?:width|height)="([\d.]+)"', svg)[:2]]
             width += (self.width - real[0]) / columns
             height += self.height - real[1]
-            chart = on_paper(draw(width, height))
         return chart
 
 
-def to_points(**length: str) -> float:
-    """Convert a length such as `width="3.3in"` to units of 1/72 in."""
-    ((key, text),) = length.items()
+def to_points(key: str, text: str) -> float:
+    """Convert the length of a keyword, such as 3.3in, to units of 1/72 in."""
     match = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *({'|'.join(_UNITS)})", text)
     if not match or float(match[1]) == 0:
         raise ValueError(f"{key}={text}: write a number and in, cm, mm or pt, such as 3.3in.")
@@ -248,8 +255,8 @@ def to_points(**length: str) -> float:
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A source and a target, and the jobs of the chosen attacks, best rank first.
+class Pair(Figure):
+    """A chart of one source and one target, and the jobs of the attacks, best rank first.
 
     Keywords:
         attack: Attack; None: the first in the ranking, or all if several are drawn.
@@ -257,51 +264,41 @@ class Pair:
         target: Target; None: that of the pair that the first attack fools most often.
     """
 
-    figure: Figure
-    jobs: Sequence[FinishedJob]
-    target: str
+    jobs: Sequence[FinishedJob] = ()
 
     @classmethod
-    def of(cls, figure: Figure) -> Self:
+    def of(cls, *folders: Any, **chosen: Any) -> Self:
         """Return the first pair of `Shown.pairs` with the chosen names, and its jobs by rank."""
+        figure = Figure.of(*folders, **chosen).single("source", "target")
         pairs = figure.shown.pairs
-        for place, key in enumerate(_AXES):
-            pairs = [pair for pair in pairs if pair[place] in (getattr(figure, key) or pair)]
+        for place, axis in enumerate(_AXES):
+            pairs = [pair for pair in pairs if pair[place] in (getattr(figure, axis) or pair)]
         if not pairs:
             raise ValueError("No job has this attack with this source and target.")
-        source, target = pairs[0][1:]
+        _, source, target = pairs[0]
         attacks = dict.fromkeys(attack for attack, *pair in pairs if pair == [source, target])
         first = [row[0].job for row in figure.results.attacked]
         jobs = {(job.attack, job.record.source): job for job in first}
-        pair = cls(figure, [jobs[attack, source] for attack in attacks], target)
-        return pair.single("source").single("target")
-
-    def single(self, axis: str) -> Self:
-        """Return the pair; raise a `ValueError` if several of an axis are chosen."""
-        if len(getattr(self.figure, axis)) > 1:
-            raise ValueError(f"This figure shows one {axis}: choose one with {axis}.")
-        return self
+        made = [jobs[attack, source] for attack in attacks]
+        return cls(**{**vars(figure), "source": [source], "target": [target], "jobs": made})
 
     @property
     def alone(self) -> Self:
         """The pair with its first attack; several chosen ones raise a `ValueError`."""
         return replace(self.single("attack"), jobs=self.jobs[:1])
 
-    def heading(self, image: int | None = None) -> str:
-        """Return the drawn attack, source and target, and an image with its true class."""
-        attacks, source = [job.attack for job in self.jobs], self.jobs[0].record.source
+    def name(self, image: int | None = None) -> str:
+        """Name the drawn attack, source and target, and an image with its true class."""
+        attacks, (source,), (target,) = [job.attack for job in self.jobs], self.source, self.target
+        rows = pd.DataFrame({"attack": attacks, "source": source, "target": target})
         if image is None:
-            rows = pd.DataFrame({"attack": attacks, "source": source, "target": self.target})
-            return self.figure.heading(rows)
-        named = partial(renamed, names=self.figure.names)
-        made = "attacks" if len(attacks) > 1 else f"attack {named(attacks[0])}"
-        made += f", made on {named(source)}, classified by {named(self.target)}"
+            return self.heading(rows)
         label = self.predictions(self.jobs[0], image)["label"].iloc[0]
-        return f"Image {image} ({self.class_name(label)}): {made}"
+        return f"Image {image} ({self.class_name(label)}), {self.heading(rows)}"
 
     def predictions(self, job: FinishedJob, number: int) -> pd.DataFrame:
         """Return the target's predictions of an image by budget, and whether they are `right`."""
-        rows = job.predictions[job.predictions["target"] == self.target]
+        rows = job.predictions[job.predictions["target"] == self.target[0]]
         rows = rows[rows["defence"] == NO_DEFENCE]  # others are of a source behind a defence
         if number not in (known := rows["index"].unique()):
             raise ValueError(f"image {number}: choose one of the {len(known)} in images.csv.")
@@ -330,7 +327,7 @@ class Pair:
         shares = {row["predicted"]: row["confidence"], row["label"]: row["true_confidence"]}
         if TOP_FIVE in (job := self.jobs[0]).files:
             top = job.table(TOP_FIVE)
-            top = top[(top["target"] == self.target) & (top["defence"] == NO_DEFENCE)]
+            top = top[(top["target"] == self.target[0]) & (top["defence"] == NO_DEFENCE)]
             top = top[(top["index"] == row["index"]) & (top["eps_255"] == row["eps_255"])]
             for classes, values in top[["top5_classes", "top5_confidences"]].to_numpy():
                 shares = dict(zip(classes, values, strict=True))
@@ -344,24 +341,18 @@ class Pair:
     ) -> list[dict[str, str]]:
         """Return addresses and texts of an image's pictures: clean, last perturbation, budgets."""
         rows = self.predictions(self.jobs[0], number).set_index("eps_255")
-        clean, last = pictures[0.0], [*pictures.values()][-1]
-        change = last.astype(np.int16) - clean
+        change = [*pictures.values()][-1].astype(np.int16) - pictures[0.0]
         factor = 127 / max(1, np.abs(change).max())
         noise = np.clip(128 + factor * change, 0, 255).astype(np.uint8)
-        columns = [(0.0, clean, "clean"), (-1.0, noise, "change")]
-        columns += [(eps, picture, f"{eps:g}/255") for eps, picture in pictures.items() if eps]
         cells = []
-        for eps, picture, head in columns:
-            enhanced = f"\N{MULTIPLICATION SIGN} {factor:.0f}"  # what stands below the perturbation
-            cell = {"url": _address(picture), "head": head, "name": enhanced, "share": " "}
-            cell["colour"] = INK
-            for _, its in rows[rows.index == eps].iterrows():
-                cell["colour"] = INK if its["right"] else PALETTE[1]
-                name = self.class_name(its["predicted"])
-                cell |= {"name": name if its["right"] else f"wrong: {name}"}
-                cell |= {"share": f"{100 * its['confidence']:.0f} %"}
-            cells.append(cell)
-        return cells
+        for eps, picture in pictures.items():
+            right, share = rows.loc[eps, "right"], f"{100 * rows.loc[eps, 'confidence']:.0f} %"
+            name = "wrong: " * (not right) + self.class_name(rows.loc[eps, "predicted"])
+            cell = {"url": _address(picture), "head": f"{eps:g}/255" if eps else "clean"}
+            cells.append(cell | {"name": name, "share": share, "colour": INK if right else WRONG})
+        enhanced = f"\N{MULTIPLICATION SIGN} {factor:.0f}"
+        cell = {"url": _address(noise), "head": "change", "name": enhanced, "share": ""}
+        return [cells[0], cell | {"colour": INK}, *cells[1:]]
 
     def pictures(self, number: int, budgets: Sequence[float]) -> dict[float, NDArray[np.uint8]]:
         """Return an image by budget: clean (0), then these budgets, or else all stored ones.
@@ -399,26 +390,10 @@ def _address(picture: NDArray[np.uint8]) -> str:
     return f"data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
-def styled(
-    rows: pd.DataFrame, order: Sequence[str], colours: Sequence[str] = PALETTE
-) -> pd.DataFrame:
-    """Add what `charts.curves` draws; labels have colour, dash and marker by their place.
-
-    The first seven places look as on the page. All of the first 343 differ.
-    """
-    places, count = rows["label"].map(list(order).index), len(DASHES)
-    look: dict[str, list[Any]] = {
-        "colour": [colours[place % len(colours)] for place in places],
-        "dash": [DASHES[place % count] for place in places + places // count],
-        "shape": [SHAPES[place % count] for place in places + places // count**2],
-    }
-    right = rows.get("right", True)
-    return rows.assign(**look, width=1.1, series=rows["label"], right=right)
-
-
-def on_paper(chart: Any, padding: float = 3) -> ChartType:
-    """Give a chart that has its size a background, and the theme of printed charts."""
-    return chart.properties(background="white", padding=padding).configure(**paper_theme())
+def on_paper(chart: Any, right: float = 0) -> ChartType:
+    """Give a chart that has its size a background, room around it, and the printed theme."""
+    pads = {"left": 3, "top": 3, "bottom": 3, "right": 3 + right}
+    return chart.properties(background="white", padding=pads).configure(**paper_theme())
 
 
 def writer(path: Path) -> Callable[[dict[str, Any]], bytes]:

@@ -44,7 +44,7 @@ def percents(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.map(lambda its: its if isinstance(its, str) else "" if isnan(its) else f"{its:.1%}")
 
 
-def span(counts: Iterable[float]) -> str:
-    """Return `MIN to MAX` of the counts, or the single value if all are equal."""
-    least, most = (f"{end(counts, default=0):.0f}" for end in (min, max))
+def span(numbers: Iterable[float]) -> str:
+    """Return `MIN to MAX` of the numbers, or the single value if all are equal."""
+    least, most = (f"{end(numbers, default=0):.6g}" for end in (min, max))
     return least if least == most else f"{least} to {most}"

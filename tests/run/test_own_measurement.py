@@ -132,7 +132,9 @@ def test_a_chart_in_a_strangers_record_is_checked(place, run_job):
     section = job.record.config["measurements"]["entropy"]
     rows = own_statistics(job)["entropy"]
     table = job.table("entropy").groupby(["eps_255", "target"])["entropy"].mean()
-    assert rows.set_index(["x", "colour"])["y"].to_dict() == pytest.approx(table.to_dict())
+    assert rows.set_index(["eps_255", "target"])["entropy"].to_dict() == pytest.approx(
+        table.to_dict()
+    )
     charts = [{"y": "nothing"}, {"y": "entropy", "url": "http://x"}, {"y": ["a"]}, "entropy", 3]
     for bad in [*charts, {"y": "target"}]:
         section["chart"] = bad

@@ -18,15 +18,13 @@ from .theme import (
     ACCENT,
     GREY,
     INK,
-    PAGE,
+    LINE,
     PANEL,
     PERCENT,
     PLAIN,
-    PRINT,
     ROWS,
     WHITE_BOX_GREY,
     WHOLE,
-    Sizes,
     colour_by,
     extent,
     inline,
@@ -40,7 +38,8 @@ _AT = alt.NamedData("at")
 """The chosen budget, as the only row: `eps_255`."""
 _TICK = "M-0.15,-1H0.15V1H-0.15Z"
 """A vertical bar, as a symbol of a legend."""
-_COUNTS = ("images", "n", "denominator", "success", "control_success", "k", "correct", "abstained")
+_COUNTS = ["images", "n", "denominator", "success", "control_success", "still_correct"]
+_COUNTS += ["correct", "abstained"]
 """Columns of counts in tooltips."""
 _GIVEN: dict[str, Any] = {"scale": None, "legend": None}
 """Keywords of an encoding whose values are in the rows, as colours and dashes."""
@@ -57,14 +56,14 @@ def curves(
     end: float | None = None,
     bands: bool = False,
     title: str | None = None,
-    sizes: Sizes = PAGE,
+    line: float = 14,
 ) -> Any:
     """Draw series over the budget as lines with markers, on a linear axis with every budget.
 
     The rows have `eps_255`, `value`, `series`, and how it is drawn: `colour`, `dash`, `shape`,
     `width`, `label` (the name at its end) and `right` (False: a cross); for `bands` also `low` and
     `high`. `at` marks one budget, `end` is that of the axis (None: the largest tried). A `title` of
-    the y axis adds one to the x axis.
+    the y axis adds one to the x axis. `line` is the least distance of names.
     """
     plain: dict[str, Any] = {"labelOverlap": "greedy", "grid": False, "labelFlush": False}
     plain |= {"tickCount": len(tried) + 1, "labelSeparation": 1}  # else ticks are left out
@@ -74,33 +73,31 @@ def curves(
     grid = alt.Axis(format=".0%", tickCount=4, title=title)
     y = alt.Y("value:Q", scale=scale, axis=grid)
     colour = alt.Color("colour:N", **_GIVEN)
-    base = alt.Chart(rows).encode(x=x, detail="series:N", color=colour)
-    lines = tooltip("series eps_255", shares=["value"])
-    line = base.mark_line().encode(
+    base = alt.Chart().encode(x=x, detail="series:N", color=colour)
+    tips = tooltip("series eps_255", shares=["value"])
+    curve = base.mark_line().encode(
         y=y,
         strokeDash=alt.StrokeDash("dash:N", **_GIVEN),
         strokeWidth=alt.StrokeWidth("width:Q", **_GIVEN),
     )
     right, wrong = (base.transform_filter(f"{no}datum.right") for no in ("", "!"))
-    dots = right.mark_point(filled=True, size=sizes.marker, opacity=1)
-    dots = dots.encode(y=y, shape=alt.Shape("shape:N", **_GIVEN), tooltip=lines)
-    cross: dict[str, Any] = {"strokeWidth": sizes.marker / 23, "opacity": 1, "shape": _CROSS}
-    crosses = wrong.mark_point(size=sizes.marker, **cross).encode(y=y, tooltip=lines)
-    layers: list[Any] = [line, dots, crosses]
+    dots = right.mark_point(filled=True, style="marker", opacity=1)
+    dots = dots.encode(y=y, shape=alt.Shape("shape:N", **_GIVEN), tooltip=tips)
+    crosses = wrong.mark_point(style="cross", opacity=1, shape=_CROSS).encode(y=y, tooltip=tips)
+    layers: list[Any] = [curve, dots, crosses]
     if bands:
         low = alt.Y("low:Q", scale=scale, axis=grid)
         layers.insert(0, base.mark_area(opacity=0.13).encode(y=low, y2="high:Q"))
     if at:
         layers = _mark(x, layers)
     if names:
-        step = sizes.row * scale.to_dict()["domain"][1] / height
+        step = line * scale.to_dict()["domain"][1] / height
         last: Any = [alt.JoinAggregateFieldDef(op="max", field="eps_255", **{"as": "last"})]
         ends = alt.Chart().transform_joinaggregate(last, groupby=["series"])
         ends = ends.transform_filter("datum.eps_255 == datum.last")
         ends = ends.transform_filter("datum.label")
-        labels = names_at_ends("eps_255", "value", ends, colour, step, scale)
-        layers += [label.properties(data=rows) for label in labels]
-    return alt.layer(*layers).properties(height=height)
+        layers += names_at_ends("eps_255", "value", ends, colour, step, scale)
+    return alt.layer(*layers, data=rows).properties(height=height)
 
 
 def _mark(x: alt.X, layers: Sequence[Any]) -> list[Any]:
@@ -170,7 +167,7 @@ def matrix(rows: pd.DataFrame, column: str, angle: float) -> ChartType:
         stroke=where(f"datum.relation == '{OWN}'", "#f2b28e", "transparent"),
     )
     ink = where(f"datum.{column} > 0.55 && !({white})", "white", "#1d2127")
-    texts = base.mark_text(style="small-cell").encode(text="share:N", color=ink)
+    texts = base.mark_text(style="name").encode(text="share:N", color=ink)
     spread = "datum.success_rate_sd"  # over seeds, in points
     spread = f"(isValid({spread}) ? ' \N{PLUS-MINUS SIGN} ' + format(100 * {spread}, '.1f') : '')"
     spread = spread if column == "success_rate" else "''"
@@ -199,14 +196,10 @@ def ranking(rows: pd.DataFrame, title: str) -> ChartType:
 
 
 def cost(
-    rows: pd.DataFrame,
-    colour: alt.Color,
-    title: str,
-    across: Sequence[float],
-    up: Sequence[float],
-    step: float,
+    rows: pd.DataFrame, title: str, across: Sequence[float], up: Sequence[float], step: float
 ) -> ChartType:
     """Draw the `mean` over `gradients`, in these domains, with names at least one `step` apart."""
+    colour = alt.Color("colour:N", **_GIVEN)
     steps = [step * 10.0**power for power in range(-3, 9) for step in (1, 2, 5)]
     ticks = alt.Axis(values=steps, format=",.6~g", grid=False, labelOverlap=True)
     scale = alt.Scale(domain=list(up), nice=False)
@@ -225,43 +218,53 @@ def statistic(rows: pd.DataFrame, chart: ChartSettings, height: float = 220) -> 
 
     `ROWS` are drawn, some of these rows; the axes have room for all.
     """
-    y, flat = chart.y, chart.marks in ("rows", "ticks", "bars")
+    y, marks, flat = chart.y, chart.marks, chart.marks in ("rows", "ticks", "bars")
     ends = [end for end in (f"{y}_low", f"{y}_high") if end in rows]
     numeric = is_numeric_dtype(rows[chart.x]) and not flat
-    lines = chart.marks == "lines" or (numeric and not chart.marks)
-    whole = chart.percent and chart.y_scale == "linear" and (lines or chart.marks == "bars")
+    lines = marks == "lines" or (numeric and not marks)
+    whole = chart.percent and chart.y_scale == "linear" and (lines or marks == "bars")
     room = extent(rows.assign(at=0.0), y, *ends, *["at"] * flat, type=chart.y_scale)
     value: dict[str, Any] = {"title": chart.title(y), "scale": WHOLE if whole else room}
-    decades = alt.Axis(format="~%") if chart.y_scale == "log" else PERCENT
-    value |= {"axis": decades} if chart.percent else {}
-    symbol: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4} if lines else {}
-    symbol |= {"symbolType": _TICK, "symbolOpacity": 1} if chart.marks == "ticks" else {}
-    colour: Any = alt.value(PLAIN)
-    if chart.colour:
-        title = chart.title(chart.colour)
-        colour = colour_by(chart.colour, rows[chart.colour], title, orient="bottom", **symbol)
-    base = alt.Chart(ROWS).encode(
-        color=colour.legend(None) if chart.names and chart.colour else colour
-    )
-    tips = _tips(rows, chart, [y, *ends], [chart.x] * numeric)
+    value |= {"axis": PERCENT} if chart.percent else {}
+    base, colour, tips = alt.Chart(ROWS), chart.colour, _tips(rows, chart, [y, *ends], numeric)
+    legend: dict[str, Any] = {"symbolType": "stroke", "symbolStrokeWidth": 4} if lines else {}
+    legend |= {"symbolType": _TICK, "symbolOpacity": 1} if marks == "ticks" else {}
+    base = base.encode(color=alt.value(PLAIN))
+    if colour:
+        scheme = colour_by(colour, rows[colour], chart.title(colour), orient="bottom", **legend)
+        base = base.encode(color=scheme.legend(None) if chart.names else scheme)
+    size: dict[str, Any] = {"width": PANEL, "height": height}
     if flat:
-        return _flat(base.encode(tooltip=tips), rows, chart, value)
-    base = base.encode(x=_across(rows, chart, numeric)).properties(width=PANEL, height=height)
+        axis, step = alt.Axis(grid=marks != "bars", ticks=False, labelPadding=8), 22
+        base = base.encode(y=alt.Y(f"{chart.x}:N", sort=None, title=None, axis=axis))
+        if colour and marks == "rows":
+            step = max(step, 9 * rows[colour].nunique())
+            base = base.encode(yOffset=alt.YOffset(f"{colour}:N", sort=None))
+        size["height"] = alt.Step(step, **{"for": "position"})
+    else:
+        base = base.encode(x=_across(rows, chart, numeric))
+    at: dict[str, Any] = {"x" if flat else "y": (alt.X if flat else alt.Y)(f"{y}:Q", **value)}
+    zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
+    layers = [zero.encode(x=alt.X("at:Q", **value))] * (flat and marks != "bars")
     if lines:
-        at = {"y": alt.Y(f"{y}:Q", **value), "tooltip": tips}
-        at |= {"strokeDash": alt.StrokeDash(f"{chart.dash}:N", legend=None)} if chart.dash else {}
         base = base.encode(detail="source:N") if "source" in rows else base
-        layers = [base.mark_line(point=alt.OverlayMarkDef(style="vertex")).encode(**at)]
         if ends:
             low, high = alt.Y(f"{ends[0]}:Q", **value), f"{ends[1]}:Q"
-            layers.insert(0, base.mark_area(opacity=0.13).encode(y=low, y2=high))
-        return alt.layer(*layers)
-    base = base.encode(tooltip=tips)
-    layers = points(base, "y", y, *ends, **value)
-    if chart.names:
+            layers.append(base.mark_area(opacity=0.13).encode(y=low, y2=high))
+        at |= {"strokeDash": alt.StrokeDash(f"{chart.dash}:N", legend=None)} if chart.dash else {}
+        line = base.mark_line(point=alt.OverlayMarkDef(style="vertex"))
+        layers.append(line.encode(**at, tooltip=tips))
+    elif marks == "bars":
+        layers.append(base.mark_bar().encode(**at, tooltip=tips))
+    elif marks == "ticks":
+        tick = base.mark_tick(thickness=2.5, size=17, opacity=0.8)
+        layers.append(tick.encode(**at, tooltip=tips))
+    else:
+        layers += points(base.encode(tooltip=tips), "x" if flat else "y", y, *ends, **value)
+    if chart.names and not (flat or lines):
         names = base.mark_text(align="left", dx=7, dy=-5, fontSize=11)
-        layers.append(names.encode(y=alt.Y(f"{y}:Q", **value), text=f"{chart.colour or chart.x}:N"))
-    return alt.layer(*layers)
+        layers.append(names.encode(**at, text=f"{colour or chart.x}:N"))
+    return alt.layer(*layers).properties(**size)
 
 
 def _across(rows: pd.DataFrame, chart: ChartSettings, numeric: bool) -> alt.X:
@@ -277,30 +280,9 @@ def _across(rows: pd.DataFrame, chart: ChartSettings, numeric: bool) -> alt.X:
     return alt.X(f"{chart.x}:Q", title=title, axis=alt.Axis(**ticks), scale=scale)
 
 
-def _flat(base: alt.Chart, rows: pd.DataFrame, chart: ChartSettings, value: Any) -> ChartType:
-    """Draw values to the right of 0, with a row for each `x`."""
-    names = alt.Axis(grid=chart.marks != "bars", ticks=False, labelPadding=8)
-    base = base.encode(y=alt.Y(f"{chart.x}:N", sort=None, title=None, axis=names))
-    x, step = alt.X(f"{chart.y}:Q", **value), {"ticks": 26, "bars": 20}.get(chart.marks, 22)
-    zero = alt.Chart(alt.InlineData([{"at": 0}])).mark_rule(color=GREY)
-    layers: list[Any] = [zero.encode(x=alt.X("at:Q", **value))]
-    if chart.marks == "bars":
-        layers = [base.mark_bar().encode(x=x)]
-    elif chart.marks == "ticks":
-        layers.append(base.mark_tick(thickness=2.5, size=17, opacity=0.8).encode(x=x))
-    else:
-        if chart.colour:
-            step = max(step, 9 * rows[chart.colour].nunique())
-            base = base.encode(yOffset=alt.YOffset(f"{chart.colour}:N", sort=None))
-        layers += points(base, "x", chart.y, f"{chart.y}_low", f"{chart.y}_high", **value)
-    height: Any = alt.Step(step, **{"for": "position"})
-    return alt.layer(*layers).properties(width=PANEL, height=height)
-
-
-def _tips(
-    rows: pd.DataFrame, chart: ChartSettings, values: list[str], numbers: list[str]
-) -> list[Any]:
-    """Return a statistic's tooltip: names, counts, and values, with further numbers."""
+def _tips(rows: pd.DataFrame, chart: ChartSettings, values: list[str], numeric: bool) -> list[Any]:
+    """Return a statistic's tooltip: names, counts, and values, and `x` if it is a number."""
+    numbers = [chart.x] * numeric
     texts = ["attack", "source", "target", chart.x, chart.colour, chart.dash, *_COUNTS]
     texts = [name for name in dict.fromkeys(texts) if name in rows and name not in numbers]
     if chart.percent:
@@ -324,16 +306,16 @@ def profiles(rows: Any = ROWS) -> ChartType:
 
 
 def histogram() -> ChartType:
-    """Draw counts of correct and wrong images, from `start` to `end`, by bins of confidence."""
+    """Draw counts of correct and wrong images by bins of confidence, from `low` to `high`."""
     right = alt.Scale(domain=["correct", "wrong"], range=[PLAIN, "#d08a3c"])
     bins = alt.Axis(format=".0%", grid=False)
-    bars = alt.Chart(ROWS).mark_rect(stroke="var(--back)").properties(width=PANEL, height=160)
+    bars = alt.Chart(ROWS).mark_bar(stroke="var(--back)").properties(width=PANEL, height=160)
     return bars.encode(
-        x=alt.X("low:Q", title=None, axis=bins, scale=WHOLE),
+        x=alt.X("low:Q", title=None, axis=bins, scale=WHOLE, bin="binned"),
         x2="high:Q",
-        y=alt.Y("start:Q", title=None, axis=alt.Axis(tickMinStep=1, tickCount=4)),
-        y2="end:Q",
+        y=alt.Y("images:Q", title=None, axis=alt.Axis(tickMinStep=1, tickCount=4)),
         color=alt.Color("images_are:N", scale=right).legend(title=None, orient="bottom"),
+        order="images_are:O",
         tooltip=tooltip("images_are images", shares=["low", "high"]),
     )
 
@@ -348,20 +330,19 @@ def classes(rows: pd.DataFrame, title: str, width: float, step: float) -> ChartT
     )
     names = base.mark_text(align="left", dx=2, limit=width, style="name", color=INK)
     names = names.encode(x=alt.value(0), text="text:N")
-    heading = alt.Title(title, fontSize=PRINT.text, anchor="start", offset=1, fontWeight="normal")
-    return alt.layer(bars, names).properties(width=width, height=5 * step, title=heading)
-
-
-def strip(rows: pd.DataFrame, width: float, height: float, lines: int) -> ChartType:
-    """Draw pictures by their `url` side by side, with `head`, `name` and `share` below them."""
-    base = alt.Chart().encode(x=alt.X("place:O", axis=None, scale=alt.Scale(padding=0)))
-    pictures = base.mark_image(width=width, height=height)
-    layers: list[Any] = [pictures.encode(url="url:N", y=alt.value(height / 2))]
-    wrapped: Any = {"baseline": "bottom", "lineBreak": "\n", "lineHeight": PRINT.row}
-    for name, line in (("head", 1), ("name", 2), ("share", lines)):
-        place = alt.value(height + (line + 0.3) * PRINT.row)
-        text = base.mark_text(style="name", **wrapped).encode(text=f"{name}:N", y=place)
-        layers.append(text.encode(color=alt.Color("colour:N", scale=None)))
-    return alt.layer(*layers, data=inline(rows)).properties(
-        height=height + (lines + 0.6) * PRINT.row
+    return alt.layer(bars, names).properties(
+        width=width, height=5 * step, title=alt.Title(title, offset=1)
     )
+
+
+def strip(rows: pd.DataFrame, width: float, height: float) -> ChartType:
+    """Draw pictures by their `url` side by side, with the lines of their `text` below them."""
+    base = alt.Chart(inline(rows))
+    base = base.encode(x=alt.X("place:O", axis=None, scale=alt.Scale(padding=0)))
+    pictures = base.mark_image(width=width, height=height)
+    pictures = pictures.encode(url="url:N", y=alt.value(height / 2))
+    texts = base.mark_text(style="name", baseline="top", lineBreak="\n", lineHeight=LINE)
+    colour = alt.Color("colour:N", scale=None)
+    texts = texts.encode(text="text:N", color=colour, y=alt.value(height + 2))
+    lines = rows["text"].str.count("\n").max() + 1
+    return alt.layer(pictures, texts).properties(height=height + (lines + 0.3) * LINE)

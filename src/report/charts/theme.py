@@ -1,7 +1,7 @@
 """Theme, sizes, colours, scales and tooltips of all charts, and inline data."""
 
+import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import altair as alt
@@ -36,51 +36,31 @@ MEAN = "mean of sources"
 """Name in the column `source` for means over single sources."""
 ROWS = alt.NamedData("rows")
 """The rows of a chart that the page adds."""
+PRINT, LINE = 7.0, 8.0
+"""Size of text on paper and in notebooks, and height of a line, in 1/72 in."""
 FONT = "-apple-system, 'Segoe UI', Roboto, Arial, 'Liberation Sans', sans-serif"
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """Sizes of text and marks, in pixels; in a printed chart, in 1/72 in.
-
-    Attributes:
-        row: Height of a line of text, and least distance of names at the ends of curves.
-        marker: Area of a marker of `curves`; `dot` and `vertex` are those of other marks.
-        interval: Width of the line of an interval.
-    """
-
-    text: float
-    ticks: float
-    row: float
-    line: float
-    marker: float
-    dot: float
-    vertex: float
-    interval: float
-
-
-PAGE = Sizes(text=12, ticks=11, row=14, line=2, marker=46, dot=60, vertex=28, interval=1.5)
-PRINT = Sizes(text=7, ticks=7, row=8, line=1.1, marker=14, dot=22, vertex=9, interval=1)
-"""Sizes on the page, and on paper and in notebooks."""
 PAGE_THEME = "transferability-page"
 
 
-def theme(sizes: Sizes = PAGE) -> dict[str, Any]:
-    """Return the configuration that all charts share, in these sizes."""
-    plain = {"titleFontSize": sizes.text, "titleFontWeight": "normal"}
-    styles = {"dot": {"size": sizes.dot}, "vertex": {"size": sizes.vertex}}
-    styles["interval"] = {"strokeWidth": sizes.interval}
+def theme(text: float = 12) -> dict[str, Any]:
+    """Return the configuration that all charts share; marks have the size of their text."""
+    plain, scale = {"titleFontSize": text, "titleFontWeight": "normal"}, text / 12
+    sizes = {"marker": 46, "cross": 46, "dot": 60, "vertex": 28}
+    styles: dict[str, Any] = {name: {"size": size * scale**2} for name, size in sizes.items()}
+    styles["cross"]["strokeWidth"] = 2 * scale
     return {
         "font": FONT,
         "view": {"stroke": None},
-        "line": {"strokeWidth": sizes.line},
+        "line": {"strokeWidth": 2 * scale},
         "axis": {
-            **{"labelFontSize": sizes.ticks, "gridOpacity": 0.3, "domain": False},
-            **{"tickSize": sizes.text // 3, "labelSeparation": 5, **plain},
+            **{"labelFontSize": text, "gridOpacity": 0.3, "domain": False},
+            **{"tickSize": text // 3, "labelSeparation": 5, **plain},
         },
-        "legend": {"labelFontSize": sizes.text, **plain},
-        "title": {"anchor": "start", "fontSize": sizes.text},
-        "style": {**styles, "name": {"fontSize": sizes.text}},
+        "legend": {"labelFontSize": text, **plain},
+        "title": {"anchor": "start", "fontSize": text},
+        "style": {**styles, "interval": {"strokeWidth": 1.5 * scale}, "name": {"fontSize": text}},
     }
 
 
@@ -90,7 +70,7 @@ def page_theme() -> alt.theme.ThemeConfig:
     config = theme()
     text, second, line = "var(--text)", "var(--second)", "var(--line)"
     lines = {"gridColor": "var(--grid)", "gridOpacity": 1, "tickColor": line, "domainColor": line}
-    config["axis"] |= {**lines, "labelColor": second, "titleColor": second}
+    config["axis"] |= {**lines, "labelFontSize": 11, "labelColor": second, "titleColor": second}
     config["legend"] |= {"symbolOpacity": 1, "columns": 4, "labelLimit": 260, "titleLimit": 400}
     config["legend"] |= {"labelColor": text, "titleColor": second}
     config["style"]["name"]["fontWeight"] = "bold"
@@ -102,14 +82,13 @@ def page_theme() -> alt.theme.ThemeConfig:
 
 def paper_theme() -> dict[str, Any]:
     """Return the configuration of printed charts."""
-    config, text = theme(PRINT), PRINT.text
+    config = theme(PRINT)
     config["axis"] |= {"labelLimit": 0, "tickWidth": 0.5, "gridWidth": 0.5, "titlePadding": 3}
     config["axis"] |= {"labelPadding": 2, "labelFlush": False}
     config["axisY"] = {"tickCount": 5}
     config["title"] |= {"fontWeight": "normal", "frame": "bounds", "offset": 3}
-    config["title"] |= {"lineHeight": text + 1}
+    config["title"] |= {"lineHeight": LINE}
     config["legend"] |= {"labelLimit": 0, "symbolSize": 30, "columns": 5, "offset": 2}
-    config["style"]["small-cell"] = {"fontSize": text}
     return config
 
 
@@ -118,28 +97,9 @@ def where(test: str, value: Any, otherwise: Any) -> Any:
     return alt.condition(test, alt.value(value), alt.value(otherwise))
 
 
-def inline(frame: pd.DataFrame) -> alt.InlineData:
-    """Return a table as inline CSV data, which is a third of the size of JSON records.
-
-    Numbers below 1,000 keep four significant digits, larger numbers all digits before the point.
-    Budgets keep all digits, because charts compare them. Names stay text, even if they look like
-    numbers.
-    """
-    parse: dict[str, Any] = {
-        str(name): "number" if dtype.kind in "iuf" else "string"
-        for name, dtype in frame.dtypes.items()
-    }
-    if "eps_255" in frame:
-        frame = frame.assign(eps_255=frame["eps_255"].map(repr))
-    written: Any = {"index": False, "float_format": _digits, "lineterminator": "\n"}
-    text = frame.to_csv(**written)
-    if "\r" in text:  # in a name: pandas does not quote it, and it would end the row
-        text = frame.to_csv(**written, quoting=1)
-    return alt.InlineData(values=text, format=alt.CsvDataFormat(type="csv", parse=parse))
-
-
-def _digits(value: float) -> str:
-    return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+def inline(rows: pd.DataFrame) -> alt.InlineData:
+    """Return rows as the data of a chart."""
+    return alt.InlineData(values=json.loads(rows.to_json(orient="records")))
 
 
 def colour_by(
@@ -150,7 +110,7 @@ def colour_by(
     few: Any = {"range": PALETTE[: len(domain)]}
     many: Any = {"scheme": "tableau20"}
     scale = alt.Scale(domain=domain, **(few if len(domain) <= len(PALETTE) else many))
-    columns = _LEGEND // (24 + 6 * max(map(len, domain), default=0))
+    columns = _LEGEND // (24 + 6 * max(map(len, map(str, domain)), default=0))
     if columns < 4:  # long names have fewer columns than the theme's
         legend["columns"] = max(1, columns)
     return alt.Color(f"{column}:N", scale=scale, legend=alt.Legend(title=title, **legend))

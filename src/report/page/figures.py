@@ -1,6 +1,6 @@
 """The charts of the part Data, and the curves of the page."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import altair as alt
@@ -35,11 +35,10 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
     if not models:
         return
     shown: dict[str, Any] = {"keys": {"model": "model"}, "part": "data"}
-    bins = pd.concat([_bins(rows).assign(model=model) for model, rows in models])
+    bins = _of_models(models, _bins)
     title, caption = "Images by confidence when clean", "Ten bins of 10 points."
     yield Figure("confidences", title, caption, charts.histogram(), bins, **shown)
-    parts = [confidence_profiles(rows).assign(model=model) for model, rows in models]
-    profiles = pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
+    profiles = _of_models(models, confidence_profiles)
     if len(profiles):
         caption = (
             "Mean probability of the five most likely classes, over the clean images with an "
@@ -47,31 +46,34 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
         )
         title = "Top five by initial confidence"
         yield Figure("confidence-profiles", title, caption, charts.profiles(), profiles, **shown)
-    parts = [
-        by_class(rows).assign(model=model).merge(rows[["label", "name"]].drop_duplicates())
-        for model, rows in models
-    ]
-    classes = pd.concat(parts, ignore_index=True)
-    total = len(models[0][1])
+    classes = _of_models(
+        models, lambda rows: by_class(rows).merge(rows[["label", "name"]].drop_duplicates())
+    )
     if classes["images"].max() > 1:  # else a class's mean is one image's value
         cut = classes.groupby("model", sort=False).head(MOST_CLASSES)
         cut = cut.assign(row=cut["name"] + " (" + cut["images"].astype(str) + ")")
-        caption = f"{total} clean images; classes by decreasing confidence, with their counts."
-        few = classes["label"].nunique() > MOST_CLASSES
-        caption += f" The first {MOST_CLASSES} of {classes['label'].nunique()} classes." * few
+        caption = f"{len(models[0][1])} clean images; classes by decreasing confidence, with their"
+        caption, count = f"{caption} counts.", classes["label"].nunique()
+        caption += f" The first {MOST_CLASSES} of {count} classes." * (count > MOST_CLASSES)
         title = "Images and mean confidence per class"
         yield Figure("classes", title, caption, charts.statistic(cut, _CLASSES), cut, **shown)
+
+
+def _of_models(
+    models: Sequence[tuple[str, pd.DataFrame]], compute: Callable[[pd.DataFrame], pd.DataFrame]
+) -> pd.DataFrame:
+    """Return the statistics of all models, computed from the rows of each."""
+    parts = [compute(rows).assign(model=model) for model, rows in models]
+    return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
 def _bins(rows: pd.DataFrame) -> pd.DataFrame:
     """Count correct and wrong clean images of one model by confidence, in ten bins."""
     rows = rows[rows["predicted"] != ABSTAINED]
-    bins = np.clip((10 * rows["confidence"].to_numpy(float)).astype(int), 0, 9)
+    low = np.clip((10 * rows["confidence"].to_numpy(float)).astype(int), 0, 9) / 10
     right = np.where(rows["predicted"] == rows["label"], "correct", "wrong")
-    counts = pd.DataFrame({"low": bins / 10, "images_are": right}).value_counts()
-    table = counts.rename("images").reset_index().sort_values(["low", "images_are"])
-    end = table.groupby("low")["images"].cumsum()
-    return table.assign(high=table["low"] + 0.1, start=end - table["images"], end=end)
+    table = pd.DataFrame({"low": low, "high": low + 0.1, "images_are": right}).value_counts()
+    return table.rename("images").reset_index().sort_values(["low", "images_are"])
 
 
 def page_charts(
