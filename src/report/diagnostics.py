@@ -106,8 +106,7 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
     if len(sizes := result.sizes):
         tables["visibility"] = sizes[sizes["eps_255"] == record.reference]
     if len(rows := result.excess):
-        rows = rows[rows["eps_255"] == record.reference]
-        tables["excess"] = rows.assign(control=rows["control"].replace(CONTROLS))
+        tables["excess"] = rows[rows["eps_255"] == record.reference]
     for name, diagnostic in DIAGNOSTICS.items():
         # A table of this name may be that of an earlier version's user.
         if diagnostic.of_job and name in job.files and name not in users:
@@ -377,6 +376,7 @@ DIAGNOSTICS = {
         "Share fooled by the attack minus share fooled by the control, at the reference budget, on "
         "the same images ({denominator}); 95 % intervals (Tango).",
         [_panel("excess", "target", "control", _ROWS, excess="fooled beyond the control")],
+        arranged=lambda rows, _: rows.assign(control=rows["control"].replace(CONTROLS)),
     ),
     "tries": Diagnostic(
         "Fooled within q candidates",
