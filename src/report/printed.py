@@ -340,14 +340,14 @@ class Pair(Figure):
         self, number: int, pictures: Mapping[float, NDArray[np.uint8]]
     ) -> list[dict[str, str]]:
         """Return addresses and texts of an image's pictures: clean, last perturbation, budgets."""
-        rows = self.predictions(self.jobs[0], number).set_index("eps_255")
+        rows = self.predictions(self.jobs[0], number).set_index("eps_255").to_dict("index")
         change = [*pictures.values()][-1].astype(np.int16) - pictures[0.0]
         factor = 127 / max(1, np.abs(change).max())
         noise = np.clip(128 + factor * change, 0, 255).astype(np.uint8)
         cells = []
         for eps, picture in pictures.items():
-            right, share = rows.loc[eps, "right"], f"{100 * rows.loc[eps, 'confidence']:.0f} %"
-            name = "wrong: " * (not right) + self.class_name(rows.loc[eps, "predicted"])
+            right, share = rows[eps]["right"], f"{100 * rows[eps]['confidence']:.0f} %"
+            name = "wrong: " * (not right) + self.class_name(rows[eps]["predicted"])
             cell = {"url": _address(picture), "head": f"{eps:g}/255" if eps else "clean"}
             cells.append(cell | {"name": name, "share": share, "colour": INK if right else WRONG})
         enhanced = f"\N{MULTIPLICATION SIGN} {factor:.0f}"
