@@ -206,7 +206,7 @@ def test_a_notebook_gets_a_table_with_escaped_names():
         ({"protocol": "any"}, "protocol=any"),
         ({"eps_255": 0}, "has the budgets 4.0, 8.0"),
         ({"clean": True}, "clean needs source or attack in rows"),
-        ({"clean": True, "value": "accuracy", "columns": "attack"}, "clean needs source or"),
+        ({"clean": True, "value": "accuracy", "columns": "defence"}, "clean needs source or"),
         ({"value": "counts", "rows": "attack"}, "value=counts needs source and target"),
         ({"differences": True, "value": "accuracy"}, "differences needs"),
         ({"published": True, "rows": "attack"}, "published needs attack"),
