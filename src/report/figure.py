@@ -142,7 +142,7 @@ def ranking(figure: Figure) -> ChartType:
     at = (rows["mean"] - rows["difference"]).fillna(rows["mean"])
     rows = rows.assign(at=at, start=at + rows["difference_low"], end=at + rows["difference_high"])
     unclear = rows["rank"].min() > 1 or at.round(9).nunique() > 1  # which is not in the first row
-    first = "the first" + " of its ranking" * unclear
+    first = "the first of its ranking" if unclear else "the first"
     key = f"Lines: simultaneous 95 % intervals of the difference from {first} (vertical line). "
     key += "Grey: significantly weaker; red: not."
     if rows["start"].isna().all():
