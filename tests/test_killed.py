@@ -95,7 +95,7 @@ def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
 @pytest.mark.parametrize(
     ("function", "number"),
     [
-        pytest.param("os.replace", 4, marks=pytest.mark.slow),  # of the plan
+        pytest.param("os.replace", 12, marks=pytest.mark.slow),  # of a job's first files
         pytest.param("os.replace", 17, marks=pytest.mark.slow),  # of a table
         pytest.param("os.replace", 19, marks=pytest.mark.slow),  # of the predictions
         # of the set of adversarial images

@@ -188,7 +188,7 @@ from src.net import net
 images = torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
 labels = net(images / 255).argmax(1)
 frame = transferability.transfer({"net": net}, {"net": net}, images, labels, eps=8 / 255)
-print(len(frame), transferability.transfer.__module__)
+print(len(frame.predictions), transferability.transfer.__module__)
 """
     assert "8 transferability.api.transfer" in run("python", "-c", code, folder=tmp_path)
 

@@ -128,7 +128,7 @@ def test_sweeps_are_one_frame_whose_rates_are_those_of_their_jobs(sweep, run_tin
     of_clean = both["attack"].str.startswith("clean images")
     clean, frame = both[of_clean], both[~of_clean]
     assert len(clean) == 2 * 23 and set(clean["eps_255"]) == {0} and set(clean["source"]) == {""}
-    assert len(frame) == len(load_sweep(sweep))
+    assert len(frame) == len(load_sweep(sweep).predictions)
     assert set(frame["variant"]) == {"float32", "uint8", "noise", "shuffled"}
     assert set(frame["source"]) == {"coarse", "fine"} and set(frame["attack"]) == {"fgsm"}
     assert frame["target_label"].isna().all() and set(frame["norm"]) == {"linf"}
