@@ -40,8 +40,7 @@ def _level(value: Any) -> Any:
 
 def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
     """Return the values; refuse repeated ones."""
-    twice = sorted(str(value) for value, count in Counter(values).items() if count > 1)
-    if twice:
+    if twice := sorted(str(value) for value, count in Counter(values).items() if count > 1):
         raise ValueError(f"{', '.join(twice)} is listed more than once")
     return values
 

@@ -106,10 +106,9 @@ class ModelSettings(Section):
         return self.weights if named and not Path(str(self.weights)).is_file() else None
 
 
-class DatasetSettings(Section):
+class DatasetSettings(CallSettings):
     """Images; the keys of `conf/dataset/`, plus further keys for the loader."""
 
-    model_config = ConfigDict(extra="allow")
     name: Name
     seed: NonNegativeInt = 0
     image_size: Side | None = None
@@ -121,7 +120,7 @@ class DatasetSettings(Section):
     @property
     def has_loader(self) -> bool:
         """True if the data set loads images; False for the images of a saved set."""
-        return "_target_" in (self.model_extra or {})
+        return "_target_" in self.call
 
 
 class DefenceSettings(CallSettings):
@@ -148,8 +147,7 @@ class EpsilonSettings(Section):
     @field_validator("grid")
     @classmethod
     def _ascend(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
-        positive = tuple(sorted(float(value) for value in values if value > 0))
-        if not positive:
+        if not (positive := tuple(sorted(float(value) for value in values if value > 0))):
             raise ValueError(f"{list(values)} has no budget above 0")
         if not info.data.get("below_one"):
             check_units(positive, otherwise=" If not, set epsilon.below_one=true")
@@ -216,8 +214,8 @@ class ChartSettings(Section):
     def check(self, columns: Collection[str]) -> None:
         """Refuse columns that a table does not have; `source` is the job's."""
         for key in ("y", "x", "colour", "dash"):
-            column = getattr(self, key)
-            if column not in (*columns, "source", *[""] * (key in ("colour", "dash"))):
+            known = (*columns, "source", *[""] * (key in ("colour", "dash")))
+            if (column := getattr(self, key)) not in known:
                 raise ValueError(f"chart.{key}={column}: the table has no such column")
 
 

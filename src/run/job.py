@@ -60,8 +60,7 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
     meet(planned.settings.trainer)
     command_key(from_first_process(command_key()))
     job = JobContext(planned, data, with_ensemble(planned.settings, models))
-    computed = compute_job(job, cache, folder)
-    if computed is None:
+    if (computed := compute_job(job, cache, folder)) is None:
         choose_pictures(job, None, cache)
         return None  # the first process of this job writes the results
     results, finished = computed
@@ -82,8 +81,7 @@ def compute_job(
     job: JobContext, cache: Rows, folder: Path | None = None
 ) -> tuple[JobTables, JobInMemory] | None:
     """Compute a job's tables and what they give; None unless this is the first process."""
-    results = compute_tables(job, cache)
-    if results is None:
+    if (results := compute_tables(job, cache)) is None:
         return None
     return results, make_job(job, results, make_record(job, results, folder), folder or Path())
 

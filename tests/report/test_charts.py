@@ -16,7 +16,6 @@ from src.report import diagnostics, figure
 from src.report.page.frame import build_report
 from src.report.page.html import VEGA_LITE
 from src.report.results import results_of
-from src.report.shown import shown_of
 from tests.conftest import REPOSITORY
 
 DRAWN = ("missing values",)  # some of Vega's warnings come from drawing alone
@@ -44,23 +43,6 @@ def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
             vl_convert.vegalite_to_vega(spec, vl_version=VEGA_LITE, show_warnings=True)
         assert spec["description"] == f"{one.title}. {one.caption}"
     assert "WARN" not in capfd.readouterr().err
-
-
-@pytest.mark.slow
-def test_the_ranking_is_in_the_order_of_the_summary(results_of_kind):
-    ranking = shown_of(results_of_kind("ordinary")).ranking
-    assert ranking["eps_255"].iloc[0] == 8 and ranking["eps_255"].nunique() > 1
-    for _, rows in ranking.groupby("eps_255"):  # ranked anew at every budget
-        means = rows[rows["source"] == "mean of sources"]
-        assert means["mean"].is_monotonic_decreasing and list(means["rank"]) == [1, 2]
-        own = rows[rows["source"] == "vgg"]
-        assert own["mean"].is_monotonic_decreasing and list(own["rank"]) == [1, 2]
-
-
-@pytest.mark.slow
-def test_each_attack_of_a_single_source_has_one_row_in_the_ranking(results_of_kind):
-    ranked = shown_of(results_of_kind("one source")).first_ranking
-    assert sorted(ranked["attack"]) == ["bim", "fgsm"]
 
 
 @pytest.mark.slow

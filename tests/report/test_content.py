@@ -185,26 +185,6 @@ def test_sources_of_saved_sets_are_ranked_though_their_weights_are_unknown(make_
 
 
 @pytest.mark.slow
-def test_attacks_through_a_defence_are_ranked_on_targets_behind_it(make_sweep):
-    words = {"attacks": ("mi", "di"), "sources": ("vgg@jpeg",), "defences": ("jpeg",)}
-    results = results_of(find_jobs([make_sweep(**words, budgets=(8.0,))]))
-    report = build_report(results)
-    rows = results.rankings.query("defence == 'jpeg' and eps_255 == 8")
-    best = rows.loc[rows["mean"].idxmax()]
-    assert report.answer[0].startswith(best["attack"])
-    assert report.page["first"]["defence"] == "jpeg" and "behind jpeg" in report.answer[1]
-    drawn = shown_of(results).ranking.query("eps_255 == 8").set_index("attack")["mean"]
-    assert drawn.to_dict() == pytest.approx(rows.set_index("attack")["mean"].to_dict())
-
-
-@pytest.mark.slow
-def test_plain_attacks_are_ranked_on_targets_without_a_defence(make_sweep):
-    report = report_of([make_sweep(defences=("jpeg",), budgets=(8.0,))])
-    assert report.page["first"]["defence"] == "none" and "behind" not in report.answer[1]
-    assert report.page["axes"]["defence"] == ["none", "jpeg"]
-
-
-@pytest.mark.slow
 def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_named(
     make_sweep, monkeypatch
 ):
@@ -217,18 +197,3 @@ def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_n
     assert len(cut.page["jobs"]) == 1 and zlib.decompress(cut.blocks["pictures-0"]) == b""
     lacking = cut.page["left_out"]
     assert len(lacking) == 2 and all(str(folder) in command for *_, command in lacking)
-
-
-@pytest.mark.slow
-def test_the_page_names_the_command_that_adds_diagnostics(make_sweep):
-    report = report_of([make_sweep(models=("a", "b"), budgets=(8.0,))])
-    assert not report.page["diagnosed"]
-    assert report.page["command"].endswith("diagnostics=full")
-
-
-@pytest.mark.slow
-def test_the_answer_names_the_first_two_of_many_attacks(make_sweep):
-    report = report_of([make_sweep(attacks=("fgsm", "bim", "mi", "di"))])
-    ranked = [row[1].text for row in report.rankings[0].rows]
-    shown = "".join(report.answer[:2])
-    assert [re.search(rf"\b{name}\b", shown) is not None for name in ranked] == [1, 1, 0, 0]

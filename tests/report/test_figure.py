@@ -274,20 +274,3 @@ def test_costs_have_ticks_of_1_2_5_and_names_inside_the_figure(folder):
 def test_an_attack_without_gradients_has_no_place_over_cost(folder):
     with pytest.raises(ValueError, match="bim: the gradients are unknown or 0"):
         cost(with_costs(folder, fgsm=1, bim=0, mi=900))
-
-
-@pytest.mark.slow
-def test_success_over_cost(folder, tmp_path):
-    frame = with_costs(folder, fgsm=1, bim=10, mi=5)
-    for draw in (cost, ranking):
-        draw(frame, width="3.3in", attack=["fgsm", "bim"]).save(tmp_path / "figure.pdf")
-        assert (tmp_path / "figure.pdf").read_bytes().startswith(b"%PDF")
-    one = write_sweep(tmp_path / "one", models=("vgg",), attacks=("fgsm",), full=False)
-    nothing = "Nothing to draw: with these names no image counts on other models."
-    with pytest.raises(ValueError, match=nothing):
-        ranking(one)
-    rows = predictions_of(frame)
-    wrong = results_of_frame(rows.assign(predicted=rows["label"] + 1))
-    for draw in (ranking, cost):
-        with pytest.raises(ValueError, match=nothing):
-            draw(wrong)

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import src.figure
-from src import curves, load_sweep, rates
+from src import curves, load_sweep
 from src.report.charts.theme import DASHES, SHAPES
 from tests.conftest import REPOSITORY
 from tests.report.conftest import make_sweep as write_sweep
@@ -39,29 +39,6 @@ def draw(tmp_path):
 
 def texts_of(svg: bytes) -> list[str]:
     return [text.strip() for text in ElementTree.fromstring(svg).itertext() if text.strip()]
-
-
-@pytest.mark.parametrize(
-    ("value", "column"),
-    [
-        pytest.param("confidence", "confidence", marks=pytest.mark.slow),
-        ("true_confidence", "true_confidence"),
-    ],
-)
-def test_curves_show_every_value_of_a_pair_and_its_mean(folder, value, column):
-    frame = load_sweep(folder)
-    every = rates(frame).query("attack == 'bim'")
-    for target, wanted in (
-        ("vit", every.query("source == 'vgg' and target == 'vit'").set_index("eps_255")[column]),
-        (
-            None,
-            every.query("source == 'vgg' and target != 'vgg'").groupby("eps_255")[column].mean(),
-        ),
-    ):
-        spec = curves(frame, attack="bim", source="vgg", target=target, value=value, width="3in")
-        (rows,) = [rows for rows in spec.to_dict()["datasets"].values() if rows]
-        found = {row["eps_255"]: row["value"] for row in rows}
-        assert found == pytest.approx(wanted.to_dict(), abs=1e-6)
 
 
 def test_markers_and_dashes_are_those_of_the_page():

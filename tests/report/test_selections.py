@@ -145,17 +145,6 @@ def test_page_and_terminal_judge_sources_alike_over_all_targets(tmp_path, images
     assert ("Without target vit, no lead is significant." in notes) == (images > 100)
 
 
-def test_intervals_of_means_are_those_of_the_ranking(made_up, attack_rankings):
-    page = made_up("defended").page
-    for _, row in attack_rankings.query("sources > 1").iterrows():
-        place = {name: row[name] for name in ("attack", "defence", "protocol", "eps_255")}
-        for short, long in (("fooled", "mean"), ("fooled.low", "low"), ("fooled.high", "high")):
-            shown = value(page, short, **place, source="", target="")
-            assert shown == pytest.approx(row[long], abs=6e-5)
-        low = value(page, "fooled.low", **place, source="", target="vit")
-        assert low < value(page, "fooled", **place, source="", target="vit")
-
-
 def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, attack_rankings):
     lead, rest, details = made_up("defended").answer
     rows = attack_rankings.query("eps_255 == 8 and defence == 'none' and sources > 1")
@@ -165,16 +154,6 @@ def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, attack_rank
     assert "at 8/255" in rest and second["attack"] in rest
     assert f"{abs(100 * second['difference']):.1f} point" in rest
     assert f"the {first['images']} of 130 images" in details and "p < 0.05" in details
-
-
-@pytest.mark.slow
-def test_white_boxes_have_a_mean(made_up, frame):
-    words = {"eps_255": 8.0, "to": "csv", "defence": "none"}
-    boxes = table(frame, rows=["source", "attack"], columns="target", **words)
-    cells = pd.read_csv(io.StringIO(boxes)).query("attack == 'bim'").set_index("source")
-    place = {"attack": "bim", "source": "", "defence": "none", "protocol": "joint", "eps_255": 8.0}
-    mean = value(made_up("defended").page, "fooled", **place, target="white boxes")
-    assert mean == pytest.approx(np.mean([cells.loc[name, name] for name in cells.index]), abs=6e-5)
 
 
 def test_a_quantity_that_is_drawn_can_be_chosen(results_of_kind, monkeypatch):
