@@ -161,7 +161,7 @@ def matrix(figure: Figure) -> ChartType:
 
     Keywords:
         folder: What `load_sweep` or `transfer` returned, or folders as for `table`.
-        *more: Further folders.
+        more: Further folders.
         attack: Label of the attack; None: the first in the ranking.
         source: Sources to draw; None: all.
         target: Targets to draw; None: all.

@@ -130,14 +130,14 @@ def test_the_sources_of_a_mean_are_those_at_the_attacks_own_reference_budget(tmp
     few["sources"] = ("resnet",)
     make_sweep(tmp_path / "other", attacks=("fgsm",), budgets=(1.0, 4.0), **few)
     jobs = find_jobs([tmp_path / name for name in ("mi", "one", "other")])
-    page = build_report(results_of(jobs)).page
+    page = build_report(results_of(jobs)).sweeps["B"].page
     place = {"attack": "fgsm", "defence": "none", "protocol": "joint"}
-    at = [value(page, "fooled", **place, source="", target="", eps_255=eps) for eps in (1, 2, 4, 8)]
-    assert at[:2] == [None, None] and at[3] is None
+    at = [value(page, "fooled", **place, source="", target="", eps_255=eps) for eps in (1, 2, 4)]
+    assert at[:2] == [None, None]
     each = [
         value(page, "fooled", **place, source=source, target="vit", eps_255=4)
         for source in ("vgg", "resnet")
     ]
     on_vit = value(page, "fooled", **place, source="", target="vit", eps_255=4)
     assert on_vit == pytest.approx(sum(each) / 2, abs=1e-4)
-    assert page["means"] == ["its only source", "mean of 2 sources"]
+    assert page["means"] == ["mean of 2 sources"]
