@@ -59,7 +59,7 @@ def test_the_frame_and_the_report_have_them(sweep, wanted):
     page = json.loads(block_of(sweep / "report.html"))
     axes = page["axes"] | {"target": [*page["axes"]["target"], "white boxes"]}
     places = pd.MultiIndex.from_product(axes.values(), names=axes)[page["rows"]["place"]]
-    counts = page["rows"][""]["counts"]
+    counts = page["rows"]["correct"]["counts"]
     shown = places.to_frame(index=False).assign(counts=counts)
     shown = shown.query("eps_255 == 8 and protocol == 'joint' and counts != ''").set_index(keys)
     parts = shown["counts"].str.replace(",", "").str.split(" / ")
