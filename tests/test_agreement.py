@@ -59,12 +59,10 @@ def test_the_frame_and_the_report_have_them(sweep, wanted):
     page = json.loads(block_of(sweep / "report.html"))
     axes = page["axes"] | {"target": [*page["axes"]["target"], "white boxes"]}
     places = pd.MultiIndex.from_product(axes.values(), names=axes)[page["rows"]["place"]]
-    counts = page["rows"]["correct"]["counts"]
-    shown = places.to_frame(index=False).assign(counts=counts)
+    shown = places.to_frame(index=False).assign(counts=page["rows"]["correct"]["counts"])
     shown = shown.query("eps_255 == 8 and protocol == 'joint' and counts != ''").set_index(keys)
-    parts = shown["counts"].str.replace(",", "").str.split(" / ")
-    rates_of = {place: int(k) / int(n) for place, (k, n) in parts.items()}
-    assert rates_of == pytest.approx(wanted.to_dict())
+    parts = shown["counts"].str.split(" / ").items()
+    assert {at: int(k) / int(n) for at, (k, n) in parts} == pytest.approx(wanted.to_dict())
 
 
 def test_mlflow_alone_makes_the_matrix(sweep, wanted, monkeypatch):

@@ -59,7 +59,8 @@ class Cell(NamedTuple):
         """Return the cell in a format; minus signs of numbers are long in LaTeX."""
         if self.text is None:
             return _NONE[to]
-        text = self.text if number and to == "markdown" else _ESCAPES[to](self.text)
+        plain = self.text.replace("|", r"\|")  # Markdown needs no more for numbers
+        text = plain if number and to == "markdown" else _ESCAPES[to](self.text)
         text += _SMALL[to].format(self.small) * bool(self.small)
         text = text.replace("-", "$-$") if number and to == "latex" else text
         text += f" {_ESCAPES[to](self.note)}" * bool(self.note)

@@ -100,7 +100,8 @@ def table(
     if not results.attacked:
         targets = " on targets that are unrelated to their sources" * (not related)
         raise ValueError(f"A table needs jobs with an attack{targets}; there are none.")
-    grid = make(results, **options)
+    if not isinstance(grid := make(results, **options), Grid):
+        raise ValueError(f"name={name}: the function returns {type(grid).__name__}, no Grid.")
     if to == "latex":
         return grid.latex(wide, small)
     return grid if to is None else str(getattr(grid, to)())
@@ -118,11 +119,9 @@ def _table(name: str) -> Callable[..., Grid]:
 
 def keywords_of(name: str) -> dict[str, Parameter]:
     """Return the keywords of the table of this name, and those of all tables."""
-    parameters = [*signature(_table(name)).parameters.values()][1:]
-    if name == "transfer":
-        parameters = [*signature(TableSpec).parameters.values()]
+    made = TableSpec if name == "transfer" else partial(_table(name), Results())
     shared = [signature(table).parameters[key] for key in ("wide", "small", "related")]
-    return {its.name: its for its in [*parameters, *shared]}
+    return {its.name: its for its in [*signature(made).parameters.values(), *shared]}
 
 
 def matrices(results: Results) -> dict[str, list[Grid]]:
@@ -250,7 +249,7 @@ def rankings(results: Results, of: str) -> Iterator[pd.DataFrame]:
         yield ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)]
 
 
-def ranking(results: Results, of: str = "attack") -> Grid:
+def ranking(of: str, results: Results) -> Grid:
     """Lay out the first ranking of attacks, or of sources; a CSV has all columns."""
     rows = next(rankings(results, of), pd.DataFrame({"rank": []}))
     if rows["rank"].isna().all():
@@ -298,8 +297,8 @@ def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
 TABLES: dict[str, Callable[..., Grid]] = {
     "transfer": transfer_table,
     "matrix": matrix,
-    "ranking": ranking,
-    "sources": partial(ranking, of="source"),
+    "ranking": partial(ranking, "attack"),
+    "sources": partial(ranking, "source"),
     "tries": tries_table,
     "defences": defences,
 }
