@@ -77,7 +77,7 @@ class JobOutcomes:
 
     @property
     def source_fooled(self) -> Mask:
-        """Whether the attack succeeds on the source, shape (N, K); False without a prediction."""
+        """Mask of the source's predictions for which the attack succeeds, shape (N, K)."""
         return (self.source_predicted != ABSTAINED) & self.is_success(self.source_predicted)
 
     @property
@@ -132,7 +132,7 @@ class Outcomes:
 
     @cached_property
     def transfers(self) -> Mask:
-        """Whether a job was evaluated on a target that is another network, shape (J, T)."""
+        """Mask of the evaluated pairs of two different networks, shape (J, T)."""
         white = [[source.includes(its) for its in self.targets] for source in self.sources]
         return self.evaluated & ~np.array(white, bool).reshape(self.evaluated.shape)
 

@@ -57,7 +57,7 @@ class Quantity:
 
     @property
     def short(self) -> str:
-        """What the page calls it where space is short."""
+        """Short name for the page."""
         return self.drawn.rpartition(" ")[2]
 
     @property

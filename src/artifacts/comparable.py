@@ -1,4 +1,4 @@
-"""What may be compared: the facts in which jobs differ, and the facts that models share."""
+"""Comparable jobs: the facts in which jobs differ, and the facts that models share."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""What the page and printed figures show: rows, attacks by rank, the first selection, and menus."""
+"""Contents of page and figures: rows, attacks by rank, the first selection, and menus."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

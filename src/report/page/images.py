@@ -38,7 +38,7 @@ _PART = 5  # of a larger picture's perturbation, the middle fifth of the width i
 
 @dataclass
 class PageData:
-    """What only the page shows of the jobs.
+    """Contents of the jobs that only the page shows.
 
     A block `job-N` is JSON. Its arrays have the axes model, budget and image: `predicted` (0: the
     true class; c + 1: class c; -1: abstained; null: none) and `confidence` in percent. `counted`

@@ -92,7 +92,7 @@ class _Sweep:
 
     @property
     def about(self) -> str:
-        """How many images it counts, and its budgets."""
+        """The number of counted images, and the budgets."""
         ranked, total = ranked_first(self.results, self.shown.choice), self.first.images
         counted = f"{ranked['images'].iloc[0]:g} of {total} images counted" if len(ranked) else ""
         return f"{counted or f'{total} images'}; budgets {_listed(self.budgets)}/255"
