@@ -422,8 +422,7 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
                 its = np.searchsorted(used, jobs[at]), of_targets
                 chosen = {str(name): column[at] for name, column in columns.items()}
                 parts.append(_mean_rows(chosen, shared[at], several, outcomes, its, known))
-    parts = [part for part in parts if len(part["source"])]
-    if not parts:
+    if not (parts := [part for part in parts if len(part["source"])]):
         return pairs[:0]
     return pd.DataFrame({name: np.concatenate([its[name] for its in parts]) for name in parts[0]})
 

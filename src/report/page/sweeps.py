@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import combinations
+from itertools import chain, combinations
 from string import ascii_uppercase
 from typing import Any
 
@@ -21,7 +21,6 @@ from .html import COLOURS, Report
 
 _BUDGETS, _PROGRAM = "epsilon.grid", "program's code"
 _LABELS = {_BUDGETS: "budgets, /255", _PROGRAM: "program"}
-_HEIGHT = {"success": 158}
 _DIGITS = 8
 """Shown digits of a digest."""
 _CHOICE = ("seed", "n_images", "images")
@@ -143,7 +142,7 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     drawn, terms, rankings = dict[str, Report](), dict[str, Any](), list[Grid]()
     for its, name in zip(sweeps, names, strict=True):
         its_page = {**its.report.page, "letter": its.letter, "name": name, "about": its.about}
-        half = page_charts(its.budgets, top, _HEIGHT, end)["success"]
+        half = page_charts(its.budgets, top, {"success": 158}, end)["success"]
         its_page |= {"colours": colours, "charts": {**its_page["charts"], "half": half}}
         drawn[its.letter] = replace(its.report, page=its_page)
         (heading, rows), *others = its.report.terms.items()
@@ -175,10 +174,11 @@ def _unlike(*sweeps: _Sweep) -> list[str]:
 
     The digests of their networks may differ by the program alone; then the weights count.
     """
-    records = [record for its in sweeps for record in its.records]
-    unlike = differing(*records, fields=[*ALIKE, "weights", _BUDGETS])
-    left_out = "model." if _PROGRAM in unlike else "weights."
-    return [name for name in unlike if not name.startswith(left_out)]
+    records = [its.records for its in sweeps]
+    unlike = differing(*chain(*records), fields=[*ALIKE, "weights", _BUDGETS])
+    seeds = {frozenset(record.seed for record in its) for its in records}
+    left_out = ["model." if _PROGRAM in unlike else "weights.", *["seed"] * (len(seeds) == 1)]
+    return [name for name in unlike if not name.startswith((*left_out,))]
 
 
 def _differing(sweeps: Sequence[_Sweep], names: Sequence[str]) -> Grid:
@@ -252,7 +252,7 @@ def _again(*sweeps: _Sweep) -> str:
     for key in {**after, **before}:
         name = "images" if key.partition(".")[0] in ("n_images", "dataset") else key
         value = after.get(key, _setting(new.first, key))
-        if name in unlike and value != before.get(key, _setting(old.first, key)):
+        if value and name in unlike and value != before.get(key, _setting(old.first, key)):
             keys[name] = f"{keys.get(name, '')} {shlex.quote(f'{key}={value}')}"
     rest = [name for name in unlike if name not in {*keys, _PROGRAM, _BUDGETS}]
     by = f" by the program of {new.letter}" * (_PROGRAM in unlike)
@@ -262,7 +262,9 @@ def _again(*sweeps: _Sweep) -> str:
 
 
 def _setting(record: JobRecord, key: str) -> str:
+    """Return a setting of a job as it is typed; empty for a section."""
     value: Any = record.config
     for part in key.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    return f"{value}".replace(" ", "")
+        value = value.get(part, {}) if isinstance(value, dict) else {}
+    text = "null" if value is None else f"{value}".replace(" ", "")
+    return text * (not isinstance(value, dict))
