@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from math import nan
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from ..analysis.intervals import paired_interval
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.tries import class_success, success_within
 from ..artifacts.comparable import differences
@@ -97,12 +99,49 @@ class Audit(NamedTuple):
         sentence: How many candidates fool which share of images, or why there is no audit.
         classes: Whether classes differ, and which are most often fooled.
         tries: The rows of `success_within`; None without an audit.
+        fooled: Whether each candidate, a column (attack, source), fools each counted image, a row.
     """
 
     target: str
     sentence: str
     classes: str = ""
     tries: pd.DataFrame | None = None
+    fooled: Any = None
+
+
+class Pairing(NamedTuple):
+    """All candidates on one target without and behind a defence, on images that count for both.
+
+    Attributes:
+        fooled: Number of images fooled without the defence.
+        stopped: Number of those that are not fooled behind it.
+        added: Number of images that are fooled behind it alone.
+        images: Number of images.
+        change, low, high: Share fooled without it minus share behind it, and its 95 % interval.
+        p: p-value of the exact McNemar test.
+    """
+
+    fooled: int
+    stopped: int
+    added: int
+    images: int
+    change: float
+    low: float
+    high: float
+    p: float
+
+
+def paired(plain: Audit, defended: Audit) -> Pairing:
+    """Compare all candidates on a target without and behind a defence."""
+    from scipy.stats import binomtest  # slow to import
+
+    both = pd.concat([its.fooled.any(axis=1) for its in (plain, defended)], axis=1, join="inner")
+    one, other = both.to_numpy().T
+    stopped, added = int((one & ~other).sum()), int((other & ~one).sum())
+    low, high = (float(end) for end in paired_interval(stopped, added, len(both)))
+    change = (stopped - added) / len(both) if len(both) else nan
+    p = float(binomtest(stopped, stopped + added).pvalue) if stopped + added else 1.0
+    return Pairing(int(one.sum()), stopped, added, len(both), change, low, high, p)
 
 
 def audited(results: Results) -> Results:
@@ -130,8 +169,17 @@ def audited(results: Results) -> Results:
         place = f"{record.images} that {target} classifies correctly, at {record.reference:g}/255"
         sentence = reach_sentence(rows, len(sources), bool(outcomes.targeted[0]), place)
         classes = classes_sentence(*class_success(outcomes, labels), record.class_names)
-        audits.append(Audit(str(target), sentence, classes, rows))
+        audits.append(Audit(str(target), sentence, classes, rows, _fooled(outcomes)))
     return replace(results, audits=audits)
+
+
+def _fooled(outcomes: Outcomes) -> pd.DataFrame:
+    """Return which candidates fool which counted images of the only target."""
+    tried = outcomes.transfers[:, 0]
+    counted = outcomes.counted[tried, 0].all(axis=0)
+    names = [outcomes.jobs[at] for at in np.flatnonzero(tried)]
+    masks = outcomes.fooled[tried, 0][:, counted].T
+    return pd.DataFrame(masks, outcomes.index[counted], pd.MultiIndex.from_tuples(names))
 
 
 def print_audits(results: Results, console: Console) -> None:

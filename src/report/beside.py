@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from math import nan
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
+from ..utils.package import PACKAGE
 from .grid import Grid
 from .words import absent_sentence, alike_sentence, rank_sentence, said
 
@@ -52,6 +54,11 @@ class Beside:
         notes: What was not compared, and why; images that were clipped to the budget, or exceed it;
             and a leader without a gradient of the source.
         named: Stored attacks that the text also shows, by their titles in the rankings.
+        eps_255, protocol: Budget and protocol of the stored attacks.
+        by_budget: Outcomes by budget on the images that all numbers are of: of this attack, and at
+            the stored budget of all attacks at their own settings.
+        images: Digests of these images.
+        base: The stored attack whose function this one has; may be empty.
     """
 
     attack: str
@@ -61,6 +68,11 @@ class Beside:
     cost: float
     notes: tuple[str, ...]
     named: Mapping[str, str] = field(default_factory=dict)
+    eps_255: float = nan
+    protocol: str = ""
+    by_budget: Mapping[float, Outcomes] = field(default_factory=dict)
+    images: Collection[str] = ()
+    base: str = ""
 
     def __str__(self) -> str:
         lines = [f"{self.attack} beside {self.title}", *[self.tuned] * bool(self.tuned)]
@@ -179,14 +191,14 @@ def neighbours(table: pd.DataFrame, attack: str, *named: str) -> Iterator[tuple[
     also = ranked.index[ranked["attack"].isin(named)]
     for place in sorted({0, at - 1, at, at + 1, *also} & {*ranked.index}):
         its = ranked.iloc[place]
-        points = [_points(its[key]) for key in DIFFERENCES if not np.isnan(its[key])]
+        points = [points_text(its[key]) for key in DIFFERENCES if not np.isnan(its[key])]
         ends = f" [{', '.join(points[1:])}], p = {its['p']:.2g}" if points[1:] else ""
         cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
         difference = "".join(points[:1]) + ends
         yield f"{its['rank']:.0f}", its["attack"], cost, f"{its['mean']:.1%}", difference
 
 
-def _points(difference: float) -> str:
+def points_text(difference: float) -> str:
     """Return a difference in points; without a sign where it rounds to 0."""
     points = round(100 * difference, 1)
     return f"{points:+.1f}" if points else "0.0"
@@ -202,12 +214,14 @@ def _beside(
     """Return an attack beside the stored ones, or why nothing of it can be compared."""
     first, notes = stored[0].record, dict[str, None]()
     sources, costs = dict[str, Outcomes](), dict[str, float]()
+    over = dict[str, dict[float, list[Outcomes]]]()
     for source in dict.fromkeys(job.record.source for job in jobs):
         seeds = [job for job in jobs if job.record.source == source]
-        its, costs[source], reasons = _of_source(title, seeds, stored, first)
+        over[source], costs[source], reasons = _of_source(title, seeds, stored, first)
         notes |= dict.fromkeys(reasons)
         notes |= {its.finding: None for job in seeds for its in job.alarms if its.name in _BUDGET}
-        sources |= {source: its} if its else {}
+        parts = over[source].get(first.reference)
+        sources |= {source: joined(parts)} if parts else {}
     counted = {source: _counted(its) for source, its in sources.items()}
     untuned = {source: int(_untuned(its, facts).sum()) for source, its in counted.items()}
     fewest = next((n for n in (FEWEST_TESTED, 1) if n <= max(untuned.values(), default=0)), 0)
@@ -234,12 +248,12 @@ def _beside(
             known[job.record.key, targets] = outcome
             job.forget()
     index, tables = np.unique(np.concatenate([*counted.values()])), []
-    for chosen in (own, near):
+    for chosen in (near, own):
         parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
         table = pd.DataFrame(columns=["attack"])
         if chosen:
             table = rank_untuned([*sources.values(), *parts], index, facts, title)
-        tables.append(table.assign(gradients=table["attack"].map(cost), storage=first.storage))
+        tables.insert(0, table.assign(gradients=table["attack"].map(cost), storage=first.storage))
     if tables[0].empty:
         return [*notes, "No image is counted for every attack."]
     if (reported := _untuned(index, facts).sum()) < FEWEST_TESTED:
@@ -254,38 +268,56 @@ def _beside(
     place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"
     stated = f"{version}: {place}, protocol {first.protocol}"
     among_own, among_near = (table.reindex(columns=_COLUMNS) for table in tables)
-    return Beside(title, stated, among_own, among_near, mean, (*notes,))
+    tested = tested_images(index, facts)
+    by_budget = dict[float, Outcomes]()
+    for eps in {budget for its in sources for budget in over[its]}:
+        every = [*chain(*(over[its].get(eps, []) for its in sources))]
+        every += parts if eps == first.reference else []
+        both = joined(every)
+        apart = facts["tuning"] if len(tested) < len(index) else ()
+        by_budget[eps] = both.on_images(np.setdiff1d(both.index, apart))
+    rows, images = stored[0].predictions, by_budget[first.reference].index
+    digests = frozenset(rows.loc[rows["index"].isin(images), "image"])
+    stored[0].forget()
+    function = str(jobs[0].record.config["attack"]["settings"].get("_target_", ""))
+    base = function.rpartition(".")[2] if function.startswith(f"{PACKAGE}.attacks.") else ""
+    base *= base in {*among_own["attack"]} - {title}
+    result = Beside(title, stated, among_own, among_near, mean, (*notes,))
+    place = {"eps_255": first.reference, "protocol": first.protocol}
+    return replace(result, **place, by_budget=by_budget, images=digests, base=base)
 
 
 def _of_source(
     title: str, jobs: Sequence[FinishedJob], stored: Sequence[FinishedJob], first: JobRecord
-) -> tuple[Outcomes | None, float, list[str]]:
-    """Return an attack's outcomes from one source, its cost, and what is not compared."""
+) -> tuple[dict[float, list[Outcomes]], float, list[str]]:
+    """Return an attack's outcomes from one source by budget, its cost, and what is not compared."""
     other = next((its for its in stored if its.record.source == jobs[0].record.source), None)
     if other is None:
-        return None, nan, [f"Not compared: source {jobs[0].record.source} is not stored."]
+        return {}, nan, [f"Not compared: source {jobs[0].record.source} is not stored."]
     notes, fitting = list[str](), list[tuple[FinishedJob, list[str]]]()
     for job in jobs:
         targets, reasons = _common(job, first, other.record)
         fitting += [(job, targets)] if targets else []
         notes += reasons
     shared = [name for name in first.targets if all(name in its for _, its in fitting)]
-    parts, costs = list[Outcomes](), list[float]()
+    parts, costs = dict[float, list[Outcomes]](), list[float]()
     for job, _ in fitting if shared else ():
         rows, reasons = _comparable_rows(job, other, shared, first)
         notes += reasons
         if len(rows):
-            parts.append(at_reference(rows, title, job.record, shared, first))
+            for eps in {first.reference, *job.record.budgets} - {0.0}:
+                outcome = at_reference(rows, title, job.record, shared, first, eps)
+                parts.setdefault(eps, []).append(outcome)
             costs.append(cost_of(job))
         job.forget()
     if not parts:
-        return None, nan, notes
+        return {}, nan, notes
     there = {*shared, *other.record.source_model.members}
     lacking = ", ".join(target for target in other.record.targets if target not in there)
     source = f"Source {other.record.source}:"
     notes += [f"{source} all means are without target {lacking}."] * bool(lacking)
-    notes += [f"{source} mean of {len(parts)} seeds."] * (len(parts) > 1)
-    return joined(parts), float(np.mean(costs)), notes
+    notes += [f"{source} mean of {len(costs)} seeds."] * (len(costs) > 1)
+    return parts, float(np.mean(costs)), notes
 
 
 def _counted(seeds: Outcomes) -> NDArray[np.int64]:
@@ -310,7 +342,7 @@ def _comparable_rows(
     clean = stored.predictions[stored.predictions["eps_255"] == 0]
     stored.forget()
     images = clean.drop_duplicates("image").set_index("image")["index"]
-    rows = rows[rows["image"].isin(images.index) & rows["eps_255"].isin([0, first.reference])]
+    rows = rows[rows["image"].isin(images.index)]
     if absent := job.record.images - rows["image"].nunique():
         notes.append(f"Not compared: {absent} of {job.record.images} images are not stored.")
     rows = rows.assign(index=rows["image"].map(images)).drop_duplicates([*pair, "eps_255"])
@@ -372,11 +404,17 @@ def _difference(name: str, mine: JobRecord, others: Collection[str]) -> str:
 
 
 def at_reference(
-    rows: pd.DataFrame, attack: str, record: JobRecord, targets: Sequence[str], first: JobRecord
+    rows: pd.DataFrame,
+    attack: str,
+    record: JobRecord,
+    targets: Sequence[str],
+    first: JobRecord,
+    eps_255: float | None = None,
 ) -> Outcomes:
-    """Return a job's outcomes at the stored budget and with the stored denominators."""
+    """Return a job's outcomes at the stored or another budget, with the stored denominators."""
     plain = [name for name in targets if name in record.targets]
-    return outcomes_of(rows, attack, record.source, plain, first.protocol, first.reference)
+    eps = first.reference if eps_255 is None else eps_255
+    return outcomes_of(rows, attack, record.source, plain, first.protocol, eps)
 
 
 def cost_of(job: FinishedJob) -> float:
@@ -392,6 +430,12 @@ def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.b
     return ~np.isin(index, facts["tuning"])
 
 
+def tested_images(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.int64]:
+    """Return those of some images that are not for tuning, or all if these are too few."""
+    untuned = _untuned(index, facts)
+    return index[untuned] if untuned.sum() >= FEWEST_TESTED else index
+
+
 def rank_untuned(
     parts: Sequence[Outcomes],
     index: NDArray[np.int64],
@@ -404,10 +448,8 @@ def rank_untuned(
         The columns of `rankings` for the mean over sources, and `mean_tuned`, the mean on the
         images for tuning.
     """
-    untuned = _untuned(index, facts)
-    tested = index[untuned] if untuned.sum() >= FEWEST_TESTED else index
     tables = []
-    for images in (tested, index[~untuned]):
+    for images in (tested_images(index, facts), index[~_untuned(index, facts)]):
         chosen = [part.on_images(images) for part in parts]
         ranked = rankings(joined(chosen), against=against)
         # Without a source that counts no image, a mean would be of other sources than it says.

@@ -324,8 +324,7 @@ def absent_sentence(table: pd.DataFrame, named: Mapping[str, str]) -> str:
 
 def reach_sentence(rows: pd.DataFrame, sources: int, targeted: bool, place: str) -> str:
     """Say what all candidates of `tries` fool, and the fewest that fool 95 % as many images."""
-    last = rows.iloc[-1]
-    few = rows[rows["fooled"] > 0.95 * last["fooled"] - _ROUNDING].iloc[0]
+    last, few = rows.iloc[-1], fewest_tries(rows)
     numbers = {"candidate": last["q"], "source": sources}
     counts = (f"{number} {name}{'s' * bool(number > 1)}" for name, number in numbers.items())
     reached = "reaches the target class on" if targeted else "fools"
@@ -335,6 +334,91 @@ def reach_sentence(rows: pd.DataFrame, sources: int, targeted: bool, place: str)
         + f"; with {few['q']}, {few['fooled']:.1%}" * bool(few["q"] < last["q"])
         + "."
     )
+
+
+def stranger_answer(rows: pd.DataFrame, total: int, model: str, eps: float) -> Answer:
+    """Say what share of the images that a model classifies correctly all tries fool, and few."""
+    last, few = rows.iloc[-1], fewest_tries(rows)
+    levels = [f"{100 * row['fooled']:.0f} %" for row in (last, few)]
+    fewest = f", and {levels[1]} with {few['q']}" * bool(few["q"] < last["q"])
+    rest = (
+        f" of the images that {model} classifies correctly, with {tries_text(last['q'])} at "
+        f"{eps:g}/255{fewest}"
+    )
+    fooled, images = round(last["fooled"] * last["images"]), last["images"]
+    details = (
+        f"{share(last, 'fooled')}: {fooled} of the {images} images, of {total}, that it classifies "
+        f"correctly when clean. All rates fooled count these {images}. The stranger knows public "
+        "models, not this one. A try is one attack from one of them. More tries may fool more: a "
+        "lower bound."
+    )
+    return f"A stranger fools {levels[0]}", rest, details
+
+
+def fewest_tries(rows: pd.DataFrame) -> pd.Series:
+    """Return the first row of `tries` that fools 95 % as many images as all candidates."""
+    row: pd.Series = rows[rows["fooled"] > 0.95 * rows["fooled"].iloc[-1] - _ROUNDING].iloc[0]
+    return row
+
+
+def tries_text(number: int) -> str:
+    """Return a number of tries in words."""
+    return "1 try" if number == 1 else f"{number:,} tries"
+
+
+def defence_notes(pairing: Any, defence: str, clean: Sequence[float], idle: str) -> list[str]:
+    """Say what a defence stops of what all tries fool, its test, and its limits."""
+    fewer = f"{abs(100 * pairing.change):.1f} points {'fewer' if pairing.change >= 0 else 'more'}"
+    p = "p < 0.001" if pairing.p < 0.001 else f"p = {pairing.p:.2g}"
+    ends = f"[{100 * pairing.low:z.1f}, {100 * pairing.high:z.1f}]".replace("-", "\N{MINUS SIGN}")
+    levels = [f"{100 * level:.1f}" for level in clean]
+    same = "stays" if levels[0] == levels[1] else f"goes from {levels[0]} % to"
+    return [
+        f"{defence} stops {pairing.stopped} of the {pairing.fooled}, and adds "
+        f"{pairing.added or 'none'}: {fewer} fooled {ends}, {p} (McNemar, {pairing.images} "
+        f"images). Clean accuracy {same} {levels[1]} %.",
+        f"The stranger does not know of {defence}; one who does is stronger."
+        + f" And {idle} (alarm), so on others it may gain less." * bool(idle),
+    ]
+
+
+def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answer:
+    """State an attack's rank among stored attacks, beside its base or the first, and how sure."""
+    ranked = table.dropna(subset="rank").set_index("attack")
+    row, others = ranked.loc[attack], ranked.drop(index=attack)
+    alike = others["undecided"].astype(bool)
+    ahead, tied = int((~alike & (others["mean"] > row["mean"])).sum()), int(alike.sum())
+    lead = f"{attack} is {ordinal(int(row['rank']))} of {len(ranked)} attacks"
+    if others.empty:
+        return lead, f" at {eps:g}/255", ""
+    other = others.loc[base] if base in others.index else others.iloc[0]
+    place = "its base" if other.name == base else "the first" if other["rank"] == 1 else "the next"
+    points, behind = 100 * other["difference"], len(others) - ahead - tied
+    side = "behind" if points > 0 else "ahead of"
+    rest, *_ = said(
+        (f"cannot be told apart from {place}, {other.name}", other["undecided"]),
+        (f"{abs(points):.1f} points {side} {place}, {other.name}", True),
+    )
+    best, worst = (ordinal(number) for number in (ahead + 1, ahead + 1 + tied))
+    details = (
+        f"Tests place it {best}{f' to {worst}' * bool(tied)}: ahead {_are(ahead)}, not told apart "
+        f"{_are(tied)}, behind {_are(behind)}."
+    )
+    return lead, f" at {eps:g}/255: {rest}", details
+
+
+def _are(number: int) -> str:
+    return f"{'is' if number == 1 else 'are'} {number}"
+
+
+def ordinal(number: int) -> str:
+    """Return the name of a place.
+
+    >>> [ordinal(place) for place in (1, 2, 3, 11, 22, 113)]
+    ['1st', '2nd', '3rd', '11th', '22nd', '113th']
+    """
+    teen = number % 100 in (11, 12, 13)
+    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')}"
 
 
 def classes_sentence(classes: pd.DataFrame, p: float, names: Sequence[str]) -> str:

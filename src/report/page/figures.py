@@ -81,15 +81,18 @@ def page_charts(
     top: float,
     heights: Mapping[str, int] = HEIGHTS,
     end: float | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """Return the curves over the budget as Vega specifications, by name.
 
-    `top` and `end` are those of the axes of success and of the budget.
+    `top` and `end` are those of the axes of success and of the budget; `options` are for `curves`.
     """
     with alt.theme.enable(PAGE_THEME):
         specs = {}
         for name, height in heights.items():
             scale = alt.Scale(domain=[0, top if name == "success" else 1])
-            chart = charts.curves(tried, height, scale, names=name != "group", at=True, end=end)
+            chart = charts.curves(
+                tried, height, scale, names=name != "group", at=True, end=end, **options
+            )
             specs[name] = vega_of(chart.properties(width=PANEL).to_dict(validate=False))
         return specs

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...analysis import TRANSFER, WHITE_BOX, estimates
+from ...analysis import TRANSFER, estimates
 from ...analysis.confidence import top_k
-from ...analysis.quantities import QUANTITIES, Quantity, definitions
+from ...analysis.quantities import QUANTITIES, definitions
 from ...analysis.ranking import ALL_TARGETS, GROUP
 from ...artifacts.jobs import FinishedJob
 from ...artifacts.record import JobRecord
@@ -30,6 +30,8 @@ from ..words import on_target, ranking_legend, ranking_notes, said, sentences
 from .figures import clean_figures, page_charts
 from .html import COLOURS, ENOUGH, TOO_FEW, Report
 from .images import compute_page_data
+from .rows import Axes, of_axes, percent
+from .screens import screens_of
 from .sweeps import sweeps_apart, together
 
 AXES = ["attack", "source", "target", "defence", "protocol", "eps_255"]
@@ -46,10 +48,6 @@ LEFT_OUT = (
     ("success over cost", f"{command('figure')} cost --out cost.pdf"),
 )
 """Results that other commands print or draw, with the commands."""
-_CURVE = "confidence"
-"""Quantity of the second chart over the budget."""
-
-Axes = Mapping[str, list[Any]]
 
 
 def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
@@ -74,6 +72,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     clean = ((model, top_k(rows).iloc[0]) for model, rows in numbers.models)
     correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
     answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
+    screens = list[dict[str, Any]]()
     terms: dict[str, Any] = {"What was run": facts(results.rows)}
     figures = [*clean_figures(numbers)]
     page: dict[str, Any] = {
@@ -87,7 +86,9 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
         runs = [its.job for row in results.attacked for its in row]
         figures = [*why_figures(results, shown, numbers.tables), *figures]
         page |= selections(results, shown)
-        answer = answer_of(results, shown)
+        lead, rest, details = answer_of(results, shown)
+        refused = [its.sentence for its in results.audits if its.tries is None]
+        answer = page["answer"] = (lead, rest, " ".join([details, *refused]))
         page |= {
             "jobs": numbers.jobs,
             "classes": numbers.classes,
@@ -100,14 +101,17 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
                 "\n".join(row[name] for name in AXES[:3]): _effect(row)
                 for row in numbers.tables["effects"].to_dict("records")
             },
-            "audits": [(its.sentence, its.classes) for its in results.audits],
         }
+        screens = page["screens"] = screens_of(results, page)
         terms["What other commands show"] = LEFT_OUT
     terms["Definitions"] = definitions().items()
     causes = tuple((f"{name}: {finding}", CAUSES.get(name, "")) for name, finding in alarms)
     title, blocks = f"{page['title']}: {names}", numbers.blocks
     ranked = [ranking_grid(rows, "attack", len(rows)) for rows in rankings(results, "attack")]
-    return Report(title, answer, causes, figures, page, blocks, terms, ranked, results.ranks)
+    if screens:
+        page["title"], answer = screens[0]["title"], screens[0]["answer"]
+        page["first"] = {**page["first"], "view": screens[0]["view"]}
+    return Report(title, answer, causes, figures, page, blocks, terms, ranked)
 
 
 def selections(results: Results, shown: Shown) -> dict[str, Any]:
@@ -141,9 +145,9 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
     drawn = sorted((its for its in every if its.drawn), key=lambda its: its.short != "fooled")
     return {
         "axes": axes,
-        "budgets": [(eps, f"{eps:g}") for eps in axes["eps_255"]],
+        "budgets": [(eps, f"{eps:g}", f"{eps:g}/255") for eps in axes["eps_255"]],
         "scales": [f"times {float(f'{127 / (eps or 1):.2g}'):g}" for eps in axes["eps_255"]],
-        "rows": _rows(rows, axes),
+        "rows": of_axes(rows, axes),
         "shown": {its.short: its.drawn for its in drawn},
         "rankings": _rankings(results, shown, axes),
         "sources": _sources(results, axes),
@@ -155,78 +159,6 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         "top": float(np.ceil(5 * np.nanmax([highest, 0.1])) / 5),
         "first": {**asdict(first), "shown": "fooled", **place},
     }
-
-
-def _rows(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
-    """Return the rows by column.
-
-    Returns:
-        `place`: that of a row on the axes, the last fastest; the target after the last is the mean
-        over white boxes. `relation`, `overlap` and `note` are texts. A column for each quantity has
-        the `value` that places a mark, its `text` in percent, and if known `low`, `high` and their
-        text `ends`, the `counts`, and the `spread` over seeds.
-    """
-    of_targets, of_sources = rows["target"] == estimates.MEAN, rows["source"] == MEAN
-    pair, boxes = ~of_targets & ~of_sources, of_targets & (rows["relation"] == WHITE_BOX)
-    used = pair | boxes | (rows["relation"] == TRANSFER)
-    rows, pair, boxes = rows[used], pair[used], boxes[used]
-    named = rows.assign(source=rows["source"].replace(MEAN, ""))
-    named["target"] = named["target"].replace(estimates.MEAN, "")
-    places = [pd.Index(names).get_indexer(pd.Index(named[axis])) for axis, names in axes.items()]
-    places[2] = np.where(boxes, len(axes["target"]), places[2])
-    shape = [len(names) + (axis == "target") for axis, names in axes.items()]
-    over = "over {:g} " + np.where(of_sources[used], "sources", "members").astype(object)
-    pairs = zip(over, rows["pairs"], strict=True)
-    many = [text.format(n) if n > 1 else "one source" for text, n in pairs]
-    without = _texts(rows["abstained"], lambda n: f"{_count(n)} without a prediction" * bool(n))
-    drawn = {its.short: _quantity(rows, its, pair) for its in QUANTITIES.values() if its.drawn}
-    return {
-        "place": np.ravel_multi_index(places, shape).tolist(),
-        "relation": rows["relation"].replace(TRANSFER, "").tolist(),
-        "overlap": rows["overlap"].tolist(),
-        "note": np.where(boxes, many, np.where(pair, without, "")).tolist(),
-        **drawn,
-        _CURVE: _quantity(rows, QUANTITIES[_CURVE], pair),
-    }
-
-
-def _quantity(rows: pd.DataFrame, its: Quantity, pair: pd.Series) -> dict[str, list[Any]]:
-    """Return the columns of a quantity."""
-    name = its.column
-    columns: dict[str, list[Any]] = {"text": _texts(rows[name], _percent)}
-    columns["value"] = _numbers(rows[name])
-    if its.count:
-        low, high = (rows[f"{name}_{end}"] for end in ("low", "high"))
-        columns |= {"low": _numbers(low), "high": _numbers(high)}
-        ends = zip(_texts(low, _percent), _texts(high, _percent), strict=True)
-        columns["ends"] = [f"[{least}, {most}]" if least else "" for least, most in ends]
-        counts = zip(*(_texts(rows[name], _count) for name in (its.count, its.of)), strict=True)
-        columns["counts"] = np.where(pair, [f"{k} / {n}" for k, n in counts], "").tolist()
-    if f"{name}_sd" in rows:
-        columns["spread"] = _texts(
-            rows[f"{name}_sd"], lambda sd: f"\N{PLUS-MINUS SIGN} {_percent(sd)}"
-        )
-    return columns
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:z.1f}"
-
-
-def _count(number: float) -> str:
-    return f"{number:,.1f}".removesuffix(".0")
-
-
-def _texts(column: pd.Series, form: Callable[[float], str]) -> list[str]:
-    """Format the numbers of a column; NaN is empty."""
-    codes, numbers = pd.factorize(column)
-    return np.array([*map(form, numbers), ""], object)[codes].tolist()
-
-
-def _numbers(column: pd.Series) -> list[float | None]:
-    """Return the numbers of a column with four decimals; None for NaN."""
-    rounded = column.round(4).astype(object)
-    return rounded.where(column.notna(), None).tolist()
 
 
 def _rankings(results: Results, shown: Shown, axes: Axes) -> dict[str, dict[str, Any]]:
@@ -278,7 +210,7 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
     """Return a row of a ranking as texts; points are those behind the first."""
     minus, rank = "\N{MINUS SIGN}", row["rank"]
     names = ("difference", "difference_high", "difference_low")
-    points = [_percent(-row[name]).replace("-", minus) for name in names if row[name] == row[name]]
+    points = [percent(-row[name]).replace("-", minus) for name in names if row[name] == row[name]]
     fit = f" + {row['fit_gradients']:,.0f}" if row.get("fit_gradients", 0) > 0 else ""
     gradients = row.get("gradients", 0) or 0
     source = "" if row["source"] == MEAN else row["source"]
@@ -289,7 +221,7 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
         "source": source,
         "rank": "= " * (row["undecided"] == "yes" and rank > 1) + (f"{rank:g}" * (rank == rank)),
         "gradients": f"{gradients:,.0f}{fit}" if gradients > 0 else "",
-        "text": _percent(row["mean"]) if row["mean"] == row["mean"] else "",
+        "text": percent(row["mean"]) if row["mean"] == row["mean"] else "",
         "behind": "lacks pairs" if row["lacks"] else points[0] if points else "first" * (rank == 1),
         "span": f"[{', '.join(points[1:])}]" * bool(points[1:]),
         "lacks": row["lacks"],
@@ -319,7 +251,7 @@ def _accuracy(rows: pd.DataFrame) -> list[tuple[str, str]]:
     """Return accuracies with intervals, confidence and number of classes of a model."""
     lines = []
     for row in top_k(rows).to_dict("records"):
-        ends = " [{}, {}]".format(*(_percent(row[f"accuracy_{end}"]) for end in ("low", "high")))
+        ends = " [{}, {}]".format(*(percent(row[f"accuracy_{end}"]) for end in ("low", "high")))
         name = "correct" if row["k"] == 1 else f"correct among the {row['k']} most probable"
         lines.append((name, format_cell(row["correct"], row["n"]) + ends))
         if row["k"] == 1:

@@ -19,10 +19,8 @@ from markupsafe import Markup
 
 from ...utils.files import WriteError, write_text
 from ...utils.package import PACKAGE, command
-from ..beside import Ranks
 from ..charts.theme import PAGE_THEME
 from ..grid import Grid
-from ..words import rank_sentence
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
 COLOURS = 7
@@ -76,7 +74,6 @@ class Report:
         blocks: Deflated data by name, which the script unpacks when it needs them.
         terms: (term, description) pairs by heading.
         rankings: The first ranking of each group, for readers without scripts.
-        ranks: The attacks among stored attacks.
         sweeps: Reports by letter, of sweeps that cannot be compared, and what `differs`.
     """
 
@@ -88,7 +85,6 @@ class Report:
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     terms: Mapping[str, Iterable[tuple[str, str]]] = field(default_factory=dict)
     rankings: Sequence[Grid] = ()
-    ranks: Ranks = field(default_factory=Ranks)
     sweeps: Mapping[str, "Report"] = field(default_factory=dict)
     differs: Grid | None = None
 
@@ -110,8 +106,7 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         blocks |= {f"{letter}-{name}": its for name, its in part.blocks.items()}
     packed = {name: Markup(base64.b64encode(its).decode()) for name, its in blocks.items()}
     template = environment.get_template("page.html")
-    names = {"command": command, "rank_sentence": rank_sentence}
-    write_text(path, template.render(report=report, blocks=packed, **names))
+    write_text(path, template.render(report=report, blocks=packed, command=command))
 
 
 def as_json(data: Any) -> bytes:

@@ -3,6 +3,7 @@
 import io
 import shlex
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import floor, inf
@@ -30,6 +31,8 @@ MOST_BYTES = {"job": 6_000_000, "pictures": 3_500_000}
 """Size limits of all blocks of a kind on a page, deflated, in bytes."""
 FIXED_BINS = [round(0.05 * step, 2) for step in range(1, 20)]
 """Edges of groups of 5 points of initial confidence."""
+PICTURED = 5
+"""Number of tries of an audit with pictures."""
 _SIDE = 160  # pixels of the longer side of a preview, at most
 _SMALL = 64  # up to this size pictures are stored as differences, without loss
 _OF_JOB = {True: 100_000, False: 400_000}  # bytes of a job's pictures, small or not, about
@@ -89,6 +92,7 @@ def compute_page_data(
         for name in row[0].job.record.weights:
             _model(row[0].job, names, name)
     parts = dict[int, Tables]()
+    _add_tries(page, results)
     for number in _by_rank(results):
         result = results.rows[number][0]
         job = result.job
@@ -143,7 +147,7 @@ def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: 
     record, number = job.record, len(page.jobs)
     if record.class_names not in page.classes:
         page.classes.append(record.class_names)
-    known = page.places.setdefault(record.data, {})
+    page.places.setdefault(record.data, {})
     page.blocks.setdefault(f"clean-{[*page.places].index(record.data)}", b"")
     if not page.fits("job"):
         line = f"{command('report')} {shlex.quote(str(job.folder))}"
@@ -151,7 +155,7 @@ def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: 
         return
     pictures, places = b"", dict[str, Any]()
     if page.fits("pictures") and job.pictures:
-        pictures, places = _pictures(page, job, known)
+        pictures, places = _pictures(page, record.data, job.pictures)
     targets = list(map(ModelRef.parse, record.targets))
     result = job_outcomes(job.predictions, record.source, targets, record.protocol)
     content = {
@@ -170,24 +174,70 @@ def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: 
     page.blocks[f"pictures-{number}"] = zlib.compress(pictures)
 
 
+def _add_tries(page: PageData, results: Results) -> None:
+    """Add a block for each audited target: its predictions by defence, with tries as budgets."""
+    jobs = {
+        (name, its[0].job.record.source): its[0].job
+        for its in results.attacked
+        for name in (its[0].job.attack, its[0].job.row_title)
+    }
+    audits = dict[str, list[tuple[ModelRef, Any]]]()
+    for its in results.audits:
+        if its.tries is not None:
+            pair = ModelRef.parse(its.target)
+            audits.setdefault(pair.model, []).append((pair, its))
+    for number, (model, known) in enumerate(audits.items()):
+        pairs, order = [pair for pair, _ in known], known[0][1].tries[["attack", "source"]]
+        parts, pictures = list[Any](), dict[int, dict[float, NDArray[np.uint8]]]()
+        for q, name in enumerate(order.itertuples(index=False, name=None), 1):
+            job, eps = jobs[name], jobs[name].record.reference
+            result = job_outcomes(job.defended, name[1], pairs, "all")
+            chosen = [0] * (q == 1) + [result.eps_255.tolist().index(eps)]
+            both = np.stack([_codes(result), 100 * result.confidence])
+            parts.append(both[:, :, :, chosen])
+            for index, versions in job.pictures.items() if q <= PICTURED else ():
+                pictures.setdefault(index, {0.0: versions[0.0]})[float(q)] = versions[eps]
+            job.forget()
+        record, masks = job.record, [np.isin(result.index, its.fooled.index) for _, its in known]
+        wins = [its.fooled.sum(axis=1).reindex(result.index, fill_value=0) for _, its in known]
+        won = [column.tolist() for column in wins]
+        page.places.setdefault(record.data, {})
+        page.blocks.setdefault(f"clean-{[*page.places].index(record.data)}", b"")
+        bytes_, places = _pictures(page, record.data, pictures) if pictures else (b"", {})
+        predicted, confidence = map(_integers, np.concatenate(parts, axis=-1))
+        if record.class_names not in page.classes:
+            page.classes.append(record.class_names)
+        content = {
+            **{"index": result.index.tolist(), "label": result.label.tolist(), "aimed": None},
+            **{"models": [list(pair.columns) for pair in pairs], "eps": [*range(len(order) + 1)]},
+            **{"predicted": predicted, "confidence": confidence, "source": model},
+            "counted": {"target_correct": ["".join(map(str, mask.astype(int))) for mask in masks]},
+            **{"classes": page.classes.index(record.class_names), "pictures": places},
+            **{"second": [], "size": eps, "won": won},
+        }
+        page.blocks[f"job-tries-{number}"] = zlib.compress(as_json(content))
+        page.blocks[f"pictures-tries-{number}"] = zlib.compress(bytes_)
+
+
 def _pictures(
-    page: PageData, job: FinishedJob, known: dict[int, list[int]]
+    page: PageData, digest: str, known: Mapping[int, Mapping[float, NDArray[np.uint8]]]
 ) -> tuple[bytes, dict[str, Any]]:
-    """Return a job's pictures, and where they are: [image, budget, start, bytes] of each."""
-    side = next(iter(job.pictures.values()))[0.0].shape[1:]
-    data, small = [*page.places].index(job.record.data), max(side) <= _SMALL
+    """Return pictures by image and budget, and where they are: [image, budget, start, bytes]."""
+    side = next(iter(known.values()))[0.0].shape[1:]
+    data, small = [*page.places].index(digest), max(side) <= _SMALL
+    cleans = page.places[digest]
     before, content, at, size = page.blocks[f"clean-{data}"], b"", list[list[Any]](), 0
-    for index, versions in job.pictures.items():
+    for index, versions in known.items():
         parts = {
             eps: _picture(levels, versions[0.0], small) for eps, levels in versions.items() if eps
         }
         clean = versions[0.0].tobytes() if small else _webp(versions[0.0])
-        new = b"" if index in known else clean
+        new = b"" if index in cleans else clean
         size += len(zlib.compress(b"".join([*parts.values(), new]), 1))
         if at and size > _OF_JOB[small]:
             break
         if new:
-            known[index] = [len(before), len(clean)]
+            cleans[index] = [len(before), len(clean)]
             before += clean
         for eps, part in parts.items():
             at.append([index, eps, len(content), len(part)])
@@ -233,7 +283,7 @@ def _predictions(job: FinishedJob) -> dict[str, Any]:
         "aimed": None if result.target_labels is None else result.target_labels.tolist(),
         "models": [list(pair.columns) for pair in pairs],
         "eps": result.eps_255.tolist(),
-        "predicted": _codes(result),
+        "predicted": _integers(_codes(result)),
         "confidence": _integers(100 * result.confidence),
         "counted": {
             name: [(row + np.uint8(ord("0"))).tobytes().decode() for row in mask]
@@ -242,10 +292,11 @@ def _predictions(job: FinishedJob) -> dict[str, Any]:
     }
 
 
-def _codes(result: JobOutcomes) -> list[int | None]:
+def _codes(result: JobOutcomes) -> NDArray[np.float64]:
+    """Return the class codes (T, N, K); NaN without a prediction."""
     codes = np.where(result.correct, 0, result.predicted + 1).astype(float)
     codes = np.where(result.abstained, -1, codes)
-    return _integers(np.where(result.present | result.abstained, codes, np.nan))
+    return np.where(result.present | result.abstained, codes, np.nan)
 
 
 def _integers(values: NDArray[np.floating]) -> list[int | None]:

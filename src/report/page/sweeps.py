@@ -108,7 +108,7 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     sweeps = [*map(_Sweep, letters, parts, reports)]
     pairs = {f"{one.letter}+{two.letter}": (one, two) for one, two in combinations(sweeps, 2)}
     answers: dict[str, Sequence[str]] = {name: _answer(*pair) for name, pair in pairs.items()}
-    answers |= {its.letter: its.report.answer for its in sweeps}
+    answers |= {its.letter: its.report.page["answer"] for its in sweeps}
     names, pages = _names(sweeps), [its.page for its in reports]
     axes = {
         axis: [*dict.fromkeys(name for page in pages for name in page["axes"][axis])]
@@ -120,7 +120,10 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     top, end = max(page["top"] for page in pages), max(max(its.budgets) for its in sweeps)
     first = {**pages[0]["first"], "sweep": next(iter(pairs)), "eps": _budget(*sweeps[:2])}
     page = {
-        **{"title": pages[0]["title"], "subtitle": ", ".join([f"{len(sweeps)} sweeps", *shared])},
+        **{
+            "title": "Transfer of adversarial examples",
+            "subtitle": ", ".join([f"{len(sweeps)} sweeps", *shared]),
+        },
         **{"first": {**first, "view": "results", "target": ""}, "answers": answers},
         **{"axes": {**axes, "eps_255": sorted(axes["eps_255"])}, "shown": pages[0]["shown"]},
         **{"pairs": [pair for page in pages for pair in page["pairs"]]},
@@ -130,7 +133,11 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
             for eps, text in page["budgets"]
         },
         "budgets": sorted({budget for page in pages for budget in page["budgets"]}),
-        "audits": [audit for page in pages for audit in page["audits"]],
+        "screens": [
+            {**screen, "letter": its.letter}
+            for its, page in zip(sweeps, pages, strict=True)
+            for screen in page["screens"]
+        ],
         "diagnosed": all(page["diagnosed"] for page in pages),
         "command": "\n".join(page["command"] for page in pages),
         "accuracy": [
@@ -156,7 +163,6 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
         page=page,
         terms={**terms, **dict(others)},
         rankings=rankings,
-        ranks=reports[0].ranks,
         sweeps=drawn,
         differs=_differing(sweeps, names),
     )

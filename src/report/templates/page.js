@@ -10,28 +10,37 @@ async function unpack(name) {
 const textOf = async (name) => new TextDecoder().decode(await unpack(name));
 const placesOf = (names) => new Map(names?.map((name, place) => [name, place]));
 const WHITE = Symbol("the mean over white boxes, as a target");
+const textsOf = ({ budgets: its }) => new Map(its?.map(([eps, ...both_]) => [eps, both_]));
 /** Return a sweep's data with the places of names on its axes, and the rows by place. */
 function indexed(its) {
   const at = its.axes && Object.fromEntries(Object.entries(its.axes).map(([name, all]) => [name, placesOf(all)]));
   at?.target.set(WHITE, its.axes.target.length);
-  return { data: its, axes: its.axes, places: at, tried: its.axes?.eps_255.slice(1), rowAt: placesOf(its.rows?.place) };
+  return { data: its, axes: its.axes, places: at, tried: its.axes?.eps_255.slice(1), rowAt: placesOf(its.rows?.place),
+    only: its.images && new Set(its.images), budgets: textsOf(its) };
 }
 const page = JSON.parse(await textOf("page"));
 const sweeps = (page.sweeps ?? [page]).map(indexed);
-const views = [...(page.axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
+const screens = (page.screens ?? []).map(indexed); // of an audit, of a rank: other rows for the regions of the results
+const screenOf = (view) => screens.find(({ data: its }) => its.view === view);
+const views = [...screens.map(({ data: its }) => [its.view, its.label]), ...(page.axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
   ["data", "Data"], ["method", "Method"]];
-const { eps_255: steps_ = [], ...named } = page.axes ?? {};
-const known = { view: views.map(([name]) => name), ...named, eps: steps_.slice(1), shown: Object.keys(page.shown ?? {}),
-  sweep: Object.keys(page.answers ?? {}), pair: [...(page.pairs ?? []).map(([, ...its]) => its.join(">")), ""] };
-const first = { view: "data", ...page.first, pair: "", image: null, other: null };
-let chosen = { ...first };
-const shownSweeps = (view = chosen.view) => sweeps.filter(({ data: its }) =>
-  !page.answers || chosen.sweep.split("+").includes(its.letter)).slice(0, view === "results" ? 2 : 1);
+const start = page.first?.view ?? "data";
+const firstOf = (view) => ({ ...page.first, pair: "", image: null, other: null, ...screenOf(view)?.data.first, view });
+/** Return what can be chosen on a view. */
+function knownOf(view) {
+  const its = screenOf(view)?.data ?? page;
+  const { eps_255: steps = [], ...named } = its.axes ?? {};
+  return { ...named, eps: steps.slice(1), shown: Object.keys(page.shown ?? {}), sweep: Object.keys(page.answers ?? {}),
+    pair: [...(its.pairs ?? []).map(([, ...pair]) => pair.join(">")), ""] };
+}
+let chosen = firstOf(start);
+const shownSweeps = (view = chosen.view) => (screenOf(view) ? [screenOf(view)] : sweeps.filter(({ data: its }) =>
+  !page.answers || chosen.sweep.split("+").includes(its.letter)).slice(0, view === "results" ? 2 : 1));
 // What renderers read: a sweep, its side beside another if `both` are drawn, and what is selected in it.
-let [data, axes, places, tried, rowAt, selection, held, side, both, missing] = [];
+let [data, axes, places, tried, rowAt, only, selection, held, side, both, missing] = [];
 /** Let renderers read a sweep; `missing` says which choice it lacks, in whose place it has its first. */
 function enter(its, to, listed) {
-  ({ data, axes, places, tried, rowAt } = its);
+  ({ data, axes, places, tried, rowAt, only } = its);
   [held, side, both, missing] = [[its, to, listed], to, listed.length > 1, ""];
   selection = { ...chosen, ...(to && { image: chosen.other }), ...(both && { source: "" }) };
   for (const axis of Object.keys(axes ?? {})) {
@@ -68,9 +77,8 @@ function fill(box, ...children) {
   const again = controls.find((one) => one.tagName === old.tagName && nameOf(one) === nameOf(old));
   (again?.disabled ? again.closest(".row")?.querySelector("button:not(:disabled)") : again)?.focus();
 }
-const texts = new Map(page.budgets);
-const budgetText = (eps) => texts.get(eps);
-const budget = (eps) => `${budgetText(eps)}/255`;
+const allBudgets = textsOf(page);
+const [budgetText, budget] = [0, 1].map((at) => (eps) => (held[0].budgets.get(eps) ?? allBudgets.get(eps))[at]);
 const partsOf = (name) => String(name).split(/(?<=[_/.@+-])/); // names break between them
 const broken = (name) => partsOf(name).join("\u200b");
 const inParts = (name) => partsOf(name).map((part) => el("span", {}, part));
@@ -78,8 +86,8 @@ const words = (protocol) => protocol.replace("_", " ");
 
 function readAddress() {
   const parts = new URLSearchParams(location.hash.slice(1));
-  chosen = { ...first };
-  for (const [name, options] of Object.entries(known)) {
+  const { view } = chosen = firstOf((views.find(([name]) => name === parts.get("view")) ?? [start])[0]);
+  for (const [name, options] of Object.entries(knownOf(view))) {
     const found = options.find((one) => String(one) === parts.get(name));
     if (found !== undefined) chosen[name] = found;
   }
@@ -90,7 +98,9 @@ function choose(changes, replace = false) {
   const left = "source" in changes || "target" in changes ? { pair: "" } : {};
   const other = ["attack", "pair", "defence"].some((name) => name in changes)
     ? { image: null, other: null } : {};
-  chosen = { ...chosen, ...left, ...other, ...changes };
+  const here = "view" in changes && screenOf(changes.view) !== screenOf(chosen.view);
+  chosen = { ...(here ? firstOf(changes.view) : chosen), ...left, ...other, ...changes };
+  const first = { ...firstOf(chosen.view), view: start };
   const address = Object.entries(chosen).filter(([name, value]) => value !== first[name])
     .map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join("&");
   history[replace ? "replaceState" : "pushState"](null, "", `#${address}`);
@@ -112,10 +122,16 @@ const aimed = () => data.targeted[places.attack.get(selection.attack)];
 const word = () => (aimed() && selection.shown === "fooled" ? "target class reached" : data.shown[selection.shown]);
 const shortWord = () => word().split(" ").at(-1);
 const tested = () => selection.protocol === data.first.protocol && ["fooled", "correct"].includes(selection.shown);
-const behindWords = () => (selection.defence === "none" ? "" : ` behind ${selection.defence}`);
+const behind = () => selection[data.behind ?? "defence"];
+const behindWords = () => (behind() === "none" ? "" : ` behind ${behind()}`);
+const label = (control) => data.controls?.[control] ?? control;
+const titleOf = (region, plain) => data.titles?.[region].replace("{budget}", budget(selection.eps)) ?? plain;
+const orderOf = () => data.order[places.defence.get(selection.defence)]; // of the tries on a target
+const ofAttacks = () => [...new Set([...Object.keys(data.colours), selection.attack])];
 const sourceName = (source = selection.source) => source || data.means[places.attack.get(selection.attack)];
 /** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
 function pairOf() {
+  if (data.tries) return [selection.defence, selection.defence];
   const exact = data.pairs.find(([, ...its]) => its.join(">") === selection.pair);
   const mine = data.pairs.filter(([attack]) => attack === selection.attack);
   const agrees = ([, source, target]) => (!selection.source || source === selection.source)
@@ -135,7 +151,8 @@ const slot = (attack) => data.colours[attack] ?? (attack === selection.attack ? 
 /** Return colour, marker and dash of an attack; those without a slot are grey. */
 function look(attack) {
   const number = slot(attack);
-  return { colour: number ? `var(--c${number})` : "var(--grey)", shape: SHAPES[(number || 1) - 1],
+  const paint = data.tries ? ["grey", "text", "second", "grey"][number] : number ? `c${number}` : "grey";
+  return { colour: `var(--${paint})`, shape: SHAPES[(number || 1) - 1],
     dash: DASHES[(number || 1) - 1] };
 }
 const colour = (attack) => look(attack).colour;
@@ -171,19 +188,19 @@ function renderControls() {
     [name, name === "fooled" && aimed() ? "target class" : text]);
   const stepOf = (eps) => el("span", {}, budgetText(eps), both && el("small", {}, ` ${page.having[budgetText(eps)]}`));
   const menuOf = (name, label) => all[name].length > 1 && menu(name, label, all[name].map((one) => [one, words(one)]));
-  const letters = known.sweep.filter((name) => selection.view === "results" || !name.includes("+"))
+  const letters = Object.keys(page.answers ?? {}).filter((name) => selection.view === "results" || !name.includes("+"))
     .map((name) => [name, name.replace("+", " and ")]);
   const sweep = both ? chosen.sweep : data.letter;
   const controls = {
     sweep: letters.length > 3 ? menu("sweep", "sweep", letters, sweep)
       : letters.length > 0 && el("span", {}, "sweep", buttons("sweep", letters, sweep, set("sweep"))),
-    budget: el("span", {}, "budget", buttons("budget", all.eps_255.slice(1).map((eps) => [eps, stepOf(eps)]),
-      picked("eps"), set("eps")), "/255"),
-    attack: el("span", {}, "attack", chips, more.length > 0 && [field, list]),
+    budget: el("span", {}, label("budget"), buttons("budget", (data.steps ?? all.eps_255.slice(1)).map((eps) =>
+      [eps, stepOf(eps)]), picked("eps"), set("eps")), data.tries ? "" : "/255"),
+    attack: el("span", {}, label("attack"), chips, more.length > 0 && [field, list]),
     source: !both && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
     target: all.target.length > 2 && menu("target", "target", all.target.map((one) => [one, one
       || `all ${all.target.length - 1} targets`])),
-    defence: menuOf("defence", "defence"),
+    defence: menuOf("defence", label("defence")),
     show: el("span", {}, "show", buttons("show", shown, selection.shown, set("shown"))),
     protocol: menuOf("protocol", "counted"),
   };
@@ -192,26 +209,28 @@ function renderControls() {
   $("controls").hidden = !used.length;
 }
 /** Return true if the shown part uses a control; in the part Why, controls select rows of its charts. */
-const uses = (control) => (control === "sweep" && selection.view !== "method")
+const uses = (control) => (data.controls ? control in data.controls : control === "sweep" && selection.view !== "method")
   || ["results", "images"].includes(selection.view) || (selection.view === "why"
   && data.figures.some(({ part, keys }) => part === "why"
     && Object.values(keys).includes(control === "source" ? "pair_source" : control)));
 
 function renderTiles() {
-  if (page.answers) {
-    const [lead, rest, details] = page.answers[both ? chosen.sweep : data.letter];
-    fill($("answer"), el("b", {}, lead), rest);
-    fill($("details"), details);
-    $("differs").hidden = !both;
-  }
-  fill($("tiles"), both ? [] : tiles().map(([title, { text }, note, white]) => el("div", {
+  const [lead, rest, details] = both ? page.answers[chosen.sweep]
+    : (data.answers && ofKey(data.answers, ["defence", "attack"])) ?? data.answer;
+  fill($("answer"), el("b", {}, lead), rest);
+  $("answer").classList.toggle("long", `${lead}${rest}`.length > 80);
+  fill($("details"), details);
+  if (page.answers) $("differs").hidden = !both;
+  fill($("tiles"), both ? [] : tiles().map(([title, { text }, note, white, word_ = shortWord()]) => el("div", {
     class: white ? "tile white" : "tile" }, el("span", {}, title), el("b", {}, `${text} % `,
-    el("small", {}, shortWord())), el("span", {}, note))));
+    el("small", {}, word_)), el("span", {}, note))));
   $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
     + `${budget(selection.eps)}, counted: ${selection.protocol}${behindWords()}, ${word()}`;
 }
 /** Return title, cell and note of the tiles: the selection, white boxes, and the target that is fooled least. */
 function tiles() {
+  const told = data.tiles && (ofKey(data.tiles, ["defence", "eps_255"]) ?? []);
+  if (data.tries) return told;
   const [of, its, boxes] = [broken(selection.attack), cell(), cell({ target: WHITE })];
   const white = its.relation === "white box";
   const note = its.ends ? `${its.counts || "95 %"} ${its.ends}` : its.counts || sourceName();
@@ -221,7 +240,7 @@ function tiles() {
   return [
     [selection.target ? `${of} on ${broken(selection.target)}` : `${of}, transfer`, its, note, white],
     ...(white ? [] : [[`${of}, white box`, boxes, boxes.note, true]]),
-    ...(hard && axes.target.length > 2 ? [[`${of}, hardest target`, cell({ target: hard }), broken(hard)]] : []),
+    ...(told || !hard ? told ?? [] : axes.target.length > 2 ? [[`${of}, hardest target`, cell({ target: hard }), broken(hard)]] : []),
   ].filter(([, one]) => one.text);
 }
 
@@ -241,7 +260,7 @@ function rankingRows() {
     const shared = { ...row, ...its, look: look(row.name), chosen: row.name === selection.attack,
       white: both && !row.heading && cell({ attack: row.name, target: WHITE }).text,
       click: () => choose({ attack: row.name }) };
-    return plain ? shared : { ...shared, text: its.text, rank: "", behind: its.counts || its.ends, span: "" };
+    return plain ? { ...shared, ...row.line } : { ...shared, text: its.text, rank: "", behind: its.counts || its.ends, span: "" };
   });
   if (plain) return made;
   return made.filter((row) => row.text).sort((one, other) => (correct() ? one.value - other.value
@@ -263,17 +282,17 @@ function renderRanking() {
   const few = attacks.filter((row) => row.name).length;
   const most = sources.length > 4 ? 7 : 12; // of the attacks, if more are folded
   const open = box.dataset.open === "yes" || few <= most;
-  const listed = attacks.filter((row, place) => open || place < most || row.chosen);
+  const listed = attacks.filter((row, place) => open || (row.listed ?? place < most) || row.chosen);
   const plain = tested() && !selection.target;
-  const last = plain ? "points behind" : selection.source && selection.target ? "k / n"
+  const last = plain ? data.titles?.last ?? "points behind" : selection.source && selection.target ? "k / n"
     : attacks.some((row) => row.ends) ? "95 %" : "";
   const heading = `sources of ${selection.attack}${selection.target && ` on ${selection.target}`}, `
     + "on common images (plain means: matrix)";
   const table = rankedTable(last, [...listed, ...(sources.length ? [{ heading }, ...sources]
     : [...of.notes, ...single].map((text) => ({ heading: text })))]);
-  const title = `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `
-    + (selection.target ? `on ${selection.target}` : tested() ? "ranked" : "not tested")
-    + (selection.source ? ` from ${selection.source}` : "");
+  const title = titleOf("ranking", `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `)
+    + (data.titles ? "" : selection.target ? `on ${selection.target}` : tested() ? "ranked" : "not tested")
+    + (selection.source && !data.titles ? ` from ${selection.source}` : "");
   const [marks, untested] = data.legend;
   const notes = plain && ofKey(data.rankings, ["defence", "source", "eps_255"])?.notes;
   const more = [["Attacks", notes], ["Sources", sources.length && of.notes]].filter(([, texts]) => texts?.length)
@@ -286,23 +305,28 @@ function renderRanking() {
 }
 /** Draw rows with marks on one axis; a row has texts, values, a look, and what a click on its name does. */
 function rankedTable(last, rows) {
-  const top = axisTop([...shares, ...rows.flatMap((row) => [row.value, row.high])]);
-  const ticks = Array.from({ length: Math.round(top / tick(top)) + 1 }, (_, place) => place * tick(top));
-  const table = el("div", { class: rows.length > 7 ? "ranked dense" : "ranked",
-    style: `--step: ${100 * tick(top) / top}%` }, ["", "attack"].map((text) => el("div", { class: "head" }, text)),
+  const least = 100 * Math.min(0, ...rows.map((row) => row.low ?? row.value ?? 0)); // of differences
+  const most = axisTop([...shares, ...rows.flatMap((row) => [row.value, row.high])]);
+  const step = least ? [5, 10, 25].find((size) => most - least <= 3 * size) ?? 50 : tick(most);
+  const [bottom, top] = [Math.floor(least / step + 0.1) * step, least ? Math.ceil(most / step) * step : most];
+  const ticks = Array.from({ length: Math.round((top - bottom) / step) + 1 }, (_, place) => bottom + place * step);
+  const part = (share) => 100 * Math.max(0, Math.min(1, (100 * share - bottom) / (top - bottom)));
+  const table = el("div", { class: ["ranked", rows.length > 7 && "dense", rows.length > 12 && "tight"].filter(Boolean)
+    .join(" "), style: `--step: ${100 * step / (top - bottom)}%` }, ["", label("attack")].map((text) => el("div", { class: "head" }, text)),
   !both && el("div", { class: "head number" }, "gradients"), el("div", { class: "plot head" }, ticks.map((at) =>
-    el("span", { style: `left: ${100 * at / top}%` }, at))),
+    el("span", { style: `left: ${part(at / 100)}%` }, at))),
   [shortWord(), last, ...(both ? ["white box"] : [])].map((text) => el("div", { class: "head number" }, text)));
   for (const row of rows) {
-    table.append(...(row.heading ? [el("div", { class: "whole" }, row.heading)] : rankedRow(row, top / 100)));
+    table.append(...(row.heading ? [el("div", { class: "whole" }, row.heading)] : rankedRow(row, part)),
+      ...(row.parts ? [el("div", { class: "whole bars" }, row.parts.map(([count, text], at) => el("span", {
+        class: at === 2 && "hatched", style: `flex: ${count}`, title: text }, count || "")))] : []));
   }
   return table;
 }
-function rankedRow(row, top) {
-  const part = (share) => 100 * Math.max(0, Math.min(1, share / top));
+function rankedRow(row, part) {
   const { colour: paint } = row.look;
   const plot = el("div", { class: "plot", style: `--its: ${paint}` },
-    row.dotted && el("u", { style: `left: ${part(row.dotted)}%` }),
+    row.dotted !== undefined && el("u", { style: `left: ${part(row.dotted)}%` }),
     (row.low ?? null) !== null && el("i", { style: `left: ${part(row.low)}%; right: ${100 - part(row.high)}%` }),
     row.text && marker({ ...row.look, dash: null }, `left: ${part(row.value)}%`));
   const ink = row.of ? "" : `color: ${paint === "var(--grey)" ? "var(--second)" : paint}`;
@@ -334,47 +358,59 @@ function sparkOf(where) {
 }
 
 function renderMatrix() {
-  const [sources, targets] = [axes.source.filter(Boolean), axes.target.filter(Boolean)];
+  const targets = axes.target.filter(Boolean);
+  const byAttack = data.by === "attack";
+  const sources = byAttack ? ofAttacks().sort((one, other) => cell({ attack: other, target: "" }).value
+    - cell({ attack: one, target: "" }).value) : axes.source.filter(Boolean);
+  const at = (its, target_) => ({ [byAttack ? "attack" : "source"]: its, target: target_,
+    ...(data.tries && { protocol: "alone", eps_255: 0 }) });
+  const paint = (its) => (byAttack ? its : selection.attack);
   const [source, target] = pairOf();
   const [narrow, many, means] = [targets.length > 10, targets.length > 1, axes.source[0] === ""];
   const kinds = new Set();
   const mean = (where, style) => el("td", { class: "mean", style }, cell(where).text);
   const pair = (its, one) => {
-    const [where, chosen] = [{ source: its, target: one }, its === source && one === target];
-    const { text = "", value, relation, overlap, counts, ends, spread } = cell(where);
-    if (!counts) return el("td", { class: "second" }, "\u2013");
+    const [where, chosen] = [at(its, one), its === (byAttack ? pairedAttack() : source) && one === target];
+    const { text, value, relation, overlap, counts, ends, spread } = cell(where);
+    if (text === undefined) return el("td", { class: "second" }, "\u2013");
     kinds.add(relation);
-    const mixed = `calc(${value ?? 0} * var(--l${slot(selection.attack) || 1}) * 1%)`;
+    const mixed = `calc(${value ?? 0} * var(--l${data.tries ? 9 : slot(paint(its)) || 1}) * 1%)`;
     const shown = text || "n/a";
-    return el("td", {}, button([el("b", {}, shown, spread && !narrow && el("small", {}, spread)),
-      !narrow && el("small", {}, counts), sparkOf(where)], {
+    const number = data.tries && orderOf().indexOf(`${its}, ${one}`) + 1;
+    const choice = number ? { eps: number } : { pair: byAttack
+      ? data.pairs.find(([, , name]) => name === one)?.slice(1).join(">") ?? "" : `${its}>${one}` };
+    return el("td", {}, button([number && el("i", {}, number), el("b", {}, shown, spread && !narrow
+      && el("small", {}, spread)), !narrow && el("small", {}, counts), !data.tries && sparkOf(where)], {
       "data-pair": `${its}>${one}`, class: [relation && "hatched", chosen && "pair"].filter(Boolean).join(" "),
-      style: relation ? "" : `background: color-mix(in srgb, ${colour(selection.attack)} ${mixed}, var(--back))`,
+      style: relation ? "" : `background: color-mix(in srgb, ${data.tries ? "var(--c9)" : colour(paint(its))} ${mixed}, var(--back))`,
       "aria-pressed": String(chosen), title: [relation, overlap, ends].filter(Boolean).join("; "),
       "aria-label": `${its} to ${one}${relation && ` (${relation})`}: ${shown} %, ${counts}`,
-      click: () => choose({ pair: `${its}>${one}` }) }));
+      click: () => choose(choice) }));
   };
   const clean = (one) => {
-    const where = { target: one, protocol: "all", eps_255: 0 };
-    const its = sources.map((each) => cell({ ...where, source: each }, "correct")).find((each) => each.counts);
+    const where = { target: one, protocol: "all", eps_255: 0, ...(byAttack && { attack: pairedAttack() }) };
+    const its = axes.source.map((each) => cell({ ...where, source: each }, "correct")).find((each) => each.counts);
     return its ? el("td", { class: "clean" }, its.text, el("small", { class: "second" }, its.counts)) : el("td");
   };
   const row = (head, cells, style) => el("tr", {}, el("th", { scope: "row", class: style }, head), cells);
   const table = el("tbody", {}, el("tr", {}, el("th"), targets.map((one) => el("th", { scope: "col" }, inParts(one))),
-    many && el("th", { scope: "col" }, "mean\u00a0of others")), row("clean, % correct", targets.map(clean), "second"),
-  sources.map((its) => row(inParts(its), [...targets.map((one) => pair(its, one)),
-    many && mean({ source: its, target: "" })])), means && row("mean of others",
-    [...targets.map((one) => mean({ source: "", target: one })),
-      many && mean({ source: "", target: "" }, `color: ${colour(selection.attack)}`)]));
+    many && el("th", { scope: "col" }, data.titles?.mean ?? "mean\u00a0of others")),
+  !data.tries && row("clean, % correct", targets.map(clean), "second"),
+  sources.map((its) => row(byAttack ? el("b", { style: `color: ${colour(its)}` }, inParts(its)) : inParts(its),
+    [...targets.map((one) => pair(its, one)), many && mean(at(its, ""))])),
+  means && row(data.titles?.mean ?? "mean of others", [...targets.map((one) => mean(at("", one))),
+    many && mean(at("", ""), data.tries ? "outline: 2px solid" : `color: ${colour(selection.attack)}`)]),
+  (ofKey(data.rankings, ["defence", "source", "eps_255"])?.under ?? []).map(([head, texts]) =>
+    row(head, texts.map((text) => el("td", {}, text)), "second")));
   const here = cell({ source, target });
   const words_ = [[here.counts, here.ends].filter(Boolean).join(" "), here.note].filter(Boolean).join(", ");
-  const note = !both && el("p", { class: "note" }, kinds.has("white box") && [el("span", { class: "swatch hatched" }),
+  const note = !both && el("p", { class: "note" }, data.titles ? data.titles.note : [kinds.has("white box") && [el("span", { class: "swatch hatched" }),
     " White box: the target is the source; in no mean. "],
   kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
   el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ",
-  "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row.");
-  const title = `${selection.attack} at ${budget(selection.eps)}${behindWords()}`
-    + (both ? `, ${data.letter}: % ${word()}` : `: % ${word()}, by source (row) and target (column)`);
+  "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row."]);
+  const title = titleOf("matrix", `${selection.attack} at ${budget(selection.eps)}${behindWords()}`
+    + (both ? `, ${data.letter}: % ${word()}` : `: % ${word()}, by source (row) and target (column)`));
   const size = narrow ? "narrow" : sources.length > 3 ? "low" : "";
   fill(part("matrix"), el("h2", {}, title), el("div", { class: "scroll" },
     el("table", { class: `cells ${size}`, style: `--many: ${targets.length + 1}` }, table)), note);
@@ -422,7 +458,7 @@ async function chart(box, spec, rows, onBudget, eps_255) {
   if (onBudget) view.addEventListener("click", (event) => {
     const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;
     const eps = view.scale("x").invert(x - view.origin()[0]);
-    choose({ eps: known.eps.reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
+    choose({ eps: knownOf(chosen.view).eps.reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
   });
 }
 const onPaper = () => document.body.classList.contains("paper");
@@ -443,13 +479,13 @@ async function flush() {
 
 /** Return the rows of all attacks over the budget, for the selected source and target. */
 function overBudget(quantity) {
-  return axes.attack.flatMap((attack) => {
+  return (data.by ? ofAttacks() : axes.attack).flatMap((attack) => {
     const plain = cell({ attack }, "fooled").text || selection.source ? [selection.source] : [];
     const apart = plain.length ? plain : axes.source.filter((source) => cell({ attack, source }, "fooled").text);
     return apart.flatMap((source) => axes.eps_255.map((eps_255) => {
       const series = apart.length > 1 ? `${attack}, ${source}` : attack;
-      const { value, text } = cell({ attack, source, eps_255 }, quantity);
-      return { eps_255, value, text, series, ...look(attack), width: attack === selection.attack ? 2.4 : 1.6,
+      const { value, text, low, high } = cell({ attack, source, eps_255 }, quantity);
+      return { eps_255, value, text, low, high, series, ...look(attack), width: attack === selection.attack ? 2.4 : 1.6,
         label: slot(attack) ? series : "", right: true };
     })).filter((row) => row.text);
   });
@@ -460,10 +496,10 @@ function renderCurves() {
   const [level, confidence] = [overBudget(selection.shown), overBudget("confidence")];
   const whole = selection.shown !== "fooled" || level.some((row) => row.value > data.top);
   const panels = both ? [[`${word()}, ${subject}`, "half", level]]
-    : [[`${word()}, /255`, whole ? "correct" : "success", level],
+    : data.titles ? [[data.titles.curve, "success", level]] : [[`${word()}, /255`, whole ? "correct" : "success", level],
       ["confidence in the predicted class, right or wrong", "confidence", confidence]];
-  fill(box, el("h2", {}, `Over the budget, ${both ? data.letter : subject}${selection.source
-    && `, from ${selection.source}`}`),
+  fill(box, el("h2", {}, titleOf("curves", `Over the budget, ${both ? data.letter : subject}${selection.source
+    && `, from ${selection.source}`}`)),
     el("div", { class: "charts" }, panels.map(([title, spec, rows], place) => {
       const at = rows.filter((row) => row.eps_255 === selection.eps && row.label);
       const values = at.map((row) => `${row.series} ${row.text} %`).join(", ");

@@ -12,13 +12,16 @@ function once(known, name, make) {
 }
 /** Return a job's predictions and pictures; null if the page has no room for them. */
 function jobOf(attack, source) {
-  const number = data.jobs.findIndex(([one, other]) => one === attack && other === source);
-  return number < 0 ? null : once(jobs, block(`job-${number}`), unpackJob);
+  const number = data.jobs.findIndex(([one, other]) => (data.tries || one === attack) && other === source);
+  return number < 0 ? null : once(jobs, block(`job-${data.tries ? "tries-" : ""}${number}`), unpackJob);
 }
+/** Return the attack of the image: the chosen one, or on the screen of a rank the own one. */
+const pairedAttack = () => (!data.by || data.jobs.some(([name]) => name === selection.attack) ? selection.attack
+  : data.pairs[0][0]);
 const block = (name) => (data.letter ? `${data.letter}-${name}` : name);
 const cleans = new Map();
 async function unpackJob(name) {
-  const [its, start] = [data, block("clean-")];
+  const [its, before] = [sweeps.find(({ data: one }) => one.letter === data.letter).data, block("clean-")];
   const job = JSON.parse(await textOf(name));
   job.bytes = await unpack(name.replace("job-", "pictures-"));
   job.placeOf = placesOf(job.index);
@@ -28,7 +31,7 @@ async function unpackJob(name) {
   job.nameOf = (image) => job.names[job.label[job.placeOf.get(image)]];
   const set = job.pictures.data;
   job.cleanAt = its.clean[set];
-  if (set !== undefined) job.clean = await once(cleans, `${start}${set}`, unpack);
+  if (set !== undefined) job.clean = await once(cleans, `${before}${set}`, unpack);
   return job;
 }
 /** Return class, confidence and correctness of an image, or null where there is no prediction. */
@@ -42,15 +45,20 @@ function prediction(job, model, eps, image) {
   return { right: code === 0, label, name: code < 0 ? "no prediction" : job.names[label], none: code < 0,
     share: percent / 100, text: `${percent} %` };
 }
-const modelOf = (job, target, defence = selection.defence) =>
-  job.models.findIndex(([name, behind]) => name === target && behind === defence);
+const modelOf = (job, target, defence = data.by ? "none" : behind()) =>
+  job.models.findIndex(([name, its]) => name === target && its === defence);
+/** Return how many tries fool an image. */
+const triedOn = (job, model, image) => ({ right: !job.won[model][job.placeOf.get(image)],
+  share: job.won[model][job.placeOf.get(image)],
+  text: `fooled by ${job.won[model][job.placeOf.get(image)]} of ${job.eps.length - 1} tries` });
 /** Return the counted images of a target: fooled and still correct at the budget, by confidence. */
 function outcomesOf(job, target) {
   const model = modelOf(job, target);
   const counted = job.counted[selection.protocol]?.[model] ?? "";
   const [fooled, kept] = [[], []];
   job.index.forEach((image, place) => {
-    const its = counted[place] === "1" ? prediction(job, model, selection.eps, image) : null;
+    const its = counted[place] !== "1" || (only && !only.has(image)) ? null
+      : data.tries ? triedOn(job, model, image) : prediction(job, model, selection.eps, image);
     if (!its || its.none) return;
     const success = job.aimed ? its.label === job.aimed[place] : !its.right;
     if (success) fooled.push([image, its]);
@@ -64,7 +72,7 @@ function middle(job, list) {
   const centre = (list.length - 1) / 2;
   const byDistance = list.map((_, place) => place).sort((one, other) =>
     Math.abs(one - centre) - Math.abs(other - centre));
-  const has = (place) => job.at.has(`${list[place][0]} ${selection.eps}`);
+  const has = (place) => job.at.has(`${list[place][0]} ${data.tries ? 1 : selection.eps}`);
   return byDistance.find(has) ?? byDistance[0];
 }
 
@@ -102,7 +110,7 @@ function perturbation(job, image, eps) {
   const { small, shape, part } = job.pictures;
   const [start, size] = small ? place : [place[0] + 4, partBytes(job, place[0])];
   const change = new Int8Array(job.bytes.slice(start, start + size).buffer);
-  const drawn_ = canvas(small ? shape : part, (at) => 128 + (127 / eps) * change[at], `perturbation, ${budget(eps)}`);
+  const drawn_ = canvas(small ? shape : part, (at) => 128 + (127 / (job.size ?? eps)) * change[at], `perturbation, ${budget(eps)}`);
   const scale = data.scales[places.eps_255.get(eps)];
   return [drawn_, small ? `${scale}, grey is none` : "a fifth of the width, enlarged"];
 }
@@ -121,16 +129,19 @@ function classOf(its, attack = selection.attack) {
 }
 /** One image over all budgets: pictures, and rows of [role, what it says at a budget]. */
 function strip(job, image, roles) {
-  const [noise, text] = perturbation(job, image, selection.eps);
-  const steps = [[0, "clean"], [null, `${both ? "change" : "perturbation"}, ${budget(selection.eps)}`],
-    ...tried.map((eps) => [eps, budget(eps)])];
+  const here = data.tries && !job.at.has(`${image} ${selection.eps}`) ? 1 : selection.eps;
+  const [noise, text] = perturbation(job, image, here);
+  const each = data.tries ? orderOf().slice(0, 5).map((name, at) => [at + 1, `${at + 1} ${name}`])
+    : tried.map((eps) => [eps, budget(eps)]);
+  const steps = [[0, "clean"], [null, `${both ? "change" : "perturbation"}, ${data.tries ? `try ${here}` : budget(here)}`],
+    ...each];
   const room = onPaper() ? 700 : innerWidth / (both && innerWidth > 1140 ? 2 : 1);
   const narrow = room <= 600 || room < 78 * steps.length; // else words would break
   const none = (eps) => el("div", { class: "picture hatched" }, eps === 0 ? "no picture" : "not stored");
   return el("div", { class: narrow ? "strip narrow" : "strip",
     style: `--many: ${steps.length}; --rows: ${roles.length + 2}` },
   el("div", { class: "roles" }, [["", ""], ...roles].map(([role]) => el("span", { class: "role" }, broken(role)))),
-  steps.map(([eps, name]) => el("figure", { class: eps === selection.eps ? "here" : "" },
+  steps.map(([eps, name]) => el("figure", { class: eps === here ? "here" : "" },
     (eps === null ? noise : picture(job, image, eps)) ?? none(eps), el("figcaption", {}, name),
     roles.map(([role, at], row) => el("div", {}, el("span", { class: "inner-role" }, eps === null ? "" : role),
       eps === null ? el("small", {}, row === 0 && (both ? noise && text.split(",")[0] : text)) : at(eps))))));
@@ -145,7 +156,8 @@ function endAboveFold(box) {
 }
 const imageRows = (job, model, image, name, its) => job.eps
   .map((eps_255) => [eps_255, prediction(job, model, eps_255, image)]).filter(([, at]) => at && !at.none)
-  .map(([eps_255, at]) => ({ eps_255, value: at.share, right: at.right, series: name, label: name, width: 2, ...its }));
+  .map(([eps_255, at]) => ({ eps_255, value: at.share, right: at.right, series: name, label: name, width: 2, ...its,
+    ...(data.tries && { dash: [0, 99] }) })); // tries have no scale, so no line
 
 const latest = new Map();
 /** Show one image of the pair over all budgets, with its curve: of source and target, or of every attack. */
@@ -154,11 +166,11 @@ async function renderImage(box, every) {
   latest.set(box, turn);
   const [source, target] = pairOf();
   const here = held;
-  const job = await jobOf(selection.attack, source);
+  const job = await jobOf(pairedAttack(), source);
   if (turn !== latest.get(box)) return;
   enter(...here);
   if (!job || modelOf(job, target) < 0) {
-    const left = data.left_out.find(([attack, its]) => attack === selection.attack && its === source);
+    const left = data.left_out?.find(([attack, its]) => attack === selection.attack && its === source);
     fill(box, el("h2", {}, `One image: ${source} \u2192 ${target}`), el("p", { class: "note" }, left
       ? "The page has no room for the images of this job. This command builds a page for it alone:"
       : "This pair was not evaluated."), left && el("pre", {}, left[2]));
@@ -182,16 +194,18 @@ async function renderImage(box, every) {
     turn_(-1, "previous", "\u2039 previous"),
     !both && button(place < 0 ? "\u2013" : `${place + 1} of ${list.length}`, { disabled: true }),
     turn_(1, "next", "next \u203a")));
-  const { roles, rows } = await (every ? attackRoles : pairRoles)(job, image, source, target);
+  const { roles, rows } = await (data.tries ? triesRoles : every ? attackRoles : pairRoles)(job, image, source, target);
   if (turn !== latest.get(box)) return;
   enter(...here);
   const curve = chartIn(box, "image", `Confidence of image ${image} over the budget, at ${budget(selection.eps)}`);
   const pictures = strip(job, image, roles);
   fill(box, el("div", { class: "title" }, el("h2", {}, both ? `${data.letter}: image` : "One image:", ` ${image}, `,
     el("bdi", {}, job.nameOf(image))),
-    el("span", { class: "second" }, `${source} \u2192 ${target}${behindWords()}: ${title}`), every && finder(job),
+    el("span", { class: "second" },
+      `${data.tries ? target : `${source} \u2192 ${target}`}${data.by ? "" : behindWords()}: ${title}`), every && finder(job),
     controls), el("div", { class: "one" }, pictures,
-    !both && el("div", {}, el("span", { class: "second" }, "confidence: dot right, cross wrong"), curve)));
+    !both && el("div", {}, el("span", { class: "second" }, data.titles?.image ?? "confidence: dot right, cross wrong"),
+      curve)));
   endAboveFold(pictures);
   if (both) return;
   curve.dataset.height = Math.min(220, Math.max(80, pictures.offsetHeight - 68));
@@ -200,7 +214,8 @@ async function renderImage(box, every) {
 /** Say of which images one is, and near which confidence. */
 function aboutImage(list, place, fooled, kept, chosen) {
   const total = fooled.length + kept.length;
-  const texts = aimed() ? { fooled: "reached", kept: "not reached" } : { fooled: "fooled", kept: "still correct" };
+  const texts = aimed() ? { fooled: "reached", kept: "not reached" } : { fooled: "fooled",
+    kept: data.tries ? "never fooled" : "still correct" };
   const of = list === fooled ? `of ${total} ${aimed() ? "reach their target class" : "fooled"}` : texts.kept;
   const none = fooled.length ? "" : `none of ${total} is fooled; `;
   const close = Math.abs(place - (list.length - 1) / 2) <= Math.max(1, list.length / 20);
@@ -209,7 +224,14 @@ function aboutImage(list, place, fooled, kept, chosen) {
       + `(${list[Math.floor((list.length - 1) / 2)][1].text})`;
   const half = `${place + 1} of ${list.length} ${list === fooled ? texts.fooled : texts.kept} (of ${total})`;
   return { texts, title: place < 0 ? "not counted here" : both ? half
+    : data.tries ? `${list[place][1].text}${!chosen && close ? `, near the median of the ${list.length}` : ""}`
     : `${none}one of the ${list.length} ${of} at ${budget(selection.eps)}${near}` };
+}
+/** Rows of an audited target, one for each defence. */
+function triesRoles(job, image) {
+  const each = job.models.map(([, defence], model) => [defence, model]);
+  return { roles: each.map(([defence, model]) => [defence, (q) => classOf(prediction(job, model, q, image), defence)]),
+    rows: each.flatMap(([defence, model]) => imageRows(job, model, image, defence, look(defence))) };
 }
 function pairRoles(job, image, source, target) {
   const [name, defence = "none"] = source.split("@");
@@ -419,7 +441,7 @@ function renderResults(listed) {
 }
 function renderView(name) {
   const listed = shownSweeps(name);
-  if (name === "results") renderResults(listed);
+  if (name === "results" || screenOf(name)) renderResults(listed);
   enter(listed[0], 0, listed);
   if (name === "images") renderImages();
   if (name === "data") renderModels();
@@ -431,7 +453,7 @@ function render() {
   fill($("parts"), views.map(([name, text]) => el("a",
     { href: `#view=${name}`, "aria-current": name === view ? "page" : undefined,
       click: (event) => { event.preventDefault(); choose({ view: name }); } }, text)));
-  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== view;
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== (screenOf(view) ? "results" : view);
   document.querySelector(".first").hidden = ["why", "data", "method"].includes(view) && Boolean(axes);
   if (axes) {
     renderControls();
@@ -444,13 +466,15 @@ function render() {
 /** Unpack what paper needs: browsers print what is drawn when `beforeprint` ends, and wait for no block. */
 async function unpackForPaper() {
   await loadVega();
-  if (axes) for (const attack of shownAttacks()) await jobOf(attack, pairOf()[0]);
+  if (axes) for (const attack of data.titles ? [pairedAttack()] : shownAttacks()) await jobOf(attack, pairOf()[0]);
 }
 /** Draw every part at the width of paper. */
 function renderAll() {
   document.body.classList.add("paper");
   for (const section of document.querySelectorAll("main > section")) section.hidden = false;
-  for (const [name] of views) renderView(name);
+  for (const [name] of views) {
+    if ((name !== "results" && !screenOf(name)) || screenOf(name) === screenOf(chosen.view)) renderView(name);
+  }
   for (const one of document.querySelectorAll("details")) one.open = true;
 }
 readAddress();

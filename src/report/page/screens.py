@@ -1,0 +1,416 @@
+"""First screens of an audit, and of attacks among stored ones: other rows for the page's regions.
+
+A screen has axes and rows as the results have, on which the same renderers work. On the axes of an
+audit, attacks are defences, sources and targets are attacks and sources of tries, defences are
+targets, and budgets are numbers of tries. Those of a rank are its own, but defences are rankings.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
+from math import nan
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...analysis import TRANSFER, WHITE_BOX
+from ...analysis.estimates import MEAN
+from ...analysis.intervals import wilson_interval
+from ...analysis.outcomes import Outcomes
+from ...utils.model_names import NO_DEFENCE, ModelRef
+from .. import charts
+from ..audit import Audit, paired
+from ..beside import DIFFERENCES, Beside, points_text
+from ..results import Results
+from ..words import defence_notes, ordinal, rank_answer, stranger_answer, tries_text
+from .figures import page_charts
+from .rows import of_axes, percent
+
+WITHIN = "target_correct"
+"""Protocol of an audit's rows; `_ALONE` has each try alone, and any try of a row or column."""
+_ALONE = "alone"
+_STEPS = (1, 2, 3, 5, 10, 20, 50)
+"""Numbers of tries to choose from, beside all."""
+_COMPARED = ("bim", "fgsm")
+_LISTED = 12
+"""Stored attacks that are always listed, and the most of those that are not told apart."""
+_HEIGHTS = {"success": 230, "image": 80}
+
+Screen = dict[str, Any]
+
+
+def screens_of(results: Results, page: Mapping[str, Any]) -> list[Screen]:
+    """Return the screens that the page opens with instead of its results."""
+    screens = [_audit(results)] if any(its.tries is not None for its in results.audits) else []
+    return [*screens, *([_rank(results, page)] if results.ranks else [])]
+
+
+def _screen(rows: pd.DataFrame, axes: Mapping[str, list[Any]], **parts: Any) -> Screen:
+    """Return a screen of rows with the columns `success` of `denominator` images, and a share."""
+    share, low, high = (rows[f"success_rate{end}"] for end in ("", "_low", "_high"))
+    rows = rows.assign(
+        still_correct=rows["denominator"] - rows["success"],
+        robust_accuracy=1 - share,
+        robust_accuracy_low=1 - high,
+        robust_accuracy_high=1 - low,
+        **dict.fromkeys(("confidence", "abstained", "pairs"), nan),
+        overlap="",
+        source=rows["source"].replace(MEAN, charts.theme.MEAN),
+    )
+    answers = parts["answers"]
+    return {
+        **{"axes": axes, "rows": of_axes(rows, axes), "sources": {}, "shown": {"fooled": "fooled"}},
+        **{"answer": next(iter(answers.values())), "targeted": [False] * len(axes["attack"])},
+        **parts,
+    }
+
+
+# An audit.
+
+
+def _audit(results: Results) -> Screen:
+    record = results.attacked[0][0].job.record
+    eps, total = record.reference, record.images
+    audits = {ModelRef.parse(its.target).columns: its for its in results.audits if its.target}
+    audits = {pair: its for pair, its in audits.items() if its.tries is not None}
+    models, defences = ([*dict.fromkeys(names)] for names in zip(*audits, strict=True))
+    fooled = next(iter(audits.values())).fooled
+    attacks, sources = (
+        fooled.T.groupby(level=level).any().sum(axis=1).sort_values(ascending=False).index
+        for level in (0, 1)
+    )
+    every = {name for its in audits.values() for name in its.fooled.columns}
+    attacks, sources = (
+        [*dict.fromkeys([*names, *sorted({name[level] for name in every})])]
+        for level, names in enumerate((attacks, sources))
+    )
+    most = max(len(_tries(its)) for its in audits.values())
+    steps = [*(q for q in _STEPS if q < most), most]
+    tried = [float(q) for q in range(1, most + 1)]
+    axes = {
+        **{"attack": defences, "source": ["", *attacks], "target": ["", *sources]},
+        **{"defence": models, "protocol": [WITHIN, _ALONE], "eps_255": [0.0, *tried]},
+    }
+    rows = [row for pair, its in audits.items() for row in _tries_rows(its, *pair, axes)]
+    highs = [_tries(its)["fooled_high"].max() for its in audits.values()]
+    idle = {
+        alarm.finding.partition(":")[0].removeprefix("defence "): alarm.finding.partition(": ")[2]
+        for row in results.rows
+        for its in row
+        for alarm in its.alarms
+        if alarm.name == "idle_defence"
+    }
+    rankings, tiles, answers = dict[str, Any](), dict[str, Any](), dict[str, Any]()
+    for at, model in enumerate(models):
+        mine = {name: its for (other, name), its in audits.items() if other == model}
+        notes = _notes(mine, total, idle)
+        for q in range(1, most + 1):
+            listed = [_outcome(name, its, q, total) for name, its in mine.items()]
+            rankings[f"{at}.0.{q}"] = {"rows": [*listed, *notes], "notes": []}
+            tiles[f"{at}.{q}"] = _tiles(mine, q, total)
+        for name, its in mine.items():
+            full = str(ModelRef.parse(model, name))
+            answer = stranger_answer(_tries(its), total, full, eps)
+            answers[f"{at}.{defences.index(name)}"] = answer
+    order = {model: its for (model, _), its in reversed(audits.items())}
+    scale = f"times {float(f'{127 / eps:.2g}'):g}"
+    place = f"at {eps:g}/255"
+    return _screen(
+        pd.DataFrame(rows),
+        axes,
+        **{"view": "audit", "label": "Audit", "tries": True, "behind": "attack"},
+        title=f"Audit of {', '.join(models)}, {eps:g}/255",
+        **{"rankings": rankings, "tiles": tiles, "answers": answers, "steps": steps},
+        budgets=[(0, "0", "clean"), *((q, f"{q:g}", tries_text(int(q))) for q in tried)],
+        controls={"budget": "tries", "attack": "defence", "defence": "target"},
+        colours={name: number for number, name in enumerate(defences[:3], 1)},
+        order=[[", ".join(one) for one in _order(order[model])] for model in models],
+        jobs=[("", model) for model in models],
+        **{"pairs": [], "means": [""] * len(defences), "scales": [scale] * len(axes["eps_255"])},
+        titles={
+            "ranking": f"All {total} images after {{budget}} {place}",
+            "matrix": f"Each try alone, and together: % fooled {place}",
+            "curves": f"Fooled within so many tries {place}",
+            **{"last": "k / n", "mean": "any of them"},
+            "note": "Attack (row) from public model (column); small number: place in the order of "
+            "the tries. Margins: fooled by any try of the row or column. Bottom right: by any.",
+            "curve": "share of the images that the target classifies correctly; bands: 95 %",
+            "image": "confidence over the tries: dot right, cross wrong",
+        },
+        legend=[
+            "The order of the tries was learned on other images. Who must guess it needs more "
+            "tries; all reach the same in any order.",
+            "",
+        ],
+        charts=page_charts(steps, _top(highs), _HEIGHTS, most, bands=True),
+        first={
+            **{"attack": defences[0], "source": "", "target": "", "defence": models[0]},
+            **{"protocol": WITHIN, "eps": float(most)},
+        },
+    )
+
+
+def _tries(audit: Audit) -> pd.DataFrame:
+    assert audit.tries is not None
+    return audit.tries
+
+
+def _order(audit: Audit) -> list[tuple[str, str]]:
+    """Return attack and source of the tries in the order that was learned on all images."""
+    return [*_tries(audit)[["attack", "source"]].itertuples(index=False, name=None)]
+
+
+def _top(shares: Sequence[float]) -> float:
+    """Return the end of an axis that holds all these shares."""
+    return float(min(1.0, np.ceil(10 * np.nanmax([*shares, 0.1])) / 10))
+
+
+def _tries_rows(
+    audit: Audit, model: str, defence: str, axes: Mapping[str, list[Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the share fooled by each try alone, by any of several, and within q tries."""
+    at = {"attack": defence, "defence": model, "relation": TRANSFER}
+    tries, n = audit.fooled.columns, len(audit.fooled)
+    for names in product(*([name or MEAN for name in axes[key]] for key in ("source", "target"))):
+        chosen = [all(a in (b, MEAN) for a, b in zip(names, one, strict=True)) for one in tries]
+        if not any(chosen):
+            continue
+        k = int(audit.fooled.loc[:, chosen].any(axis=1).sum())
+        low, high = (float(end) for end in wilson_interval(k, n))
+        yield {
+            **at,
+            **dict(zip(("source", "target"), names, strict=True)),
+            **{"protocol": _ALONE, "eps_255": 0.0, "success": k, "denominator": n},
+            **{"success_rate": k / n, "success_rate_low": low, "success_rate_high": high},
+        }
+    for row in _tries(audit).to_dict("records"):
+        ends = {f"success_rate{end}": row[f"fooled{end}"] for end in ("", "_low", "_high")}
+        counts = {"success": round(row["fooled"] * n), "denominator": n}
+        where = {"source": MEAN, "target": MEAN, "protocol": WITHIN, "eps_255": float(row["q"])}
+        yield {**at, **where, **counts, **ends}
+
+
+def _counts(audit: Audit, q: int) -> tuple[Any, int, int]:
+    """Return the row of `tries` for q tries, and the counts of fooled and of counted images."""
+    rows = _tries(audit)
+    row, n = rows.iloc[min(q, len(rows)) - 1], len(audit.fooled)
+    return row, round(row["fooled"] * n), n
+
+
+def _outcome(name: str, audit: Audit, q: int, total: int) -> dict[str, Any]:
+    """Return what q tries reach behind a defence, with what becomes of all images."""
+    row, k, n = _counts(audit, q)
+    parts = [(n - k, "still correct"), (k, "fooled"), (total - n, "wrong when clean")]
+    texts = {"title": name.replace(NO_DEFENCE, "no defence"), "behind": f"{k} / {n}", "span": ""}
+    cost = "" if row["gradients"] != row["gradients"] else f"{row['gradients']:,.0f}"
+    return {"name": name, "rank": "", "gradients": cost, "lacks": "", **texts, "parts": parts}
+
+
+def _tiles(mine: Mapping[str, Audit], q: int, total: int) -> list[Any]:
+    """Return the tiles, which count all images."""
+    clean = len(next(iter(mine.values())).fooled)
+    tiles = [("clean accuracy", {"text": percent(clean / total)}, f"{clean} / {total}", False, "")]
+    for name, audit in [*mine.items()][:2]:
+        _, k, n = _counts(audit, q)
+        title = "robust accuracy" if name == NO_DEFENCE else f"robust, with {name}"
+        note = f"{n - k} / {total}, {tries_text(min(q, len(_tries(audit))))}"
+        tiles.append((title, {"text": percent((n - k) / total)}, note, False, ""))
+    return tiles
+
+
+def _notes(mine: Mapping[str, Audit], total: int, idle: Mapping[str, str]) -> list[dict[str, str]]:
+    """Return lines on what each defence stops of all tries, and on classes."""
+    texts = list[str]()
+    for name, audit in mine.items():
+        if name != NO_DEFENCE and (plain := mine.get(NO_DEFENCE)):
+            clean = [len(its.fooled) / total for its in (plain, audit)]
+            texts += defence_notes(paired(plain, audit), name, clean, idle.get(name, ""))
+    behind = {name: f"Behind {name}: " * (name != NO_DEFENCE) for name in mine}
+    texts += [f"{behind[name]}{its.classes}" for name, its in mine.items() if its.classes]
+    return [{"heading": text} for text in texts]
+
+
+# Attacks among stored ones.
+
+
+def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
+    ranks = results.ranks
+    tables = [(its, "own settings", its.own) for its in ranks]
+    tables += [(its, "equal cost", its.equal_cost) for its in ranks if len(its.equal_cost)]
+    among = [f"{its.attack}, {name}" if len(ranks) > 1 else name for its, name, _ in tables]
+    named = {its.attack.removesuffix(" (mine)"): its.attack for its in ranks}
+    stored = dict.fromkeys(name for *_, table in tables for name in table["attack"])
+    attacks = [*dict.fromkeys([*named.values(), *stored])]
+    pairs = [[named[name], *pair] for name, *pair in page["pairs"] if name in named]
+    sources = [*dict.fromkeys(source for _, source, _ in pairs)]
+    source = sources[0] if len(sources) == 1 else f"{len(sources)} sources"
+    first, eps = ranks[0], ranks[0].eps_255
+    budgets = sorted({budget for its in ranks for budget in its.by_budget})
+    rows, rankings = list[pd.DataFrame](), dict[str, Any]()
+    tiles, answers = dict[str, Any](), dict[str, Any]()
+    for at, (its, _, table) in enumerate(tables):
+        ranked = table.dropna(subset="rank").reset_index(drop=True)
+        of_targets = pd.concat([_by_target(part, eps_) for eps_, part in its.by_budget.items()])
+        rows.append(_rank_rows(its, ranked, of_targets).assign(defence=among[at]))
+        jobs = [row[0] for row in results.attacked if named.get(row[0].job.attack) == its.attack]
+        spent = np.mean([job.cost.get("gradients_per_image", nan) for job in jobs])
+        transfer = {*of_targets.loc[of_targets["relation"] == TRANSFER, "target"]}
+        targets = [name for name in page["axes"]["target"][1:] if name in transfer]
+        listed = _ranked(its, ranked, "" if np.isnan(spent) else f"{spent:,.0f} in all")
+        alone = [row for row in listed if row["name"] == its.attack]
+        alone.append({"heading": f"Stored attacks have {eps:g}/255 only."})
+        for place, budget in enumerate(budgets, 1):
+            chosen = listed if budget == eps else alone
+            under = _places(its, ranked, of_targets, targets) if budget == eps else []
+            rankings[f"{at}.0.{place}"] = {"rows": chosen, "notes": [], "under": under}
+        here = f"{at}.{budgets.index(eps) + 1}"
+        row = ranked.set_index("attack").loc[its.attack]
+        if row["mean_tuned"] == row["mean_tuned"]:
+            tuned = {"text": percent(row["mean_tuned"])}
+            tiles[here] = [("transfer, tuning", tuned, "images for tuning", False)]
+        lead, rest, details = rank_answer(table, its.attack, its.base, eps)
+        details += (
+            f" From {source}, beside {its.title.partition(':')[0]}. Counted: the {row['images']:g} "
+            "images for reports that a source and a target both classify correctly; "
+            f"{row['storage']} images."
+        )
+        answers[f"{at}.{attacks.index(its.attack)}"] = (lead, rest, details.strip())
+    notes = [*ranks.notes, *(note for its in ranks for note in its.notes)]
+    coloured = [first.attack, *[first.base] * bool(first.base), first.own["attack"].iloc[0]]
+    axes = {
+        **{"attack": attacks, "source": [source], "target": ["", *targets], "defence": among},
+        **{"protocol": [first.protocol, "all"], "eps_255": [0.0, *budgets]},
+    }
+    clean = _clean(results, first, targets)
+    rows += [clean.assign(defence=name) for name in among]
+    return _screen(
+        pd.concat(rows).assign(source=source),
+        axes,
+        **{"view": "rank", "label": "Rank", "by": "attack", "images": _images(results, first)},
+        title=f"Rank of {', '.join(its.attack for its in ranks)}",
+        **{"rankings": rankings, "tiles": tiles, "answers": answers, "pairs": pairs},
+        budgets=[(budget, f"{budget:g}", f"{budget:g}/255") for budget in axes["eps_255"]],
+        controls={"budget": "budget", "attack": "attack", "defence": "among", "target": "target"},
+        colours={name: number for number, name in enumerate(dict.fromkeys(coloured), 1)},
+        jobs=[(named.get(attack, attack), source) for attack, source in page["jobs"]],
+        **{"means": [source] * len(attacks), "scales": page["scales"]},
+        titles={
+            "ranking": f"Ranked at {{budget}}, from {source}",
+            "matrix": "By target at {budget}: % fooled",
+            "curves": f"Over the budget, mean of {len(targets)}",
+            "last": f"minus {first.attack}" if len(ranks) == 1 else "minus it",
+            "mean": "mean of others",
+            "note": " ".join(dict.fromkeys(notes)),
+            "curve": f"fooled, /255; stored attacks have {eps:g}/255 only",
+            "image": "confidence: dot right, cross wrong",
+        },
+        legend=[
+            "Points: difference in success. =: cannot be told apart. Lines: 95 % intervals of the "
+            "difference, tested together. In all: gradients of all budgets together.",
+            "",
+        ],
+        charts=page_charts(budgets, 1.0, _HEIGHTS),
+        first={
+            **{"attack": first.attack, "source": source, "target": "", "eps": eps},
+            **{"defence": among[0], "protocol": first.protocol},
+        },
+    )
+
+
+def _by_target(outcomes: Outcomes, eps: float) -> pd.DataFrame:
+    """Return the share fooled by attack, target and relation, and its place among all attacks.
+
+    Shares are means over sources, each over its seeds; those of one job have counts.
+    """
+    rows, names = list[dict[str, Any]](), dict.fromkeys(name for name, _ in outcomes.jobs)
+    for attack, (at, target), white in product(names, enumerate(outcomes.targets), (False, True)):
+        jobs = dict[str, list[int]]()
+        for job, (name, source) in enumerate(outcomes.jobs):
+            is_white = not outcomes.transfers[job, at]
+            if name == attack and outcomes.evaluated[job, at] and is_white == white:
+                jobs.setdefault(source, []).append(job)
+        scores = [outcomes.scores(seeds, at) for seeds in jobs.values()]
+        scores = [its[np.isfinite(its)] for its in scores if np.isfinite(its).any()]
+        if not scores:
+            continue
+        single = sum(map(len, jobs.values())) == 1
+        k, n = (float(scores[0].sum()), len(scores[0])) if single else (nan, nan)
+        rows.append({
+            **{"attack": attack, "target": str(target), "eps_255": eps},
+            **{"relation": WHITE_BOX if white else TRANSFER, "success": k, "denominator": n},
+            "success_rate": float(np.mean([its.mean() for its in scores])),
+        })  # fmt: skip
+    table = pd.DataFrame(rows)
+    places = table.groupby(["target", "relation"])["success_rate"]
+    return table.assign(place=places.rank(ascending=False, method="min"))
+
+
+def _rank_rows(its: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of attacks by target, and of their means."""
+    rows = of_targets[of_targets["attack"].isin(ranked["attack"])]
+    means = rows.groupby(["attack", "eps_255", "relation"], as_index=False)["success_rate"].mean()
+    others = (means["eps_255"] != its.eps_255) | (means["relation"] == WHITE_BOX)
+    columns = {"mean": "success_rate", "low": "success_rate_low", "high": "success_rate_high"}
+    stated = ranked[["attack", *columns]].rename(columns=columns)
+    stated = stated.assign(eps_255=its.eps_255, relation=TRANSFER)
+    means = pd.concat([means[others], stated]).assign(target=MEAN)
+    return pd.concat([rows[rows["relation"] == TRANSFER], means]).assign(protocol=its.protocol)
+
+
+def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any]]:
+    """Return the ranking with differences from the attack, which has `spent` so many gradients."""
+    at, places = ranked.index[ranked["attack"] == its.attack][0], ranked.index.to_series()
+    alike = ranked["undecided"].astype(bool) & (places != at)
+    near = (places - at).abs().where(alike).nsmallest(_LISTED).index
+    named = ranked["attack"].isin({its.attack, its.base, *_COMPARED, *its.named})
+    rows = list[dict[str, Any]]()
+    for place, row in ranked.iterrows():
+        points = [points_text(row[name]) for name in DIFFERENCES if row[name] == row[name]]
+        ends = [f"{100 * row[end]:.1f}" for end in ("low", "high") if row[end] == row[end]]
+        points = [text.replace("-", "\N{MINUS SIGN}") for text in points]
+        line = {"dotted": 0, "low": None, "high": None, "value": 0.0}
+        if place != at and points:
+            line["value"] = row["difference"]
+        if place != at and points[1:]:
+            line |= {end: row[f"difference_{end}"] for end in ("low", "high")}
+        rows.append({
+            "name": row["attack"],
+            "title": row["attack"] + " (base)" * (row["attack"] == its.base),
+            "rank": "= " * bool(alike[place]) + f"{row['rank']:g}",
+            "gradients": f"{row['gradients']:,.0f}".replace("nan", spent * (place == at)),
+            "behind": "95 %" * bool(ends) if place == at else "".join(points[:1]),
+            "span": f"[{', '.join(ends if place == at else points[1:])}]",
+            **{"lacks": "", "line": line},
+            "listed": bool(place < 2 or place in near or named[place]),
+        })  # fmt: skip
+    return rows
+
+
+def _places(
+    its: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame, targets: Sequence[str]
+) -> list[Any]:
+    """Return the places of the attack on each target and in the ranking."""
+    rows = of_targets[(of_targets["attack"] == its.attack) & (of_targets["relation"] == TRANSFER)]
+    on_target = rows[rows["eps_255"] == its.eps_255].set_index("target")["place"]
+    places = [on_target[name] for name in targets]
+    places += [ranked.loc[ranked["attack"] == its.attack, "rank"].iloc[0]]
+    return [(f"place of {its.attack}", [ordinal(int(place)) for place in places])]
+
+
+def _clean(results: Results, its: Beside, targets: Sequence[str]) -> pd.DataFrame:
+    """Return the share of all clean images that each target classifies wrongly."""
+    rows = results.select(protocol="all", eps_255=0.0, target=[*targets])
+    rows = rows[rows["source"] != MEAN].drop_duplicates("target")
+    ends = {"_low": 1 - rows["robust_accuracy_high"], "_high": 1 - rows["robust_accuracy_low"]}
+    return rows[["target", "eps_255", "protocol", "denominator"]].assign(
+        **{"attack": its.attack, "relation": TRANSFER},
+        **{"success": rows["denominator"] - rows["still_correct"]},
+        **{"success_rate": 1 - rows["robust_accuracy"]},
+        **{f"success_rate{end}": values for end, values in ends.items()},
+    )
+
+
+def _images(results: Results, its: Beside) -> list[int]:
+    """Return the numbers, in the jobs' data set, of the images that a rank is of."""
+    rows = results.attacked[0][0].job.predictions[["index", "image"]].drop_duplicates()
+    return sorted(rows.loc[rows["image"].isin(its.images), "index"].tolist())
