@@ -3,7 +3,6 @@
 import json
 import re
 from dataclasses import replace
-from html import unescape
 
 import numpy as np
 import pandas as pd
@@ -63,17 +62,16 @@ def audited(new_workspace, run_in, printed_by, computed):
     return folder, printed
 
 
-def test_the_sentence_is_that_of_the_stored_predictions_on_page_and_figure(audited):
+def test_the_sentence_is_that_of_the_stored_predictions_on_page_and_terminal(audited):
     folder, printed = audited
     rows = pd.concat(pd.read_parquet(path) for path in folder.glob("out/*/predictions.parquet"))
     rows = rows.assign(right=rows["predicted"] == rows["label"])
     said = {target: numbers for *numbers, target in map(_numbers, SENTENCE.findall(printed))}
     assert said.keys() == {"fine", "fine@jpeg"}  # the only source of the others is coarse
     assert "coarse: No image is left" in printed and "coarse@jpeg: No image is left" in printed
-    drawn = json.loads(block_of(folder / "out" / "report.html"))["figures"]
-    (its,) = (one["columns"] for one in drawn if one["name"] == "tries")
-    curves = pd.DataFrame(**its).groupby("target")
-    assert curves.groups.keys() == said.keys()
+    (screen,) = json.loads(block_of(folder / "out" / "report.html"))["screens"]
+    assert screen["axes"]["defence"] == ["fine"] and screen["axes"]["attack"] == ["none", "jpeg"]
+    drawn = {row["name"]: row for row in screen["rankings"]["0.0.2"]["rows"] if "name" in row}
     for target, (q, reached, images, few, less) in said.items():
         name, _, defence = target.partition("@")
         its = rows[(rows["target"] == name) & (rows["defence"] == (defence or "none"))]
@@ -83,9 +81,12 @@ def test_the_sentence_is_that_of_the_stored_predictions_on_page_and_figure(audit
         assert q == 2 and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
         assert few < q and 0.95 * reached <= less + 0.051
         assert images == len(units)
-        curve = curves.get_group(target)
-        assert reached == pytest.approx(100 * curve["fooled"].iloc[-1], abs=0.051)
-        assert (curve["fooled_low"] < curve["fooled_high"]).all()
+        kept, fooled, wrong = (count for count, _ in drawn[defence or "none"]["parts"])
+        assert (kept, fooled) == (
+            left.sum(),
+            len(units) - left.sum(),
+        ) and kept + fooled + wrong == 60
+        assert drawn[defence or "none"]["behind"] == f"{fooled} / {len(units)}"
 
 
 def _numbers(found: tuple[str, ...]) -> tuple[int, float, int, int, float, str]:
@@ -95,11 +96,13 @@ def _numbers(found: tuple[str, ...]) -> tuple[int, float, int, int, float, str]:
 
 def test_page_and_summary_show_the_audit(audited):
     folder, printed = audited
-    page = unescape((folder / "out" / "report.html").read_text())
+    page = block_of(folder / "out" / "report.html")
     summary = (folder / "out" / "summary.txt").read_text()
     for line in printed.splitlines():
-        if SENTENCE.search(line) or line.startswith("Classes"):
-            assert line in page and line in summary
+        if (found := SENTENCE.search(line)) or line.startswith("Classes"):
+            assert line in summary
+            assert (f"of the {found[3]} images, of 60" if found else line) in page
+    assert "coarse: No image is left" in page
     assert {job.record.protocol for job in find_jobs([folder / "out"])} == {"target_correct"}
 
 

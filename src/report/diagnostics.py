@@ -263,13 +263,6 @@ def _variants(results: Results) -> pd.DataFrame:
     return rows if rows["variant"].nunique() > 1 else rows.iloc[:0]
 
 
-def _tries(results: Results) -> pd.DataFrame:
-    """Return the shares fooled within so many candidates, by target."""
-    curves = {its.target: its.tries for its in results.audits if its.tries is not None}
-    parts = [rows.assign(target=target) for target, rows in curves.items()]
-    return pd.concat(parts) if parts else pd.DataFrame()
-
-
 def _panel(y: str, x: str, colour: str, more: Mapping[str, Any], **titles: str) -> ChartSettings:
     """Return the chart of shares; `more` are further settings, and `titles` those of columns."""
     settings = {"y": y, "x": x, "colour": colour, "percent": True, "titles": titles}
@@ -377,14 +370,6 @@ DIAGNOSTICS = {
         "the same images ({denominator}); 95 % intervals (Tango).",
         [_panel("excess", "target", "control", _ROWS, excess="fooled beyond the control")],
         arranged=lambda rows, _: rows.assign(control=rows["control"].replace(CONTROLS)),
-    ),
-    "tries": Diagnostic(
-        "Fooled within q candidates",
-        "Share fooled within so many candidates (one attack from one source), in an order that was "
-        "learned on other images. 95 % intervals.",
-        [_panel("fooled", "q", "target", {}, fooled="", q="candidates")],
-        {},
-        of_results=_tries,
     ),
 }
 """Diagnostics by the name of their table or statistic, in the order of the page."""

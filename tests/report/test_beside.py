@@ -4,7 +4,6 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from src.report.beside import Beside, beside, read_preset
 from src.report.page.frame import build_report
 from src.report.page.html import write_page
 from src.report.results import results_of
+from src.report.words import ordinal
 from tests.records import frame_of_sweep, results_of_frame
 from tests.report.conftest import make_sweep
 
@@ -210,19 +210,30 @@ def test_notes_that_all_attacks_share_are_printed_once(sweep: Path, tmp_path: Pa
 
 
 @pytest.mark.slow
-def test_a_report_shows_the_ranks_below_its_answer(
+def test_the_page_opens_with_the_rank(
     sweep: Path, run_in: Callable[..., int], capsys: pytest.CaptureFixture[str], tmp_path: Path
 ):
     jobs = jobs_named(sweep, "mi_own")
     results = replace(results_of(jobs), ranks=beside(jobs, "made-up"))
-    write_page(build_report(results), tmp_path / "report.html", tmp_path)
-    text = " ".join(unescape((tmp_path / "report.html").read_text("utf-8")).split())
-    fold = text.partition('<details class="beside" open>')[2].partition("</details>")[0]
+    report = build_report(results)
     (result,) = results.ranks
-    row = result.own.set_index("attack").loc["mi_own"]
-    rank = f"rank {row['rank']:.0f} of {len(NAMES) + 1}"
-    assert rank in fold.partition("</summary>")[0] and rank in fold.partition("</summary>")[2]
-    assert "<td>0.0 [" in fold and "cannot be told apart from: mi" in fold
+    table = result.own.set_index("attack")
+    row, alike = table.loc["mi_own"], table["undecided"].sum() - 1
+    ahead = (~table["undecided"].astype(bool) & (table["mean"] > row["mean"])).sum()
+    lead, _, details = report.answer
+    assert lead == f"mi_own is {ordinal(int(row['rank']))} of {len(NAMES) + 1} attacks"
+    places = [ordinal(int(place)) for place in (ahead + 1, ahead + 1 + alike)]
+    assert f"Tests place it {places[0]} to {places[1]}: ahead " in details
+    (screen,) = report.page["screens"]
+    at = screen["axes"]["eps_255"].index(result.eps_255)
+    rows = {its["name"]: its for its in screen["rankings"][f"0.0.{at}"]["rows"]}
+    assert rows.keys() == {*table.index}
+    for name, its in rows.items():
+        assert its["line"]["value"] == (0 if name == "mi_own" else table["difference"][name])
+    texts = screen["rows"]["fooled"]["text"]
+    assert all(f"{100 * mean:.1f}" in texts for mean in table["mean"])
+    write_page(report, tmp_path / "report.html", tmp_path)
+    assert lead in (tmp_path / "report.html").read_text("utf-8")
     assert run_in(tmp_path, "beside=made-up", module="src.report.__main__") == 2
     assert "python -m src.table FOLDER --beside PRESET" in capsys.readouterr().err
 

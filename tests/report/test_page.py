@@ -4,6 +4,7 @@ import random
 import re
 from urllib.parse import quote
 
+import pandas as pd
 import pytest
 
 from src.report.shown import pairs_of
@@ -262,16 +263,46 @@ def test_a_single_network_opens_with_its_images(opened, results_of_kind):
     assert "diagnostics=full" in tab.inner_text("#why pre")
 
 
-def test_the_page_of_an_audit_opens_with_its_sentence(opened, made_up):
-    ((sentence, classes),) = made_up("audit").page["audits"]
+def test_the_page_of_an_audit_counts_the_images_that_the_target_classifies_correctly(
+    opened, results_of_kind
+):
+    results = results_of_kind("audit")
+    tries = {(job.attack, job.record.source): job.defended for job in results.jobs}
+    rows = pd.concat(tries, names=["by", "from"]).reset_index(["by", "from"])
+    rows = rows.assign(right=rows["predicted"] == rows["label"])
+    rows = rows[rows["target"] == "vit"]
+    clean = rows[rows["eps_255"] == 0].groupby("index")["right"].all()
+    eps = results.jobs[0].record.reference
+    attacked = rows[(rows["eps_255"] == eps) & rows["index"].map(clean)]
+    fooled = ~attacked.pivot_table(
+        index="index", columns=["by", "from"], values="right", aggfunc="all"
+    )
+    n, total, every = clean.sum(), len(clean), fooled.any(axis=1).sum()
     tab = opened("audit")
-    assert tab.inner_text("main > .first").startswith(f"{sentence} {classes}")
-    size = "one => parseFloat(getComputedStyle(one).fontSize)"
-    assert tab.eval_on_selector(".audit", size) > tab.eval_on_selector("#answer", size)
+    assert f"A stranger fools {100 * every / n:.0f} % of the images" in tab.inner_text("#answer")
+    first = "#matrix tr:nth-child(2)"
+    attack = tab.inner_text(f"{first} th").strip()
+    heads = tab.locator("#matrix tr:first-child th").all_inner_texts()
+    texts = tab.locator(f"{first} button").all_inner_texts()
+    for head, text in zip(heads[1:-1], texts, strict=True):
+        k = fooled[attack, head].sum()
+        assert text.split()[1:] == [percent(k / n), f"{k}", "/", f"{n}"]
+    margins = tab.locator("#matrix .mean").all_inner_texts()
+    assert margins[0] == percent(fooled[attack].any(axis=1).mean())
+    assert margins[-1] == percent(every / n)
+    left = [f"{n - every}", f"{every}", f"{total - n}"]
+    assert tab.inner_text("#ranking .bars").split() == left
+    (whole, robust) = tab.locator("#tiles .tile b").all_inner_texts()
+    assert [whole, robust] == [f"{percent(share / total)} %" for share in (n, n - every)]
     tab.wait_for_selector("#image .strip")
-    assert "not evaluated" not in tab.inner_text("#image")
-    assert tab.locator("#image .role").all_inner_texts() == ["", "target"]
-    assert tab.locator("#matrix button").first.bounding_box()["width"] < 150
+    order = [(row.attack, row.source) for row in results.audits[0].tries.itertuples()]
+    image = int(re.search(r"One image: (\d+)", tab.inner_text("#image h2"))[1])
+    by = fooled.loc[image].sum()
+    assert f"fooled by {by} of {len(order)} tries" in tab.inner_text("#image .title")
+    shown = tab.locator("#image figcaption").all_inner_texts()[2:]
+    assert shown == [f"{q} {', '.join(one)}" for q, one in enumerate(order[:5], 1)]
+    select(tab, view="results")
+    assert tab.inner_text("#answer") != results.audits[0].sentence
 
 
 @pytest.mark.slow

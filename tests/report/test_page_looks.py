@@ -73,7 +73,7 @@ def test_the_name_of_an_attack_breaks_between_its_parts_alone(opened):
 
 @pytest.mark.slow
 def test_the_dot_of_a_small_line_is_round(opened):
-    tab = opened("audit")
+    tab = opened("ordinary")
     dots = tab.locator("#matrix svg path:last-child")
     effect = "one => getComputedStyle(one).vectorEffect"
     assert dots.count() and dots.first.evaluate(effect) == "non-scaling-stroke"

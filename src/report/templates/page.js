@@ -22,7 +22,8 @@ const page = JSON.parse(await textOf("page"));
 const sweeps = (page.sweeps ?? [page]).map(indexed);
 const screens = (page.screens ?? []).map(indexed); // of an audit, of a rank: other rows for the regions of the results
 const screenOf = (view) => screens.find(({ data: its }) => its.view === view);
-const views = [...screens.map(({ data: its }) => [its.view, its.label]), ...(page.axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
+const views = [...screens.map(({ data: its }) => [its.view, its.label]),
+  ...(page.axes ? [["results", "Results"], ["images", "Images"], ["why", "Why"]] : []),
   ["data", "Data"], ["method", "Method"]];
 const start = page.first?.view ?? "data";
 const firstOf = (view) => ({ ...page.first, pair: "", image: null, other: null, ...screenOf(view)?.data.first, view });
@@ -209,8 +210,8 @@ function renderControls() {
   $("controls").hidden = !used.length;
 }
 /** Return true if the shown part uses a control; in the part Why, controls select rows of its charts. */
-const uses = (control) => (data.controls ? control in data.controls : control === "sweep" && selection.view !== "method")
-  || ["results", "images"].includes(selection.view) || (selection.view === "why"
+const uses = (control) => (data.controls ? control in data.controls
+  : control === "sweep" && selection.view !== "method") || ["results", "images"].includes(selection.view) || (selection.view === "why"
   && data.figures.some(({ part, keys }) => part === "why"
     && Object.values(keys).includes(control === "source" ? "pair_source" : control)));
 
@@ -240,7 +241,8 @@ function tiles() {
   return [
     [selection.target ? `${of} on ${broken(selection.target)}` : `${of}, transfer`, its, note, white],
     ...(white ? [] : [[`${of}, white box`, boxes, boxes.note, true]]),
-    ...(told || !hard ? told ?? [] : axes.target.length > 2 ? [[`${of}, hardest target`, cell({ target: hard }), broken(hard)]] : []),
+    ...(told ?? (hard && axes.target.length > 2
+      ? [[`${of}, hardest target`, cell({ target: hard }), broken(hard)]] : [])),
   ].filter(([, one]) => one.text);
 }
 
@@ -260,7 +262,8 @@ function rankingRows() {
     const shared = { ...row, ...its, look: look(row.name), chosen: row.name === selection.attack,
       white: both && !row.heading && cell({ attack: row.name, target: WHITE }).text,
       click: () => choose({ attack: row.name }) };
-    return plain ? { ...shared, ...row.line } : { ...shared, text: its.text, rank: "", behind: its.counts || its.ends, span: "" };
+    return { ...shared, ...(plain ? row.line
+      : { text: its.text, rank: "", behind: its.counts || its.ends, span: "" }) };
   });
   if (plain) return made;
   return made.filter((row) => row.text).sort((one, other) => (correct() ? one.value - other.value
@@ -290,9 +293,9 @@ function renderRanking() {
     + "on common images (plain means: matrix)";
   const table = rankedTable(last, [...listed, ...(sources.length ? [{ heading }, ...sources]
     : [...of.notes, ...single].map((text) => ({ heading: text })))]);
-  const title = titleOf("ranking", `${sources.length > 1 ? "Attacks and sources" : "Attacks"} at ${budget(selection.eps)}, `)
-    + (data.titles ? "" : selection.target ? `on ${selection.target}` : tested() ? "ranked" : "not tested")
-    + (selection.source && !data.titles ? ` from ${selection.source}` : "");
+  const title = titleOf("ranking", [`${sources.length > 1 ? "Attacks and sources" : "Attacks"} at `,
+    `${budget(selection.eps)}, `, selection.target ? `on ${selection.target}` : tested() ? "ranked" : "not tested",
+    selection.source && ` from ${selection.source}`].join(""));
   const [marks, untested] = data.legend;
   const notes = plain && ofKey(data.rankings, ["defence", "source", "eps_255"])?.notes;
   const more = [["Attacks", notes], ["Sources", sources.length && of.notes]].filter(([, texts]) => texts?.length)
@@ -312,7 +315,8 @@ function rankedTable(last, rows) {
   const ticks = Array.from({ length: Math.round((top - bottom) / step) + 1 }, (_, place) => bottom + place * step);
   const part = (share) => 100 * Math.max(0, Math.min(1, (100 * share - bottom) / (top - bottom)));
   const table = el("div", { class: ["ranked", rows.length > 7 && "dense", rows.length > 12 && "tight"].filter(Boolean)
-    .join(" "), style: `--step: ${100 * step / (top - bottom)}%` }, ["", label("attack")].map((text) => el("div", { class: "head" }, text)),
+    .join(" "), style: `--step: ${100 * step / (top - bottom)}%` },
+  ["", label("attack")].map((text) => el("div", { class: "head" }, text)),
   !both && el("div", { class: "head number" }, "gradients"), el("div", { class: "plot head" }, ticks.map((at) =>
     el("span", { style: `left: ${part(at / 100)}%` }, at))),
   [shortWord(), last, ...(both ? ["white box"] : [])].map((text) => el("div", { class: "head number" }, text)));
@@ -364,7 +368,7 @@ function renderMatrix() {
     - cell({ attack: one, target: "" }).value) : axes.source.filter(Boolean);
   const at = (its, target_) => ({ [byAttack ? "attack" : "source"]: its, target: target_,
     ...(data.tries && { protocol: "alone", eps_255: 0 }) });
-  const paint = (its) => (byAttack ? its : selection.attack);
+  const paint = (its) => (data.tries ? "var(--c9)" : colour(byAttack ? its : selection.attack));
   const [source, target] = pairOf();
   const [narrow, many, means] = [targets.length > 10, targets.length > 1, axes.source[0] === ""];
   const kinds = new Set();
@@ -374,7 +378,7 @@ function renderMatrix() {
     const { text, value, relation, overlap, counts, ends, spread } = cell(where);
     if (text === undefined) return el("td", { class: "second" }, "\u2013");
     kinds.add(relation);
-    const mixed = `calc(${value ?? 0} * var(--l${data.tries ? 9 : slot(paint(its)) || 1}) * 1%)`;
+    const mixed = `calc(${value ?? 0} * var(--l${data.tries ? 9 : slot(byAttack ? its : selection.attack) || 1}) * 1%)`;
     const shown = text || "n/a";
     const number = data.tries && orderOf().indexOf(`${its}, ${one}`) + 1;
     const choice = number ? { eps: number } : { pair: byAttack
@@ -382,7 +386,7 @@ function renderMatrix() {
     return el("td", {}, button([number && el("i", {}, number), el("b", {}, shown, spread && !narrow
       && el("small", {}, spread)), !narrow && el("small", {}, counts), !data.tries && sparkOf(where)], {
       "data-pair": `${its}>${one}`, class: [relation && "hatched", chosen && "pair"].filter(Boolean).join(" "),
-      style: relation ? "" : `background: color-mix(in srgb, ${data.tries ? "var(--c9)" : colour(paint(its))} ${mixed}, var(--back))`,
+      style: relation ? "" : `background: color-mix(in srgb, ${paint(its)} ${mixed}, var(--back))`,
       "aria-pressed": String(chosen), title: [relation, overlap, ends].filter(Boolean).join("; "),
       "aria-label": `${its} to ${one}${relation && ` (${relation})`}: ${shown} %, ${counts}`,
       click: () => choose(choice) }));
@@ -404,7 +408,8 @@ function renderMatrix() {
     row(head, texts.map((text) => el("td", {}, text)), "second")));
   const here = cell({ source, target });
   const words_ = [[here.counts, here.ends].filter(Boolean).join(" "), here.note].filter(Boolean).join(", ");
-  const note = !both && el("p", { class: "note" }, data.titles ? data.titles.note : [kinds.has("white box") && [el("span", { class: "swatch hatched" }),
+  const note = !both && el("p", { class: "note" }, data.titles ? data.titles.note : [
+    kinds.has("white box") && [el("span", { class: "swatch hatched" }),
     " White box: the target is the source; in no mean. "],
   kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
   el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ",
@@ -458,7 +463,8 @@ async function chart(box, spec, rows, onBudget, eps_255) {
   if (onBudget) view.addEventListener("click", (event) => {
     const x = event.offsetX ?? event.clientX - box.getBoundingClientRect().left;
     const eps = view.scale("x").invert(x - view.origin()[0]);
-    choose({ eps: knownOf(chosen.view).eps.reduce((one, other) => (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
+    choose({ eps: knownOf(chosen.view).eps.reduce((one, other) =>
+      (Math.abs(other - eps) < Math.abs(one - eps) ? other : one)) });
   });
 }
 const onPaper = () => document.body.classList.contains("paper");
@@ -496,7 +502,8 @@ function renderCurves() {
   const [level, confidence] = [overBudget(selection.shown), overBudget("confidence")];
   const whole = selection.shown !== "fooled" || level.some((row) => row.value > data.top);
   const panels = both ? [[`${word()}, ${subject}`, "half", level]]
-    : data.titles ? [[data.titles.curve, "success", level]] : [[`${word()}, /255`, whole ? "correct" : "success", level],
+    : data.titles ? [[data.titles.curve, "success", level]]
+    : [[`${word()}, /255`, whole ? "correct" : "success", level],
       ["confidence in the predicted class, right or wrong", "confidence", confidence]];
   fill(box, el("h2", {}, titleOf("curves", `Over the budget, ${both ? data.letter : subject}${selection.source
     && `, from ${selection.source}`}`)),

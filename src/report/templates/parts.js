@@ -110,7 +110,8 @@ function perturbation(job, image, eps) {
   const { small, shape, part } = job.pictures;
   const [start, size] = small ? place : [place[0] + 4, partBytes(job, place[0])];
   const change = new Int8Array(job.bytes.slice(start, start + size).buffer);
-  const drawn_ = canvas(small ? shape : part, (at) => 128 + (127 / (job.size ?? eps)) * change[at], `perturbation, ${budget(eps)}`);
+  const drawn_ = canvas(small ? shape : part, (at) => 128 + (127 / (job.size ?? eps)) * change[at],
+    `perturbation, ${budget(eps)}`);
   const scale = data.scales[places.eps_255.get(eps)];
   return [drawn_, small ? `${scale}, grey is none` : "a fifth of the width, enlarged"];
 }
@@ -133,8 +134,8 @@ function strip(job, image, roles) {
   const [noise, text] = perturbation(job, image, here);
   const each = data.tries ? orderOf().slice(0, 5).map((name, at) => [at + 1, `${at + 1} ${name}`])
     : tried.map((eps) => [eps, budget(eps)]);
-  const steps = [[0, "clean"], [null, `${both ? "change" : "perturbation"}, ${data.tries ? `try ${here}` : budget(here)}`],
-    ...each];
+  const steps = [[0, "clean"], [null, `${both ? "change" : "perturbation"}, ${data.tries ? `try ${here}`
+    : budget(here)}`], ...each];
   const room = onPaper() ? 700 : innerWidth / (both && innerWidth > 1140 ? 2 : 1);
   const narrow = room <= 600 || room < 78 * steps.length; // else words would break
   const none = (eps) => el("div", { class: "picture hatched" }, eps === 0 ? "no picture" : "not stored");
@@ -201,8 +202,8 @@ async function renderImage(box, every) {
   const pictures = strip(job, image, roles);
   fill(box, el("div", { class: "title" }, el("h2", {}, both ? `${data.letter}: image` : "One image:", ` ${image}, `,
     el("bdi", {}, job.nameOf(image))),
-    el("span", { class: "second" },
-      `${data.tries ? target : `${source} \u2192 ${target}`}${data.by ? "" : behindWords()}: ${title}`), every && finder(job),
+    el("span", { class: "second" }, data.tries ? target : `${source} \u2192 ${target}`,
+      `${data.by ? "" : behindWords()}: ${title}`), every && finder(job),
     controls), el("div", { class: "one" }, pictures,
     !both && el("div", {}, el("span", { class: "second" }, data.titles?.image ?? "confidence: dot right, cross wrong"),
       curve)));
@@ -453,7 +454,8 @@ function render() {
   fill($("parts"), views.map(([name, text]) => el("a",
     { href: `#view=${name}`, "aria-current": name === view ? "page" : undefined,
       click: (event) => { event.preventDefault(); choose({ view: name }); } }, text)));
-  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== (screenOf(view) ? "results" : view);
+  const part_ = screenOf(view) ? "results" : view;
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== part_;
   document.querySelector(".first").hidden = ["why", "data", "method"].includes(view) && Boolean(axes);
   if (axes) {
     renderControls();
