@@ -211,8 +211,8 @@ function renderControls() {
 }
 /** Return true if the shown part uses a control; in the part Why, controls select rows of its charts. */
 const uses = (control) => (data.controls ? control in data.controls
-  : control === "sweep" && selection.view !== "method") || ["results", "images"].includes(selection.view) || (selection.view === "why"
-  && data.figures.some(({ part, keys }) => part === "why"
+  : control === "sweep" && selection.view !== "method") || ["results", "images"].includes(selection.view)
+  || (selection.view === "why" && data.figures.some(({ part, keys }) => part === "why"
     && Object.values(keys).includes(control === "source" ? "pair_source" : control)));
 
 function renderTiles() {
