@@ -220,8 +220,8 @@ def _beside(
         over[source], costs[source], reasons = _of_source(title, seeds, stored, first)
         notes |= dict.fromkeys(reasons)
         notes |= {its.finding: None for job in seeds for its in job.alarms if its.name in _BUDGET}
-        parts = over[source].get(first.reference)
-        sources |= {source: joined(parts)} if parts else {}
+        if seeds_of := over[source].get(first.reference):
+            sources[source] = joined(seeds_of)
     counted = {source: _counted(its) for source, its in sources.items()}
     untuned = {source: int(_untuned(its, facts).sum()) for source, its in counted.items()}
     fewest = next((n for n in (FEWEST_TESTED, 1) if n <= max(untuned.values(), default=0)), 0)
@@ -247,7 +247,8 @@ def _beside(
             outcome = at_reference(job.predictions, job.row_title, job.record, targets, first)
             known[job.record.key, targets] = outcome
             job.forget()
-    index, tables = np.unique(np.concatenate([*counted.values()])), []
+    index = np.unique(np.concatenate([*counted.values()]))
+    tables, parts = list[pd.DataFrame](), list[Outcomes]()
     for chosen in (near, own):
         parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
         table = pd.DataFrame(columns=["attack"])
@@ -283,8 +284,8 @@ def _beside(
     base = function.rpartition(".")[2] if function.startswith(f"{PACKAGE}.attacks.") else ""
     base *= base in {*among_own["attack"]} - {title}
     result = Beside(title, stated, among_own, among_near, mean, (*notes,))
-    place = {"eps_255": first.reference, "protocol": first.protocol}
-    return replace(result, **place, by_budget=by_budget, images=digests, base=base)
+    result = replace(result, eps_255=first.reference, protocol=first.protocol)
+    return replace(result, by_budget=by_budget, images=digests, base=base)
 
 
 def _of_source(

@@ -385,13 +385,14 @@ def defence_notes(pairing: Any, defence: str, clean: Sequence[float], idle: str)
 def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answer:
     """State an attack's rank among stored attacks, beside its base or the first, and how sure."""
     ranked = table.dropna(subset="rank").set_index("attack")
-    row, others = ranked.loc[attack], ranked.drop(index=attack)
+    row: Any = ranked.loc[attack]
+    others = ranked.drop(index=attack)
     alike = others["undecided"].astype(bool)
     ahead, tied = int((~alike & (others["mean"] > row["mean"])).sum()), int(alike.sum())
     lead = f"{attack} is {ordinal(int(row['rank']))} of {len(ranked)} attacks"
     if others.empty:
         return lead, f" at {eps:g}/255", ""
-    other = others.loc[base] if base in others.index else others.iloc[0]
+    other: Any = others.loc[base] if base in others.index else others.iloc[0]
     place = "its base" if other.name == base else "the first" if other["rank"] == 1 else "the next"
     points, behind = 100 * other["difference"], len(others) - ahead - tied
     side = "behind" if points > 0 else "ahead of"

@@ -264,7 +264,7 @@ def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
             under = _places(its, ranked, of_targets, targets) if budget == eps else []
             rankings[f"{at}.0.{place}"] = {"rows": chosen, "notes": [], "under": under}
         here = f"{at}.{budgets.index(eps) + 1}"
-        row = ranked.set_index("attack").loc[its.attack]
+        row: Any = ranked.set_index("attack").loc[its.attack]
         if row["mean_tuned"] == row["mean_tuned"]:
             tuned = {"text": percent(row["mean_tuned"])}
             tiles[here] = [("transfer, tuning", tuned, "images for tuning", False)]
@@ -277,7 +277,7 @@ def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
         answers[f"{at}.{attacks.index(its.attack)}"] = (lead, rest, details.strip())
     notes = [*ranks.notes, *(note for its in ranks for note in its.notes)]
     coloured = [first.attack, *[first.base] * bool(first.base), first.own["attack"].iloc[0]]
-    axes = {
+    axes: dict[str, list[Any]] = {
         **{"attack": attacks, "source": [source], "target": ["", *targets], "defence": among},
         **{"protocol": [first.protocol, "all"], "eps_255": [0.0, *budgets]},
     }
@@ -364,7 +364,7 @@ def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any
     near = (places - at).abs().where(alike).nsmallest(_LISTED).index
     named = ranked["attack"].isin({its.attack, its.base, *_COMPARED, *its.named})
     rows = list[dict[str, Any]]()
-    for place, row in ranked.iterrows():
+    for place, row in enumerate(ranked.to_dict("records")):
         points = [points_text(row[name]) for name in DIFFERENCES if row[name] == row[name]]
         ends = [f"{100 * row[end]:.1f}" for end in ("low", "high") if row[end] == row[end]]
         points = [text.replace("-", "\N{MINUS SIGN}") for text in points]
