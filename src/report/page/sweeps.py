@@ -130,7 +130,7 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
         "having": {
             text: "".join(its.letter for its in sweeps if eps in its.budgets)
             for page in pages
-            for eps, text in page["budgets"]
+            for eps, text, _ in page["budgets"]
         },
         "budgets": sorted({budget for page in pages for budget in page["budgets"]}),
         "screens": [
