@@ -119,7 +119,7 @@ class MlflowStore(MlflowClient):
         tags: Mapping[str, str],
         files: Sequence[Path],
     ) -> None:
-        """Write a run to the experiment of its kind; one that exists gets the tags that are new.
+        """Write a run to the experiment of its kind; one that exists gets new tags and files.
 
         An open run is being written by another process, or that was killed: it is written again,
         with the same points.
@@ -136,6 +136,9 @@ class MlflowStore(MlflowClient):
         number, now = run.info.run_id, run.info.start_time
         new = [RunTag(*pair) for pair in texts.items() if pair[0] not in run.data.tags]
         self._send(self.log_batch, number, tags=new)
+        stored = {its.path for its in self.list_artifacts(number)} if files else ()
+        for path in (path for path in files if path.name not in stored):
+            self._send(self.log_artifact, number, str(path))
         if run.info.status != "RUNNING":
             self._drop_copies(experiment, key)
             return
@@ -145,8 +148,6 @@ class MlflowStore(MlflowClient):
         for start in range(0, len(points), 900):
             self._send(self.log_batch, number, points[start : start + 900])
         self._name_data(number, tags, "training" if kind == "training" else "evaluation")
-        for path in files:
-            self._send(self.log_artifact, number, str(path))
         if kind == "sweep":
             self._nest_jobs(number, tags["sweep"])
         self._send(self.set_terminated, number, "FAILED" if "error" in tags else "FINISHED")

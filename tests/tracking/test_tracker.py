@@ -197,9 +197,9 @@ def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path)
     files = [tmp_path / name for name in ("rates.csv", "predictions.parquet")]
     for file in files:
         file.touch()
-    for tables, kept in ((None, 1), (False, 1), (True, 2)):
-        publish(open_tracker(changed(settings, tables=tables), "images"), name=kept, files=files)
-        (run,) = (run for run in runs(store) if run.info.run_name == str(kept))
+    for name, tables, kept in ((1, None, 1), (1, False, 1), (2, True, 2), (1, True, 2)):
+        publish(open_tracker(changed(settings, tables=tables), "images"), name=name, files=files)
+        (run,) = (run for run in runs(store) if run.info.run_name == str(name))
         assert len(store.list_artifacts(run.info.run_id)) == kept
 
 
