@@ -100,11 +100,12 @@ def _audit(results: Results) -> Screen:
         for alarm in its.alarms
         if alarm.name == "idle_defence"
     }
+    order = {model: its for (model, _), its in reversed(audits.items())}
     rankings, tiles, answers = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for at, model in enumerate(models):
         mine = {name: its for (other, name), its in audits.items() if other == model}
         notes = _notes(mine, total, idle)
-        for q in range(1, most + 1):
+        for q in range(1, len(_tries(order[model])) + 1):
             listed = [_outcome(name, its, q, total) for name, its in mine.items()]
             rankings[f"{at}.0.{q}"] = {"rows": [*listed, *notes], "notes": []}
             tiles[f"{at}.{q}"] = _tiles(mine, q, total)
@@ -112,17 +113,18 @@ def _audit(results: Results) -> Screen:
             full = str(ModelRef.parse(model, name))
             answer = stranger_answer(_tries(its), total, full, eps)
             answers[f"{at}.{defences.index(name)}"] = answer
-    order = {model: its for (model, _), its in reversed(audits.items())}
     scale = f"times {float(f'{127 / eps:.2g}'):g}"
     place = f"at {eps:g}/255"
+    named = ", ".join(models) if len(models) < 3 else f"{len(models)} models"
     return _screen(
         pd.DataFrame(rows),
         axes,
         **{"view": "audit", "label": "Audit", "tries": True, "behind": "attack"},
-        title=f"Audit of {', '.join(models)}, {eps:g}/255",
+        title=f"Audit of {named}, {eps:g}/255",
         **{"rankings": rankings, "tiles": tiles, "answers": answers, "steps": steps},
         budgets=[(0, "0", "clean"), *((q, f"{q:g}", tries_text(int(q))) for q in tried)],
-        controls={"budget": "tries", "attack": "defence", "defence": "target"},
+        controls={"budget": "tries", "defence": "target"}
+        | ({"attack": "defence"} if len(defences) > 1 else {}),
         colours={name: number for number, name in enumerate(defences[:3], 1)},
         order=[[", ".join(one) for one in _order(order[model])] for model in models],
         jobs=[("", model) for model in models],

@@ -50,6 +50,7 @@ function enter(its, to, listed) {
     if (selection[name]) missing ||= name === "eps" ? budget(selection.eps) : `${name} ${selection[name]}`;
     selection[name] = axes[axis].includes("") ? "" : data.first[name] || axes[axis][0];
   }
+  if (data.tries) selection.eps = Math.min(selection.eps, orderOf().length); // all tries on this target
 }
 const several = (axis) => axes[axis].length > 1;
 const part = (name) => $(side ? `${name}-2` : name);
@@ -187,16 +188,19 @@ function renderControls() {
   const list = el("datalist", { id: "more" }, more.map((name) => el("option", { value: name })));
   const shown = Object.entries(data.shown).map(([name, text]) =>
     [name, name === "fooled" && aimed() ? "target class" : text]);
+  const steps = data.tries ? [...data.steps.filter((q) => q < orderOf().length), orderOf().length]
+    : all.eps_255.slice(1);
   const stepOf = (eps) => el("span", {}, budgetText(eps), both && el("small", {}, ` ${page.having[budgetText(eps)]}`));
-  const menuOf = (name, label) => all[name].length > 1 && menu(name, label, all[name].map((one) => [one, words(one)]));
+  const menuOf = (name, label) => all[name].length > 1 && menu(name, label, all[name].map((one) => [one,
+    name === "protocol" ? words(one) : one]));
   const letters = Object.keys(page.answers ?? {}).filter((name) => selection.view === "results" || !name.includes("+"))
     .map((name) => [name, name.replace("+", " and ")]);
   const sweep = both ? chosen.sweep : data.letter;
   const controls = {
     sweep: letters.length > 3 ? menu("sweep", "sweep", letters, sweep)
       : letters.length > 0 && el("span", {}, "sweep", buttons("sweep", letters, sweep, set("sweep"))),
-    budget: el("span", {}, label("budget"), buttons("budget", (data.steps ?? all.eps_255.slice(1)).map((eps) =>
-      [eps, stepOf(eps)]), picked("eps"), set("eps")), data.tries ? "" : "/255"),
+    budget: el("span", {}, label("budget"), buttons("budget", steps.map((eps) => [eps, stepOf(eps)]),
+      picked("eps"), set("eps")), data.tries ? "" : "/255"),
     attack: el("span", {}, label("attack"), chips, more.length > 0 && [field, list]),
     source: !both && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
     target: all.target.length > 2 && menu("target", "target", all.target.map((one) => [one, one
@@ -316,7 +320,7 @@ function rankedTable(last, rows) {
   const part = (share) => 100 * Math.max(0, Math.min(1, (100 * share - bottom) / (top - bottom)));
   const table = el("div", { class: ["ranked", rows.length > 7 && "dense", rows.length > 12 && "tight"].filter(Boolean)
     .join(" "), style: `--step: ${100 * step / (top - bottom)}%` },
-  ["", label("attack")].map((text) => el("div", { class: "head" }, text)),
+  ["", data.tries ? "defence" : "attack"].map((text) => el("div", { class: "head" }, text)),
   !both && el("div", { class: "head number" }, "gradients"), el("div", { class: "plot head" }, ticks.map((at) =>
     el("span", { style: `left: ${part(at / 100)}%` }, at))),
   [shortWord(), last, ...(both ? ["white box"] : [])].map((text) => el("div", { class: "head number" }, text)));
