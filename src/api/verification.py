@@ -56,18 +56,18 @@ def verify(card: Path, words: list[str], images: int, jobs: int, seed: int, minu
     if wrong_word := next((word for word in words if "=" not in word), None):
         raise ValueError(f"{wrong_word}: type KEY=TEXT.")
     stopping.stop_after(60 * minutes)
-    draw, every, pool = np.random.default_rng(seed), find_jobs([card]), ModelPool()
-    sample = [every[number] for number in draw.permutation(len(every))[:jobs]]
-    print(f"{card}: {len(sample)} of {len(every)} jobs, sampled with --seed {seed}", flush=True)
+    draw, finished, pool = np.random.default_rng(seed), find_jobs([card]), ModelPool()
+    sample = [finished[number] for number in draw.permutation(len(finished))[:jobs]]
+    print(f"{card}: {len(sample)} of {len(finished)} jobs, sampled with --seed {seed}", flush=True)
     typed, pool.sets.download = dict(word.split("=", 1) for word in words), False
     results, total, tests = list[str](), np.zeros(3), len(sample) + 1
     for job in sample:
         try:
-            chosen = np.sort(draw.permutation(job.record.images)[:images])
+            positions = np.sort(draw.permutation(job.record.images)[:images])
             with quiet(), TemporaryDirectory() as empty:
                 settings = _settings(job.record, typed) | {"cache": {"dir": f"{empty}/cache"}}
-                counts, other = _compare(job, settings, chosen.tolist(), pool, Path(empty))
-            total, (result, text) = total + counts, _judge(counts, tests, other)
+                counts, unlike = _compare(job, settings, positions.tolist(), pool, Path(empty))
+            total, (result, text) = total + counts, _judge(counts, tests, unlike)
         except stopping.OutOfTime:
             print(f"The time is up: {len(results)} of the {len(sample)} jobs were looked at.")
             break
@@ -83,16 +83,16 @@ def verify(card: Path, words: list[str], images: int, jobs: int, seed: int, minu
     return 1 if differs else 0 if done else 2
 
 
-def _judge(counts: Any, tests: int, other: str = "") -> tuple[str, str]:
+def _judge(counts: Any, tests: int, unlike: str = "") -> tuple[str, str]:
     """Return `differs` or `agrees`, and why; for `counts` see `agreement`."""
     wrong, outcomes, honest = counts
     most = most_wrong(honest, tests)
     text = f"{wrong:,.0f} of {outcomes:,.0f} outcomes differ; rounding explains up to {most:,}"
-    return "differs" if other or wrong > most else "agrees", other or text
+    return "differs" if unlike or wrong > most else "agrees", unlike or text
 
 
 def _compare(
-    job: FinishedJob, settings: Any, chosen: list[int], pool: ModelPool, empty: Path
+    job: FinishedJob, settings: Any, positions: list[int], pool: ModelPool, empty: Path
 ) -> tuple[Any, str]:
     """Compare a job with its images at some positions, computed again for each storage format.
 
@@ -102,7 +102,7 @@ def _compare(
     data = pool.sets.open(Settings.model_validate(settings, strict=False), "test")
     if (data.digest(), len(data)) != (record.data, record.images):
         return counts, "images"
-    listed, shown = empty / "images.csv", data.listed().iloc[chosen]
+    listed, shown = empty / "images.csv", data.listed().iloc[positions]
     shown.to_csv(listed, index=False, columns=["index", "label"])
     settings |= {"dataset": settings["dataset"] | {"images": str(listed)}, "n_images": None}
     # A job's files have the five likeliest classes of the images that its report shows.
@@ -112,14 +112,14 @@ def _compare(
         planned = check_job(Settings.model_validate(settings, strict=False), pool.sets)
         run_job(planned, pool, Tracker(), folder := empty / str(number))  # a name may be a path
         (computed,) = find_jobs([folder])
-        again, top = computed.record, computed.table(TOP_FIVE)
-        other = [key for key in _FOLLOWING.split() if getattr(again, key) != getattr(record, key)]
-        other += ["label"] * (again.label.split()[:1] != record.label.split()[:1])
-        if other:
-            return counts, f"{', '.join(other)}, from the settings"
+        here, top = computed.record, computed.table(TOP_FIVE)
+        unlike = [key for key in _FOLLOWING.split() if getattr(here, key) != getattr(record, key)]
+        unlike += ["label"] * (here.label.split()[:1] != record.label.split()[:1])
+        if unlike:
+            return counts, f"{', '.join(unlike)}, from the settings"
         rows = computed.defended.merge(top[[*KEYS, "top5_classes", "top5_confidences"]], on=KEYS)
         rows = rows.merge(variants[name][KEYS[:2]].drop_duplicates())  # it may have fewer models
-        exact, other_device = record.arithmetic == "float32", record.device != again.device
+        exact, other_device = record.arithmetic == "float32", record.device != here.device
         counts += agreement(variants[name], rows, record.values, exact, other_device)
     return counts, ""
 
@@ -139,15 +139,15 @@ def _settings(record: JobRecord, typed: dict[str, str]) -> dict[str, Any]:
         parts += [(f"{group}.{name}", name, its) for name, its in config[group].items()]
     for start, name, part in parts:
         path = files(start.partition(".")[0], [CONF]).get(name)
-        stated = _of_file(path, f"{start}.") if path else {}
+        texts = _of_file(path, f"{start}.") if path else {}
         for place, section, key in _leaves(part, f"{start}."):
-            value, known = section[key], stated.get(place)
+            value, trusted = section[key], texts.get(place)
             is_text = re.search("['\"]", repr(value)) and not _LISTED.fullmatch(place)
             if place in typed and start != "attack":  # which may depend on its batches
                 section[key] = typed[place]
-            elif key == "weights" and known and PureWindowsPath(str(value)).name in known:
-                section[key] = known
-            elif (is_text and value != known) or (value is None and place == f"{start}.weights"):
+            elif key == "weights" and str(trusted).endswith(f"/{PureWindowsPath(str(value)).name}"):
+                section[key] = trusted
+            elif (is_text and value != trusted) or (value is None and place == f"{start}.weights"):
                 unknown.append(place if re.fullmatch(r"[\w.-]+", place, re.A) else "strange keys")
     if unknown:
         way = "For images, models and defences, type KEY=TEXT if you trust what it names"
