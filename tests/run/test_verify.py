@@ -245,6 +245,10 @@ def test_a_typed_text_replaces_that_of_the_card(made, verify, forge):
     assert code == 1 and "weights, from the settings" in printed
     code, printed = verify("forged.card", f"{typed}nowhere.pt")
     assert code == 2 and "nowhere.pt is not a file" in printed
+    forge(lambda job: with_setting(job, "model.vgg_small.network._target_", "elsewhere.net"))
+    assert verify("forged.card")[0] == 2
+    word = "model.vgg_small.network._target_=src.models.small.vgg_small"
+    assert verify("forged.card", word)[0] == 0
     forge(lambda job: with_setting(job, "attack.settings.loss", "mine"))
     assert verify("forged.card", "attack.loss=margin")[0] == 2
 
