@@ -133,16 +133,17 @@ def _settings(record: JobRecord, typed: dict[str, str]) -> dict[str, Any]:
     Raises:
         ValueError: A text is neither in `conf/` nor typed, or weights are missing.
     """
-    config, attack, unknown = record.config, record.config["attack"]["settings"], list[str]()
+    config, attack = record.config, record.config["attack"]["settings"]
+    unknown = ["attack.path"] * (config["attack"]["kind"] == "saved")  # images in files
     parts = [("attack", record.attack, attack), ("dataset", record.dataset, config["dataset"])]
     for group in ("model", "defence"):
         parts += [(f"{group}.{name}", name, its) for name, its in config[group].items()]
     for start, name, part in parts:
         path = files(start.partition(".")[0], [CONF]).get(name)
         texts = _of_file(path, f"{start}.") if path else {}
-        for place, section, key in _leaves(part, f"{start}."):
+        for place, section, key in _values(part, f"{start}."):
             value, trusted = section[key], texts.get(place)
-            is_text = re.search("['\"]", repr(value)) and not _LISTED.fullmatch(place)
+            is_text = isinstance(value, str | list) and not _LISTED.fullmatch(place)
             if place in typed and start != "attack":  # which may depend on its batches
                 section[key] = typed[place]
             elif key == "weights" and str(trusted).endswith(f"/{PureWindowsPath(str(value)).name}"):
@@ -166,13 +167,12 @@ def _of_file(path: Path, place: str) -> dict[str, Any]:
     content, stated = yaml.safe_load(path.read_bytes()), dict[str, Any]()
     for base in {*content.get("defaults", ())} - {"_self_"}:
         stated |= _of_file(path.with_stem(base.partition("@")[0]), place)
-    return stated | {at: section[key] for at, section, key in _leaves(content, place)}
+    return stated | {at: section[key] for at, section, key in _values(content, place)}
 
 
-def _leaves(section: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
-    """Yield the place, the dictionary and the key of each value that is no dictionary."""
+def _values(section: dict[str, Any], place: str = "") -> Iterator[tuple[str, dict[str, Any], str]]:
+    """Yield the place of each value, the dictionary that has it, and its key, recursively."""
     for key, value in section.items():
+        yield f"{place}{key}", section, key
         if isinstance(value, dict):
-            yield from _leaves(value, f"{place}{key}.")
-        else:
-            yield f"{place}{key}", section, key
+            yield from _values(value, f"{place}{key}.")

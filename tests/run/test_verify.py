@@ -196,6 +196,11 @@ def test_a_hostile_card_opens_no_file_and_imports_no_module(
     assert f"not checked: bim (steps=2) vgg_small: conf/ has other texts for {shown}." in printed
 
 
+def test_images_in_files_are_not_checked(verify, forge):
+    code, printed = verify(forge(lambda job: with_setting(job, "attack.kind", "saved")))
+    assert code == 2 and "conf/ has other texts for attack.path." in printed
+
+
 def test_an_attack_that_is_named_like_another_is_not_checked(verify, forge):
     code, printed = verify(forge(lambda job: with_record(job, attack="mi", label="mi")))
     assert code == 2 and "conf/ has other texts for attack._target_." in printed
