@@ -24,11 +24,7 @@ _SMALL = 3 * 64**2  # numbers of an image, up to which rounding hardly changes a
 
 
 def agreement(
-    stated: pd.DataFrame,
-    computed: pd.DataFrame,
-    values: int,
-    exact: bool,
-    other_device: bool,
+    stated: pd.DataFrame, computed: pd.DataFrame, values: int, exact: bool, other_device: bool
 ) -> NDArray[np.float64]:
     """Count the computed outcomes: wrong ones, all, and wrong ones expected in an honest card.
 
