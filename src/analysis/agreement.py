@@ -35,7 +35,7 @@ def agreement(
         exact: Whether the outcomes are stated for float32.
         other_device: Whether they are stated for another type of device.
     """
-    # In the presets they are the middles of 16 steps, and in version 0.5.0 in 1,000 steps.
+    # The presets state the middles of 16 steps, and cards of version 0.5.0 multiples of 0.001.
     coarse = (32 * stated["confidence"].dropna() % 2 == 1).all()
     wide = np.where(computed["eps_255"] > 0, not exact or values > _SMALL, not exact)
     wrong = wrong_outcomes(stated, computed, 1 / 16 if coarse else 0.001, wide)
