@@ -16,9 +16,31 @@ HONEST, HONEST_WIDE = 0.0005, 0.002
 
 The second is for outcomes with the tolerance `WIDE`, and for another type of device.
 """
-_KEYS = ["target", "defence", "eps_255", "index"]
+KEYS = ["target", "defence", "eps_255", "index"]
+"""Columns that name an outcome."""
 _MANY = 10  # passes, of which one hardly matters
 _ROUNDING = 1e-6  # of float32, in a sum of probabilities
+_SMALL = 3 * 64**2  # numbers of an image, up to which rounding hardly changes an attack
+
+
+def agreement(
+    stated: pd.DataFrame, computed: pd.DataFrame, values: int, exact: bool, other_device: bool
+) -> NDArray[np.float64]:
+    """Count the computed outcomes: wrong ones, all, and wrong ones expected in an honest card.
+
+    Args:
+        stated: Rows of a table of predictions.
+        computed: The same rows for some images, with the five likeliest classes.
+        values: Numbers per image, three per pixel.
+        exact: Whether the outcomes are stated for float32.
+        other_device: Whether they are stated for another type of device.
+    """
+    # The presets state the middles of 16 steps, and cards of version 0.5.0 multiples of 0.001.
+    coarse = (32 * stated["confidence"].dropna() % 2 == 1).all()
+    wide = np.where(computed["eps_255"] > 0, not exact or values > _SMALL, not exact)
+    wrong = wrong_outcomes(stated, computed, 1 / 16 if coarse else 0.001, wide)
+    honest = honest_shares(computed, wide, other_device)
+    return np.array([wrong.sum(), len(wrong), honest.sum()])
 
 
 def wrong_outcomes(
@@ -39,7 +61,7 @@ def wrong_outcomes(
         step: Size of the steps in which probabilities are stated.
         wide: Whether the limit of a computed outcome is `WIDE`, bool (n,).
     """
-    both = computed.merge(stated, "left", _KEYS, suffixes=("", "_stated"))
+    both = computed.merge(stated, "left", KEYS, suffixes=("", "_stated"))
     usual = np.where(both["eps_255"] > 0, ATTACKED, TOLERANCE)
     limit = step / 2 + np.where(wide, WIDE, usual)
     likely = zip(both["top5_classes"], both["top5_confidences"], strict=True)
@@ -55,7 +77,8 @@ def wrong_outcomes(
     wrong |= passes.abs() > np.where(wide | (both["draws"] >= _MANY), 1, 0)
     wrong |= ~np.isclose(both["gradients"], both["gradients_stated"], equal_nan=True)
     for name in ("label", "target_label", "image", "iteration", "draws"):
-        wrong |= both[name].fillna(-1) != both[f"{name}_stated"].fillna(-1)
+        pair = both[[name, f"{name}_stated"]]
+        wrong |= (pair[name] != pair[f"{name}_stated"]) & pair.notna().any(axis=1)
     return (wrong | _contradicts(both, step)).to_numpy(bool)
 
 

@@ -9,7 +9,6 @@ from uuid import uuid4
 
 from omegaconf import DictConfig
 
-from ..artifacts.card import described, needs
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_folders import Sweeps
 from ..cache.rows import Rows
@@ -88,8 +87,8 @@ def rank(
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
         raise ValueError(
-            f"preset {preset}: it needs {needs(stored[0].record)}. {described(facts)}Run the "
-            f"attack on them with the command line, and pass the sweep's folder.{none}"
+            f"preset {preset}: see {facts['page']} for its images and networks. "
+            f"Run the attack on them with the command line, and pass the sweep's folder.{none}"
         )
     sources = list(dict.fromkeys(job.record.source for job in stored))
     chosen = listed(source) or tuple(sources)

@@ -2,8 +2,7 @@
 
 import json
 import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
@@ -17,7 +16,6 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from ..utils.files import atomic_write
-from ..utils.package import is_asset
 from ..utils.refusals import first_line, printable_all
 from .layout import PREDICTIONS, kind_of
 from .record import JobRecord, parse_record, sealed
@@ -26,7 +24,6 @@ from .tables import NAMES, PREDICTION_SCHEMA, TEXT, Alarm, checked
 VERSION = 2
 """Version of the cards written; version 1 left cells empty that follow from others."""
 _KEY = b"transferability card"
-_PAGE = re.compile(r"[\w./#-]{1,200}", re.ASCII)
 _PLACE, _ALARMS = TypeAdapter(tuple[str, int]), TypeAdapter(list[Alarm])
 _REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
 _COLUMNS = (*PREDICTION_SCHEMA, *NAMES, pa.field("variant", TEXT), pa.field("record", TEXT))
@@ -86,25 +83,6 @@ def read_facts(path: Path) -> dict[str, Any]:
     """Return the facts about a card that `write_card` was given."""
     facts: dict[str, Any] = json.loads(pq.read_metadata(path).metadata[_KEY])
     return facts
-
-
-def described(facts: Mapping[str, Any]) -> str:
-    """Say which page describes a card's images and networks; empty if its facts name none.
-
-    Any other text than a place could read like a result of this program.
-    """
-    page = str(facts.get("page") or "")
-    return f"{page} describes them. " if _PAGE.fullmatch(page) else ""
-
-
-def needs(record: JobRecord) -> str:
-    """Name the images and the networks of a job that are not in the package."""
-    embedded = "cifar10_mini" in str(record.config["dataset"].get("_target_"))
-    images = [] if embedded else [f"{record.images} images of {record.dataset}"]
-    models = record.config["model"].items()
-    foreign = [name for name, its in models if not is_asset(str(its.get("weights")))]
-    weights = [f"the weights of {', '.join(sorted(foreign))}"] if foreign else []
-    return " and ".join([*images, *weights]) or "other files"
 
 
 def read_card(path: Path) -> list[CardJob]:

@@ -37,6 +37,7 @@ REMOVED_KEYS: dict[str, Any] = {
     "training.keep_epochs": [],
     "training.noise": 0,
     "model.*.epoch": None,
+    "model.*.missing": None,
     "attack.settings.fit_first_label": None,
 }
 """Settings of earlier versions and their defaults; `*` is any name. Records are read without."""
