@@ -99,7 +99,8 @@ class Audit(NamedTuple):
         sentence: How many candidates fool which share of images, or why there is no audit.
         classes: Whether classes differ, and which are most often fooled.
         tries: The rows of `success_within`; None without an audit.
-        fooled: Whether each candidate, a column (attack, source), fools each counted image, a row.
+        fooled: Whether each candidate, a column (attack, source), fools each counted image, a row;
+            None without an audit, or if candidates are targeted.
     """
 
     target: str
@@ -169,7 +170,8 @@ def audited(results: Results) -> Results:
         place = f"{record.images} that {target} classifies correctly, at {record.reference:g}/255"
         sentence = reach_sentence(rows, len(sources), bool(outcomes.targeted[0]), place)
         classes = classes_sentence(*class_success(outcomes, labels), record.class_names)
-        audits.append(Audit(str(target), sentence, classes, rows, _fooled(outcomes)))
+        fooled = None if outcomes.targeted[0] else _fooled(outcomes)
+        audits.append(Audit(str(target), sentence, classes, rows, fooled))
     return replace(results, audits=audits)
 
 

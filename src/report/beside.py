@@ -58,6 +58,7 @@ class Beside:
         by_budget: Outcomes by budget on the images that all numbers are of: of this attack, and at
             the stored budget of all attacks at their own settings.
         images: Digests of these images.
+        reported: Whether images for tuning are left out.
         base: The stored attack whose function this one has; may be empty.
     """
 
@@ -72,6 +73,7 @@ class Beside:
     protocol: str = ""
     by_budget: Mapping[float, Outcomes] = field(default_factory=dict)
     images: Collection[str] = ()
+    reported: bool = False
     base: str = ""
 
     def __str__(self) -> str:
@@ -270,20 +272,21 @@ def _beside(
     stated = f"{version}: {place}, protocol {first.protocol}"
     among_own, among_near = (table.reindex(columns=_COLUMNS) for table in tables)
     tested = tested_images(index, facts)
+    images = np.unique(np.concatenate([sources[name].index for name in sources]))
+    images = np.setdiff1d(images, facts["tuning"] if len(tested) < len(index) else ())
     by_budget = dict[float, Outcomes]()
     for eps in {budget for its in sources for budget in over[its]}:
         every = [*chain(*(over[its].get(eps, []) for its in sources))]
         every += parts if eps == first.reference else []
-        both = joined(every)
-        apart = facts["tuning"] if len(tested) < len(index) else ()
-        by_budget[eps] = both.on_images(np.setdiff1d(both.index, apart))
-    rows, images = stored[0].predictions, by_budget[first.reference].index
+        by_budget[eps] = joined(every).on_images(images)
+    rows = stored[0].predictions
     digests = frozenset(rows.loc[rows["index"].isin(images), "image"])
     stored[0].forget()
     function = str(jobs[0].record.config["attack"]["settings"].get("_target_", ""))
     base = function.rpartition(".")[2] if function.startswith(f"{PACKAGE}.attacks.") else ""
     base *= base in {*among_own["attack"]} - {title}
     result = Beside(title, stated, among_own, among_near, mean, (*notes,))
+    result = replace(result, reported=len(tested) < len(index))
     result = replace(result, eps_255=first.reference, protocol=first.protocol)
     return replace(result, by_budget=by_budget, images=digests, base=base)
 

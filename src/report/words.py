@@ -340,7 +340,7 @@ def stranger_answer(rows: pd.DataFrame, total: int, model: str, eps: float) -> A
     """Say what share of the images that a model classifies correctly all tries fool, and few."""
     last, few = rows.iloc[-1], fewest_tries(rows)
     levels = [f"{100 * row['fooled']:.0f} %" for row in (last, few)]
-    fewest = f", and {levels[1]} with {few['q']}" * bool(few["q"] < last["q"])
+    fewest = f", and {levels[1]} with {few['q']}" * (levels[0] != levels[1])
     rest = (
         f" of the images that {model} classifies correctly, with {tries_text(last['q'])} at "
         f"{eps:g}/255{fewest}"
@@ -366,20 +366,30 @@ def tries_text(number: int) -> str:
     return "1 try" if number == 1 else f"{number:,} tries"
 
 
-def defence_notes(pairing: Any, defence: str, clean: Sequence[float], idle: str) -> list[str]:
-    """Say what a defence stops of what all tries fool, its test, and its limits."""
-    fewer = f"{abs(100 * pairing.change):.1f} points {'fewer' if pairing.change >= 0 else 'more'}"
+def defence_notes(
+    pairing: Any, defence: str, clean: Sequence[float], idle: str, known: bool
+) -> list[str]:
+    """Say what a defence stops of what all tries fool, its test, and its limits.
+
+    `known` says whether some tries are from a source behind it.
+    """
+    sign = 1 if pairing.change >= 0 else -1
+    fewer = f"{abs(100 * pairing.change):.1f} points {'fewer' if sign > 0 else 'more'}"
+    low, high = sorted(100 * sign * end for end in (pairing.low, pairing.high))
     p = "p < 0.001" if pairing.p < 0.001 else f"p = {pairing.p:.2g}"
-    ends = f"[{100 * pairing.low:z.1f}, {100 * pairing.high:z.1f}]".replace("-", "\N{MINUS SIGN}")
+    ends = f"[{low:z.1f}, {high:z.1f}]".replace("-", "\N{MINUS SIGN}")
     levels = [f"{100 * level:.1f}" for level in clean]
     same = "stays" if levels[0] == levels[1] else f"goes from {levels[0]} % to"
-    return [
-        f"{defence} stops {pairing.stopped} of the {pairing.fooled}, and adds "
+    texts = [
+        f"With all tries, {defence} stops {pairing.stopped} of the {pairing.fooled}, and adds "
         f"{pairing.added or 'none'}: {fewer} fooled {ends}, {p} (McNemar, {pairing.images} "
         f"images). Clean accuracy {same} {levels[1]} %.",
-        f"The stranger does not know of {defence}; one who does is stronger."
-        + f" And {idle} (alarm), so on others it may gain less." * bool(idle),
+        *said(
+            (f"The stranger does not know of {defence}; one who does is stronger.", not known),
+            (f"On these images, {idle} (alarm), so on others it may gain less.", idle),
+        ),
     ]
+    return texts
 
 
 def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answer:
@@ -390,6 +400,8 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     alike = others["undecided"].astype(bool)
     ahead, tied = int((~alike & (others["mean"] > row["mean"])).sum()), int(alike.sum())
     lead = f"{attack} is {ordinal(int(row['rank']))} of {len(ranked)} attacks"
+    if few := too_few(row).replace("name a winner", f"rank {attack}"):
+        return few, f": it fools {100 * row['mean']:.1f} % at {eps:g}/255", ""
     if others.empty:
         return lead, f" at {eps:g}/255", ""
     other: Any = others.loc[base] if base in others.index else others.iloc[0]

@@ -87,7 +87,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
         figures = [*why_figures(results, shown, numbers.tables), *figures]
         page |= selections(results, shown)
         lead, rest, details = answer_of(results, shown)
-        refused = [its.sentence for its in results.audits if its.tries is None]
+        refused = [its.sentence for its in results.audits if its.fooled is None]
         answer = page["answer"] = (lead, rest, " ".join([details, *refused]))
         page |= {
             "jobs": numbers.jobs,

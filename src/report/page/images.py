@@ -183,7 +183,7 @@ def _add_tries(page: PageData, results: Results) -> None:
     }
     audits = dict[str, list[tuple[ModelRef, Any]]]()
     for its in results.audits:
-        if its.tries is not None:
+        if its.fooled is not None:
             pair = ModelRef.parse(its.target)
             audits.setdefault(pair.model, []).append((pair, its))
     for number, (model, known) in enumerate(audits.items()):

@@ -41,8 +41,10 @@ Screen = dict[str, Any]
 
 def screens_of(results: Results, page: Mapping[str, Any]) -> list[Screen]:
     """Return the screens that the page opens with instead of its results."""
-    screens = [_audit(results)] if any(its.tries is not None for its in results.audits) else []
-    return [*screens, *([_rank(results, page)] if results.ranks else [])]
+    screens = [_audit(results)] if any(its.fooled is not None for its in results.audits) else []
+    own = {name for name, *_ in page["pairs"]}
+    ranks = [its for its in results.ranks if its.attack.removesuffix(" (mine)") in own]
+    return [*screens, *([_rank(results, ranks, page)] if ranks else [])]
 
 
 def _screen(rows: pd.DataFrame, axes: Mapping[str, list[Any]], **parts: Any) -> Screen:
@@ -53,7 +55,7 @@ def _screen(rows: pd.DataFrame, axes: Mapping[str, list[Any]], **parts: Any) -> 
         robust_accuracy=1 - share,
         robust_accuracy_low=1 - high,
         robust_accuracy_high=1 - low,
-        **dict.fromkeys(("confidence", "abstained", "pairs"), nan),
+        **dict.fromkeys(("confidence", "abstained"), nan),
         overlap="",
         source=rows["source"].replace(MEAN, charts.theme.MEAN),
     )
@@ -72,7 +74,8 @@ def _audit(results: Results) -> Screen:
     record = results.attacked[0][0].job.record
     eps, total = record.reference, record.images
     audits = {ModelRef.parse(its.target).columns: its for its in results.audits if its.target}
-    audits = {pair: its for pair, its in audits.items() if its.tries is not None}
+    refused = [{"heading": its.sentence} for its in audits.values() if its.fooled is None]
+    audits = {pair: its for pair, its in audits.items() if its.fooled is not None}
     models, defences = ([*dict.fromkeys(names)] for names in zip(*audits, strict=True))
     fooled = next(iter(audits.values())).fooled
     attacks, sources = (
@@ -104,7 +107,7 @@ def _audit(results: Results) -> Screen:
     rankings, tiles, answers = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for at, model in enumerate(models):
         mine = {name: its for (other, name), its in audits.items() if other == model}
-        notes = _notes(mine, total, idle)
+        notes = [*_notes(mine, total, idle), *refused]
         for q in range(1, len(_tries(order[model])) + 1):
             listed = [_outcome(name, its, q, total) for name, its in mine.items()]
             rankings[f"{at}.0.{q}"] = {"rows": [*listed, *notes], "notes": []}
@@ -135,7 +138,8 @@ def _audit(results: Results) -> Screen:
             "curves": f"Fooled within so many tries {place}",
             **{"last": "k / n", "mean": "any of them"},
             "note": "Attack (row) from public model (column); small number: place in the order of "
-            "the tries. Margins: fooled by any try of the row or column. Bottom right: by any.",
+            f"the tries{' without a defence' * (len(defences) > 1)}. Margins: fooled by any try of "
+            "the row or column. Bottom right: by any.",
             "curve": "share of the images that the target classifies correctly; bands: 95 %",
             "image": "confidence over the tries: dot right, cross wrong",
         },
@@ -171,7 +175,7 @@ def _tries_rows(
     audit: Audit, model: str, defence: str, axes: Mapping[str, list[Any]]
 ) -> Iterator[dict[str, Any]]:
     """Yield the share fooled by each try alone, by any of several, and within q tries."""
-    at = {"attack": defence, "defence": model, "relation": TRANSFER}
+    at = {"attack": defence, "defence": model, "relation": TRANSFER, "pairs": nan}
     tries, n = audit.fooled.columns, len(audit.fooled)
     for names in product(*([name or MEAN for name in axes[key]] for key in ("source", "target"))):
         chosen = [all(a in (b, MEAN) for a, b in zip(names, one, strict=True)) for one in tries]
@@ -203,7 +207,8 @@ def _outcome(name: str, audit: Audit, q: int, total: int) -> dict[str, Any]:
     """Return what q tries reach behind a defence, with what becomes of all images."""
     row, k, n = _counts(audit, q)
     parts = [(n - k, "still correct"), (k, "fooled"), (total - n, "wrong when clean")]
-    texts = {"title": name.replace(NO_DEFENCE, "no defence"), "behind": f"{k} / {n}", "span": ""}
+    title = "no defence" if name == NO_DEFENCE else name
+    texts = {"title": title, "behind": f"{k} / {n}", "span": ""}
     cost = "" if row["gradients"] != row["gradients"] else f"{row['gradients']:,.0f}"
     return {"name": name, "rank": "", "gradients": cost, "lacks": "", **texts, "parts": parts}
 
@@ -226,7 +231,9 @@ def _notes(mine: Mapping[str, Audit], total: int, idle: Mapping[str, str]) -> li
     for name, audit in mine.items():
         if name != NO_DEFENCE and (plain := mine.get(NO_DEFENCE)):
             clean = [len(its.fooled) / total for its in (plain, audit)]
-            texts += defence_notes(paired(plain, audit), name, clean, idle.get(name, ""))
+            known = any(f"@{name}" in source for _, source in audit.fooled.columns)
+            text = idle.get(name, "")
+            texts += defence_notes(paired(plain, audit), name, clean, text, known)
     behind = {name: f"Behind {name}: " * (name != NO_DEFENCE) for name in mine}
     texts += [f"{behind[name]}{its.classes}" for name, its in mine.items() if its.classes]
     return [{"heading": text} for text in texts]
@@ -235,8 +242,7 @@ def _notes(mine: Mapping[str, Audit], total: int, idle: Mapping[str, str]) -> li
 # Attacks among stored ones.
 
 
-def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
-    ranks = results.ranks
+def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) -> Screen:
     tables = [(its, "own settings", its.own) for its in ranks]
     tables += [(its, "equal cost", its.equal_cost) for its in ranks if len(its.equal_cost)]
     among = [f"{its.attack}, {name}" if len(ranks) > 1 else name for its, name, _ in tables]
@@ -249,17 +255,20 @@ def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
     first, eps = ranks[0], ranks[0].eps_255
     budgets = sorted({budget for its in ranks for budget in its.by_budget})
     rows, rankings = list[pd.DataFrame](), dict[str, Any]()
-    tiles, answers = dict[str, Any](), dict[str, Any]()
+    tiles, answers, colours = dict[str, Any](), dict[str, Any](), dict[str, dict[str, int]]()
+    others = {str(target) for its in ranks for target in _other_models(its.by_budget[eps])}
+    targets = [name for name in page["axes"]["target"][1:] if name in others]
     for at, (its, _, table) in enumerate(tables):
         ranked = table.dropna(subset="rank").reset_index(drop=True)
-        of_targets = pd.concat([_by_target(part, eps_) for eps_, part in its.by_budget.items()])
+        parts = [_by_target(part, budget) for budget, part in its.by_budget.items()]
+        of_targets = pd.concat(parts)
+        of_targets = of_targets[of_targets["attack"].isin(ranked["attack"])]
         rows.append(_rank_rows(its, ranked, of_targets).assign(defence=among[at]))
         jobs = [row[0] for row in results.attacked if named.get(row[0].job.attack) == its.attack]
         spent = np.mean([job.cost.get("gradients_per_image", nan) for job in jobs])
-        transfer = {*of_targets.loc[of_targets["relation"] == TRANSFER, "target"]}
-        targets = [name for name in page["axes"]["target"][1:] if name in transfer]
         listed = _ranked(its, ranked, "" if np.isnan(spent) else f"{spent:,.0f} in all")
-        alone = [row for row in listed if row["name"] == its.attack]
+        blank = {"rank": "", "behind": "", "span": "", "line": {}}
+        alone: list[Any] = [row | blank for row in listed if row["name"] == its.attack]
         alone.append({"heading": f"Stored attacks have {eps:g}/255 only."})
         for place, budget in enumerate(budgets, 1):
             chosen = listed if budget == eps else alone
@@ -273,12 +282,14 @@ def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
         lead, rest, details = rank_answer(table, its.attack, its.base, eps)
         details += (
             f" From {source}, beside {its.title.partition(':')[0]}. Counted: the {row['images']:g} "
-            "images for reports that a source and a target both classify correctly; "
-            f"{row['storage']} images."
+            f"images{' for reports' * its.reported} that a source and a target both classify "
+            f"correctly; {row['storage']} images."
         )
-        answers[f"{at}.{attacks.index(its.attack)}"] = (lead, rest, details.strip())
-    notes = [*ranks.notes, *(note for its in ranks for note in its.notes)]
-    coloured = [first.attack, *[first.base] * bool(first.base), first.own["attack"].iloc[0]]
+        answers[str(at)] = (lead, rest, details.strip())
+        base = [its.base] * (its.base in {*ranked["attack"]})
+        drawn = dict.fromkeys([its.attack, *base, ranked["attack"].iloc[0]])
+        colours[among[at]] = {name: number for number, name in enumerate(drawn, 1)}
+    notes = [*results.ranks.notes, *(note for its in ranks for note in its.notes)]
     axes: dict[str, list[Any]] = {
         **{"attack": attacks, "source": [source], "target": ["", *targets], "defence": among},
         **{"protocol": [first.protocol, "all"], "eps_255": [0.0, *budgets]},
@@ -293,7 +304,8 @@ def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
         **{"rankings": rankings, "tiles": tiles, "answers": answers, "pairs": pairs},
         budgets=[(budget, f"{budget:g}", f"{budget:g}/255") for budget in axes["eps_255"]],
         controls={"budget": "budget", "attack": "attack", "defence": "among", "target": "target"},
-        colours={name: number for number, name in enumerate(dict.fromkeys(coloured), 1)},
+        colours=colours,
+        own={name: its.attack for name, (its, *_) in zip(among, tables, strict=True)},
         jobs=[(named.get(attack, attack), source) for attack, source in page["jobs"]],
         **{"means": [source] * len(attacks), "scales": page["scales"]},
         titles={
@@ -320,7 +332,7 @@ def _rank(results: Results, page: Mapping[str, Any]) -> Screen:
 
 
 def _by_target(outcomes: Outcomes, eps: float) -> pd.DataFrame:
-    """Return the share fooled by attack, target and relation, and its place among all attacks.
+    """Return the share fooled by attack, target and relation.
 
     Shares are means over sources, each over its seeds; those of one job have counts.
     """
@@ -340,17 +352,23 @@ def _by_target(outcomes: Outcomes, eps: float) -> pd.DataFrame:
         rows.append({
             **{"attack": attack, "target": str(target), "eps_255": eps},
             **{"relation": WHITE_BOX if white else TRANSFER, "success": k, "denominator": n},
+            "pairs": len(scores),
             "success_rate": float(np.mean([its.mean() for its in scores])),
         })  # fmt: skip
-    table = pd.DataFrame(rows)
-    places = table.groupby(["target", "relation"])["success_rate"]
-    return table.assign(place=places.rank(ascending=False, method="min"))
+    return pd.DataFrame(rows)
+
+
+def _other_models(outcomes: Outcomes) -> list[ModelRef]:
+    """Return the targets that are no white box of every job."""
+    chosen = outcomes.transfers.any(axis=0)
+    return [target for target, other in zip(outcomes.targets, chosen, strict=True) if other]
 
 
 def _rank_rows(its: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of attacks by target, and of their means."""
-    rows = of_targets[of_targets["attack"].isin(ranked["attack"])]
-    means = rows.groupby(["attack", "eps_255", "relation"], as_index=False)["success_rate"].mean()
+    rows = of_targets
+    means = rows.groupby(["attack", "eps_255", "relation"], as_index=False)
+    means = means.agg({"success_rate": "mean", "pairs": "max"})
     others = (means["eps_255"] != its.eps_255) | (means["relation"] == WHITE_BOX)
     columns = {"mean": "success_rate", "low": "success_rate_low", "high": "success_rate_high"}
     stated = ranked[["attack", *columns]].rename(columns=columns)
@@ -391,11 +409,14 @@ def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any
 def _places(
     its: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame, targets: Sequence[str]
 ) -> list[Any]:
-    """Return the places of the attack on each target and in the ranking."""
-    rows = of_targets[(of_targets["attack"] == its.attack) & (of_targets["relation"] == TRANSFER)]
-    on_target = rows[rows["eps_255"] == its.eps_255].set_index("target")["place"]
-    places = [on_target[name] for name in targets]
-    places += [ranked.loc[ranked["attack"] == its.attack, "rank"].iloc[0]]
+    """Return the places of the attack on each target and in the ranking, if all have rows."""
+    rows = of_targets[of_targets["relation"] == TRANSFER]
+    shares = rows[rows["eps_255"] == its.eps_255].pivot(index="attack", columns="target")
+    shares = shares["success_rate"].reindex(ranked["attack"], columns=targets)
+    if shares.isna().any(axis=None):
+        return []
+    places = [*shares.rank(ascending=False, method="min").loc[its.attack]]
+    places += [ranked.set_index("attack")["rank"][its.attack]]
     return [(f"place of {its.attack}", [ordinal(int(place)) for place in places])]
 
 
@@ -414,5 +435,8 @@ def _clean(results: Results, its: Beside, targets: Sequence[str]) -> pd.DataFram
 
 def _images(results: Results, its: Beside) -> list[int]:
     """Return the numbers, in the jobs' data set, of the images that a rank is of."""
-    rows = results.attacked[0][0].job.predictions[["index", "image"]].drop_duplicates()
+    jobs = [row[0].job for row in results.attacked]
+    names = (its.attack, its.attack.removesuffix(" (mine)"))
+    job = next(job for job in jobs if job.attack in names)
+    rows = job.predictions[["index", "image"]].drop_duplicates()
     return sorted(rows.loc[rows["image"].isin(its.images), "index"].tolist())

@@ -30,7 +30,7 @@ _CHOICE = ("seed", "n_images", "images")
 def sweeps_apart(results: Results) -> list[Results]:
     """Return the results of each group of comparable jobs, with the names that jobs have there.
 
-    Jobs on clean images, ranks and audits are with the first group.
+    Jobs on clean images and audits are with the first group, ranks with that of their jobs.
     """
     parts, clean = dict[Group, list[Sequence[JobResults]]](), list[Sequence[JobResults]]()
     for row, group in zip(results.rows, results.groups, strict=True):
@@ -41,7 +41,7 @@ def sweeps_apart(results: Results) -> list[Results]:
     for group, rows in parts.items():
         named = iter(name_jobs([its.job for row in rows for its in row]))
         rows = [[_titled(its, next(named).title) for its in row] for row in rows]
-        sweeps.append(Results(rows, [group] * len(rows)))
+        sweeps.append(Results(rows, [group] * len(rows), results.ranks))
     first, *others = sweeps
     rows, groups = [*first.rows, *clean], [first.groups[0]] * (len(first.rows) + len(clean))
     return [replace(results, rows=rows, groups=groups), *others]

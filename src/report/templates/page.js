@@ -31,8 +31,10 @@ const firstOf = (view) => ({ ...page.first, pair: "", image: null, other: null, 
 function knownOf(view) {
   const its = screenOf(view)?.data ?? page;
   const { eps_255: steps = [], ...named } = its.axes ?? {};
-  return { ...named, eps: steps.slice(1), shown: Object.keys(page.shown ?? {}), sweep: Object.keys(page.answers ?? {}),
-    pair: [...(its.pairs ?? []).map(([, ...pair]) => pair.join(">")), ""] };
+  const all = { ...named, eps: steps.slice(1), shown: Object.keys(page.shown ?? {}), pair: [
+    ...(its.pairs ?? []).map(([, ...pair]) => pair.join(">")), ""], sweep: Object.keys(page.answers ?? {}) };
+  return its.controls ? Object.fromEntries(Object.entries(all).filter(([name]) => name === "eps" || name === "pair"
+    || name in its.controls)) : all;
 }
 let chosen = firstOf(start);
 const shownSweeps = (view = chosen.view) => (screenOf(view) ? [screenOf(view)] : sweeps.filter(({ data: its }) =>
@@ -129,13 +131,13 @@ const behindWords = () => (behind() === "none" ? "" : ` behind ${behind()}`);
 const label = (control) => data.controls?.[control] ?? control;
 const titleOf = (region, plain) => data.titles?.[region].replace("{budget}", budget(selection.eps)) ?? plain;
 const orderOf = () => data.order[places.defence.get(selection.defence)]; // of the tries on a target
-const ofAttacks = () => [...new Set([...Object.keys(data.colours), selection.attack])];
+const ofAttacks = () => [...new Set([...Object.keys(coloured()), selection.attack])];
 const sourceName = (source = selection.source) => source || data.means[places.attack.get(selection.attack)];
 /** Return source and target of the image: the chosen pair, or the best-ranked one that agrees. */
 function pairOf() {
   if (data.tries) return [selection.defence, selection.defence];
   const exact = data.pairs.find(([, ...its]) => its.join(">") === selection.pair);
-  const mine = data.pairs.filter(([attack]) => attack === selection.attack);
+  const mine = data.pairs.filter(([attack]) => attack === pairedAttack());
   const agrees = ([, source, target]) => (!selection.source || source === selection.source)
     && (!selection.target || target === selection.target);
   return (exact ?? mine.find(agrees) ?? mine[0] ?? data.pairs[0]).slice(1);
@@ -149,11 +151,12 @@ const PATHS = {
   diamond: "M0,-5.5L5.5,0L0,5.5L-5.5,0z", "triangle-down": "M0,5L5,-4H-5z", "triangle-right": "M5,0L-4,5V-5z",
   cross: "M-1.7,-5h3.4v3.3h3.3v3.4h-3.3v3.3h-3.4v-3.3h-3.3v-3.4h3.3z",
 };
-const slot = (attack) => data.colours[attack] ?? (attack === selection.attack ? 8 : 0);
+const coloured = () => (data.own ? data.colours[selection.defence] : data.colours);
+const slot = (attack) => coloured()[attack] ?? (attack === selection.attack ? 8 : 0);
 /** Return colour, marker and dash of an attack; those without a slot are grey. */
 function look(attack) {
   const number = slot(attack);
-  const paint = data.tries ? ["grey", "text", "second", "grey"][number] : number ? `c${number}` : "grey";
+  const paint = data.tries ? ["grey", "text", "second"][number] ?? "grey" : number ? `c${number}` : "grey";
   return { colour: `var(--${paint})`, shape: SHAPES[(number || 1) - 1],
     dash: DASHES[(number || 1) - 1] };
 }
@@ -205,7 +208,9 @@ function renderControls() {
     source: !both && several("source") && menu("source", "source", axes.source.map((one) => [one, sourceName(one)])),
     target: all.target.length > 2 && menu("target", "target", all.target.map((one) => [one, one
       || `all ${all.target.length - 1} targets`])),
-    defence: menuOf("defence", label("defence")),
+    defence: data.own ? several("defence") && menu("defence", label("defence"), all.defence.map((one) => [one]),
+      selection.defence, (defence) => choose({ defence, attack: data.own[defence] }))
+      : menuOf("defence", label("defence")),
     show: el("span", {}, "show", buttons("show", shown, selection.shown, set("shown"))),
     protocol: menuOf("protocol", "counted"),
   };
@@ -221,7 +226,7 @@ const uses = (control) => (data.controls ? control in data.controls
 
 function renderTiles() {
   const [lead, rest, details] = both ? page.answers[chosen.sweep]
-    : (data.answers && ofKey(data.answers, ["defence", "attack"])) ?? data.answer;
+    : (data.answers && ofKey(data.answers, data.own ? ["defence"] : ["defence", "attack"])) ?? data.answer;
   fill($("answer"), el("b", {}, lead), rest);
   $("answer").classList.toggle("long", `${lead}${rest}`.length > 80);
   fill($("details"), details);
@@ -229,7 +234,8 @@ function renderTiles() {
   fill($("tiles"), both ? [] : tiles().map(([title, { text }, note, white, word_ = shortWord()]) => el("div", {
     class: white ? "tile white" : "tile" }, el("span", {}, title), el("b", {}, `${text} % `,
     el("small", {}, word_)), el("span", {}, note))));
-  $("selected").textContent = `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
+  $("selected").textContent = data.titles ? `Selected: ${budget(selection.eps)}${behindWords()}`
+    : `Selected: ${selection.attack}, ${sourceName()}, ${selection.target || "all targets"}, `
     + `${budget(selection.eps)}, counted: ${selection.protocol}${behindWords()}, ${word()}`;
 }
 /** Return title, cell and note of the tiles: the selection, white boxes, and the target that is fooled least. */
@@ -392,7 +398,8 @@ function renderMatrix() {
       "data-pair": `${its}>${one}`, class: [relation && "hatched", chosen && "pair"].filter(Boolean).join(" "),
       style: relation ? "" : `background: color-mix(in srgb, ${paint(its)} ${mixed}, var(--back))`,
       "aria-pressed": String(chosen), title: [relation, overlap, ends].filter(Boolean).join("; "),
-      "aria-label": `${its} to ${one}${relation && ` (${relation})`}: ${shown} %, ${counts}`,
+      "aria-label": `${its} ${data.tries ? "from" : byAttack ? "on" : "to"} ${one}`
+        + `${relation && ` (${relation})`}: ${shown} %, ${counts}`,
       click: () => choose(choice) }));
   };
   const clean = (one) => {
@@ -412,15 +419,15 @@ function renderMatrix() {
     row(head, texts.map((text) => el("td", {}, text)), "second")));
   const here = cell({ source, target });
   const words_ = [[here.counts, here.ends].filter(Boolean).join(" "), here.note].filter(Boolean).join(", ");
-  const note = !both && el("p", { class: "note" }, data.titles ? data.titles.note : [
+  const note = !both && el("p", { class: "note" }, ...(data.titles ? [data.titles.note] : [
     kinds.has("white box") && [el("span", { class: "swatch hatched" }),
     " White box: the target is the source; in no mean. "],
   kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
   el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ",
-  "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row."]);
+  "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row."]));
   const title = titleOf("matrix", `${selection.attack} at ${budget(selection.eps)}${behindWords()}`
     + (both ? `, ${data.letter}: % ${word()}` : `: % ${word()}, by source (row) and target (column)`));
-  const size = narrow ? "narrow" : sources.length > 3 ? "low" : "";
+  const size = narrow ? "narrow" : sources.length > 3 ? `low${data.tries ? " tries" : ""}` : "";
   fill(part("matrix"), el("h2", {}, title), el("div", { class: "scroll" },
     el("table", { class: `cells ${size}`, style: `--many: ${targets.length + 1}` }, table)), note);
   part("columns").classList.toggle("wide", targets.length >= 7 || sources.length >= 7);

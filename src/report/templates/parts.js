@@ -50,7 +50,7 @@ const modelOf = (job, target, defence = data.by ? "none" : behind()) =>
 /** Return how many tries fool an image. */
 const triedOn = (job, model, image) => ({ right: !job.won[model][job.placeOf.get(image)],
   share: job.won[model][job.placeOf.get(image)],
-  text: `fooled by ${job.won[model][job.placeOf.get(image)]} of ${job.eps.length - 1} tries` });
+  text: `fooled by ${job.won[model][job.placeOf.get(image)]} of ${budget(job.eps.at(-1))}` });
 /** Return the counted images of a target: fooled and still correct at the budget, by confidence. */
 function outcomesOf(job, target) {
   const model = modelOf(job, target);
@@ -203,7 +203,7 @@ async function renderImage(box, every) {
   fill(box, el("div", { class: "title" }, el("h2", {}, both ? `${data.letter}: image` : "One image:", ` ${image}, `,
     el("bdi", {}, job.nameOf(image))),
     el("span", { class: "second" }, data.tries ? target : `${source} \u2192 ${target}`,
-      `${data.by ? "" : behindWords()}: ${title}`), every && finder(job),
+      `${data.by ? `, ${pairedAttack()}` : behindWords()}: ${title}`), every && finder(job),
     controls), el("div", { class: "one" }, pictures,
     !both && el("div", {}, el("span", { class: "second" }, data.titles?.image ?? "confidence: dot right, cross wrong"),
       curve)));
