@@ -134,7 +134,8 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
         },
         "budgets": sorted({budget for page in pages for budget in page["budgets"]}),
         "screens": [
-            {**screen, "letter": its.letter}
+            {**screen, **{key: f"{screen[key]} {its.letter}" for key in ("view", "label")}}
+            | {"letter": its.letter}
             for its, page in zip(sweeps, pages, strict=True)
             for screen in page["screens"]
         ],
