@@ -20,7 +20,7 @@ from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..cache.rows import Rows
 from ..config.attack_file import crafted_settings
-from ..config.compose import files
+from ..config.catalogue import files
 from ..config.errors import explain
 from ..config.resolvers import CONF
 from ..config.sections import ModelSettings
