@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,10 +21,6 @@ from .config.read import check_applied, read_job
 from .utils import stopping
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from .config.settings import Settings
-    from .report.results import Results
     from .run.sweep import Sweep
 
 
@@ -43,14 +39,14 @@ class JobSweeper(Sweeper):
             raise ValueError("hydra/sweeper: the program has a sweeper. Leave this word out.")
         fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
         jobs = split_jobs(loader, [*fixed, *arguments])
-        sweep = begin(self.config, [loader.load_sweep_config(self.config, job) for job in jobs])
+        sweep = begin(self.config, (loader.load_sweep_config(self.config, job) for job in jobs))
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         launcher = Plugins.instance().instantiate_launcher(
             self.hydra_context, partial(self.task, sweep), self.config
         )
         size = settings.max_batch_size or len(jobs)
         for first in range(0, len(jobs), size):
-            batch = [[*job, *sweep.decided] for job in jobs[first : first + size]]
+            batch = [[*job, f"sweep='{sweep.manifest.id}'"] for job in jobs[first : first + size]]
             for job in launcher.launch(batch, initial_job_idx=first):
                 _ = job.return_value  # raises an error that the job's folder does not have
         sweep.end()
@@ -77,20 +73,20 @@ def run_alone(loader: Loader, words: list[str]) -> None:
     sweep.end()
 
 
-def begin(config: DictConfig, composed: Sequence[DictConfig]) -> "Sweep":
+def begin(config: DictConfig, composed: Iterable[DictConfig]) -> "Sweep":
     """Check and plan the jobs of a command, and open their sweep.
 
     Errors in a config are refused before torch and MLflow are imported, which takes seconds.
     """
     gc.disable()  # garbage collection takes a fifth of the imports' time and frees nothing
     try:
-        jobs = [read_job(job, job.hydra) for job in composed]
-        commands = [Command.of(job.hydra) for job in composed]
-        check_applied(commands[0], jobs)
+        jobs = [(read_job(job, job.hydra), Command.of(job.hydra)) for job in composed]
+        settings, commands = zip(*jobs, strict=True)
+        check_applied(commands[0], settings)
         stopping.raise_if_interrupted()
         from .run.sweep import Sweep
 
-        sweep = Sweep(jobs, [command.words for command in commands], report)
+        sweep = Sweep(settings, [command.words for command in commands])
         sweep.start(config)
         gc.freeze()  # later collections skip loaded modules: saves over a second in nine jobs
         return sweep
@@ -108,10 +104,3 @@ def _run(sweep: "Sweep", config: DictConfig) -> None:
 
     keep_freed_memory()
     attempt(config, Path(HydraConfig.get().runtime.output_dir), sweep)
-
-
-def report(results: "Results", folder: Path, settings: "Settings", console: "Console") -> None:
-    """Write the report of a command's finished jobs into its folder."""
-    from .report.finished_jobs import write_report  # here: its statistics load slowly
-
-    write_report(results, folder, settings.report, Path(settings.cache.dir), console)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import product
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
@@ -13,7 +13,7 @@ from ..utils.model_names import NO_DEFENCE, ModelRef, check_listed, near_models
 from ..utils.refusals import suggestion
 from .command import NAMED, Command
 from .errors import misread
-from .sections import DEFAULT_TARGETS, DefenceSettings, ModelSettings
+from .sections import DEFAULT_TARGETS
 
 PANEL = "panel/"
 
@@ -49,142 +49,93 @@ class Catalogue:
     def __init__(self, folders: Sequence[str]) -> None:
         self.folders = folders
         self.files = {group: files(group, folders) for group in (*NAMED, "panel")}
-        self._read = dict[Path, DictConfig]()
+        self._sections = dict[str, Any]()  # by group and name
         own, *others = map(Path, folders)
         names = [file.relative_to(own) for file in own.rglob("*.yaml")] if others else []
         for folder, name in product(others, names):
             file = folder / name
             if file.is_file() and not file.samefile(own / name):
-                raise ValueError(
-                    f"{file} is not read: the program has a file of this name. Rename it."
-                )
+                way = "the program has a file of this name. Rename it."
+                raise ValueError(f"{file} is not read: {way}")
 
     def add_named(self, config: DictConfig, sources: Sequence[str]) -> None:
-        """Put the files of a job's models and defences into its config, below the config's keys.
+        """Put the models and defences that a job names into its config, below the config's keys.
 
-        A section that is complete, as in an experiment, needs no file. Panels become their models.
-        Several public models among the `sources` of the whole command are each other's targets.
+        A complete section of an experiment replaces a file. Panels become their models. Several
+        public models among the `sources` of the whole command are each other's targets.
 
         Raises:
-            ValueError: There is no file of a name, or no model or defence of a typed key.
+            ValueError: There is no model or defence of a name.
         """
         source = names_in(OmegaConf.select(config, "source"))
-        public = list(dict.fromkeys(filter(is_public, [*sources, *source])))
+        public = dict.fromkeys(filter(is_public, [*sources, *source]))
+        default = public if len(public) > 1 else dict.fromkeys([*DEFAULT_TARGETS, *source])
+        keys = Command.of(config.hydra).keys
         with open_dict(config):
             if "targets" in config:  # or `~targets` has removed it
-                default = public if len(public) > 1 else dict.fromkeys([*DEFAULT_TARGETS, *source])
-                targets = default if config.targets is None else names_in(config.targets)
-                config.targets = self._targets([*targets])
-            command = Command.of(config.hydra)
-            for group, keys in NAMED.items():
-                for key in keys:
-                    for name in names_in(OmegaConf.select(config, key)):
-                        typed = {f"{group}.{name}._target_", f"{group}.{name}.network._target_"}
-                        self._add(config[group], group, key, name, typed.isdisjoint(command.keys))
-        self._check_keys(config, command)
+                targets = [*default] if config.targets is None else names_in(config.targets)
+                config.targets = [member for name in targets for member in self._members(name)]
+            for group, key in [(group, key) for group, named in NAMED.items() for key in named]:
+                for name in names_in(OmegaConf.select(config, key)):
+                    if group == "model" or name != NO_DEFENCE:
+                        self._add(config[group], group, key, name, keys)
+        for key in keys:
+            group, name, *rest = [*key.split("."), ""]
+            if group in NAMED and len(rest) > 1 and not _is_complete(config[group].get(name)):
+                self._section(group, name, key, config[group])
 
-    def complete(self, group: str) -> list[str]:
-        """Return the names of a group's files, except files with a value that the user must set."""
-        texts = {name: file.read_text("utf-8-sig") for name, file in self.files[group].items()}
-        return sorted(name for name, text in texts.items() if not re.search(r": *\?\?\?", text))
-
-    def _targets(self, names: Sequence[Any]) -> list[Any]:
-        """Return the names of targets; each panel is replaced by the names in its file."""
-        targets: list[Any] = []
+    def _members(self, name: Any) -> list[Any]:
+        """Return the models in the file of a panel; of any other name, the name."""
         panels = {PANEL + name: file for name, file in self.files["panel"].items()}
-        for name in names:
-            if not str(name).startswith(PANEL):
-                targets.append(name)
-            elif name not in panels:
-                near = suggestion(name, [*panels])
-                raise ValueError(
-                    f"targets={name}: no such panel. Panels: {', '.join(panels)}.{near}"
-                )
-            else:
-                members = yaml.safe_load(panels[name].read_text(encoding="utf-8"))
-                if not isinstance(members, list):
-                    raise ValueError(
-                        f"{panels[name]}: a panel must be a list of names, e.g. [vgg16, vit]."
-                    )
-                targets += members
-        return targets
+        if name not in panels:
+            return [name]
+        members = yaml.safe_load(panels[name].read_text(encoding="utf-8"))
+        if not isinstance(members, list):
+            raise ValueError(f"{panels[name]}: a panel must be a list of names, e.g. [vgg16, vit].")
+        return members
 
-    def _add(
-        self, sections: DictConfig, group: str, key: str, name: Any, replaceable: bool
-    ) -> None:
-        """Put a file into the `sections` of its group; a complete section may replace the file."""
+    def _add(self, sections: DictConfig, group: str, key: str, name: Any, typed: Any) -> None:
+        """Put a model or defence into the `sections` of its group."""
         if isinstance(name, bool):
             raise ValueError(misread(key, name))
-        name, section = str(name), sections.get(str(name))
-        if is_public(name) if group == "model" else name == NO_DEFENCE:
-            return
+        short = str(ModelRef.typed(name))
+        section = sections.get(short)
+        target = {f"{group}.{short}._target_", f"{group}.{short}.network._target_"}
+        if not _is_complete(section) or not target.isdisjoint(typed):
+            file = self._section(group, str(name), key, sections)
+            sections[short] = OmegaConf.merge(file, section or {})
+
+    def _section(self, group: str, name: str, key: str, sections: DictConfig) -> Any:
+        """Return the section in a file or of a public model; refuse another name."""
+        if group == "model" and is_public(name):
+            check_listed(name)
+            from ..models.providers import section_of  # here: loads torch
+
+            return self._sections.get(name) or self._sections.setdefault(name, section_of(name))
         if name not in self.files[group]:
-            if section is None:
-                self._refuse(group, key, name, [*map(str, sections)])
-        elif "." in name:
+            texts = {its: file.read_text("utf-8-sig") for its, file in self.files[group].items()}
+            # Files with a value that the user must set are not listed.
+            listed = {its for its, text in texts.items() if not re.search(r": *\?\?\?", text)}
+            panels = [PANEL + panel for panel in self.files["panel"]] * (key == "targets")
+            known = sorted({*listed, *(its for its in sections if _is_complete(sections[its]))})
+            near = suggestion(name, [*known, *panels])
+            near = near or (near_models(name) if group == "model" else "")
+            available = f" Available: {', '.join(known)}."
+            raise ValueError(f"{key}: there is no {group} {name!r}.{near or available}")
+        if "." in name:
             raise ValueError(f"{self.files[group][name]}: no dots in names. Rename it.")
-        elif not (replaceable and _is_complete(section)):
-            sections[name] = OmegaConf.merge(self._load(self.files[group][name]), section or {})
+        return self._read(f"{group}/{name}")
 
-    def _load(self, file: Path) -> DictConfig:
+    def _read(self, place: str) -> Any:
         """Return the keys in a file, and in the bases of its `defaults`."""
-        if file not in self._read:
-            section = OmegaConf.load(file)
-            if not isinstance(section, DictConfig):
-                raise ValueError(f"{file}: it must have keys, such as {file.parent.name}s have.")
-            named = [str(base).partition("@")[0] for base in section.pop("defaults", ())]
-            bases = []
-            for base in named:
-                if base != "_self_":
-                    places = (
-                        Path(folder, file.parent.name, f"{Path(base).name}.yaml")
-                        for folder in self.folders
-                    )
-                    found = next(filter(Path.is_file, places), None)
-                    if found is None:
-                        raise ValueError(f"{file}: defaults: there is no file {base}.yaml.")
-                    bases.append(self._load(found))
-            self._read[file] = OmegaConf.merge(*bases, section)
-        return self._read[file]
-
-    def _refuse(self, group: str, key: str, name: str, sections: Sequence[str]) -> NoReturn:
-        """Refuse a name without a file or section."""
-        complete = self.complete(group)
-        if name.startswith("_"):
-            raise ValueError(
-                f"{key}={name}: a file that begins with _ is a base of other files. Use any of "
-                f"{', '.join(complete)}."
-            )
-        if epoch := re.fullmatch(r"(.+)\.epoch\d+", name):
-            way = f"a model NAME whose network is that of {epoch[1]}, with model.NAME.weights=FILE"
-            raise ValueError(f"{key}={name} is replaced by {way}.")
-        panels = [PANEL + panel for panel in self.files["panel"]] * (key == "targets")
-        near = suggestion(name, [*sections, *self.files[group], *panels])
-        near = near or (near_models(name) if group == "model" else "")
-        available = f" Available: {', '.join(sorted({*sections, *complete}))}."
-        raise ValueError(f"{key}: there is no {group} {name!r}.{near or available}")
-
-    def _check_keys(self, config: DictConfig, command: Command) -> None:
-        """Refuse `GROUP.NAME.KEY=VALUE` of a model, defence or key that does not exist."""
-        for override in command.overrides:
-            group, name, key = [*override.key_or_group.split("."), "", "", ""][:3]
-            if group not in NAMED or not key or override.get_key_element()[0] == "+":
-                continue
-            sections = config[group].items()
-            names = [
-                *self.files[group],
-                *(its for its, section in sections if _is_complete(section)),
-            ]
-            if name in self.files[group] and group == "defence":
-                keys = [*self._load(self.files[group][name]), *DefenceSettings.model_fields]
-            else:
-                keys = [*ModelSettings.model_fields] if group == "model" else [key]
-            word, known = (key, keys) if name in names else (name, names)
-            if word not in known:
-                raise ValueError(
-                    f"{group}.{name}.{key}: there is no such key of a {group}."
-                    f"{suggestion(word, [*map(str, known)])}"
-                )
+        if place not in self._sections:
+            paths = [Path(folder, f"{place}.yaml") for folder in self.folders]
+            section = OmegaConf.load(next(filter(Path.is_file, paths), paths[0]))
+            bases = [str(base).partition("@")[0] for base in section.pop("defaults", ())]
+            group = place.partition("/")[0]
+            parts = [self._read(f"{group}/{Path(its).name}") for its in bases if its != "_self_"]
+            self._sections[place] = OmegaConf.merge(*parts, section)
+        return self._sections[place]
 
 
 def _is_complete(section: Any) -> bool:
@@ -192,15 +143,3 @@ def _is_complete(section: Any) -> bool:
     if not OmegaConf.is_dict(section):
         return False
     return "_target_" in {**section, **(section.get("network") or {})}
-
-
-def public_models(names: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Return the config sections of public models by their short names."""
-    public = [name for name in names if is_public(name)]
-    if not public:
-        return {}
-    for name in public:
-        check_listed(name)
-    from ..models.providers import section_of  # here: loads torch
-
-    return {str(ModelRef.typed(name)): section_of(name) for name in public}

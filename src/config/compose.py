@@ -37,8 +37,3 @@ def is_sweep(hydra: Any) -> bool:
 def has_basic_launcher(config: DictConfig) -> bool:
     """Return True if the jobs run one after another in this process."""
     return str(config.hydra.launcher._target_).endswith("BasicLauncher")
-
-
-def runs_here(config: DictConfig) -> bool:
-    """Return True if Hydra's own launcher or joblib's runs the jobs on this machine."""
-    return str(config.hydra.launcher._target_).endswith(("BasicLauncher", "JoblibLauncher"))

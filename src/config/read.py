@@ -12,7 +12,7 @@ from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
 from .attack_settings import attack_label, stated_about, takes
-from .catalogue import names_in, public_models
+from .catalogue import names_in
 from .command import NAMED, Command, refuse_replaced
 from .compose import is_sweep
 from .errors import dotted, refusal
@@ -77,14 +77,10 @@ def _named(config: DictConfig) -> tuple[list[str], list[str], list[str], dict[st
         for keys in NAMED.values()
         for key in keys
     )
-    public = public_models([*source, *targets])
     source, targets = ([str(ModelRef.typed(name)) for name in names] for names in (source, targets))
     named = [*source, *targets]
     section = _to_plain(config, {"model": {*named}, "defence": {*defences, *attacked}})
-    models = section["model"]
-    for name, keys in public.items():
-        models[name] = keys | models.get(name, {})
-    section["model"] = {name: models[name] for name in named}
+    section["model"] = {name: section["model"][name] for name in named}
     return source, targets, defences, section
 
 

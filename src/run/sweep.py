@@ -5,7 +5,7 @@ import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -26,7 +26,7 @@ from ..artifacts.sweep_state import (
     lock_of_sweep,
     write_manifest,
 )
-from ..config.compose import has_basic_launcher, is_sweep, runs_here
+from ..config.compose import has_basic_launcher, is_sweep
 from ..config.errors import refuse
 from ..config.read import read_job
 from ..config.settings import Settings
@@ -57,17 +57,12 @@ log = logging.getLogger(__name__)
 _WIDE, _WIDEST = 160, 10_000
 """Characters per line of what is printed to a pipe, and of the texts for files and MLflow."""
 
-Report = Callable[[Results, Path, Settings, Console], None]
-"""Function that writes the report of results to a folder."""
-
 
 class Sweep:
     """Jobs of one command: checked first, summarised and published at the end."""
 
-    def __init__(
-        self, jobs: Sequence[Settings], words: Sequence[Sequence[str]], report: Report | None
-    ) -> None:
-        self.settings, self.words, self.report = jobs, words, report
+    def __init__(self, jobs: Sequence[Settings], words: Sequence[Sequence[str]]) -> None:
+        self.settings, self.words = jobs, words
         self.pool = ModelPool()
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker = Tracker()
@@ -76,12 +71,11 @@ class Sweep:
         self.stopped = ""
         self.jobs = 0  # 0: a single run
         self.held = ExitStack()  # the lock of a sweep that has begun
-        self.command = self.overrides = ""
-        self.decided: list[str] = []  # what this process has decided, as overrides of each job
+        self.overrides = ""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send other processes what they need: no lock, store, models or functions."""
-        return _in_other_process, (self.command, self.jobs)
+        return _in_other_process, (self.manifest.id, self.jobs)
 
     def plan(self, config: DictConfig, hydra: Any) -> Planned:
         """Return the job of a config: checked already, or checked here in another process."""
@@ -97,7 +91,7 @@ class Sweep:
         self.pool.sets = DataSets(download=not jobs[0].plan.only)
         if not is_first_process():
             return
-        self.command = command_key(uuid4().hex)
+        self.manifest.id = command_key(uuid4().hex)
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
         _check_places(config, self.folder, sweep)
         if sweep and distributed:
@@ -152,15 +146,10 @@ class Sweep:
     def _open(self, config: DictConfig, names: list[str], plan: Plan) -> None:
         """Write the manifest, and pass the decisions of this process on to the jobs."""
         self.overrides = " ".join(public(config.hydra.overrides.task))
-        self.manifest = SweepManifest(
-            jobs=names, single=not self.jobs, id=uuid4().hex, work=plan.work
-        )
+        single, key = not self.jobs, self.manifest.id
+        self.manifest = SweepManifest(jobs=names, single=single, id=key, work=plan.work)
         write_manifest(self.folder, self.manifest)
         config.sweep = self.manifest.id
-        self.decided = [f"sweep='{self.manifest.id}'"]  # an id may look like a number
-        devices = {job.training.device for job in self.settings}
-        if runs_here(config) and len(devices) == 1 and None not in devices:
-            self.decided.append(f"training.device={devices.pop()}")
         changes: dict[str, Any] = {"sweep": self.manifest.id}
         self.planned = [
             replace(
@@ -282,8 +271,10 @@ class Sweep:
             console.print(f"{words} builds a report of the finished jobs.")
             return True
         try:
-            assert self.report is not None
-            self.report(results, self.folder, self.settings[0], console)
+            from ..report.finished_jobs import write_report  # here: its statistics load slowly
+
+            settings = self.settings[0]
+            write_report(results, self.folder, settings.report, Path(settings.cache.dir), console)
         except KeyboardInterrupt:
             self.stopped = reason = "Interrupted."
         except Exception as error:
@@ -298,10 +289,10 @@ class Sweep:
 
 
 @lru_cache(maxsize=1)
-def _in_other_process(command: str, jobs: int) -> Sweep:
+def _in_other_process(key: str, jobs: int) -> Sweep:
     """Return a command's sweep in a launcher's process, which keeps its models from job to job."""
-    command_key(command)
-    sweep = Sweep([], [], None)
+    command_key(key)
+    sweep = Sweep([], [])
     sweep.jobs = jobs
     return sweep
 

@@ -268,8 +268,8 @@ REFUSED = [
     ("targets=[vgg16,vgg16]", "targets.*vgg16.*more than once"),
     ("targets=[]", "targets .*empty"),
     ("source=vgg61", "source.*vgg61.* Did you mean vgg16"),
-    ("source=clean +model.clean={name:x}", "source.0: .clean. is not a valid name"),
-    ("source=average +model.average={name:x}", "source.0: .average. is not a valid name"),
+    ("source=clean +model.clean={_target_:x}", "source.0: .clean. is not a valid name"),
+    ("source=average +model.average={_target_:x}", "source.0: .average. is not a valid name"),
     ("~dataset n_images=10", "dataset"),
     ("model.vgg16.meen=[0]", "model.vgg16.meen.*Did you mean mean"),
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
@@ -317,8 +317,8 @@ REFUSED = [
     ("source", "^source: .*KEY=VALUE"),
     ("model.vgg61.weights=x.pt", "^model.vgg61.weights: .* Did you mean vgg16"),
     # what only other files include
-    ("source=_small_network", "^source=_small_network: .*vgg_small"),
-    ("targets=[vgg16,_network_with_stem]", "^targets=_network_with_stem: .*vgg_small"),
+    ("source=_small_network", "^source: .*_small_network.*_small"),
+    ("targets=[vgg16,_network_with_stem]", "^targets: .*_network_with_stem.*vgg_small"),
     ("dataset=gone", "cifar10_mini, huggingface"),
     (f"model.vgg16.input_size=1{23 * '0'}", "^model.vgg16.input_size=10+: .*4096"),
 ]
@@ -344,7 +344,6 @@ REPLACED = {
     "training.noise=4": r"model\.NAME\.weights",
     "training.keep_epochs=[1]": r"model\.NAME\.weights",
     "report.related=exclude": "--no-related",
-    "source=vgg_small.epoch3": "a model NAME",
     "report.figures=true": r"python -m src\.figure",
     "figures=true": r"python -m src\.figure",
 }

@@ -52,7 +52,7 @@ def test_an_error_at_the_end_is_published_and_keeps_the_files(tmp_path, job, mon
 
     monkeypatch.setattr(sweeps, "results_of", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
-    sweep = sweeps.Sweep([job], [()], lambda *_: None)
+    sweep = sweeps.Sweep([job], [()])
     sweep.folder, sweep.tracker = tmp_path, Published()
     with pytest.raises(SystemExit):
         sweep.end()
