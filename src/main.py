@@ -28,6 +28,8 @@ from .sweeper import run_alone, run_sweep
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line: attack, evaluate and track. Return its exit code."""
+    if words is not None:
+        sys.argv[1:] = words  # Lightning starts a job's other processes with these
     return run_command(_start, parse_flags, words, at_once=False)
 
 
@@ -36,7 +38,11 @@ def _start(**known: Any) -> None:
     arguments = Namespace(**known)
     command = Command.parse(arguments.overrides)
     command.check(CONF)
-    loader = Loader(CONF, arguments.config_dir, command.sources)
+    for flag in ("config_name", "config_path", "experimental_rerun"):
+        if known.get(flag):
+            way = "the program has one config. Add files of yours with --config-dir."
+            raise ValueError(f"--{flag.replace('_', '-')}: {way}")
+    loader = Loader(command.sources, arguments.config_dir)
     words = arguments.overrides = command.words
     if arguments.hydra_help:  # Hydra's own page knows no key of this program
         arguments.overrides = []

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 class JobSweeper(Sweeper):
     """Sweeper of Hydra's that checks and plans all jobs first, and summarises them last."""
 
+    hydra_context: HydraContext
+    config: DictConfig
+
     def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
         """Take the config of the sweep as a whole."""
         self.hydra_context, self.config, self.task = hydra_context, config, task_function
@@ -49,7 +52,7 @@ class JobSweeper(Sweeper):
             batch = [[*job, f"sweep='{sweep.manifest.id}'"] for job in jobs[first : first + size]]
             for job in launcher.launch(batch, initial_job_idx=first):
                 _ = job.return_value  # raises an error that the job's folder does not have
-        sweep.end()
+        sweep.summarise()
 
 
 def run_sweep(loader: Loader, words: list[str]) -> None:
@@ -70,7 +73,7 @@ def run_alone(loader: Loader, words: list[str]) -> None:
     sweep = begin(config, [config])
     context = context_of(loader, config)
     _ = run_job(partial(_run, sweep), config, "hydra.run.dir", None, context).return_value
-    sweep.end()
+    sweep.summarise()
 
 
 def begin(config: DictConfig, composed: Iterable[DictConfig]) -> "Sweep":

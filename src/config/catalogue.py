@@ -117,7 +117,7 @@ class Catalogue:
             # Files with a value that the user must set are not listed.
             listed = {its for its, text in texts.items() if not re.search(r": *\?\?\?", text)}
             panels = [PANEL + panel for panel in self.files["panel"]] * (key == "targets")
-            known = sorted({*listed, *(its for its in sections if _is_complete(sections[its]))})
+            known = sorted({*listed, *(str(n) for n in sections if _is_complete(sections[n]))})
             near = suggestion(name, [*known, *panels])
             near = near or (near_models(name) if group == "model" else "")
             available = f" Available: {', '.join(known)}."
@@ -130,7 +130,7 @@ class Catalogue:
         """Return the keys in a file, and in the bases of its `defaults`."""
         if place not in self._sections:
             paths = [Path(folder, f"{place}.yaml") for folder in self.folders]
-            section = OmegaConf.load(next(filter(Path.is_file, paths), paths[0]))
+            section: Any = OmegaConf.load(next(filter(Path.is_file, paths), paths[0]))
             bases = [str(base).partition("@")[0] for base in section.pop("defaults", ())]
             group = place.partition("/")[0]
             parts = [self._read(f"{group}/{Path(its).name}") for its in bases if its != "_self_"]

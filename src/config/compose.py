@@ -25,7 +25,7 @@ def compose_words(
         ValueError: There is no such folder.
     """
     command = Command.parse(overrides)
-    loader = Loader(folder, config_dir, command.sources)
+    loader = Loader(command.sources, config_dir, folder)
     return loader.load_configuration("config", command.words, RunMode.RUN, from_shell=False)
 
 

@@ -27,6 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from ..utils.hydra_versions import OLD, VERSION_BASE
 from .catalogue import Catalogue
 from .command import parse
+from .resolvers import CONF
 
 flags_parser = get_args_parser
 """Function that returns Hydra's parser of flags, which alone knows the flags that take a value."""
@@ -57,13 +58,13 @@ class Loader(ConfigLoaderImpl):
     Hydra's own rules. Composing each job alone would take ten times as long.
 
     Args:
-        folder: Folder of the primary config.
-        more: Folder of more config files, as for `--config-dir`.
         sources: Names in the `source` of the command, including those of all jobs of a sweep.
+        more: Folder of more config files, as for `--config-dir`.
+        folder: Folder of the primary config.
     """
 
     def __init__(
-        self, folder: Path, more: str | Path | None = None, sources: Sequence[str] = ()
+        self, sources: Sequence[str] = (), more: str | Path | None = None, folder: Path = CONF
     ) -> None:
         if OLD:
             version.setbase(*VERSION_BASE.values())
@@ -80,10 +81,15 @@ class Loader(ConfigLoaderImpl):
         self.composed: dict[tuple[str, ...], bytes] = {}
 
     def load_configuration(
-        self, config_name: str | None, overrides: list[str], run_mode: RunMode, **rest: Any
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        *rest: Any,
+        **named: Any,
     ) -> DictConfig:
         """Compose a config; that of a sweep as a whole lacks the models."""
-        config = super().load_configuration(config_name, overrides, run_mode, **rest)
+        config = super().load_configuration(config_name, overrides, run_mode, *rest, **named)
         return self._add_named(config) if run_mode == RunMode.RUN and config_name else config
 
     def load_sweep_config(

@@ -168,7 +168,7 @@ class Sweep:
         print(f"\n{self.stopped} Finished jobs are in {self.folder}.{way}")
         self._sum_up()
 
-    def end(self) -> None:
+    def summarise(self) -> None:
         """Summarise the jobs, and exit with code 1 if one has failed."""
         if not is_first_process():
             return

@@ -229,7 +229,7 @@ def test_jobs_of_a_sweep_are_what_hydra_composes(jobs):
         ],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
     }[jobs]
-    loader = Loader(resolvers.CONF)
+    loader = Loader()
     config = loader.load_configuration("config", words, RunMode.MULTIRUN)
     found = [loader.load_sweep_config(config, job) for job in split_jobs(loader, words)]
     assert len(found) == len({str(job.hydra.overrides.task) for job in found}) >= 4
