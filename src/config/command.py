@@ -1,6 +1,5 @@
 """Overrides of a command, each parsed once, by Hydra's parser."""
 
-import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,7 @@ from ..utils.package import command
 from ..utils.refusals import quoted
 
 TEXTS = (
-    *("source", "targets", "model", "defences", "source_defence", "defence"),
-    *("folder", "out", "tracking.name"),
+    *("source", "targets", "defences", "source_defence", "folder", "out", "tracking.name"),
     *("dataset.images", "model.*.weights", "*.experiment", "*.uri", "*.directory", "*.dir"),
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
@@ -63,12 +61,6 @@ REPLACED = {
     "report beside": f"{command('table')} FOLDER --beside PRESET",
 }
 """Keys and options of earlier versions, and what to type instead."""
-_SEPARATORS = re.compile(r"""("(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|\$\{[^}]*\}|\\.|[],[(){}])""")
-_NUMBER = re.compile(
-    r"[+-]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(e[+-]?\d[\d_]*)?|[+-]?(inf|nan)|true|false", re.IGNORECASE
-)
-_HOLDS_TEXTS = {"[", "choice", "glob", "shuffle", "sort", "str", "tag"}
-"""Brackets and Hydra's functions whose elements may be texts; those of `range` are numbers."""
 _parser = OverridesParser.create()
 
 
@@ -124,21 +116,17 @@ class Command:
                     f"{key} is set more than once. To run one job for each value, type -m {word}"
                 )
         for override in self.overrides:
-            group = override.key_or_group
-            if override.is_delete():
+            group, value = override.key_or_group, override.value()
+            if override.is_delete() or not (folder / group).is_dir():
                 continue
-            if keys := NAMED.get(group):
-                raise ValueError(
-                    f"{override.input_line}: name each {group} in {' or '.join(keys)}."
-                )
-            if (folder / group).is_dir() and override.get_key_element()[0] == "+":
+            if group in NAMED:
+                way = f"name each {group} in {' or '.join(NAMED[group])}."
+                raise ValueError(f"{override.input_line}: {way}")
+            if override.get_key_element()[0] == "+":
                 word = shlex.quote(f"{group}={override.get_value_string()}")
                 raise ValueError(f"{override.input_line}: an option takes no +. Type {word}")
-            if group == "experiment":
-                continue
-            option = is_option(override.value())
-            base = any(name.startswith("_") for name in flat(override.value()))
-            if (folder / group).is_dir() and (base or not option):
+            base = any(name.startswith("_") for name in flat(value))
+            if group != "experiment" and (base or not is_option(value)):
                 stems = sorted(path.stem for path in (folder / group).glob("[!_]*.yaml"))
                 way = f"To set a key, type {group}.KEY=VALUE."
                 raise ValueError(
@@ -164,43 +152,25 @@ def refuse_replaced(key: str, value: Any) -> None:
 
 @cache
 def parse(word: str) -> Override:
-    """Parse an override; numbers stay text if its key is one of `TEXTS`."""
+    """Parse an override; a number stays text if its key is one of `TEXTS`.
+
+    Hydra reads `2024_01` as 202401, and `1e5` as 100000.0.
+    """
     if word.encode(errors="ignore").decode() != word:
         raise ValueError(f"{word}: it is not valid UTF-8. Rename the file or folder.")
     (override,) = _parser.parse_overrides([word])
-    if not override.key_or_group:
+    key, value = override.key_or_group, override.value()
+    if not key:
         raise OverrideParseException(word, "it has no key")
-    return _with_texts(override)
-
-
-def _with_texts(override: Override) -> Override:
-    """Quote the numbers in an override of a path or name, which Hydra reads as other text.
-
-    For example, it reads `2024_01` as 202401, and `1e5` as 100000.0.
-    """
-    if override.value_type is None or not any(fnmatchcase(override.key_or_group, k) for k in TEXTS):
+    if not any(fnmatchcase(key, text) for text in TEXTS):
         return override
-    value = override.get_value_string()
-    texts = _quote_numbers(value)
-    if texts == value:
-        return override
-    return _parser.parse_override(str(override.input_line).removesuffix(value) + texts)
-
-
-def _quote_numbers(value: str) -> str:
-    """Return an override's value with quoted numbers; only whole elements are numbers."""
-    parts = [",", *_SEPARATORS.split(value), ","]
-    around: list[str] = []  # open brackets and functions
-    for place in range(1, len(parts), 2):
-        before, text, after = parts[place - 1 : place + 2]
-        if before in ("[", "{", "("):
-            around.append(before if before != "(" else parts[place - 2].strip())
-        elif before in ("]", "}", ")"):
-            around.pop()
-        whole = before in (",", "[", "(") and after in (",", "]", ")")
-        if whole and _HOLDS_TEXTS.issuperset(around) and _NUMBER.fullmatch(text.strip()):
-            parts[place] = quoted(text.strip())  # Hydra allows no space after a quoted value
-    return "".join(parts[1:-1])
+    if isinstance(value, int | float):
+        text = override.get_value_string()
+        return _parser.parse_override(word.removesuffix(text) + quoted(text.strip()))
+    if numbers := [item for item in _items(value) if isinstance(item, int | float)]:
+        way = f'Quote it, as in \'{key}=["2024","a"]\'.'
+        raise ValueError(f"{word}: {numbers[0]} is a number, not a name. {way}")
+    return override
 
 
 def _items(value: Any) -> Iterator[Any]:
