@@ -15,7 +15,6 @@ from typing import Any
 from hydra import version
 from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
@@ -34,21 +33,9 @@ flags_parser = get_args_parser
 MOST_VALUES = 100_000
 """Most values of one key in a sweep; more would take minutes to list, and all memory."""
 _read_header = ConfigSource._get_header_dict
-_list_options = ConfigRepository.get_group_options
 # Hydra does not find the first line's package behind a byte order mark, which some editors write.
 # If Hydra stops calling this function, such files are refused again.
 ConfigSource._get_header_dict = lambda text: _read_header(text.removeprefix("\ufeff"))  # type: ignore[method-assign, assignment]
-
-
-def _list_choices(*arguments: Any, **keywords: Any) -> list[str]:
-    """Return the options of a group, without the files that only other files include."""
-    options = _list_options(*arguments, **keywords)
-    return [option for option in options if not option.startswith("_")]
-
-
-# `--help`, refusals and sweeps with `glob(*)` list options. If Hydra stops calling this function,
-# they list bases such as `_small_network`, too.
-ConfigRepository.get_group_options = _list_choices  # type: ignore[method-assign]
 
 
 class Loader(ConfigLoaderImpl):
@@ -114,6 +101,11 @@ class Loader(ConfigLoaderImpl):
             job.hydra.job.override_dirname = name.replace("=", style.kv_sep)
         OmegaConf.copy_cache(master_config, job)  # e.g. the time in the folder's name
         return self._add_named(job)
+
+    def get_group_options(self, *group: Any, **named: Any) -> list[str]:
+        """Return the options of a group, without the files that only other files include."""
+        options = super().get_group_options(*group, **named)
+        return [option for option in options if not option.startswith("_")]
 
     def _add_named(self, config: DictConfig) -> DictConfig:
         folders = [
