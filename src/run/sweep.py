@@ -6,7 +6,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -30,8 +30,6 @@ from ..config.compose import has_basic_launcher, is_sweep
 from ..config.errors import refuse
 from ..config.read import read_job
 from ..config.settings import Settings
-from ..data.image_files import image_folder
-from ..data.load import DownloadError
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
@@ -105,10 +103,7 @@ class Sweep:
             fetch_missing(its.network for its in models if its.weights in (None, "included"))
             open_tracker.cache_clear()
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
-        try:
-            self.pool.sets.open_all([] if jobs[0].plan.only else jobs)
-        except DownloadError as error:
-            refuse(_list_ways_on(error))
+            self.pool.sets.open_all(jobs)
         plan = self._make_plan(has_basic_launcher(config) and not distributed)
         stopping.raise_if_interrupted()
         self.jobs = len(jobs) if sweep else 0
@@ -321,29 +316,6 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool) -> None:
             f"{folder} is not a sweep's folder, and its file {files[0].name} would be replaced. "
             "Use another folder."
         )
-
-
-def _list_ways_on(error: DownloadError) -> str:
-    """Return the commands to type if the images cannot be downloaded."""
-    replaced = ("dataset=", "dataset.")
-    others = [word for word in sys.argv[1:] if not word.lstrip("+").startswith(replaced)]
-    folder = "FOLDER"
-    with suppress(ValueError):
-        image_folder("test", root=error.root)
-        folder = error.root
-    arguments = [*others, "dataset=image_folder", f"dataset.root={folder}"]
-    words = f"{command()} {shlex.join(arguments)}"
-    if folder != "FOLDER":
-        return f"dataset.root={error.root} has class folders. Type:\n  {words}"
-    attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]
-    small = "source=vgg_small,resnet_small,inception_small"
-    return (
-        f"{error}. Three alternatives:\n"
-        "- The data set is on disk: dataset.root=FOLDER; CIFAR-10 is FOLDER/cifar-10-batches-py.\n"
-        f"- Your own images, in FOLDER/train/CLASS and FOLDER/test/CLASS:\n  {words}\n"
-        "- The embedded images and networks (no training):\n"
-        f"  {command()} -m experiment=demo {shlex.join([*attacks, small])}"
-    )
 
 
 def _name_jobs(jobs: Sequence[Sequence[str]]) -> list[str]:
