@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 
-from ..utils.model_names import NO_DEFENCE, ModelRef, check_listed, near_models
+from ..utils.model_names import NO_DEFENCE, near_models
 from ..utils.refusals import suggestion
 from .command import NAMED, Command
 from .errors import misread
@@ -77,7 +77,7 @@ class Catalogue:
                 config.targets = [member for name in targets for member in self._members(name)]
             for group, key in [(group, key) for group, named in NAMED.items() for key in named]:
                 for name in names_in(OmegaConf.select(config, key)):
-                    if group == "model" or name != NO_DEFENCE:
+                    if not is_public(name) if group == "model" else name != NO_DEFENCE:
                         self._add(config[group], group, key, name, keys)
         for key in keys:
             group, name, *rest = [*key.split("."), ""]
@@ -98,20 +98,14 @@ class Catalogue:
         """Put a model or defence into the `sections` of its group."""
         if isinstance(name, bool):
             raise ValueError(misread(key, name))
-        short = str(ModelRef.typed(name))
-        section = sections.get(short)
-        target = {f"{group}.{short}._target_", f"{group}.{short}.network._target_"}
+        section = sections.get(str(name))
+        target = {f"{group}.{name}._target_", f"{group}.{name}.network._target_"}
         if not _is_complete(section) or not target.isdisjoint(typed):
             file = self._section(group, str(name), key, sections)
-            sections[short] = OmegaConf.merge(file, section or {})
+            sections[str(name)] = OmegaConf.merge(file, section or {})
 
     def _section(self, group: str, name: str, key: str, sections: DictConfig) -> Any:
-        """Return the section in a file or of a public model; refuse another name."""
-        if group == "model" and is_public(name):
-            check_listed(name)
-            from ..models.providers import section_of  # here: loads torch
-
-            return self._sections.get(name) or self._sections.setdefault(name, section_of(name))
+        """Return the section in the file of a name; refuse a name without a file."""
         if name not in self.files[group]:
             texts = {its: file.read_text("utf-8-sig") for its, file in self.files[group].items()}
             # Files with a value that the user must set are not listed.

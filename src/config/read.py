@@ -8,11 +8,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
 from ..utils.about import About, listed
-from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.model_names import NO_DEFENCE, ModelRef, check_listed
 from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
 from .attack_settings import attack_label, stated_about, takes
-from .catalogue import names_in
+from .catalogue import is_public, names_in
 from .command import NAMED, Command, refuse_replaced
 from .compose import is_sweep
 from .errors import dotted, refusal
@@ -77,10 +77,17 @@ def _named(config: DictConfig) -> tuple[list[str], list[str], list[str], dict[st
         for keys in NAMED.values()
         for key in keys
     )
+    public = {str(ModelRef.typed(name)): name for name in [*source, *targets] if is_public(name)}
     source, targets = ([str(ModelRef.typed(name)) for name in names] for names in (source, targets))
     named = [*source, *targets]
     section = _to_plain(config, {"model": {*named}, "defence": {*defences, *attacked}})
-    section["model"] = {name: section["model"][name] for name in named}
+    models = section["model"]
+    for name, typed in public.items():
+        check_listed(typed)
+        from ..models.providers import section_of  # here: loads torch
+
+        models[name] = section_of(typed) | models.get(name, {})
+    section["model"] = {name: models[name] for name in named}
     return source, targets, defences, section
 
 
