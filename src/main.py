@@ -5,7 +5,6 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":
@@ -16,62 +15,44 @@ if __name__ == "__main__":
         signal.signal(
             signal.SIGINT, lambda *_: (print("\nInterrupted.", flush=True), os._exit(130))
         )
-import hydra
-from hydra import initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.hydra_config import HydraConfig
+from argparse import Namespace
+
 from hydra.errors import HydraException
-from omegaconf import DictConfig
 
-from .config.command import Command, parse, parse_for
-from .config.command_line import ignore_harmless_warnings, parse_flags, run_command
-from .config.compose import with_files
-from .config.hydra_internals import speed_up, split_jobs
+from .config.command import Command
+from .config.command_line import parse_flags, run_command
+from .config.hydra_internals import Loader, show, split_jobs
 from .config.resolvers import CONF
-from .utils import stopping
-from .utils.hydra_versions import VERSION_BASE, allow
-
-
-@hydra.main(config_path=str(CONF), config_name="config", **VERSION_BASE)
-def run(config: DictConfig) -> None:
-    """Run one job; a failure is recorded beside the job's files, and the sweep continues."""
-    stopping.raise_if_interrupted()
-    ignore_harmless_warnings()
-    os.chdir(HydraConfig.get().runtime.cwd)  # where the plan was made, see `hydra.job.chdir`
-    # Imported here so that --help and --cfg do not load torch.
-    from .callback import SweepCallback
-    from .run.job import attempt
-    from .utils.processes import keep_freed_memory
-
-    keep_freed_memory()
-    attempt(config, Path(HydraConfig.get().runtime.output_dir), SweepCallback.running)
+from .sweeper import run_alone, run_sweep
 
 
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line: attack, evaluate and track. Return its exit code."""
+    if words is not None:
+        sys.argv[1:] = words  # Lightning starts a job's other processes with these
     return run_command(_start, parse_flags, words, at_once=False)
 
 
-def _start(overrides: list[str], flags: list[str], **known: Any) -> None:
-    """Check the overrides, and hand the command on to Hydra, which reads `sys.argv`."""
-    command = Command.parse(overrides)
+def _start(**known: Any) -> None:
+    """Check the overrides, and run the command's jobs, or print what a flag asks for."""
+    arguments = Namespace(**known)
+    command = Command.parse(arguments.overrides)
     command.check(CONF)
-    speed_up(parse, known["multirun"])
-    folder = known["config_dir"]
-    overrides = with_files(command, [CONF, *([folder] if folder else [])])
-    if known["multirun"] and known["cfg"]:  # print the sweep's first job
-        flags = [flag for flag in flags if flag not in ("-m", "--multirun")]
-        with initialize_config_dir(str(CONF), **VERSION_BASE):
-            loader = GlobalHydra.instance().config_loader()
-            overrides = split_jobs(parse_for(loader, overrides))[0]
-    if known["hydra_help"]:  # Hydra's own page knows no key of this program
-        overrides = []
-    sys.argv[1:] = [*flags, *overrides]
+    for flag in ("config_name", "config_path", "experimental_rerun"):
+        if known.get(flag):
+            way = "the program has one config. Add files of yours with --config-dir."
+            raise ValueError(f"--{flag.replace('_', '-')}: {way}")
+    loader = Loader(command.sources, arguments.config_dir)
+    words = arguments.overrides = command.words
+    if arguments.hydra_help:  # Hydra's own page knows no key of this program
+        arguments.overrides = []
+    elif arguments.cfg and arguments.multirun:  # print the sweep's first job
+        arguments.overrides = split_jobs(loader, words)[0]
     try:
-        with allow(f"{__package__}.callback.SweepCallback"):
-            run()
+        if not show(loader, arguments):
+            (run_sweep if arguments.multirun else run_alone)(loader, words)
     except HydraException:
-        if not known["multirun"]:
+        if not arguments.multirun:
             command.refuse_sweeps()
         raise
 

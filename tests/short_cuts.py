@@ -13,7 +13,6 @@ import pytest
 import vl_convert
 import yaml
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.hydra import Hydra
 from hydra.conf import ConfigSourceInfo
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -30,9 +29,9 @@ _composed: dict[tuple[Any, ...], bytes] = {}
 def speed_up_libraries() -> None:
     """Halve what a command costs besides its computing: many tests run some.
 
-    Config files are parsed by libyaml, and each combination of them is composed once. A command is
-    not composed once more just to look for `hydra.mode`, which no test sets. Lightning asks for
-    entry points whenever it makes a trainer, and each new cache folder gets a script for charts.
+    Config files are parsed by libyaml, and each combination of them is composed once. Lightning
+    asks for entry points whenever it makes a trainer, and each new cache folder gets a script for
+    charts.
     """
     vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
     metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
@@ -41,7 +40,6 @@ def speed_up_libraries() -> None:
             patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
             loader = omegaconf._utils.get_yaml_loader()
         omegaconf._utils.get_yaml_loader = lambda: loader
-    Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     ConfigLoaderImpl._load_configuration_impl = load_configuration  # type: ignore[method-assign]
 
 

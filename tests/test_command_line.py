@@ -338,7 +338,7 @@ def test_a_model_with_two_names_has_the_rows_of_one(workspace, run_job):
     text = (workspace / "conf" / "model" / "fine.yaml").read_text()
     copy = text.replace("@package model.fine", "@package model.same")
     (workspace / "conf" / "model" / "same.yaml").write_text(copy)
-    words = ["attack=bim", "targets=[coarse,fine,same]", "model=[coarse,fine,same]"]
+    words = ["attack=bim", "targets=[coarse,fine,same]"]
     assert run_job(*words, "hydra.run.dir=out") == 0
     rows = table(workspace / "out").drop(columns="confidence")
     one, other = (rows[rows["target"] == name].drop(columns="target") for name in ("fine", "same"))

@@ -102,6 +102,8 @@ def write_printed(folder: Path) -> Path:
                 file = folder / "mine" / found[1] / f"{found[2]}.yaml"
                 file.parent.mkdir(parents=True, exist_ok=True)
                 file.write_text(text)
+    for name in ("mobilenetv2", "squeezenet1_0", "squeezenet1_1"):  # the reader's
+        (folder / "mine" / "model" / f"{name}.yaml").write_text("weights: included\n")
     return folder
 
 

@@ -5,9 +5,6 @@ import pytest
 import yaml
 
 from src import load_classifier
-from src.config.command import Command
-from src.config.compose import with_files
-from src.config.resolvers import CONF
 
 PUBLIC = "hub/me/nets@0123456789abcdef/tiny"
 SHORT = "hub.me.nets.0123456.tiny"
@@ -39,10 +36,10 @@ def write(workspace, file, text):
 
 
 @pytest.mark.parametrize("words", [["source=coarse,fine"], ["source=coarse,[coarse,fine]"]])
-def test_sources_of_a_sweep_are_loaded_and_nothing_else_of_the_users(composed, workspace, words):
+def test_files_of_a_jobs_models_are_read_and_no_others(composed, workspace, words):
     write(workspace, "model/broken.yaml", "{")
     models = composed("-m", "targets=[resnet_small]", *words)["model"]
-    assert {"coarse", "fine", "resnet_small"} <= models.keys() and "vit" not in models
+    assert models.keys() == {"coarse", "resnet_small"}
 
 
 def test_an_experiment_names_models_too(composed, workspace):
@@ -50,15 +47,10 @@ def test_an_experiment_names_models_too(composed, workspace):
     text = "# @package _global_\ndefaults: [base]\nsource: resnet50\nmodel:\n"
     text += "  resnet50: {network: {_target_: own.build}, weights: included}\n"
     write(workspace, "experiment/own.yaml", text + "  vit_small: {input_size: 32}\n")
-    models = composed("experiment=own", "targets=null")["model"]
+    models = composed("experiment=own", "targets=[fine,vit_small]")["model"]
     assert models["resnet50"] == {"network": {"_target_": "own.build"}, "weights": "included"}
     assert models["fine"]["std"] and models["vit_small"]["input_size"] == 32
     assert models["vit_small"]["network"]["_target_"] == "src.models.small.vit_small"
-
-
-@pytest.mark.slow
-def test_files_that_are_named_by_hand_are_taken_as_they_are(composed):
-    assert composed("model=[fine]", "source=coarse")["model"].keys() == {"fine"}
 
 
 def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
@@ -89,15 +81,12 @@ def test_a_public_model_has_a_short_name_in_folders_and_tables(run_job, workspac
     assert list(predictions["target"].unique()) == [SHORT, "coarse"]
 
 
-def test_several_public_sources_are_one_anothers_targets():
+def test_several_public_sources_are_one_anothers_targets(composed):
     sources = ["timm/resnet18.a1_in1k", "torchvision/vgg16.IMAGENET1K_V1"]
-    for listed in (",".join(sources), f"[{','.join(sources)}]"):
-        found = with_files(Command.parse([f"source={listed}"]), [CONF])
-        assert found[-1] == f"targets=[{','.join(sources)}]"
-    for words in (["targets=[vgg16]", found[0]], [f"source={sources[0]}"]):
-        assert not any(
-            word.startswith("targets=[t") for word in with_files(Command.parse(words), [CONF])
-        )
+    for words in (["-m", f"source={','.join(sources)}"], [f"source=[{','.join(sources)}]"]):
+        assert composed(*words, "targets=null")["targets"] == sources
+        assert composed(*words, "targets=[fine]")["targets"] == ["fine"]
+    assert composed(f"source={sources[0]}", "targets=null")["targets"][0] == "vgg16"
 
 
 def test_a_public_model_loads_from_python(workspace, provider):

@@ -9,8 +9,9 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 from torch import nn
 
+from ..config.catalogue import is_public
 from ..config.command import Command
-from ..config.compose import compose_words, is_public
+from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.read import read_job
 from ..config.resolvers import CONF

@@ -19,7 +19,7 @@ from ..artifacts.jobs import FinishedJob, find_jobs
 from ..artifacts.layout import TOP_FIVE
 from ..artifacts.record import JobRecord
 from ..config.attack_file import crafted_settings
-from ..config.compose import files
+from ..config.catalogue import files
 from ..config.errors import explain
 from ..config.resolvers import CONF
 from ..config.settings import Settings

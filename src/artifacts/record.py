@@ -239,13 +239,14 @@ def _backward_rule(attack: AttackSettings) -> str:
 
 
 def public(overrides: Iterable[str]) -> tuple[str, ...]:
-    """Return overrides without tracking store, files of models and defences, and passwords.
+    """Return overrides without tracking store and passwords.
 
-    >>> public(["attack.steps=2", "tracking=none", "model=[a]", "set=s3://me:se/cret@host"])
+    >>> public(["attack.steps=2", "tracking=none", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
-    left_out = ("tracking", "model=", "defence=")
-    overrides = [word for word in map(str, overrides) if not word.lstrip("+~").startswith(left_out)]
+    overrides = [
+        word for word in map(str, overrides) if not word.lstrip("+~").startswith("tracking")
+    ]
     return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in overrides)
 
 

@@ -1,15 +1,13 @@
 """Overrides of a command, each parsed once, by Hydra's parser."""
 
 import shlex
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import (
     ChoiceSweep,
@@ -18,20 +16,21 @@ from hydra.core.override_parser.types import (
     QuotedString,
 )
 from hydra.errors import OverrideParseException
+from omegaconf import OmegaConf
 
 from ..utils.package import command
 from ..utils.refusals import quoted
-from .hydra_internals import value_tokens
 
 TEXTS = (
-    *("source", "targets", "model", "defences", "source_defence", "defence"),
-    *("folder", "out", "tracking.name"),
+    *("source", "targets", "defences", "source_defence", "folder", "out", "tracking.name"),
     *("dataset.images", "model.*.weights", "*.experiment", "*.uri", "*.directory", "*.dir"),
     *("*.root", "*.csv", "*.folder", "*.file", "*.path", "*.clean", "*.labels", "*.fit_images"),
 )
 """Keys whose values are paths or names, also if they look like numbers."""
 BUDGETS = ("budget", "budgets", "eps", "epsilon")
 """Keys that users may take for that of the budgets."""
+NAMED = {"model": ("source", "targets"), "defence": ("defences", "source_defence")}
+"""Groups whose files are named by values, and the keys of these values."""
 SET_BUDGETS = "Set budgets, in units of 1/255, with 'epsilon.grid=[8]'."
 REPLACED = {
     "cache_dir": "cache.dir",
@@ -62,33 +61,14 @@ REPLACED = {
     "report beside": f"{command('table')} FOLDER --beside PRESET",
 }
 """Keys and options of earlier versions, and what to type instead."""
-NUMBERS = {"INT", "FLOAT", "BOOL"}
-OPENING = {"COMMA", "BRACKET_OPEN", "POPEN"}
-CLOSING = {"COMMA", "BRACKET_CLOSE", "PCLOSE"}
-HOLDS_TEXTS = {"BRACKET_OPEN", "choice", "glob", "shuffle", "sort", "str", "tag"}
-"""Brackets and Hydra's functions whose elements may be texts; those of `range` are numbers."""
 _parser = OverridesParser.create()
 
 
 @dataclass(frozen=True)
 class Command:
-    """Overrides of a command, and the names in them, including those of all jobs of a sweep.
-
-    Attributes:
-        overrides: The overrides in their order.
-        sources: Names in `source`.
-        models: Names in `source`, `targets` and keys such as `model.vgg16.weights`.
-        defences: Names in `defences`, `source_defence` and keys such as `defence.jpeg.quality`.
-        experiments: Names in `experiment`.
-        folders: Folders in `hydra.searchpath`.
-    """
+    """Overrides of a command, in their order."""
 
     overrides: tuple[Override, ...]
-    sources: tuple[str, ...]
-    models: tuple[str, ...]
-    defences: tuple[str, ...]
-    experiments: tuple[str, ...]
-    folders: tuple[str, ...]
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> "Command":
@@ -99,25 +79,26 @@ class Command:
             ValueError: A key or option is from an earlier version.
         """
         overrides = tuple(map(parse, words))
-        names: defaultdict[str, list[str]] = defaultdict(list)
         for override in overrides:
             refuse_replaced(override.key_or_group, override.value())
-            group, *parts = override.key_or_group.split(".")
-            names[override.key_or_group] += flat(override.value())
-            names[f"{group}."] += parts[:1]
-        return cls(
-            overrides,
-            sources=tuple(names["source"]),
-            models=(*names["source"], *names["targets"], *names["model."]),
-            defences=(*names["defences"], *names["source_defence"], *names["defence."]),
-            experiments=tuple(names["experiment"]),
-            folders=tuple(path.removeprefix("file://") for path in names["hydra.searchpath"]),
-        )
+        return cls(overrides)
+
+    @classmethod
+    def of(cls, hydra: Any) -> "Command":
+        """Return the overrides of a job or command from Hydra's section of its config."""
+        words: Any = OmegaConf.to_container(hydra.overrides.task, resolve=False)  # as typed
+        return cls.parse(words)
 
     @property
     def words(self) -> list[str]:
         """The overrides as text."""
         return [str(override.input_line) for override in self.overrides]
+
+    @property
+    def sources(self) -> list[str]:
+        """Names in `source`, including those of all jobs of a sweep."""
+        named = [its for its in self.overrides if its.key_or_group == "source"]
+        return [name for override in named for name in flat(override.value())]
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -135,17 +116,17 @@ class Command:
                     f"{key} is set more than once. To run one job for each value, type -m {word}"
                 )
         for override in self.overrides:
-            group = override.key_or_group
-            if override.is_delete() or group in ("model", "defence"):
+            group, value = override.key_or_group, override.value()
+            if override.is_delete() or not (folder / group).is_dir():
                 continue
-            if (folder / group).is_dir() and override.get_key_element()[0] == "+":
+            if group in NAMED:
+                way = f"name each {group} in {' or '.join(NAMED[group])}."
+                raise ValueError(f"{override.input_line}: {way}")
+            if override.get_key_element()[0] == "+":
                 word = shlex.quote(f"{group}={override.get_value_string()}")
                 raise ValueError(f"{override.input_line}: an option takes no +. Type {word}")
-            if group == "experiment":
-                continue
-            option = is_option(override.value())
-            base = any(name.startswith("_") for name in flat(override.value()))
-            if (folder / group).is_dir() and (base or not option):
+            base = any(name.startswith("_") for name in flat(value))
+            if group != "experiment" and (base or not is_option(value)):
                 stems = sorted(path.stem for path in (folder / group).glob("[!_]*.yaml"))
                 way = f"To set a key, type {group}.KEY=VALUE."
                 raise ValueError(
@@ -171,56 +152,25 @@ def refuse_replaced(key: str, value: Any) -> None:
 
 @cache
 def parse(word: str) -> Override:
-    """Parse an override; numbers stay text if its key is one of `TEXTS`."""
+    """Parse an override; a number stays text if its key is one of `TEXTS`.
+
+    Hydra reads `2024_01` as 202401, and `1e5` as 100000.0.
+    """
     if word.encode(errors="ignore").decode() != word:
         raise ValueError(f"{word}: it is not valid UTF-8. Rename the file or folder.")
     (override,) = _parser.parse_overrides([word])
-    if not override.key_or_group:
+    key, value = override.key_or_group, override.value()
+    if not key:
         raise OverrideParseException(word, "it has no key")
-    return _with_texts(override)
-
-
-def parse_for(loader: ConfigLoader, words: Sequence[str]) -> list[Override]:
-    """Parse overrides; `loader` lists the files that a sweep with `glob(...)` runs through."""
-    return [replace(parse(word), config_loader=loader) for word in words]
-
-
-def _with_texts(override: Override) -> Override:
-    """Quote the numbers in an override of a path or name, which Hydra reads as other text.
-
-    For example, it reads `2024_01` as 202401, and `1e5` as 100000.0.
-    """
-    if override.value_type is None or not any(fnmatchcase(override.key_or_group, k) for k in TEXTS):
+    if not any(fnmatchcase(key, text) for text in TEXTS):
         return override
-    value = override.get_value_string()
-    texts = "".join(_texts(value))
-    if texts == value:
-        return override
-    return _parser.parse_override(str(override.input_line).removesuffix(value) + texts)
-
-
-def _texts(value: str) -> Iterator[str]:
-    """Yield the tokens of an override's value; numbers that are whole elements are quoted."""
-    tokens = [token for token in value_tokens(value) if token[0] != "WS"]
-    names = ["COMMA", *(name for name, _, _ in tokens), "COMMA"]
-    around: list[str] = []  # open brackets and functions
-    end, is_text = 0, False
-    for index, (name, start, stop) in enumerate(tokens):
-        before, after = names[index], names[index + 2]
-        if name.endswith("CLOSE"):
-            around.pop()
-        elif name == "POPEN":
-            _, function, function_end = tokens[index - 1]
-            around.append(value[function:function_end])
-        elif name.endswith("_OPEN"):
-            around.append(name)
-        alone = before in OPENING and after in CLOSING
-        yield value[end:start]
-        text = value[start:stop]
-        is_text = name in NUMBERS and alone and HOLDS_TEXTS.issuperset(around)
-        yield quoted(text) if is_text else text
-        end = stop
-    yield "" if is_text else value[end:]  # Hydra allows no space after a quoted value
+    if isinstance(value, int | float):
+        text = override.get_value_string()
+        return _parser.parse_override(word.removesuffix(text) + quoted(text.strip()))
+    if numbers := [item for item in _items(value) if isinstance(item, int | float)]:
+        way = f'Quote it, as in \'{key}=["2024","a"]\'.'
+        raise ValueError(f"{word}: {numbers[0]} is a number, not a name. {way}")
+    return override
 
 
 def _items(value: Any) -> Iterator[Any]:

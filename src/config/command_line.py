@@ -107,7 +107,7 @@ def run_command(
         except BaseException as error:
             _say(error)
         finally:
-            gc.unfreeze()  # undo the freeze in `SweepCallback`
+            gc.unfreeze()  # undo the freeze at the beginning of a sweep
     try:
         sys.stdout.flush()
     except OSError as error:  # the disk is full, or a pipe such as `| head` was closed

@@ -71,7 +71,7 @@ def explain(error: BaseException) -> str:
             return f"hydra/launcher needs the extra {extra}: {install_command(extra)}"
         if new := REPLACED.get(f"{group}={name}"):
             return f"{group}={name} is replaced by {new}."
-        known = list(error.options or ())
+        known = [option for option in error.options or () if not option.startswith("_")]
         stem = re.sub("[-_]fgsm$", "", name.lower())  # papers write MI-FGSM for mi
         near = suggestion(stem, known)
         listed = f" {group} has {', '.join(known)}." if known and not near else ""

@@ -4,127 +4,161 @@ If a name of a later version is gone, importing this module or its test fails wi
 """
 
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from argparse import Namespace
+from collections.abc import Sequence
 from contextlib import suppress
-from functools import cache
-from itertools import islice
+from dataclasses import replace
+from itertools import islice, product
+from pathlib import Path
 from typing import Any
 
+from hydra import version
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.config_repository import ConfigRepository
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra._internal.hydra import Hydra
-from hydra._internal.utils import get_args_parser
-from hydra.core.override_parser.types import Override
-from hydra.grammar.gen.OverrideLexer import InputStream, OverrideLexer  # type: ignore[attr-defined]
+from hydra._internal.utils import create_config_search_path, get_args_parser
+from hydra.core.config_search_path import SearchPathQuery
+from hydra.core.utils import setup_globals
 from hydra.plugins.config_source import ConfigSource
-from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from ..utils.hydra_versions import OLD
+from ..utils.hydra_versions import OLD, VERSION_BASE
+from .catalogue import Catalogue
+from .command import parse
+from .resolvers import CONF
 
 flags_parser = get_args_parser
-"""Function that returns Hydra's parser of flags, which alone knows the flags that take a value.
-
-The overrides must be known before Hydra runs, because they decide which files it loads.
-"""
+"""Function that returns Hydra's parser of flags, which alone knows the flags that take a value."""
 MOST_VALUES = 100_000
 """Most values of one key in a sweep; more would take minutes to list, and all memory."""
 _read_header = ConfigSource._get_header_dict
-_load_job = ConfigLoaderImpl.load_sweep_config
-_list_options = ConfigRepository.get_group_options
 # Hydra does not find the first line's package behind a byte order mark, which some editors write.
 # If Hydra stops calling this function, such files are refused again.
 ConfigSource._get_header_dict = lambda text: _read_header(text.removeprefix("\ufeff"))  # type: ignore[method-assign, assignment]
 
 
-def _list_choices(*arguments: Any, **keywords: Any) -> list[str]:
-    """Return the options of a group, without the files that only other files include."""
-    options = _list_options(*arguments, **keywords)
-    return [option for option in options if not option.startswith("_")]
+class Loader(ConfigLoaderImpl):
+    """Hydra's loader of configs, with the files of named models and defences.
 
-
-# `--help`, refusals and sweeps with `glob(*)` list options. If Hydra stops calling this function,
-# they list bases such as `_small_network`, too.
-ConfigRepository.get_group_options = _list_choices  # type: ignore[method-assign]
-
-
-def value_tokens(value: str) -> Iterator[tuple[str, int, int]]:
-    """Yield name, start and end of each token in an override's value, such as `("INT", 0, 4)`.
-
-    Hydra's parser changes the text of numbers, and only its lexer knows where they are.
-    """
-    lexer = OverrideLexer(InputStream(value))
-    lexer.mode(OverrideLexer.VALUE_MODE)
-    for token in lexer.getAllTokens():
-        yield OverrideLexer.symbolicNames[token.type], token.start, token.stop + 1
-
-
-def split_jobs(overrides: Sequence[Override]) -> list[list[str]]:
-    """Return the overrides of each job of a sweep, in the order of Hydra's sweeper.
-
-    All jobs are checked before the first one starts. If Hydra changed the order, the sweeper and
-    this program would number the jobs differently.
-
-    Raises:
-        ValueError: A sweep has no value, as with a pattern that no file has, or far too many.
-    """
-    for override in filter(Override.is_sweep_override, overrides):
-        values = 0
-        with suppress(ValueError):  # a range with step 0
-            if override.is_discrete_sweep():
-                values = sum(1 for _ in islice(override.sweep_string_iterator(), MOST_VALUES + 1))
-        if not 0 < values <= MOST_VALUES:
-            number = f"more than {MOST_VALUES:,} values" if values else "no value to run a job for"
-            raise ValueError(f"{override.input_line}: it has {number}.")
-    ((*jobs,),) = BasicSweeper.split_arguments([*overrides], None)
-    return jobs
-
-
-def speed_up(parse: Callable[[str], Override], multirun: bool) -> None:
-    """Compose each combination of files once per command, and check each job once.
-
-    Hydra composes each job three times, 0.2 s each. This saves 3 s of CPU in six jobs. If Hydra
-    stops calling these functions, commands are slower.
+    The jobs of a sweep share what is composed of the same files: values are set in a copy, by
+    Hydra's own rules. Composing each job alone would take ten times as long.
 
     Args:
-        parse: Parser of an override.
-        multirun: The command has `-m`, so Hydra need not compose a config to learn its mode.
+        sources: Names in the `source` of the command, including those of all jobs of a sweep.
+        more: Folder of more config files, as for `--config-dir`.
+        folder: Folder of the primary config.
     """
-    if multirun:
-        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    ConfigLoaderImpl.load_sweep_config = job_composer(parse)  # type: ignore[method-assign]
-    Sweeper.validate_batch_is_legal = lambda *_: None  # type: ignore[method-assign]
 
+    def __init__(
+        self, sources: Sequence[str] = (), more: str | Path | None = None, folder: Path = CONF
+    ) -> None:
+        if OLD:
+            version.setbase(*VERSION_BASE.values())
+        setup_globals()
+        path = create_config_search_path(str(folder))
+        if more is not None:
+            if not Path(more).is_dir():  # Hydra would only warn
+                raise ValueError(f"config_dir={more}: there is no such folder.")
+            place = f"file://{Path(more).resolve()}"
+            path.prepend("command-line", place, SearchPathQuery(provider="schema"))
+        super().__init__(path)
+        self.sources = sources
+        self.catalogue: Catalogue | None = None
+        self.composed: dict[tuple[str, ...], bytes] = {}
 
-def job_composer(parse: Callable[[str], Override]) -> Callable[..., DictConfig]:
-    """Return a faster `ConfigLoaderImpl.load_sweep_config` for the jobs of one command.
+    def load_configuration(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        *rest: Any,
+        **named: Any,
+    ) -> DictConfig:
+        """Compose a config; that of a sweep as a whole lacks the models."""
+        config = super().load_configuration(config_name, overrides, run_mode, *rest, **named)
+        return self._add_named(config) if run_mode == RunMode.RUN and config_name else config
 
-    Each combination of files is composed once. Values are set in a copy, by Hydra's own rules.
-    """
-    bases: dict[tuple[str, ...], bytes] = {}
-
-    @cache
-    def is_group(loader: Any, key: str) -> bool:
-        return bool(loader.get_group_options(key))
-
-    def compose_job(loader: Any, command: DictConfig, arguments: list[str]) -> DictConfig:
-        overrides = [parse(word) for word in arguments]
-        values = [word for word in overrides if not is_group(loader, word.key_or_group)]
-        if any(word.is_hydra_override() for word in values):
-            return _load_job(loader, command, arguments)
+    def load_sweep_config(
+        self, master_config: DictConfig, sweep_overrides: list[str]
+    ) -> DictConfig:
+        """Compose the config of a sweep's job."""
+        hydra, overrides = master_config.hydra, [parse(word) for word in sweep_overrides]
+        values = [word for word in overrides if not self.repository.group_exists(word.key_or_group)]
         files = [str(word.input_line) for word in overrides if word not in values]
-        if tuple(files) not in bases:
-            bases[tuple(files)] = pickle.dumps(_load_job(loader, command, files))
-        job: DictConfig = pickle.loads(bases[tuple(files)])  # four times as fast as a copy
-        ConfigLoaderImpl._apply_overrides_to_config(values, job)
-        job.hydra.overrides.task = list(arguments)
+        words = (*hydra.overrides.hydra, *files)
+        if words not in self.composed:
+            name = hydra.job.config_name
+            config = super().load_configuration(name, [*words], RunMode.RUN)
+            self.composed[words] = pickle.dumps(config)
+        job: DictConfig = pickle.loads(self.composed[words])  # four times as fast as a copy
+        self._apply_overrides_to_config(values, job)
+        job.hydra.overrides.task = list(sweep_overrides)
         if OLD:  # 1.4 computes it when it is read
             style = job.hydra.job.config.override_dirname
             named = [word for word in overrides if word.key_or_group not in style.exclude_keys]
             name = style.item_sep.join(sorted(str(word.input_line) for word in named))
             job.hydra.job.override_dirname = name.replace("=", style.kv_sep)
-        OmegaConf.copy_cache(command, job)  # e.g. the time in the folder's name
-        return job
+        OmegaConf.copy_cache(master_config, job)  # e.g. the time in the folder's name
+        return self._add_named(job)
 
-    return compose_job
+    def get_group_options(self, *group: Any, **named: Any) -> list[str]:
+        """Return the options of a group, without the files that only other files include."""
+        options = super().get_group_options(*group, **named)
+        return [option for option in options if not option.startswith("_")]
+
+    def _add_named(self, config: DictConfig) -> DictConfig:
+        folders = [
+            place.path for place in config.hydra.runtime.config_sources if place.schema == "file"
+        ]
+        if self.catalogue is None or self.catalogue.folders != folders:
+            self.catalogue = Catalogue(folders)
+        self.catalogue.add_named(config, self.sources)
+        return config
+
+
+def split_jobs(loader: Loader, words: Sequence[str]) -> list[list[str]]:
+    """Return the overrides of each job of a sweep; the values of the last key change first.
+
+    Raises:
+        ValueError: A sweep has no value, as with a pattern that no file has, or far too many.
+    """
+    choices = dict[str, list[str]]()
+    for word in words:
+        override = replace(parse(word), config_loader=loader)  # lists files for `glob(...)`
+        key = override.get_key_element()
+        if not override.is_sweep_override():
+            choices[key] = [f"{key}={override.get_value_element_as_str()}"]
+            continue
+        values: list[str] = []
+        with suppress(ValueError):  # a range with step 0
+            if override.is_discrete_sweep():
+                values = [*islice(override.sweep_string_iterator(), MOST_VALUES + 1)]
+        if not 0 < len(values) <= MOST_VALUES:
+            number = f"more than {MOST_VALUES:,} values" if values else "no value to run a job for"
+            raise ValueError(f"{override.input_line}: it has {number}.")
+        choices[key] = [f"{key}={value}" for value in values]
+    return [list(job) for job in product(*choices.values())]
+
+
+def show(loader: Loader, arguments: Namespace) -> bool:
+    """Print what a flag such as `--help` or `--cfg` asks for; return False if there is none."""
+    hydra, name, words = Hydra("main", loader), "config", arguments.overrides
+    if arguments.help:
+        hydra.app_help(name, flags_parser(), arguments)
+    elif arguments.hydra_help:
+        hydra.hydra_help(name, flags_parser(), arguments)
+    elif arguments.cfg:
+        hydra.show_cfg(name, words, arguments.cfg, arguments.package, arguments.resolve)
+    elif arguments.info:
+        hydra.show_info(arguments.info, name, words)
+    elif arguments.shell_completion:
+        hydra.shell_completion(name, words)
+    else:
+        return False
+    return True
+
+
+def context_of(loader: Loader, config: DictConfig) -> HydraContext:
+    """Return what Hydra's launchers and jobs need, with the callbacks that a config names."""
+    return HydraContext(loader, Callbacks(config))

@@ -1,22 +1,22 @@
 """Convert the composed config to typed settings; later code does not use OmegaConf."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 from pydantic import BaseModel, ValidationError
 
 from ..utils.about import About, listed
-from ..utils.model_names import NO_DEFENCE, ModelRef, near_models
+from ..utils.model_names import NO_DEFENCE, ModelRef, check_listed
 from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
 from .attack_settings import attack_label, stated_about, takes
-from .command import Command, refuse_replaced
-from .compose import PANEL, files, is_public, is_sweep, overrides_of, public_models, without_panels
-from .errors import dotted, misread, refusal
-from .sections import DEFAULT_TARGETS, ModelSettings, ReportCommand, Section
+from .catalogue import is_public, names_in
+from .command import NAMED, Command, refuse_replaced
+from .compose import is_sweep
+from .errors import dotted, refusal
+from .sections import ReportCommand, Section
 from .settings import Settings
 
 Validated = TypeVar("Validated", bound=BaseModel)
@@ -24,7 +24,7 @@ Validated = TypeVar("Validated", bound=BaseModel)
 
 def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a composed job; `hydra` is the section of that name."""
-    source, targets, defences, section = _named(config, hydra)
+    source, targets, defences, section = _named(config)
     for key, value in dotted(section):
         refuse_replaced(key, value)
     for group in hydra.runtime.choices:
@@ -35,16 +35,15 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     attack = _attack(section["attack"], hydra)
     attack_origin = attack["kind"]
     for key, names in (
-        ("source", source or [attack_origin] * (attack_origin != "crafted")),
+        ("source", source if attack_origin == "crafted" else [attack_origin]),
         ("targets", targets),
     ):
         if not names:
-            known = ", ".join(_complete_files("model", hydra))
-            raise ValueError(f"{key} is empty. Use any of {known}.")
+            raise ValueError(f"{key} is empty. Name a model: a file of conf/model/, or timm/NAME.")
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and attack_origin == "crafted":
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
-    variants = _names(section["variants"])
+    variants = names_in(section["variants"])
     if "float32" not in (section["storage"], *variants) and attack_origin == "crafted":
         variants = ["float32", *variants]  # shows the effect of rounding
     settings = _validate(
@@ -71,30 +70,23 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     return settings.model_copy(update={"attack": labelled})
 
 
-def _named(
-    config: DictConfig, hydra: Any
-) -> tuple[list[str], list[str], list[str], dict[str, Any]]:
+def _named(config: DictConfig) -> tuple[list[str], list[str], list[str], dict[str, Any]]:
     """Return a job's source, targets, defences, and plain config with only these models."""
-    source, targets = _names(config.source), _names(config.targets)
-    if config.targets is None:
-        targets = [*DEFAULT_TARGETS, *(name for name in source if name not in DEFAULT_TARGETS)]
-    targets = without_panels(targets, _folders(hydra))
-    _check_model_keys(config, Command.parse(overrides_of(hydra)).keys)
-    defences = [name for name in _names(config.defences) if name != NO_DEFENCE]
-    attacked = [name for name in _names(config.source_defence) if name != NO_DEFENCE]
-    for group, lists in {
-        "model": {"source": source, "targets": targets},
-        "defence": {"defences": defences, "source_defence": attacked},
-    }.items():
-        for key, names in lists.items():
-            _check_names(key, names, config.get(group) or DictConfig({}), group, hydra)
-    public = public_models([*source, *targets])
+    source, targets, defences, attacked = (
+        [name for name in names_in(config[key]) if name != NO_DEFENCE]
+        for keys in NAMED.values()
+        for key in keys
+    )
+    public = {str(ModelRef.typed(name)): name for name in [*source, *targets] if is_public(name)}
     source, targets = ([str(ModelRef.typed(name)) for name in names] for names in (source, targets))
     named = [*source, *targets]
     section = _to_plain(config, {"model": {*named}, "defence": {*defences, *attacked}})
     models = section["model"]
-    for name, keys in public.items():
-        models[name] = keys | models.get(name, {})
+    for name, typed in public.items():
+        check_listed(typed)
+        from ..models.providers import section_of  # here: loads torch
+
+        models[name] = section_of(typed) | models.get(name, {})
     section["model"] = {name: models[name] for name in named}
     return source, targets, defences, section
 
@@ -103,7 +95,7 @@ def _set_reference(epsilon: dict[str, Any], hydra: Any) -> None:
     """Replace an experiment's reference budget by the largest one if the grid does not have it."""
     experiment, reference = hydra.runtime.choices.get("experiment"), epsilon.get("reference")
     grid = [eps for eps in listed(epsilon.get("grid")) or () if isinstance(eps, int | float)]
-    typed = "epsilon.reference" in Command.parse(overrides_of(hydra)).keys
+    typed = "epsilon.reference" in Command.of(hydra).keys
     valid = min(grid, default=-1) >= 0  # others are refused
     if experiment and valid and not typed and reference not in (None, *grid):
         epsilon["reference"] = max(grid)
@@ -121,24 +113,24 @@ def _attack(section: Mapping[str, Any], hydra: Any) -> dict[str, Any]:
         return {"kind": name, "name": name, "label": "clean images", **keys}
     if name == "saved":
         return {"kind": name, "name": name, "label": name, "saved": keys}
-    if is_sweep(hydra) and str(hydra.sweeper._target_).endswith("BasicSweeper"):
-        others = {key for key in _typed(overrides_of(hydra)) if not takes(section, key)}
+    if is_sweep(hydra):
+        others = {key for key in _typed(Command.of(hydra)) if not takes(section, key)}
         section = {key: value for key, value in section.items() if key not in others}
     fields = crafted_keys(name, section)
     return fields | {"label": fields["name"]}
 
 
-def _typed(overrides: Sequence[str]) -> set[str]:
+def _typed(command: Command) -> set[str]:
     """Return the keywords of an attack's function that overrides set."""
-    parts = [key.split(".") for key in Command.parse(overrides).keys]
+    parts = [key.split(".") for key in command.keys]
     keys = {part[1] for part in parts if part[0] == "attack" and len(part) > 1}
     return keys - {"_target_", "about", "name", "norm", "target_label"}
 
 
-def check_applied(jobs: Sequence[tuple[Sequence[str], Settings]]) -> None:
+def check_applied(command: Command, jobs: Sequence[Settings]) -> None:
     """Warn if some attacks ignore an `attack.KEY=VALUE`; refuse one that all attacks ignore."""
-    attacks = {job.attack.name: job.attack.settings for _, job in jobs if not job.attack.saved}
-    for key in sorted(_typed(jobs[0][0])):
+    attacks = {job.attack.name: job.attack.settings for job in jobs if not job.attack.saved}
+    for key in sorted(_typed(command)):
         ignoring = [name for name, settings in attacks.items() if key not in settings]
         text = f"attack.{key} does not apply to {', '.join(ignoring)}."
         if ignoring and len(ignoring) == len(attacks):
@@ -177,78 +169,6 @@ def _validate(settings_class: type[Validated], values: Mapping[str, Any]) -> Val
         sections: list[type[BaseModel]] = [settings_class, About, *Section.__subclasses__()]
         known = {key for section in sections for key in section.model_fields}
         raise ValueError(refusal(error, sorted(known))) from error
-
-
-def _names(value: Any) -> list[Any]:
-    """Return a name, a list of names or None as a list."""
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | ListConfig) else [value]
-
-
-def _folders(hydra: Any) -> list[str]:
-    """Return the folders of config files, the program's own first."""
-    return [place.path for place in hydra.runtime.config_sources if place.schema == "file"]
-
-
-def _complete_files(group: str, hydra: Any) -> list[str]:
-    """Return the names of a group's files, except files with a value that the user must set."""
-    texts = {
-        name: file.read_text("utf-8-sig") for name, file in files(group, _folders(hydra)).items()
-    }
-    return [name for name, text in texts.items() if not re.search(r": *\?\?\?", text)]
-
-
-def _check_names(key: str, names: list[Any], catalogue: DictConfig, group: str, hydra: Any) -> None:
-    for name in names:
-        if isinstance(name, bool):
-            raise ValueError(misread(key, name))
-        if "_target_" in {**catalogue, **(catalogue.get("network") or {})}:  # no package line
-            raise ValueError(
-                f"A file in {group}/ lacks its first line, which must be `# @package {group}.NAME`."
-            )
-        if str(name) in catalogue or (group == "model" and is_public(name)):
-            continue
-        listed = files(group, _folders(hydra))
-        if str(name).startswith("_"):
-            raise ValueError(
-                f"{key}={name}: a file that begins with _ is a base of other files. Use any of "
-                f"{', '.join(sorted(_complete_files(group, hydra)))}."
-            )
-        text = listed[name].read_text("utf-8-sig") if name in listed else ""
-        if name in listed and "." in name:
-            raise ValueError(f"{listed[name]}: no dots in names. Rename it and its first line.")
-        named = re.search(rf"^# *@package {group}\.(\S+)", text, re.M)
-        if named and named[1] != name:
-            raise ValueError(
-                f"{listed[name]} is named {named[1]} in its first line, which must be "
-                f"`# @package {group}.{name}`."
-            )
-        known = sorted({*map(str, catalogue), *listed} - {name})
-        panels = [PANEL + panel for panel in files("panel", _folders(hydra))] * (key == "targets")
-        if epoch := re.fullmatch(r"(.+)\.epoch\d+", str(name)):
-            way = f"a model NAME whose network is that of {epoch[1]}, with model.NAME.weights=FILE"
-            raise ValueError(f"{key}={name} is replaced by {way}.")
-        near = suggestion(str(name), [*known, *panels])
-        near = near or (near_models(str(name)) if group == "model" else "")
-        needy = listed.keys() - _complete_files(group, hydra)
-        available = f" Available: {', '.join(other for other in known if other not in needy)}."
-        raise ValueError(f"{key}: there is no {group} {str(name)!r}.{near or available}")
-
-
-def _check_model_keys(config: DictConfig, keys: Sequence[str]) -> None:
-    """Refuse an override `model.NAME.KEY=VALUE` of a model or key that does not exist."""
-    sections = (config.get("model") or {}).items()
-    models = [
-        str(name) for name, model in sections if OmegaConf.is_dict(model) and "network" in model
-    ]
-    fields = [*ModelSettings.model_fields]
-    for group, name, field in (key.split(".")[:3] for key in keys if key.count(".") > 1):
-        word, known = (field, fields) if name in models else (name, models)
-        if group == "model" and word not in known:
-            raise ValueError(
-                f"{group}.{name}.{field}: there is no such key of a model.{suggestion(word, known)}"
-            )
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:

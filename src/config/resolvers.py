@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from ..utils.hydra_versions import OLD
 from ..utils.model_names import ModelRef
-from ..utils.package import PACKAGE, command, find_asset
+from ..utils.package import command, find_asset
 
 CONF = find_asset("conf")
 GPU_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, Linux in Windows
@@ -60,15 +60,17 @@ RESOLVERS: dict[str, Callable[..., Any]] = {
     "device_of": _device_of,
     "by_device": lambda device, on_cpu, on_gpu: on_gpu if device == "gpu" else on_cpu,
     "jobs_at_once": _jobs_at_once,
-    "package": lambda: PACKAGE,
     "command": command,
 }
 register: Any = OmegaConf.register_new_resolver if OLD else OmegaConf.register_resolver
 for name, resolver in RESOLVERS.items():
     register(name, resolver, replace=True)
-# The first entry of the defaults list. Overrides may set keys of attacks and models that the chosen
-# files lack: in a sweep, `attack.steps=20` is for those attacks that have steps.
+# The first entry of the defaults list. Overrides may set keys that the chosen attack lacks: in a
+# sweep, `attack.steps=20` is for those attacks that have steps. The files of models and defences
+# are read later.
 # A file of budgets may lack `below_one`.
-OPEN = {name: OmegaConf.create({}, flags={"struct": False}) for name in ("attack", "model")}
+OPEN = {
+    name: OmegaConf.create({}, flags={"struct": False}) for name in ("attack", "model", "defence")
+}
 OPEN["epsilon"] = OmegaConf.create({"below_one": False})
 ConfigStore.instance().store("open_sections", OPEN)

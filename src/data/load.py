@@ -13,17 +13,6 @@ from ..utils.package import resolve
 from .dataset import ImageDataset
 
 
-class DownloadError(ValueError):
-    """Error: the data are not in their `root` and cannot be downloaded."""
-
-    def __init__(self, reason: str, root: str) -> None:
-        super().__init__(
-            f"{reason}: dataset.root={root} has no data, and the download failed. Set the folder, "
-            "or use dataset=cifar10_mini"
-        )
-        self.root = root
-
-
 def load_dataset(
     split: str,
     source: Mapping[str, Any],
@@ -86,4 +75,8 @@ def _open(source: Mapping[str, Any], lock_folder: Path | None) -> Any:
         except ValueError as error:  # from the network, the disk or the archive
             if isinstance(error.__cause__, ValueError):
                 raise  # the callable refused its arguments
-            raise DownloadError(f"{error}", str(source.get("root"))) from error
+            raise ValueError(
+                f"{error}: dataset.root={source.get('root')} has no data, and the download failed. "
+                "Set dataset.root to their folder, use dataset=image_folder with images of yours, "
+                "or experiment=demo with those of the program"
+            ) from error

@@ -5,15 +5,15 @@ import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ..artifacts.jobs import find_jobs
@@ -26,12 +26,10 @@ from ..artifacts.sweep_state import (
     lock_of_sweep,
     write_manifest,
 )
-from ..config.compose import has_basic_launcher, has_basic_sweeper, is_sweep, runs_here
+from ..config.compose import has_basic_launcher, is_sweep
 from ..config.errors import refuse
 from ..config.read import read_job
 from ..config.settings import Settings
-from ..data.image_files import image_folder
-from ..data.load import DownloadError
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
@@ -57,41 +55,29 @@ log = logging.getLogger(__name__)
 _WIDE, _WIDEST = 160, 10_000
 """Characters per line of what is printed to a pipe, and of the texts for files and MLflow."""
 
-Report = Callable[[Results, Path, Settings, Console], None]
-"""Function that writes the report of results to a folder."""
-
 
 class Sweep:
     """Jobs of one command: checked first, summarised and published at the end."""
 
-    def __init__(self, jobs: Sequence[tuple[Sequence[str], Settings]], report: Report) -> None:
-        self.words, self.settings = zip(*jobs, strict=True)
-        self.report = report
+    def __init__(self, jobs: Sequence[Settings], words: Sequence[Sequence[str]]) -> None:
+        self.settings, self.words = jobs, words
         self.pool = ModelPool()
-        self.pool.sets = DataSets(download=not self.settings[0].plan.only)
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker = Tracker()
         self.folder = Path()
         self.manifest = SweepManifest(jobs=[], single=True, id="")
         self.stopped = ""
-        self.jobs = 0  # 0: a single run, or unknown with another sweeper
+        self.jobs = 0  # 0: a single run
         self.held = ExitStack()  # the lock of a sweep that has begun
-        self.command = self.overrides = ""
+        self.overrides = ""
 
-    def __getstate__(self) -> dict[str, Any]:
-        """Return the state that a launcher sends to other processes: no lock, store or models."""
-        own = {"held": ExitStack(), "words": (), "tracker": Tracker(), "pool": None, "planned": []}
-        return {**self.__dict__, **own}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the state in another process, which has a pool of its own."""
-        self.__dict__ |= state
-        self.pool = ModelPool()
-        command_key(self.command)
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Send other processes what they need: no lock, store, models or functions."""
+        return _in_other_process, (self.manifest.id, self.jobs)
 
     def plan(self, config: DictConfig, hydra: Any) -> Planned:
-        """Return the job of a config: checked already, or checked here if this process has not."""
-        if not self.planned or (is_sweep(hydra) and not self.jobs):
+        """Return the job of a config: checked already, or checked here in another process."""
+        if not self.planned:
             return check_job(read_job(config, hydra), self.pool.sets)
         return self.planned[hydra.job.num if self.jobs else 0]
 
@@ -100,9 +86,10 @@ class Sweep:
         sweep, jobs = is_sweep(config.hydra), self.settings
         distributed = any(job.trainer.distributed for job in jobs)
         set_shared(distributed)
+        self.pool.sets = DataSets(download=not jobs[0].plan.only)
         if not is_first_process():
             return
-        self.command = command_key(uuid4().hex)
+        self.manifest.id = command_key(uuid4().hex)
         self.folder = Path(config.hydra.sweep.dir if sweep else config.hydra.run.dir)
         _check_places(config, self.folder, sweep)
         if sweep and distributed:
@@ -116,20 +103,16 @@ class Sweep:
             fetch_missing(its.network for its in models if its.weights in (None, "included"))
             open_tracker.cache_clear()
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
-        try:
-            self.pool.sets.open_all([] if jobs[0].plan.only else jobs)
-        except DownloadError as error:
-            refuse(_list_ways_on(error))
-        known = has_basic_sweeper(config) or not sweep
-        plan = self._make_plan(known and has_basic_launcher(config) and not distributed)
+            self.pool.sets.open_all(jobs)
+        plan = self._make_plan(has_basic_launcher(config) and not distributed)
         stopping.raise_if_interrupted()
-        self.jobs = len(jobs) if sweep and has_basic_sweeper(config) else 0
-        names = _name_jobs(self.words) if self.jobs else [] if sweep else [jobs[0].job]
+        self.jobs = len(jobs) if sweep else 0
+        names = _name_jobs(self.words) if sweep else [jobs[0].job]
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as taken:
             taken.enter_context(held(lock_of_sweep(self.folder)))
-            self._open(config, sweep, names, plan)
+            self._open(config, names, plan)
             stopping.set_shutdown_hook(self._stop_early)
             self.held = taken.pop_all()
         if sweep and not has_basic_launcher(config):
@@ -155,20 +138,14 @@ class Sweep:
         check_hours(plan)
         return plan
 
-    def _open(self, config: DictConfig, sweep: bool, names: list[str], plan: Plan) -> None:
+    def _open(self, config: DictConfig, names: list[str], plan: Plan) -> None:
         """Write the manifest, and pass the decisions of this process on to the jobs."""
         self.overrides = " ".join(public(config.hydra.overrides.task))
-        self.manifest = SweepManifest(jobs=names, single=not sweep, id=uuid4().hex, work=plan.work)
+        single, key = not self.jobs, self.manifest.id
+        self.manifest = SweepManifest(jobs=names, single=single, id=key, work=plan.work)
         write_manifest(self.folder, self.manifest)
-        overrides = [f"sweep='{self.manifest.id}'"]  # an id may look like a number
-        devices = {job.training.device for job in self.settings}
-        if self.jobs and runs_here(config) and len(devices) == 1 and None not in devices:
-            overrides.append(f"training.device={devices.pop()}")
         config.sweep = self.manifest.id
         changes: dict[str, Any] = {"sweep": self.manifest.id}
-        if sweep:  # the jobs may run in other processes
-            with read_write(config.hydra):
-                config.hydra.overrides.task += overrides
         self.planned = [
             replace(
                 job,
@@ -186,14 +163,14 @@ class Sweep:
         print(f"\n{self.stopped} Finished jobs are in {self.folder}.{way}")
         self._sum_up()
 
-    def end(self) -> None:
+    def summarise(self) -> None:
         """Summarise the jobs, and exit with code 1 if one has failed."""
         if not is_first_process():
             return
         stopping.interrupt_at_once()
         try:
             complete = self._sum_up()
-        except Exception:  # Hydra would turn it into a warning and report success
+        except Exception:  # a second summary would fail, too
             refuse(traceback.format_exc())
         stopping.set_shutdown_hook(lambda error: None)
         if self.stopped:
@@ -239,7 +216,7 @@ class Sweep:
         if missing:
             console.print(f"FAILED {missing} of {self.jobs} jobs: their folders are missing.")
         for number, job in begun.items():
-            if job in failures and (self.jobs or self.manifest.single):
+            if job in failures:
                 settings = self.settings[number]
                 publish_failure(self.tracker, self.manifest.id, settings, failures[job])
         failed = f"{len(failures) + missing} of {len(jobs) + missing} jobs failed."
@@ -289,7 +266,10 @@ class Sweep:
             console.print(f"{words} builds a report of the finished jobs.")
             return True
         try:
-            self.report(results, self.folder, self.settings[0], console)
+            from ..report.finished_jobs import write_report  # here: its statistics load slowly
+
+            settings = self.settings[0]
+            write_report(results, self.folder, settings.report, Path(settings.cache.dir), console)
         except KeyboardInterrupt:
             self.stopped = reason = "Interrupted."
         except Exception as error:
@@ -301,6 +281,15 @@ class Sweep:
         text = f"No report: {reason} The jobs' files are complete. To build it: {words}"
         console.print(text, style="yellow")
         return False
+
+
+@lru_cache(maxsize=1)
+def _in_other_process(key: str, jobs: int) -> Sweep:
+    """Return a command's sweep in a launcher's process, which keeps its models from job to job."""
+    command_key(key)
+    sweep = Sweep([], [])
+    sweep.jobs = jobs
+    return sweep
 
 
 def _results_of(folders: Sequence[Path], console: Console) -> Results:
@@ -327,29 +316,6 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool) -> None:
             f"{folder} is not a sweep's folder, and its file {files[0].name} would be replaced. "
             "Use another folder."
         )
-
-
-def _list_ways_on(error: DownloadError) -> str:
-    """Return the commands to type if the images cannot be downloaded."""
-    replaced = ("dataset=", "dataset.", "model=", "defence=")
-    others = [word for word in sys.argv[1:] if not word.lstrip("+").startswith(replaced)]
-    folder = "FOLDER"
-    with suppress(ValueError):
-        image_folder("test", root=error.root)
-        folder = error.root
-    arguments = [*others, "dataset=image_folder", f"dataset.root={folder}"]
-    words = f"{command()} {shlex.join(arguments)}"
-    if folder != "FOLDER":
-        return f"dataset.root={error.root} has class folders. Type:\n  {words}"
-    attacks = [word for word in others if word.startswith(("attack=", "attack.", "--config-dir="))]
-    small = "source=vgg_small,resnet_small,inception_small"
-    return (
-        f"{error}. Three alternatives:\n"
-        "- The data set is on disk: dataset.root=FOLDER; CIFAR-10 is FOLDER/cifar-10-batches-py.\n"
-        f"- Your own images, in FOLDER/train/CLASS and FOLDER/test/CLASS:\n  {words}\n"
-        "- The embedded images and networks (no training):\n"
-        f"  {command()} -m experiment=demo {shlex.join([*attacks, small])}"
-    )
 
 
 def _name_jobs(jobs: Sequence[Sequence[str]]) -> list[str]:

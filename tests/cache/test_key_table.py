@@ -21,7 +21,7 @@ from tests.conftest import TINY
 
 JOB = [
     *("attack=uap", "source=coarse", "targets=[coarse,net]", "defences=[jpeg]"),
-    *("model=[coarse,fine,net]", "defence=[jpeg]", "dataset=cifar10_mini", "n_images=6"),
+    *("dataset=cifar10_mini", "n_images=6"),
     *("epsilon.grid=[2,8]", "trainer=cpu", "trainer.batch_size=4", "training=quick"),
     *("attack.fit_n_images=20", "dataset.n_train=40", "tracking=none"),
 ]

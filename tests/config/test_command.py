@@ -9,7 +9,6 @@ from types import ModuleType
 
 import pytest
 import yaml
-from hydra.core.override_parser.types import QuotedString
 from hydra.errors import ConfigCompositionException, OverrideParseException
 
 import src
@@ -26,23 +25,13 @@ TEXTS = {
     "2024-01-02": ["2024-01-02"],
     "true": ["true"],
     "nan": ["nan"],
-    "1_1,2_2": ["1_1", "2_2"],
     "'1_1'": ["1_1"],
     "null": [],
     "'a, b'": ["a, b"],
     "'x,2024,y'": ["x,2024,y"],
-    "['a, b', 1e5]": ["a, b", "1e5"],
-    "'it\\'s, 1',2_0": ["it's, 1", "2_0"],
     "[a,b],c": ["a", "b", "c"],
-    "[1_1,2],[3]": ["1_1", "2", "3"],
-    "[1,2_0],3_0": ["1", "2_0", "3_0"],
-    "[[1e5,2_0], a]": ["1e5", "2_0", "a"],
-    "choice(1e5,2_0)": ["1e5", "2_0"],
-    "choice([1e5], 'a, b')": ["1e5", "a, b"],
     "${oc.env:X,1_0}": ["${oc.env:X,1_0}"],
     " 1e5 ": ["1e5"],
-    "a , 1e5\t": ["a", "1e5"],
-    r"1e5,a\ ": ["1e5", "a "],
     "a 1_0,1_0 b": ["a 1_0", "1_0 b"],
 }
 
@@ -108,29 +97,10 @@ def test_paths_and_names_stay_as_typed(key, value, texts):
     assert Command.parse([str(override.input_line)]).overrides == (override,)
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    {
-        "[1,2],3": [["1", "2"], "3"],
-        "range(1,3)": [1, 2],
-        "int('5')": 5,
-        "str(1_0)": "1_0",
-        "sort(2_0,1_0,reverse=true)": ["2_0", "1_0"],
-        "{a:1_0}": {"a": 10},
-    }.items(),
-)
-def test_lists_and_functions_in_texts_keep_their_meaning(value, expected):
-    (override,) = Command.parse([f"dataset.images={value}"]).overrides
-    if not override.is_sweep_override():
-        assert plain(override.value()) == expected
-    else:
-        assert [plain(item) for item in override.sweep_iterator()] == expected
-
-
-def plain(value):
-    if isinstance(value, list):
-        return [plain(item) for item in value]
-    return value.text if isinstance(value, QuotedString) else value
+@pytest.mark.parametrize("value", ["1_1,2_2", "[a,1e5]", "[a,[3]]", "choice([1e5],'a, b')"])
+def test_numbers_in_a_list_of_names_are_to_be_quoted(value):
+    with pytest.raises(ValueError, match=r"^source=.*: .* is a number, not a name\. Quote it"):
+        Command.parse([f"source={value}"])
 
 
 def test_a_sweep_of_lists_is_split_into_its_jobs():
@@ -153,16 +123,6 @@ def test_numbers_elsewhere_are_numbers():
     assert config.dataset.root == "2024_01"
 
 
-def test_a_command_has_the_names_of_all_its_jobs():
-    words = ["source=a,[b,'c']", "targets=[d,panel/x]", "source_defence=e,none", "+seed=1"]
-    words += ["defences=[f]", "defence.g.copies=3", "model.h.weights=null", "~model.i"]
-    command = Command.parse([*words, "experiment=k,l", "hydra.searchpath=[file:///m,n]"])
-    assert command.sources == ("a", "b", "c")
-    assert {*command.models} == {*"abcdhi", "panel/x"}
-    assert {*command.defences} == {*"efg", "none"}
-    assert (command.experiments, command.folders) == (("k", "l"), ("/m", "n"))
-
-
 @pytest.mark.parametrize(
     "base", ["mine/base", "/experiment/mine/base", {"/experiment/mine": ["base"]}]
 )
@@ -180,12 +140,11 @@ def test_experiments_name_models_through_those_that_they_extend(tmp_path, base):
     "name",
     [
         "hydra._internal.utils:get_args_parser",
-        "hydra._internal.core_plugins.basic_sweeper:BasicSweeper.split_arguments",
+        "hydra._internal.callbacks:Callbacks",
         "hydra._internal.config_loader_impl:ConfigLoaderImpl._apply_overrides_to_config",
-        "hydra._internal.config_loader_impl:ConfigLoaderImpl.load_sweep_config",
-        "hydra.grammar.gen.OverrideLexer:OverrideLexer.getAllTokens",
+        "hydra._internal.hydra:Hydra.show_cfg",
+        "hydra._internal.utils:create_config_search_path",
         "hydra.plugins.config_source:ConfigSource._get_header_dict",
-        "hydra.plugins.sweeper:Sweeper.validate_batch_is_legal",
     ],
 )
 def test_a_private_name_of_hydra_exists(name):
@@ -194,9 +153,7 @@ def test_a_private_name_of_hydra_exists(name):
 
 def test_hydras_private_names_are_used_in_one_file():
     root = Path(src.__file__).parent
-    private = re.compile(
-        r"hydra\._internal|hydra\.grammar|ConfigSource\._|ConfigLoaderImpl|BasicSweeper\.\w"
-    )
+    private = re.compile(r"hydra\._internal|hydra\.grammar|ConfigSource\._|ConfigLoaderImpl")
     users = [path for path in root.rglob("*.py") if private.search(path.read_text())]
     assert [path.name for path in users] == ["hydra_internals.py"]
 

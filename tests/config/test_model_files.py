@@ -37,6 +37,12 @@ def test_a_file_that_hydra_would_not_read_is_refused(workspace, command_line, ca
     assert f"conf/{file} is not read" in capsys.readouterr().err
 
 
+def test_a_model_has_the_name_of_its_file(workspace, run_job):
+    file = workspace / "conf/model/fine.yaml"
+    file.rename(file.with_stem("pooled"))  # its first line names it fine
+    assert run_job("source=pooled", "targets=[coarse]", "plan=only") == 0
+
+
 def test_a_folder_of_files_that_does_not_exist_is_refused(workspace):
     with pytest.raises(ValueError, match=r"^config_dir=absent: there is no such folder\.$"):
         load_classifier("vgg_small", "experiment=demo", config_dir="absent")

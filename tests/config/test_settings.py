@@ -6,24 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
 from src.config import resolvers
-from src.config.command import parse
-from src.config.compose import compose_jobs, compose_words
+from src.config.command import Command
+from src.config.compose import compose_words
 from src.config.errors import REFUSALS, explain
 from src.config.fields import distinct
-from src.config.hydra_internals import job_composer
+from src.config.hydra_internals import Loader, split_jobs
 from src.config.read import read_job
 from src.config.sections import DEFAULT_TARGETS
 from src.config.settings import Settings
 from src.run.attack import attack_function
-from src.utils.hydra_versions import VERSION_BASE
 
-LOADER = "hydra._internal.config_loader_impl.ConfigLoaderImpl"
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
     "transferattack": ("mi", 16, 1.6, 10, 224, 8),
     "tabench": ("bim", 8, 1, 100, 224, 10),
@@ -222,8 +219,7 @@ def test_the_label_names_the_settings_that_differ_from_the_functions(tmp_path):
 @pytest.mark.parametrize(
     "jobs", [pytest.param("files and values", marks=pytest.mark.slow), "interpolations"]
 )
-def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
-    monkeypatch.setattr(f"{LOADER}.load_sweep_config", job_composer(parse))
+def test_jobs_of_a_sweep_are_what_hydra_composes(jobs):
     words = {
         "files and values": [
             "attack=fgsm,bim",
@@ -233,22 +229,20 @@ def test_jobs_of_a_sweep_are_what_hydra_composes(jobs, monkeypatch):
         ],
         "interpolations": ["n_images=5,7", "trainer=cpu,gpu", "dataset=image_folder", "seed=1"],
     }[jobs]
-    with initialize_config_dir(str(resolvers.CONF), **VERSION_BASE):
-        config = compose("config", return_hydra_config=True)
-        config.hydra.mode = RunMode.MULTIRUN
-        config.hydra.overrides.task = words
-        found = list(compose_jobs(config))
-        assert len(found) == len({str(job.hydra.overrides.task) for job in found}) >= 4
-        for job in found:
-            alone = compose("config", job.hydra.overrides.task, return_hydra_config=True)
-            assert job.hydra.overrides == alone.hydra.overrides
-            assert job.hydra.job.override_dirname == alone.hydra.job.override_dirname
-            assert job.hydra.runtime.choices == alone.hydra.runtime.choices
-            one, two = (
-                OmegaConf.to_container(OmegaConf.masked_copy(each, [*set(each) - {"hydra"}]))
-                for each in (job, alone)
-            )
-            assert one == two
+    loader = Loader()
+    config = loader.load_configuration("config", words, RunMode.MULTIRUN)
+    found = [loader.load_sweep_config(config, job) for job in split_jobs(loader, words)]
+    assert len(found) == len({str(job.hydra.overrides.task) for job in found}) >= 4
+    for job in found:
+        alone = compose_words(resolvers.CONF, Command.of(job.hydra).words)
+        assert job.hydra.overrides == alone.hydra.overrides
+        assert job.hydra.job.override_dirname == alone.hydra.job.override_dirname
+        assert job.hydra.runtime.choices == alone.hydra.runtime.choices
+        one, two = (
+            OmegaConf.to_container(OmegaConf.masked_copy(each, [*set(each) - {"hydra"}]))
+            for each in (job, alone)
+        )
+        assert one == two
 
 
 def test_a_long_list_is_not_compared_pair_by_pair():
@@ -274,8 +268,8 @@ REFUSED = [
     ("targets=[vgg16,vgg16]", "targets.*vgg16.*more than once"),
     ("targets=[]", "targets .*empty"),
     ("source=vgg61", "source.*vgg61.* Did you mean vgg16"),
-    ("source=clean +model.clean={name:x}", "source.0: .clean. is not a valid name"),
-    ("source=average +model.average={name:x}", "source.0: .average. is not a valid name"),
+    ("source=clean +model.clean={_target_:x}", "source.0: .clean. is not a valid name"),
+    ("source=average +model.average={_target_:x}", "source.0: .average. is not a valid name"),
     ("~dataset n_images=10", "dataset"),
     ("model.vgg16.meen=[0]", "model.vgg16.meen.*Did you mean mean"),
     ("model.vgg16.weights=gone.pt", "model.vgg16.weights.*gone.pt is not a file"),
@@ -323,8 +317,8 @@ REFUSED = [
     ("source", "^source: .*KEY=VALUE"),
     ("model.vgg61.weights=x.pt", "^model.vgg61.weights: .* Did you mean vgg16"),
     # what only other files include
-    ("source=_small_network", "^source=_small_network: .*vgg_small"),
-    ("targets=[vgg16,_network_with_stem]", "^targets=_network_with_stem: .*vgg_small"),
+    ("source=_small_network", "^source: .*_small_network.*_small"),
+    ("targets=[vgg16,_network_with_stem]", "^targets: .*_network_with_stem.*vgg_small"),
     ("dataset=gone", "cifar10_mini, huggingface"),
     (f"model.vgg16.input_size=1{23 * '0'}", "^model.vgg16.input_size=10+: .*4096"),
 ]
@@ -350,7 +344,6 @@ REPLACED = {
     "training.noise=4": r"model\.NAME\.weights",
     "training.keep_epochs=[1]": r"model\.NAME\.weights",
     "report.related=exclude": "--no-related",
-    "source=vgg_small.epoch3": "a model NAME",
     "report.figures=true": r"python -m src\.figure",
     "figures=true": r"python -m src\.figure",
 }

@@ -8,7 +8,6 @@ from PIL import Image
 from scipy.io import savemat
 
 from src.data import load_dataset
-from src.data.load import DownloadError
 
 SPLITS = ("train", "test")
 
@@ -115,4 +114,4 @@ def test_what_is_not_there_is_refused(tmp_path):
         load("test", "SVHN", tmp_path)
     with pytest.raises(ValueError, match="Did you mean CIFAR100") as caught:
         load("test", "CIFAR1000", tmp_path, download=True)
-    assert not isinstance(caught.value, DownloadError)
+    assert "download failed" not in str(caught.value)

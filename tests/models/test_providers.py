@@ -282,7 +282,7 @@ def test_a_model_by_name_is_planned_and_run_on_photographs(real_data, home, caps
     (home / "mine" / "model" / "squeezenet.yaml").write_text(text)
     with tarfile.open(real_data / "imagenet-nips2017-250.tar") as photographs:
         photographs.extractall(home, filter="data")
-    words = ["--config-dir=mine", "model=[squeezenet]", "targets=[squeezenet]", "attack=none"]
+    words = ["--config-dir=mine", "targets=[squeezenet]", "attack=none"]
     words += ["dataset=image_csv", "dataset.root=.", "tracking=none", "report=none", "trainer=cpu"]
     assert run_words(home, *words, "plan=only") == 0
     assert f"python -m src.models --fetch {name}" in capsys.readouterr().out

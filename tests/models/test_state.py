@@ -244,8 +244,7 @@ seed, device, *names = sys.argv[1:]
 torch.set_num_threads(int(seed) + 1)
 own = [file.stem for file in CONF.glob("model/[a-z]*.yaml")]
 own = sorted({*own} - {"answers", "timm", "torchvision"})
-job = ["attack=fgsm", "source=vit", "targets=[vit]", f"model=[{','.join(own)}]"]
-config = compose_words(CONF, job)
+config = compose_words(CONF, ["attack=fgsm", f"targets=[{','.join(own)}]"])
 networks = {name: dict(config.model[name].network) for name in own}
 networks |= {name: {"_target_": "timm.create_model", "model_name": name} for name in names}
 for name, network in networks.items():

@@ -52,10 +52,10 @@ def test_an_error_at_the_end_is_published_and_keeps_the_files(tmp_path, job, mon
 
     monkeypatch.setattr(sweeps, "results_of", out_of_memory)
     (tmp_path / "attacks.csv").write_text("attack\n")
-    sweep = sweeps.Sweep([((), job)], lambda *_: None)
+    sweep = sweeps.Sweep([job], [()])
     sweep.folder, sweep.tracker = tmp_path, Published()
     with pytest.raises(SystemExit):
-        sweep.end()
+        sweep.summarise()
     kind, error, files, _ = sweep.tracker.call
     assert (kind, files) == ("sweep", ["attacks.csv"]) and "8 GiB" in error
     assert "Unable to allocate 8 GiB" in capsys.readouterr().err

@@ -13,7 +13,7 @@ import mlflow
 import pytest
 from hydra.core import utils as hydra_utils
 
-from src import callback
+from src import sweeper
 from src.artifacts.sweep_state import job_statuses
 from src.images.attacker import Attacker
 from src.run import job
@@ -85,7 +85,7 @@ def test_an_interrupt_at_any_moment_ends_the_sweep(run, monkeypatch, moment):
 
 
 def test_an_interrupt_at_the_start_leaves_nothing(run, monkeypatch):
-    at_call(monkeypatch, callback, "read_job", 1, interrupt)
+    at_call(monkeypatch, sweeper, "read_job", 1, interrupt)
     code, printed, folder = run(*SWEEP)
     assert code == 130 and "Interrupted." in printed and folder is None
 

@@ -1,0 +1,109 @@
+"""Sweep of jobs as a sweeper of Hydra's: compose, check, plan, launch, summarise."""
+
+import gc
+import os
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.core.utils import run_job
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from .config.command import Command
+from .config.command_line import ignore_harmless_warnings
+from .config.hydra_internals import Loader, context_of, split_jobs
+from .config.read import check_applied, read_job
+from .utils import stopping
+
+if TYPE_CHECKING:
+    from .run.sweep import Sweep
+
+
+class JobSweeper(Sweeper):
+    """Sweeper of Hydra's that checks and plans all jobs first, and summarises them last."""
+
+    hydra_context: HydraContext
+    config: DictConfig
+
+    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
+        """Take the config of the sweep as a whole."""
+        self.hydra_context, self.config, self.task = hydra_context, config, task_function
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run the jobs of a command's overrides."""
+        loader: Any = self.hydra_context.config_loader
+        settings = self.config.hydra.sweeper
+        if not str(settings._target_).endswith("BasicSweeper"):
+            raise ValueError("hydra/sweeper: the program has a sweeper. Leave this word out.")
+        fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
+        jobs = split_jobs(loader, [*fixed, *arguments])
+        sweep = begin(self.config, (loader.load_sweep_config(self.config, job) for job in jobs))
+        OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
+        launcher = Plugins.instance().instantiate_launcher(
+            self.hydra_context, partial(self.task, sweep), self.config
+        )
+        size = settings.max_batch_size or len(jobs)
+        for first in range(0, len(jobs), size):
+            batch = [[*job, f"sweep='{sweep.manifest.id}'"] for job in jobs[first : first + size]]
+            for job in launcher.launch(batch, initial_job_idx=first):
+                _ = job.return_value  # raises an error that the job's folder does not have
+        sweep.summarise()
+
+
+def run_sweep(loader: Loader, words: list[str]) -> None:
+    """Run the jobs of a command with `-m`."""
+    # Hydra would instantiate a sweeper from a package named `hydra_plugins` only, which each
+    # program with Hydra in this environment would import.
+    words = [*words, "hydra.mode=MULTIRUN"]
+    config = loader.load_configuration("config", words, RunMode.MULTIRUN)
+    sweeper = JobSweeper()
+    sweeper.setup(hydra_context=context_of(loader, config), task_function=_run, config=config)
+    sweeper.sweep(Command.of(config.hydra).words)
+
+
+def run_alone(loader: Loader, words: list[str]) -> None:
+    """Run a single job, as a sweep of one."""
+    config = loader.load_configuration("config", words, RunMode.RUN)
+    config.hydra.mode = RunMode.RUN
+    sweep = begin(config, [config])
+    context = context_of(loader, config)
+    _ = run_job(partial(_run, sweep), config, "hydra.run.dir", None, context).return_value
+    sweep.summarise()
+
+
+def begin(config: DictConfig, composed: Iterable[DictConfig]) -> "Sweep":
+    """Check and plan the jobs of a command, and open their sweep.
+
+    Errors in a config are refused before torch and MLflow are imported, which takes seconds.
+    """
+    gc.disable()  # garbage collection takes a fifth of the imports' time and frees nothing
+    try:
+        jobs = [(read_job(job, job.hydra), Command.of(job.hydra)) for job in composed]
+        settings, commands = zip(*jobs, strict=True)
+        check_applied(commands[0], settings)
+        stopping.raise_if_interrupted()
+        from .run.sweep import Sweep
+
+        sweep = Sweep(settings, [command.words for command in commands])
+        sweep.start(config)
+        gc.freeze()  # later collections skip loaded modules: saves over a second in nine jobs
+        return sweep
+    finally:
+        gc.enable()
+
+
+def _run(sweep: "Sweep", config: DictConfig) -> None:
+    """Run one job; a failure is recorded beside the job's files, and the sweep continues."""
+    stopping.raise_if_interrupted()
+    ignore_harmless_warnings()
+    os.chdir(HydraConfig.get().runtime.cwd)  # where the plan was made, see `hydra.job.chdir`
+    from .run.job import attempt  # here: loads torch
+    from .utils.processes import keep_freed_memory
+
+    keep_freed_memory()
+    attempt(config, Path(HydraConfig.get().runtime.output_dir), sweep)
