@@ -360,21 +360,20 @@ def _by_target(outcomes: Outcomes, eps: float) -> pd.DataFrame:
 
 def _other_models(outcomes: Outcomes) -> list[ModelRef]:
     """Return the targets that are no white box of every job."""
-    chosen = outcomes.transfers.any(axis=0)
-    return [target for target, other in zip(outcomes.targets, chosen, strict=True) if other]
+    return [its for at, its in enumerate(outcomes.targets) if outcomes.transfers[:, at].any()]
 
 
 def _rank_rows(its: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of attacks by target, and of their means."""
-    rows = of_targets
-    means = rows.groupby(["attack", "eps_255", "relation"], as_index=False)
-    means = means.agg({"success_rate": "mean", "pairs": "max"})
+    keys = ["attack", "eps_255", "relation"]
+    means = of_targets.groupby(keys, as_index=False).agg({"success_rate": "mean", "pairs": "max"})
     others = (means["eps_255"] != its.eps_255) | (means["relation"] == WHITE_BOX)
     columns = {"mean": "success_rate", "low": "success_rate_low", "high": "success_rate_high"}
     stated = ranked[["attack", *columns]].rename(columns=columns)
     stated = stated.assign(eps_255=its.eps_255, relation=TRANSFER)
     means = pd.concat([means[others], stated]).assign(target=MEAN)
-    return pd.concat([rows[rows["relation"] == TRANSFER], means]).assign(protocol=its.protocol)
+    transfer = of_targets[of_targets["relation"] == TRANSFER]
+    return pd.concat([transfer, means]).assign(protocol=its.protocol)
 
 
 def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any]]:
@@ -411,9 +410,10 @@ def _places(
 ) -> list[Any]:
     """Return the places of the attack on each target and in the ranking, if all have rows."""
     rows = of_targets[of_targets["relation"] == TRANSFER]
-    shares = rows[rows["eps_255"] == its.eps_255].pivot(index="attack", columns="target")
-    shares = shares["success_rate"].reindex(ranked["attack"], columns=targets)
-    if shares.isna().any(axis=None):
+    rows = rows[rows["eps_255"] == its.eps_255]
+    shares = rows.pivot(index="attack", columns="target", values="success_rate")
+    shares = shares.reindex(index=ranked["attack"], columns=targets)
+    if shares.isna().to_numpy().any():
         return []
     places = [*shares.rank(ascending=False, method="min").loc[its.attack]]
     places += [ranked.set_index("attack")["rank"][its.attack]]
