@@ -218,7 +218,8 @@ def _settings(record: JobRecord, typed: Mapping[str, str]) -> Settings:
         config["model"][name] = {key: its[key] for key in ModelSettings.model_fields if key in its}
     config["attack"] = {key: attack[key] for key in ("kind", "name", "label")}
     if crafted:
-        config["attack"] = crafted_settings(attack["name"], section)
+        crafted_attack = crafted_settings(attack["name"], section)
+        config["attack"] = crafted_attack.model_copy(update={"label": attack["label"]})
     config["epsilon"] = config["epsilon"] | {"below_one": True}  # older records lack the key
     used = ("precision", "attack_precision", "fold_batch_norms")
     config["trainer"] = {key: config["trainer"][key] for key in used}
