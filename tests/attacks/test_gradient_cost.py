@@ -102,7 +102,6 @@ def test_transfer_takes_a_number_of_gradients(network, batch):
         attacks={"mi": {"gradients": 7}},
         eps=8 / 255,
         protocol="all",
-        store=tmp_path,
     )
     assert {job.record.label for job in results.jobs} == {"mi (7 gradients)"}
     assert {job.record.config["attack"]["settings"]["steps"] for job in results.jobs} == {7}
