@@ -22,7 +22,7 @@ from src.config.sections import PROGRAM_KEYWORDS
 from src.utils.about import About
 
 FOLDER = Path(__file__).resolve().parents[1] / "conf" / "attack"
-COMMON = ("steps", "step_size_255", "relative_step_size", "norm", "keep_best", "loss")
+COMMON = ("steps", "step_size_255", "relative_step_size", "step_rule", "norm", "keep_best", "loss")
 LAST = ("target_label", "decay")
 HIDDEN = {"lookahead", "score", "sizes", "chain_rule", "nearest", *PROGRAM_KEYWORDS}
 """Keywords that would make another attack of it."""

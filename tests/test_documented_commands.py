@@ -250,7 +250,11 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
         pytest.skip("its weights, or its library, are downloads")
     if "exported" in command:
         pytest.importorskip("onnx2torch", reason="it needs the extra onnx")
-    for word, package in {"attack=torchattacks": "torchattacks", "huggingface": "datasets"}.items():
+    for word, package in {
+        "attack=torchattacks": "torchattacks",
+        "attack=torchattack ": "torchattack",
+        "huggingface": "datasets",
+    }.items():
         if word in command:
             pytest.importorskip(package)
     words = words if {"--help", "--cfg"} & set(words) else small(words)

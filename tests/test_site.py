@@ -23,7 +23,10 @@ def modules_of_the_pages():
 def test_files_of_attacks_are_those_that_make_configs_writes():
     from attack_files import attack_files
 
-    made, by_hand = attack_files(), {"none", "saved", "torchattacks", "foolbox", "transferattack"}
+    made, by_hand = (
+        attack_files(),
+        {"none", "saved", "torchattack", "torchattacks", "foolbox", "transferattack"},
+    )
     files = {path.stem: path for path in (CONF / "attack").glob("*.yaml")}
     assert files.keys() == made.keys() | by_hand
     for name, text in made.items():

@@ -27,6 +27,7 @@ from ..config.attack_file import attack_settings, crafted_settings
 from ..config.attack_settings import AttackSettings
 from ..config.command_line import ignore_harmless_warnings
 from ..config.errors import refusal
+from ..config.gradient_cost import at_cost
 from ..config.settings import Settings
 from ..defences import Defence
 from ..images.attacker import Attack, AttackError, accepted
@@ -159,13 +160,25 @@ def transfer(
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
             jobs = [
-                (for_device(Settings(attack=its, **plain, **inputs.settings(source))), attack)
+                (
+                    its.cost,
+                    at_cost(Settings(attack=its, **plain, **inputs.settings(source))),
+                    attack,
+                )
                 for its, attack in crafted
                 for source in sources
             ]
         except ValidationError as error:
             raise ValueError(refusal(error)) from None
-        planned = [Planned(job, attack, functions, call=call) for job, attack in jobs]
+        planned = [
+            Planned(
+                for_device(job),
+                attack_function(job.attack) if cost else attack,
+                functions,
+                call=call,
+            )
+            for cost, job, attack in jobs
+        ]
         return results_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 

@@ -3,7 +3,7 @@
 from .adapter import adapt
 from .define import Attack, attack
 from .fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
-from .libraries import foolbox, torchattacks
+from .libraries import foolbox, torchattack, torchattacks
 from .losses import LOSSES
 from .parts import (
     BackwardRule,

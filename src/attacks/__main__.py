@@ -1,4 +1,4 @@
-"""List the attacks, or the classes of your TransferAttack clone that run on a source."""
+"""List the attacks, or the classes of torchattack or a TransferAttack clone that run."""
 
 import os
 import signal
@@ -17,7 +17,7 @@ from ..models import PixelClassifier
 from ..utils.about import About, Category
 from ..utils.package import command
 from ..utils.refusals import first_line
-from . import transferattack
+from . import torchattack, transferattack
 from .transferattack_clone import open_clone
 
 _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
@@ -26,8 +26,12 @@ _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = CommandParser(command("attacks"), description=__doc__)
-    parser.add_argument("library", choices=["transferattack"], nargs="?", help="to try")
-    parser.add_argument("--root", default=os.environ.get("TRANSFERATTACK"), help="its folder")
+    parser.add_argument(
+        "library", choices=["transferattack", "torchattack"], nargs="?", help="to try"
+    )
+    parser.add_argument(
+        "--root", default=os.environ.get("TRANSFERATTACK"), help="TransferAttack's folder"
+    )
     parser.add_argument("--source", default="resnet_small", help=f"name of a model for {_DATA}")
     return run_command(_list_or_try, parser.parse_intermixed_args, words)
 
@@ -65,28 +69,32 @@ def cost(about: About) -> str:
 
 
 def _try_classes(library: str, root: str, source: str) -> None:
-    names = [*open_clone(root).attack_zoo]
+    cloned = library == "transferattack"
+    names = [*open_clone(root).attack_zoo] if cloned else [*torchattack.classes()]
     model = load_classifier(source, f"dataset={_DATA}")
     batch = load_dataset("test", {"_target_": f"src.data.{_DATA}.{_DATA}"})[:2]
     signal.signal(signal.SIGALRM, _give_up)
     runs = 0
     for name in names:
-        reason = _try(name, root, model, batch)
+        reason = _try(name, root if cloned else None, model, batch)
         runs += not reason
         print(f"{name:16}", f"no   {reason}" if reason else "yes", flush=True)
     print(f"{runs} of {len(names)} classes of {library} run on {source}.")
 
 
-def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
+def _try(name: str, root: str | None, model: PixelClassifier, batch: Batch) -> str:
     """Return why a class does not run on a model, or an empty string if it does."""
     signal.alarm(_SECONDS)
     try:
-        attack: Any = getattr(transferattack, name).in_root(root)
+        attack: Any = (
+            getattr(transferattack, name).in_root(root) if root else getattr(torchattack, name)
+        )
         defaults = {
             key: parameter.default
             for key, parameter in signature(attack.__wrapped__).parameters.items()
         }
-        keywords: dict[str, Any] = {"epoch": 2} if "epoch" in defaults else {}
+        keywords: dict[str, Any] = {key: 2 for key in ("epoch", "steps") if key in defaults}
+        keywords |= {"num_classes": 10} if "num_classes" in defaults and not root else {}
         keywords["targeted"] = defaults.get("targeted", False) is not False
         labels = (batch.labels + keywords["targeted"]) % 10
         made = attack(model, batch.images / 255, labels, _EPS, true_labels=batch.labels, **keywords)

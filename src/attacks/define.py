@@ -67,6 +67,8 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     special = {key: value for part in parts.values() for key, value in _parameters(part)}
     hidden = {*fixed, *parts.keys() - {"transform"}}
     hidden |= {"loss"} - special.keys() if "objective" in parts else set()
+    if "steps" in fixed or "update" in words or not words.get("normalised", True):
+        hidden.add("step_rule")
     fitted = next((part for part in parts.values() if hasattr(part, "fit")), None)
     if "gradients" not in stated:
         counts = {"gradients": _default_count(words, special), **counts}

@@ -21,7 +21,7 @@ from .source import Model, Source, announce
 _BUDGETS = {"eps", "epsilon", "max_epsilon"}
 _FILLED = _BUDGETS | {
     *("model", "norm", "distance", "constraint", "seed"),
-    *("model_name", "name", "targeted", "device", "attack"),
+    *("model_name", "name", "targeted", "device", "attack", "normalize"),
 }
 """Arguments of the libraries' classes that the program fills in; they are not keywords."""
 _WAY = "Pass: lambda model, images, labels, eps: {}(model, eps=eps)(images, labels)"
@@ -69,24 +69,24 @@ class Library:
         """Return the attack of a class; raise ValueError if the class or library is missing."""
         if name.startswith("_"):
             raise AttributeError(name)
+        classes = self.classes()
+        if name not in classes:
+            raise ValueError(
+                f"attack.name={name}: {self.module} has no such attack for L-infinity or L2 balls. "
+                f"Available: {', '.join(classes)}.{suggestion(name, [*classes])}"
+            )
+        return make_function(self.run, classes[name], self.norms(classes[name]))
+
+    def classes(self) -> dict[str, Any]:
+        """Return the library's classes by name; raise ValueError if it is missing."""
         try:
-            classes = dict(getmembers(import_module(self.module), isclass))
+            members = getmembers(import_module(self.module), isclass)
         except ImportError as error:
             raise ValueError(
                 f"{self.module.partition('.')[0]} cannot be imported ({error}); install it with "
                 f"pip install --no-deps {self.packages}"
             ) from error
-        norms = {
-            key: balls
-            for key, attack_class in classes.items()
-            if (balls := self.norms(attack_class))
-        }
-        if name not in norms:
-            raise ValueError(
-                f"attack.name={name}: {self.module} has no such attack for L-infinity or L2 balls. "
-                f"Available: {', '.join(norms)}.{suggestion(name, [*norms])}"
-            )
-        return make_function(self.run, classes[name], norms[name])
+        return {name: attack_class for name, attack_class in members if self.norms(attack_class)}
 
 
 def _norms_of_torchattacks(attack_class: Any) -> tuple[str, ...]:
@@ -126,6 +126,44 @@ def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Ten
     bound = "epsilon" if "epsilon" in signature(attack_class.run).parameters else "early_stop"
     adversarial: Tensor = attack.run(wrapped, call.images, criterion, **{bound: call.radius})
     return adversarial
+
+
+def _norms_of_torchattack(attack_class: Any) -> tuple[str, ...]:
+    module = attack_class.__module__.rpartition(".")[2]
+    if module == "attack" or not hasattr(attack_class, "attack_category"):
+        return ()
+    return {"pgdl2": ("l2",), "deepfool": ("l2",), "geoda": ("l2", "linf")}.get(module, ("linf",))
+
+
+def _run_torchattack(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+    parameters, name = signature(attack_class).parameters, attack_class.__name__
+    if "hook_cfg" in parameters:
+        raise ValueError(f"{name} changes layers that only the networks in its own list have.")
+    if "checkpoint_path" in parameters and not keywords.get("checkpoint_path"):
+        raise ValueError(f"{name} downloads its weights. Set +attack.checkpoint_path=FILE.")
+    if "PerceptualCriteria" in attack_class.__init__.__code__.co_names:
+        raise ValueError(f"{name} downloads another network, whose features it changes.")
+    if call.targeted and "targeted" not in parameters:
+        raise ValueError(f"{name} does not support target labels.")
+    filled: dict[str, Any] = {"model": call.model, "eps": call.radius, "targeted": call.targeted}
+    filled |= {"device": call.images.device, "p": call.norm}
+    if "feature_layer_cfg" in parameters and "feature_layer_cfg" not in keywords:
+        filled["feature_layer_cfg"] = _name_of_layer(call.model, name)
+    attack = attack_class(**select(attack_class, filled), **keywords)
+    adversarial: Tensor = attack(call.images, call.labels)
+    return adversarial
+
+
+def _name_of_layer(model: nn.Module, name: str) -> str:
+    """Return the path of the source's feature layer inside `model`."""
+    layers = [getattr(part, "feature_layer", None) for part in model.modules()]
+    layer = next(filter(None, layers), None)
+    paths = [path for path, _ in model.named_modules() if path.endswith(f".{layer}")]
+    if len(paths) != 1:
+        raise ValueError(
+            f"{name} reads one layer. Its source must be one model with feature_layer."
+        )
+    return paths[0]
 
 
 def select(attack_class: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -317,3 +355,4 @@ class FoolboxModel(nn.Module):
 
 torchattacks = Library("torchattacks", "torchattacks", _norms_of_torchattacks, _run_torchattacks)
 foolbox = Library("foolbox.attacks", "foolbox eagerpy", _norms_of_foolbox, _run_foolbox)
+torchattack = Library("torchattack", "torchattack", _norms_of_torchattack, _run_torchattack)

@@ -40,8 +40,9 @@ def ascend(
         m_t     = mu * m_{t-1} + g_t / mean|g_t|
         x_{t+1} = project(x_t + a * sign(m_t))
 
-    With `norm=l2`, m_t divided by its root mean square replaces the sign. While all budgets are
-    still at the clean image, they share one gradient. NaN and infinity in a gradient count as 0.
+    With `norm=l2`, m_t divided by its root mean square replaces the sign; with `step_rule=mdcs`,
+    `decaying_steps` replaces the step. While all budgets are still at the clean image, they share
+    one gradient. NaN and infinity in a gradient count as 0.
 
     Args:
         model: Function from images to logits; see `Model`. A module is in evaluation mode during
@@ -166,13 +167,16 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
     for step in range(-settings.warm_up_steps, settings.steps):
         state.step, state.is_last_step = step, step == settings.steps - 1
         state.step_size = size * settings.warm_up_scale if step < 0 else size
-        state.iterate = x = start if step == 0 else x  # the warm-up leaves its momentum only
+        if step == 0:  # the warm-up leaves its momentum only
+            x = start
+            state.memory.pop("step_decay", None)
+        state.iterate = x
         state.at = x if isinstance(momentum, float) else _ahead(settings, momentum, state)
         gradient = settings.estimator(landscape.gradient, state)
         state.last_gradient = gradient / mean_size(gradient)
         added = state.last_gradient if settings.normalised else gradient
         momentum = settings.decay * momentum + added
-        x = project(x + settings.update(momentum, state), images, eps, settings.norm)
+        x = project(x + settings.step(momentum, state), images, eps, settings.norm)
         if settings.keep_best and step >= 0:
             (losses,) = landscape.values(x)
             best = torch.where((losses > highest)[..., None, None, None], x, best)

@@ -13,7 +13,7 @@ from pydantic import (
     Strict,
     model_validator,
 )
-from torch import Tensor, full_like
+from torch import Tensor, full_like, ones_like
 
 from ..utils.checked_dataclass import Share, checked, odd
 from .parts import BackwardRule, Estimator, Gradient, Objective, State, Transform, Update
@@ -30,6 +30,28 @@ def steepest_ascent(momentum: Tensor, state: State) -> Tensor:
     return state.step_size * direction(momentum, state.norm)
 
 
+GAMMA = 1.8
+"""Size of a normalised momentum above which `decaying_steps` shortens the steps of a value."""
+
+
+def decaying_steps(momentum: Tensor, state: State) -> Tensor:
+    """Return a step along the momentum, shorter for good where the momentum was large.
+
+    With momentum m_t, step size a, delta_t = x_t - x and d_0 = 1, for each value of an image::
+
+        d_t = min(d_{t-1}, 1.8 / |m_t|)
+        delta_{t+1} = (delta_t + a * d_t * m_t) / sqrt(d_t)
+
+    Reference: The Power of Decaying Steps (CVPR 2026), arXiv 2602.19096. The authors' code (MDCS,
+    https://github.com/AndssY/MDCS_attack) has gamma = 1.8.
+    """
+    limit = GAMMA / momentum.abs()  # infinite where the momentum is 0
+    decay = limit.minimum(state.memory.get("step_decay", ones_like(momentum)))
+    state.memory["step_decay"] = decay
+    change = state.iterate - state.images
+    return (change + state.step_size * decay * momentum) / decay.sqrt() - change
+
+
 @checked
 class Settings:
     """Settings of an attack: the keywords of `bim`. Other attacks change their defaults.
@@ -42,6 +64,8 @@ class Settings:
         relative_step_size: Step size as a share of the budget, used if `step_size_255` is None;
             None: 1 / steps. With 1 / steps, steps in a constant direction just reach the border of
             the ball.
+        step_rule: None: steps of equal length; `mdcs`: shorter steps for values with a large
+            momentum, see `decaying_steps`; for `linf` only.
         warm_up_steps: Number of steps before the first; only their momentum is kept.
         warm_up_scale: Step size of the warm-up, as a multiple of the ordinary step size.
         random_start: None; `uniform` in the ball; or `sign`: plus or minus the radius in every
@@ -71,6 +95,7 @@ class Settings:
     steps: PositiveInt = 10
     step_size_255: Annotated[float, Gt(0), Le(255)] | None = None
     relative_step_size: PositiveFloat | None = None
+    step_rule: Literal["mdcs"] | None = None
     warm_up_steps: NonNegativeInt = 0
     warm_up_scale: PositiveFloat = 1.0
     random_start: Literal["uniform", "sign"] | None = None
@@ -93,6 +118,12 @@ class Settings:
     def _go_together(self) -> "Settings":
         if self.norm == "l2" and self.random_start == "sign":
             raise ValueError("attack.random_start=sign needs attack.norm=linf; use uniform")
+        if self.step_rule is not None and self.norm == "l2":
+            raise ValueError("attack.step_rule=mdcs needs attack.norm=linf")
+        if self.step_rule is not None and self.update is not steepest_ascent:
+            raise ValueError("attack.step_rule=mdcs does not work with attack.update")
+        if self.step_rule is not None and not self.normalised:
+            raise ValueError("attack.step_rule=mdcs needs attack.normalised=true")
         if self.restarts > 1 and self.random_start is None:
             raise ValueError(f"attack.restarts={self.restarts} needs attack.random_start")
         if self.layer is not None and self.objective is None:
@@ -107,6 +138,11 @@ class Settings:
         plain = self.estimator is single_gradient and self.update is steepest_ascent
         shared = not (self.random_start or self.per_budget)
         return plain and shared and self.steps + self.warm_up_steps == 1
+
+    @property
+    def step(self) -> Update:
+        """The rule that turns the momentum into a step."""
+        return self.update if self.step_rule is None else decaying_steps
 
     @property
     def per_budget(self) -> bool:

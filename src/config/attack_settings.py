@@ -1,7 +1,7 @@
 """Settings for the source of adversarial images: an attack with its label, or a saved set."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from inspect import signature
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
@@ -13,6 +13,8 @@ from ..utils.package import resolve
 from .fields import Name, Place, check_units
 from .sections import Section, TargetLabelRule
 
+COST = ("gradients", "spend")
+"""Keys that set the number of steps or copies, see `at_cost`; no keywords of a function."""
 _PARTS = ("estimator", "objective", "update")
 _STARTS, _RUNS = ("random_start", "warm_up_steps"), ("warm_up_steps", "restarts")
 
@@ -23,11 +25,11 @@ def function_of(settings: Mapping[str, Any]) -> Any:
     return function.in_root(settings.get("root")) if hasattr(function, "in_root") else function
 
 
-def attack_label(name: str, settings: Mapping[str, Any]) -> str:
+def attack_label(name: str, settings: Mapping[str, Any], first: Iterable[str] = ()) -> str:
     """Return an attack's label: its name plus the settings that differ from the defaults.
 
-    Without defaults, all settings are listed. Settings that are objects are left out. The label of
-    a function from Python is just its name.
+    Without defaults, all settings are listed, after the texts `first`. Settings that are objects
+    are left out. The label of a function from Python is just its name.
 
     >>> attack_label("bim", {"_target_": "src.attacks.bim", "steps": 20, "norm": "linf"})
     'bim (steps=20)'
@@ -35,7 +37,7 @@ def attack_label(name: str, settings: Mapping[str, Any]) -> str:
     if "_target_" not in settings:  # a function passed to `transfer`; the name is from there
         return name
     defaults = {"norm": "linf"} | _defaults(settings)
-    parts = []
+    parts = [*first]
     for key, value in settings.items():
         text = value if isinstance(value, str) else json.dumps(value)
         if key != "_target_" and value != defaults.get(key) and "_target_" not in text:
@@ -133,6 +135,8 @@ class AttackSettings(Section):
         kind: `crafted` by an attack on the source, `saved` in files, or `none`.
         label: Name in runs, tables and headings, see `attack_label`.
         settings: All keys of the attack's file, resolved.
+        cost: Gradients per image that `settings` do not give yet, see `at_cost`.
+        spend: Which number `at_cost` sets; None: of steps.
         source: Model that a saved set was crafted on, according to its files.
     """
 
@@ -143,6 +147,8 @@ class AttackSettings(Section):
     target_label: TargetLabelRule | None = None
     about: About = About()
     settings: dict[str, Any] = Field(default_factory=dict)
+    cost: Annotated[float, Field(gt=0)] | None = Field(None, alias="gradients", exclude=True)
+    spend: Literal["steps", "copies"] | None = Field(None, exclude=True)
     saved: SavedSettings | None = None
     source: str = ""
 

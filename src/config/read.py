@@ -11,11 +11,12 @@ from ..utils.about import About, listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, check_listed
 from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
-from .attack_settings import attack_label, stated_about, takes
+from .attack_settings import COST, attack_label, stated_about, takes
 from .catalogue import is_public, names_in
 from .command import NAMED, Command, refuse_replaced
 from .compose import is_sweep
 from .errors import dotted, refusal
+from .gradient_cost import at_cost
 from .sections import ReportCommand, Section
 from .settings import Settings
 
@@ -67,7 +68,11 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         return settings
     label = attack_label(attack["name"], attack["settings"])  # last: it imports torch
     labelled = settings.attack.model_copy(update={"label": label})
-    return settings.model_copy(update={"attack": labelled})
+    try:
+        labelled_job = settings.model_copy(update={"attack": labelled})
+        return at_cost(labelled_job, _typed(Command.of(hydra)))
+    except ValidationError as error:
+        raise ValueError(refusal(error)) from error
 
 
 def _named(config: DictConfig) -> tuple[list[str], list[str], list[str], dict[str, Any]]:
@@ -124,7 +129,7 @@ def _typed(command: Command) -> set[str]:
     """Return the keywords of an attack's function that overrides set."""
     parts = [key.split(".") for key in command.keys]
     keys = {part[1] for part in parts if part[0] == "attack" and len(part) > 1}
-    return keys - {"_target_", "about", "name", "norm", "target_label"}
+    return keys - {"_target_", "about", "name", "norm", "target_label", *COST}
 
 
 def check_applied(command: Command, jobs: Sequence[Settings]) -> None:
@@ -150,7 +155,8 @@ def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
     elif section.get("name", name) not in (name, name.rpartition(".")[2]):
         raise ValueError(f"attack.name={section['name']}: it must be the file's name, {name}.")
     keys = {key: value for key, value in section.items() if key not in ("name", "about")}
-    rules: dict[str, Any] = {key: keys[key] for key in ("norm", "target_label") if key in keys}
+    rules: dict[str, Any] = {key: keys.pop(key) for key in COST if key in keys}
+    rules |= {key: keys[key] for key in ("norm", "target_label") if key in keys}
     return {"kind": "crafted", "name": name, "settings": keys, "about": about, **rules}
 
 

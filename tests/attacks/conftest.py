@@ -21,6 +21,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 OTHERS = {
     "none",
     "saved",
+    "torchattack",
     "torchattacks",
     "foolbox",
     "transferattack",

@@ -85,3 +85,13 @@ def enhanced(case: Case) -> Image:
         m = MU * m + last
         x = case.step(x, m)
     return x
+
+
+def decaying(case: Case) -> Image:
+    delta, m, d = np.zeros_like(case.clean), 0.0, np.ones_like(case.clean)
+    for _ in range(STEPS):
+        m = MU * m + unit(case.gradient(case.clean + delta))
+        d = np.minimum(d, 1.8 / np.abs(m))
+        delta = (delta + case.alpha * d * m) / np.sqrt(d)
+        delta = case.clip(case.clean + delta) - case.clean
+    return case.clean + delta

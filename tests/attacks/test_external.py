@@ -1,6 +1,7 @@
 """Attacks of other libraries: beside our own, and inside what the program does."""
 
 import random
+import re
 import sys
 import warnings
 from importlib.metadata import version
@@ -22,7 +23,7 @@ from src.config.settings import Settings
 from src.images.attacker import CountedModel
 from src.run.attack import attack_function
 
-REASON = "a dev-only library: pip install --no-deps torchattacks foolbox eagerpy"
+REASON = "a dev-only library: pip install --no-deps torchattacks torchattack foolbox eagerpy"
 EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255
 SEEDS = torch.tensor([5, 17, 3, 1 << 32])
 
@@ -30,8 +31,8 @@ SEEDS = torch.tensor([5, 17, 3, 1 << 32])
 @pytest.fixture(autouse=True)
 def installed(request) -> None:
     """Skip a test whose name has a library that is not installed."""
-    for name in ("torchattacks", "foolbox"):
-        if name in request.node.name:
+    for name in ("torchattacks", "torchattack", "foolbox"):
+        if re.search(rf"{name}\b", request.node.name.replace("_", " ")):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", DeprecationWarning)  # as the program does
                 pytest.importorskip(name, reason=REASON, exc_type=ImportError)
@@ -48,6 +49,9 @@ SAME = {
     "torchattacks.FGSM": (attacks.fgsm, {}, {}, "linf"),
     "torchattacks.PGD": (attacks.bim, STEPS, {**TORCHATTACKS, "random_start": False}, "linf"),
     "torchattacks.MIFGSM": (attacks.mi, STEPS, TORCHATTACKS, "linf"),
+    "torchattack.FGSM": (attacks.fgsm, {}, {}, "linf"),
+    "torchattack.MIFGSM": (attacks.mi, {"steps": 6}, {"steps": 6}, "linf"),
+    "torchattack.PGD": (attacks.bim, {"steps": 6}, {"steps": 6, "random_start": False}, "linf"),
     "foolbox.LinfFastGradientAttack": (attacks.fgsm, {}, {}, "linf"),
     "foolbox.LinfBasicIterativeAttack": (attacks.bim, {"steps": 6}, FOOLBOX, "linf"),
     "foolbox.LinfPGD": (attacks.bim, {"steps": 6}, {**FOOLBOX, "random_start": False}, "linf"),
@@ -72,6 +76,7 @@ def test_makes_the_images_of_our_own_attack(name, network, batch):
 
 RANDOM = {
     "torchattacks.PGD": {"steps": 2},
+    "torchattack.DIFGSM": {"steps": 2},
     "torchattacks.Square": {"n_queries": 5},
     "foolbox.LinfPGD": {"steps": 2},
 }
@@ -110,6 +115,7 @@ def test_draws_by_the_seeds_alone_and_leaves_everything_as_it_was(name, network,
 
 COUNTS = {
     "torchattacks.MIFGSM": ({"steps": 4}, 3 * 4, 3 * 4),
+    "torchattack.MIFGSM": ({"steps": 4}, 3 * 4, 3 * 4),
     "foolbox.LinfBasicIterativeAttack": ({"steps": 4}, 3 * 4, 3 * 4),
     "foolbox.BinarySearchContrastReductionAttack": ({"binary_search_steps": 3}, 0, 3 * 3),
 }
@@ -149,6 +155,10 @@ REFUSED = {
     "torchattacks +attack.stepz=3": "attack.stepz: .*torchattacks.MIFGSM .* Did you mean steps",
     "torchattacks +attack.eps=0.1": "attack.eps: .*epsilon.grid=",
     "torchattacks attack.norm=l2": "^attack.norm=l2: ",
+    "torchattack attack.name=Attack": "attack.name=Attack: torchattack has no such attack",
+    "torchattack +attack.eps=0.1": "attack.eps: .*epsilon.grid=",
+    "torchattack attack.norm=l2": "^attack.norm=l2: ",
+    "torchattacks +attack.gradients=9": "gradients=9: .*MIFGSM does not state its cost",
     "foolbox +attack.steps=x": "^attack.steps=x: ",
 }
 
@@ -164,6 +174,31 @@ def test_refuses_in_one_sentence(words):
 def test_target_labels_of_an_attack_without_are_refused_as_it_is_tried(kind, network, batch):
     with pytest.raises(ValueError, match=r"[Tt]arget.* not supported|unsupported criterion"):
         attack_of(kind)(network(), *batch(), 0.1, targeted=True)
+
+
+@pytest.mark.parametrize("name", ["SGM", "CDA", "SSP"])
+def test_torchattack_classes_that_cannot_run_say_why(name, network, batch):
+    reasons = {"SGM": "changes layers", "CDA": "checkpoint_path=FILE", "SSP": "another network"}
+    with pytest.raises(ValueError, match=reasons[name]):
+        attack_of(f"torchattack.{name}")(network(), *batch(), 0.1)
+
+
+def test_torchattack_objects_are_attacks_too(network, batch):
+    library, model = pytest.importorskip("torchattack"), network().double()
+    (images, labels), parent = batch(), library.MIFGSM
+    images, mine = images.double(), type("Mine", (parent,), {"__module__": "mine"})
+    for kind in (parent, mine):
+        made = attacks.adapt(kind(network(1), device=torch.device("cpu")))(
+            model, images, labels, EPS
+        )
+        torch.testing.assert_close(made, attacks.mi(model, images, labels, EPS), atol=1e-12, rtol=0)
+
+
+def test_torchattack_reads_the_feature_layer_of_the_source(network, batch):
+    (images, labels), attack = batch(), attack_of("torchattack.FIA")
+    by_default = attack(network(), images, labels, 0.1, steps=2)
+    layer = attack(network(), images, labels, 0.1, steps=2, feature_layer_cfg="copy.1")
+    assert torch.equal(by_default, layer) and not torch.equal(layer, images)
 
 
 def test_torchattacks_take_no_budgets_of_single_images(network, batch):

@@ -176,6 +176,28 @@ def test_own_budgets_equal_the_attack_image_by_image(attack_name, norm, small, s
     torch.testing.assert_close(split, result, atol=1e-12, rtol=0)
 
 
+def test_decaying_steps_keep_to_the_ball_the_batches_and_the_count(
+    attack_name, small, network, batch
+):
+    images, labels, pool = in_float64(batch)
+    attack = small(attack_name, norm="linf", step_rule="mdcs")
+    if "step_rule" not in inspect.signature(attack.function.func).parameters:
+        with pytest.raises(TypeError, match="step_rule"):
+            attacked(attack, network().double(), images, labels, EPS, pool)
+        return
+    counted = CountedModel(network().double())
+    budgets = torch.cat([EPS, torch.zeros(1)]).double()
+    given = (images, labels, budgets, pool)
+    result = attacked(attack, counted, *given)
+    assert counted.counts.gradients == 4 * gradients(4, attack.settings)
+    assert (sizes(result - images, "linf") <= budgets[:, None] + 1e-12).all()
+    assert result.min() >= 0 and result.max() <= 1 and torch.equal(result[3], images)
+    split = attacked(attack, network().double(), *given, max_batch=5)
+    torch.testing.assert_close(split, result, atol=1e-9, rtol=0)
+    plain = small(attack_name, norm="linf")
+    assert not torch.equal(attacked(plain, network().double(), *given), result)
+
+
 @pytest.mark.parametrize(("kind", "aim"), [("logits", None), ("probabilities", "next")])
 def test_untargeted_raises_the_loss_and_targeted_lowers_that_of_the_target(
     attack_name, kind, aim, small, source, batch

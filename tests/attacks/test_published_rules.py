@@ -1,7 +1,7 @@
 """Published rules once more, as plain loops over one image.
 
 They are those of attacks whose stored reference (`test_references.py`) is missing or unlike ours,
-and `ni` and `emi`, the examples of the documentation.
+`ni` and `emi`, the examples of the documentation, and the step rule `mdcs`.
 Nothing of `src.attacks` is used here but the random numbers, which both sides have to share. All is
 float64, so that a rule that differs in one place differs by far more than the tolerance.
 """
@@ -27,7 +27,16 @@ from src.attacks import (
     s4st,
     usmm,
 )
-from tests.attacks.published_case import BUDGETS, MU, SIDE, STEPS, Case, enhanced, nesterov
+from tests.attacks.published_case import (
+    BUDGETS,
+    MU,
+    SIDE,
+    STEPS,
+    Case,
+    decaying,
+    enhanced,
+    nesterov,
+)
 from tests.attacks.published_features import important, mixed_up, on_the_way_to_black
 from tests.attacks.published_inputs import (
     admixed,
@@ -41,6 +50,7 @@ from tests.attacks.published_inputs import (
 RULES = {
     "ni": (ni, nesterov),
     "emi": (emi, enhanced),
+    "mdcs": (partial(mi, step_rule="mdcs"), decaying),
     "admix": (admix, admixed),
     "usmm": (
         partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6),

@@ -48,6 +48,9 @@ def test_refuses_values_without_a_meaning(network, batch):
 CONTRADICTIONS = [
     (bim, {"restarts": 2}, "restarts=2"),
     (rfgsm, {"norm": "l2"}, "random_start=sign"),
+    (bim, {"step_rule": "mdcs", "norm": "l2"}, "norm=linf"),
+    (bim, {"step_rule": "mdcs", "normalised": False}, "normalised=true"),
+    (bim, {"step_rule": "mdcs", "update": lambda momentum, _: momentum}, "attack.update"),
     (bsr, {"blocks": 13}, "blocks=13"),  # of images of 12 pixels
 ]
 

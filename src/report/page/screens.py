@@ -411,7 +411,7 @@ def _places(
     """Return the places of the attack on each target and in the ranking, if all have rows."""
     rows = of_targets[of_targets["relation"] == TRANSFER]
     rows = rows[rows["eps_255"] == its.eps_255]
-    shares = rows.pivot(index="attack", columns="target", values="success_rate")
+    shares: Any = rows.pivot(index="attack", columns="target", values="success_rate")
     shares = shares.reindex(index=ranked["attack"], columns=targets)
     if shares.isna().to_numpy().any():
         return []

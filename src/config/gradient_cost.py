@@ -1,0 +1,90 @@
+"""Settings of an attack that make it take a number of gradients per image."""
+
+from bisect import bisect_left
+from collections.abc import Container
+from inspect import signature
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from .attack_settings import AttackSettings, attack_label, computed_count, function_of
+from .settings import Settings
+
+TOLERANCE = 0.05
+"""Largest difference between the cost and `attack.gradients`, as a share of the latter."""
+COPIES = ("copies", "samples", "neighbours", "masks", "points", "admixed")
+"""Settings that `attack.spend=copies` changes; an attack has at most one of them."""
+
+
+def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
+    """Return a job's settings with the number of steps, or copies, for `attack.gradients`.
+
+    Args:
+        settings: The job's settings.
+        typed: Keys of the attack that the user has typed, of which the number must be none.
+
+    Raises:
+        ValueError: The attack's cost is fixed or not stated, or no number comes near enough.
+    """
+    attack, members = settings.attack, len(settings.source)
+    if attack.cost is None:
+        if attack.spend is not None:
+            raise ValueError(f"attack.spend={attack.spend} needs attack.gradients.")
+        return settings
+    cost, wanted = attack.cost, f"attack.gradients={attack.cost:g}: attack={attack.name}"
+    key, lowest = _key_to_set(attack, wanted)
+    if key in typed:
+        raise ValueError(f"attack.gradients={cost:g} sets attack.{key}. Leave one of them out.")
+
+    def cost_of(number: int) -> float:
+        numbers = {"budgets": 1, "members": members}
+        count = computed_count(attack.settings | {key: number}, "gradients", numbers)
+        return float(count) * members * settings.source_draws
+
+    try:
+        numbers = range(lowest, lowest + int(cost) + 2)  # a step or copy has at least one gradient
+        place = bisect_left(numbers, cost, key=cost_of)
+        near = {number: cost_of(number) for number in numbers[max(0, place - 1) : place + 1]}
+    except Exception as error:
+        reason = str(error) if isinstance(error, ValueError) else "The attack states no count."
+        raise ValueError(f"{wanted} has no computable cost. {reason}") from error
+    number = min(near, key=lambda its: abs(near[its] - cost))
+    if abs(near[number] - cost) > TOLERANCE * cost:
+        nearest = " or ".join(f"{taken:g} (attack.{key}={its})" for its, taken in near.items())
+        raise ValueError(f"{wanted} cannot take so many per image. The nearest: {nearest}.")
+    changed = attack.settings | {key: number}
+    first = (
+        f"{cost:g} gradient{'s' * (cost != 1)}",
+        *(["spend=copies"] if attack.spend == "copies" else []),
+    )
+    label = attack_label(attack.name, {k: v for k, v in changed.items() if k != key}, first)
+    update = {"settings": changed, "label": label, "cost": None, "spend": None}
+    return Settings(**dict(settings) | {"attack": attack.model_copy(update=update)})
+
+
+def _key_to_set(attack: AttackSettings, wanted: str) -> tuple[str, int]:
+    """Return the setting that decides the cost, and its smallest value."""
+    if attack.about.category == "library":
+        raise ValueError(f"{wanted} does not state its cost. Set its steps by its keys.")
+    function: Any = function_of(attack.settings)
+    if attack.about.category == "fitted" or hasattr(function, "fit"):
+        raise ValueError(f"{wanted} is fitted, so its cost is not one per image.")
+    parameters = signature(function).parameters
+    if attack.spend == "copies":
+        keys = [key for key in COPIES if key in parameters]
+        if not keys:
+            raise ValueError(f"attack.spend=copies: attack={attack.name} has none. Use steps.")
+    else:
+        keys = [key for key in ("steps",) if key in parameters]
+        if not keys:
+            raise ValueError(f"{wanted} has a fixed number of steps. Choose another attack.")
+    valid = TypeAdapter[Any](parameters[keys[0]].annotation)
+    return keys[0], next(number for number in range(1, 100) if _accepts(valid, number))
+
+
+def _accepts(adapter: TypeAdapter[Any], number: int) -> bool:
+    try:
+        adapter.validate_python(number)
+    except ValidationError:
+        return False
+    return True
