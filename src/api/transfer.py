@@ -244,14 +244,11 @@ def _run_all(
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
-    computed = compute_job(job, cache, folder)
-    assert computed is not None
-    results, finished = computed
+    evaluation, finished = compute_job(job, cache, folder)
     for alarm in finished.raised:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:
-        pictures = choose_pictures(job, finished, cache)
-        write_results(job, results, finished, pictures, cache)
+        write_results(evaluation, finished, choose_pictures(evaluation, finished))
     return finished
 
 

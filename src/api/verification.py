@@ -153,9 +153,9 @@ def _compare(
         DifferenceError: The record or its tables do not follow from its settings.
     """
     part, record = replace(job.data, images=sample, diagnosed=sample), stated.record
-    computed = compute_job(replace(job, data=part), Rows(cache))
-    assert computed is not None
-    results, follows = computed[0], computed[1].record
+    evaluation, finished = compute_job(replace(job, data=part), Rows(cache))
+    results, follows = evaluation.tables, finished.record
+    assert results is not None
     other = [key for key in _FOLLOWING.split() if getattr(follows, key) != getattr(record, key)]
     if other := other + ["attack"] * (not _is_named(record)):
         raise DifferenceError(f"{', '.join(other)} in the record, from its settings")

@@ -40,6 +40,22 @@ def clean_parts(settings: Settings, device: str) -> dict[str, Any]:
     return {"program": program_digest(), **arithmetic, "device": device, **versions}
 
 
+def rows_place(
+    common: Mapping[str, Any],
+    attack: str | None,
+    models: Sequence[str],
+    table: str,
+    budgets: Sequence[float],
+    others: Any,
+) -> tuple[str, str]:
+    """Return the folder of rows in the cache and the key that they have in it.
+
+    The folder stands for the attack's key or, without an attack, for the keys of the models.
+    """
+    rows = {"table": table, "budgets": budgets, "parts": others, "models": models}
+    return attack or content_key({**common, "models": models}), content_key(rows)
+
+
 def defence_parts(settings: Settings, name: str) -> dict[str, Any]:
     """Return the parts of a defence's lasting key: everything that decides its output."""
     defence = settings.defence[name]

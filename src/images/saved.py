@@ -39,11 +39,10 @@ from ..artifacts.layout import IMAGE_LIST, RECORD, SAVED
 from ..artifacts.record import JobRecord, sealed
 from ..config.attack_settings import AttackSettings, SavedSettings
 from ..config.sections import TargetLabelRule
-from ..data import Batch, ImageDataset, LabelledImages
+from ..data import Batch, ImageDataset, LabelledImages, to_unit
 from ..data.files import to_rgb
 from ..data.image_files import image_csv
 from ..utils.files import sha256_of, temporary_name, write_csv, write_text, writing
-from .attacker import AdversarialSource
 from .set_record import read_set_record
 from .storage import AdversarialBatch, AttackedImages, change_size, exceeds
 
@@ -107,6 +106,15 @@ class SavedImages:
         """Read the adversarial images of `rows`, uint8 (K, n, 3, H, W)."""
         return torch.stack([self.read(row) for row in rows], dim=1)
 
+    def versions(self, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
+        """Return the saved versions of a batch's images unchanged."""
+        rows = np.searchsorted(self.index, batch.index.cpu().numpy())
+        places = [self.budgets_255.index(eps) for eps in budgets]
+        images = self.adversarial(rows.tolist())[places].to(batch.images.device)
+        targets = self.clean.target_labels
+        labels = None if targets is None else torch.from_numpy(targets[rows]).to(images.device)
+        return AdversarialBatch(to_unit(images), budgets, labels)
+
     @cached_property
     def _contents(self) -> tuple[Tensor, str]:
         """Sizes of the changes, float64 (K, N), and SHA-256 of the images, read in batches."""
@@ -135,26 +143,6 @@ class SavedImages:
         numbers = (self.index.tolist(), None if targets is None else targets.tolist())
         content = repr((facts, sorted(self.weights.items()), numbers, self._contents[1]))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-class SavedImagesSource(AdversarialSource):
-    """Saved images as a source of adversarial images."""
-
-    def __init__(self, saved: SavedImages) -> None:
-        super().__init__(saved.attack.norm)
-        self._saved = saved
-
-    def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
-        """Return the saved versions of the batch's images unchanged."""
-        rows = np.searchsorted(self._saved.index, batch.index.cpu().numpy())
-        places = [self._saved.budgets_255.index(eps) for eps in budgets]
-        levels = self._saved.adversarial(rows.tolist())[places]
-        targets = self._saved.clean.target_labels
-        return AdversarialBatch(
-            levels.to(images.device).to(images.dtype) / 255,
-            budgets,
-            None if targets is None else torch.from_numpy(targets[rows]).to(images.device),
-        )
 
 
 def saved_dataset(

@@ -2,36 +2,27 @@
 
 import inspect
 import json
-import logging
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from torch import nn
 
 from ..attacks import adapt
-from ..cache.rows import Rows
 from ..config.attack_settings import AttackSettings, function_of
 from ..config.command import BUDGETS, SET_BUDGETS
 from ..config.errors import refusal
 from ..config.sections import PROGRAM_KEYWORDS
-from ..data import Batch, to_unit
 from ..defences import AttackedDefence
 from ..images.attacker import Attack, Attacker
-from ..measure.attack_cost import AttackCost
 from ..utils.call_target import call_target
 from ..utils.devices import move_states
 from ..utils.model_names import NO_DEFENCE
-from ..utils.processes import is_first_process
 from ..utils.refusals import suggestion, warn_once
 from .data import target_labels_of
-from .fit import discard_fits, fitted_states
+from .fit import fitted_states
 from .stages import JobContext
-from .stored_rows import read_rows
-from .work import work_of
 
 
 def attack_function(attack: AttackSettings) -> Attack:
@@ -117,17 +108,8 @@ def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> An
         raise ValueError(refusal(error, within=f"attack.{key}")) from error
 
 
-log = logging.getLogger(__name__)
-
-
-def make_attacker(
-    job: JobContext, stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {}
-) -> Attacker:
-    """Return a job's attack on its source.
-
-    `stored` returns the stored adversarial images, by index, for a list of indices and a budget in
-    1/255; these images are not attacked again.
-    """
+def make_attacker(job: JobContext) -> Attacker:
+    """Return a job's attack on its source."""
     settings, attack = job.settings, job.settings.attack
     source, pool, fitted = job.models[settings.source_name], job.data.pool, job.planned.fitted
     assert job.planned.attack is not None
@@ -142,10 +124,8 @@ def make_attacker(
         seed=settings.seed,
         pool=pool and (pool.images, pool.labels),
         max_batch=job.gradient_batch,
-        max_images=job.max_images,
         precision=settings.trainer.attack_precision,
         name=attack.name,
-        stored=stored,
     )
     attacker.states = move_states(fitted_states(job, attacker), job.data.device)
     return attacker
@@ -161,47 +141,3 @@ def _behind_its_defence(job: JobContext, classifier: nn.Module) -> nn.Module:
     if draws > model.draws:
         raise ValueError(f"source_draws={draws}: source_defence={name} is not random; set it to 1.")
     return model
-
-
-def try_attack(job: JobContext, cache: Rows) -> None:
-    """Attack two images, so that a broken attack fails before targets are trained.
-
-    An attack whose rows are stored is not tried, unless a diagnostic has to run it again.
-    """
-    diagnostics, device = job.settings.diagnostics, job.data.device
-    bisected, iterations = diagnostics.bisection > 0, diagnostics.iterations
-    costs = read_rows(job, AttackCost().requests(job, None), cache)
-    stored = len(costs) == len(job.settings.budgets) and not job.settings.rerun
-    stored &= all(len(rows) == len(job.images) for rows in costs.values())
-    if stored and not (bisected or iterations):
-        return
-    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
-
-    from .predict import PassProgress
-
-    batch = Batch(*(column.to(device) for column in job.images[:2]))
-    if job.settings.rerun:
-        discard_fits(job)
-    attacker, clean = make_attacker(job).to(device), to_unit(batch.images)
-    tried = {request: request.index[:2] for request in AttackCost().requests(job, None)}
-    shown, name = job.settings.trainer.progress_bar, f"trying {job.settings.job}"
-    progress = PassProgress(name, work_of(job, tried), shown)
-    progress.batch, attacker.on_pass = len(batch.index), progress.count
-    try:
-        with torch.no_grad(), isolate_rng():
-            attacker(clean, batch, job.settings.budgets)
-            gradients = attacker.gradients // len(batch.index)
-            if iterations:
-                attacker.iterates(clean, batch, 8 / 255, iterations)
-            if bisected:  # bisection uses one budget per image
-                budgets = torch.tensor([[4 / 255, 8 / 255]]).to(clean)
-                attacker.perturbed(clean, batch, budgets[:, : len(clean)])
-    except ValueError as error:
-        hint = " Bisection passes budgets of shape (K, N); switch it off: diagnostics.bisection=0."
-        raise ValueError(f"{error}{hint * bisected}") from error.__cause__
-    finally:
-        attacker.cpu()
-        progress.on_predict_end()
-    if is_first_process():
-        total = f"{gradients * len(job.images):,}"
-        log.debug("%s: %d gradients per image, %s in all", job.settings.job, gradients, total)

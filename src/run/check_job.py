@@ -8,10 +8,11 @@ from ..config.fields import check_among
 from ..config.sections import EpsilonSettings, reference_budget
 from ..config.settings import Settings
 from ..defences import Defence
+from ..images.attacker import accepted
 from ..images.saved import UNKNOWN, SavedImages
 from ..images.storage import TOLERANCE_255
 from ..measure.own_measurement import own_measurements
-from ..measure.registry import MEASUREMENTS
+from ..measure.registry import DIAGNOSTICS
 from ..utils.call_target import call_target, check_target
 from ..utils.devices import computes_in_tf32, device_of
 from ..utils.model_names import NO_DEFENCE, ModelRef
@@ -43,7 +44,7 @@ def check_job(settings: Settings, sets: DataSets) -> Planned:
     images = None if saved is None else sets.open_saved(saved)
     settings = settings if images is None else _with_set(settings, images)
     planned = Planned(settings, attack, defences, images, measurements=measurements)
-    _check_fit(planned)
+    _check_diagnostics(planned)
     return planned
 
 
@@ -59,9 +60,14 @@ def _check_precision(settings: Settings) -> None:
             )
 
 
-def _check_fit(planned: Planned) -> None:
-    """Refuse diagnostics that need budgets for which the attack is not fitted."""
+def _check_diagnostics(planned: Planned) -> None:
+    """Refuse diagnostics that the attack cannot give, or for whose budgets it is not fitted."""
     part, diagnostics = planned.fitted, planned.settings.diagnostics
+    if planned.attack and diagnostics.iterations and "iterates" not in accepted(planned.attack):
+        raise ValueError(
+            f"diagnostics.iterations: attack={planned.settings.attack.name} has no keyword "
+            "`iterates`. The attacks of src.attacks have it."
+        )
     if part is None or part.one_state:
         return
     for key in ("bisection", "iterations"):
@@ -73,7 +79,7 @@ def _check_fit(planned: Planned) -> None:
 
 
 def _check_tables(names: Sequence[str]) -> None:
-    known = [its.name for its in MEASUREMENTS if its.switched_by == "tables"]
+    known = [*{its.name: "" for its in DIAGNOSTICS if its.switched_by == "tables"}]
     for name in names:
         if name not in (*known, "all"):
             listed = f"Use all, or any of {', '.join(known)}.{suggestion(name, known)}"

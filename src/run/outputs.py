@@ -32,13 +32,11 @@ from ..artifacts.layout import (
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
 from ..attacks.settings import steepest_ascent
-from ..cache.rows import Rows
 from ..images.attacker import Attack
 from ..images.saved import write_set
 from ..images.storage import AS_SAVED
 from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
-from ..measure.protocol import Measurement
-from ..measure.registry import MEASUREMENTS
+from ..measure.registry import measurements_of
 from ..report.results import JobResults, Results, results_of
 from ..report.sanity_checks import (
     alarms,
@@ -52,8 +50,7 @@ from ..utils.files import atomic_write, write_csv, write_text, writing
 from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE
 from ..utils.terminal import with_progress
-from .compute import adversarial_images
-from .job_tables import JobTables
+from .evaluate import Evaluation, JobTables
 from .stages import JobContext
 
 log = logging.getLogger(__name__)
@@ -63,8 +60,11 @@ _TOGETHER = 256  # adversarial images written at once
 
 def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Path) -> JobInMemory:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
-    measurements = (*MEASUREMENTS, *job.planned.measurements)
-    tables = {**_diagnostics(results, measurements), **_predictions(results, record)}
+    measurements = [*measurements_of(job.settings), *job.planned.measurements]
+    schemas = {measurement.name: measurement.schema for measurement in measurements}
+    tables = {
+        name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
+    } | _predictions(results, record)
     files = {name: folder / f"{name}.parquet" for name in tables}
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
@@ -73,18 +73,14 @@ def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Pat
 
 
 def write_results(
-    job: JobContext,
-    results: JobTables,
-    finished: JobInMemory,
-    pictures: Sequence[int],
-    cache: Rows,
+    evaluation: Evaluation, finished: JobInMemory, pictures: Sequence[int]
 ) -> Results:
     """Write a finished job's files to its folder, and return its statistics.
 
     `pictures` are the images whose pictures are stored, see `choose_pictures`.
     The table of predictions is written last: if it exists, all other files exist.
     """
-    record, folder = finished.record, finished.folder
+    job, record, folder = evaluation.job, finished.record, finished.folder
     write_text(folder / ALARMS, json.dumps([its._asdict() for its in finished.raised], indent=1))
     write_csv(folder / IMAGE_LIST, job.images.listed())
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
@@ -92,20 +88,12 @@ def write_results(
     for (attacked,) in statistics.attacked:
         _write_tables(attacked, folder)
     if pictures:
-        _write_pictures(job, pictures, folder, cache)
-    tables = {**finished.tables, TOP_FIVE: _top_five(job, results, pictures)}
+        _write_pictures(evaluation, pictures, folder)
+    tables = {**finished.tables, TOP_FIVE: _top_five(evaluation, pictures)}
     tables[PREDICTIONS] = tables.pop(PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
     return statistics
-
-
-def _diagnostics(results: JobTables, measurements: Sequence[Measurement]) -> dict[str, pa.Table]:
-    """Return the diagnostics' tables with the columns of their files."""
-    schemas = {measurement.name: measurement.schema for measurement in measurements}
-    return {
-        name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
-    }
 
 
 def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) -> pa.Table:
@@ -130,9 +118,10 @@ def _predictions(results: JobTables, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(job: JobContext, results: JobTables, shown: Sequence[int]) -> pa.Table:
+def _top_five(evaluation: Evaluation, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
-    primary = job.settings.storage or AS_SAVED
+    primary, results = evaluation.job.settings.storage or AS_SAVED, evaluation.tables
+    assert results is not None
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
     attacked = [
@@ -143,11 +132,12 @@ def _top_five(job: JobContext, results: JobTables, shown: Sequence[int]) -> pa.T
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in [results.clean, *attacked])
 
 
-def _write_pictures(job: JobContext, index: Sequence[int], folder: Path, cache: Rows) -> None:
+def _write_pictures(evaluation: Evaluation, index: Sequence[int], folder: Path) -> None:
     """Write pictures of images in 8 bits: clean ones, and adversarial ones at all budgets."""
     order = np.argsort(index)  # images are read in the order of their index
-    attacked = adversarial_images(job, cache, np.array(index)[order].tolist())
-    storage, place = job.settings.storage or AS_SAVED, np.argsort(order)
+    job, place = evaluation.job, np.argsort(order)
+    attacked = evaluation.images(np.array(index)[order].tolist())
+    storage = job.settings.storage or AS_SAVED
     versions = [np.rint(255 * version.as_stored(storage).numpy()) for version in attacked]
     with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
         np.savez(
@@ -159,19 +149,19 @@ def _write_pictures(job: JobContext, index: Sequence[int], folder: Path, cache: 
         )
 
 
-def save_adversarial_images(
-    job: JobContext, results: JobTables, record: JobRecord, folder: Path, cache: Rows
-) -> None:
+def save_adversarial_images(evaluation: Evaluation, finished: JobInMemory) -> None:
     """Write a job's set of adversarial images to its folder."""
-    rows = results.predictions[record.storage]
+    record, folder = finished.record, finished.folder
+    assert evaluation.tables is not None
+    rows = evaluation.tables.predictions[record.storage]
     targets = dict(
         zip(*(rows[name].to_pylist() for name in ("index", "target_label")), strict=True)
     )
-    index = job.images.indices
+    index = evaluation.job.images.indices
     starts = range(0, len(index), _TOGETHER)
     shown = with_progress(starts, "writing images", len(starts))
     parts = (index[first : first + _TOGETHER].tolist() for first in shown)
-    batches = (adversarial_images(job, cache, part) for part in parts)
+    batches = map(evaluation.images, parts)
     write_set(folder / SAVED, record, batches, targets)
     log.info("Saved the adversarial images in %s", folder / SAVED)
 

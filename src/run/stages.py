@@ -30,7 +30,7 @@ from ..data import Batch, ImageDataset
 from ..defences import Defence, Defended
 from ..images.attacker import Attack, keeps_images_apart
 from ..images.saved import SavedImages
-from ..measure.protocol import Measurement, RowRequest
+from ..measure.protocol import Measurement
 from ..utils.about import About
 from ..utils.model_names import ModelRef
 from ..utils.processes import command_key
@@ -165,7 +165,7 @@ class JobContext:
         pairs = [*map(ModelRef.parse, self.models), *settings.evaluated]
         if settings.source:  # a saved set may have none
             pairs.append(settings.source_model)
-        return list(dict.fromkeys(pairs))
+        return [pair for pair in dict.fromkeys(pairs) if pair.model in self.models]
 
     @cached_property
     def networks(self) -> dict[ModelRef, nn.Module]:
@@ -343,25 +343,6 @@ class JobContext:
     def common_parts(self) -> dict[str, Any]:
         """Parts of all rows' keys: code and arithmetic."""
         return clean_parts(self.settings, self.data.device.type)
-
-    def place(self, request: RowRequest) -> tuple[str, str]:
-        """Return the folder of a request's rows in the cache, and the rows' key in it.
-
-        The folder stands for the attack or, without an attack, for the models. The key covers
-        everything else.
-        """
-        if request not in self._places:
-            models = {"models": sorted(self.model_key(model) for model in request.models)}
-            origin = content_key({**self.common_parts, **models})
-            rows = {"table": request.table, "budgets": request.budgets, "parts": request.key_parts}
-            place = self.attack_key if request.attacked else origin
-            self._places[request] = place, content_key({**rows, **models})
-        return self._places[request]
-
-    @cached_property
-    def _places(self) -> dict[RowRequest, tuple[str, str]]:
-        """Places by request, remembered because each batch asks for them again."""
-        return {}
 
 
 def _may_mix(attack: AttackSettings) -> bool:

@@ -1,8 +1,10 @@
 """Lightning trainer for a pass over the images, and settings that depend on the device."""
 
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -20,27 +22,30 @@ _CPU_BATCH, _GPU_BATCH = 50, 1000
 _SHARED = 8  # batches of a job that processes share, at least
 
 
-def make_trainer(settings: TrainerSettings, *callbacks: Any) -> Any:
-    """Return a Lightning trainer that allows gradients while it predicts.
+def make_trainer(settings: TrainerSettings) -> Any:
+    """Return the Lightning trainer of all passes with these settings; it allows gradients.
 
     Raises:
         ValueError: Lightning refuses the settings.
     """
+    keys = {"accelerator", "devices", "num_nodes", "strategy"}
+    text = settings.model_dump_json(include=keys)
+    return _make_trainer(text, settings.distributed)
+
+
+@cache
+def _make_trainer(keys: str, distributed: bool) -> Any:
     import pytorch_lightning as pl  # slow to import
     from pytorch_lightning.plugins.environments import LightningEnvironment
     from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
     try:
         return pl.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
+            **json.loads(keys),
             # Ignore a launcher's environment variables unless processes share the job.
-            plugins=None if settings.distributed else LightningEnvironment(),
+            plugins=None if distributed else LightningEnvironment(),
             use_distributed_sampler=False,  # `Batches` distributes the images
             inference_mode=False,  # attacks need gradients, which inference mode forbids
-            callbacks=[*callbacks],
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=False,

@@ -12,10 +12,11 @@ from src.attacks import mi
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
+from src.measure.registry import CLEAN
 from src.run.check_job import check_job
 from src.run.models import ModelPool
+from src.run.stored_rows import parts_of
 from src.run.train import Trainings
-from src.run.work import ask_for
 from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 
@@ -100,7 +101,7 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
         config = compose_words(CONF, [*JOB, *words], "conf")
         job, _ = pool.prepare(check_job(read_job(config, config.hydra), pool.sets))
         name = ModelRef.parse("coarse")
-        place = next(job.place(request) for request in ask_for(job, None) if request.target == name)
+        place = next(its.place for its in parts_of(job, [CLEAN]) if its.target == name)
         built = job.models.get("net")
         trainings = Trainings(job.settings, job.images, pool.sets)
         file = built and trainings.file("net", built.classifier)
