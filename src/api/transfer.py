@@ -32,10 +32,9 @@ from ..defences import Defence
 from ..images.attacker import Attack, AttackError, accepted
 from ..report.results import Results, results_of
 from ..report.sanity_checks import explained
-from ..run.attack import attack_function
+from ..run.check_job import attack_function
 from ..run.job import compute_job
-from ..run.outputs import write_results
-from ..run.pictures import choose_pictures
+from ..run.outputs import choose_pictures, write_results
 from ..run.stages import JobContext, Planned
 from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE

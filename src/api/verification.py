@@ -26,11 +26,10 @@ from ..config.resolvers import CONF
 from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..models.providers import LOADER, find, section_of
-from ..run.build import fetches
 from ..run.check_job import check_job
 from ..run.data import DataSets
 from ..run.job import compute_job
-from ..run.models import ModelPool
+from ..run.models import ModelPool, fetches
 from ..run.stages import JobContext
 from ..utils import stopping
 from ..utils.package import CLONE, command, is_asset

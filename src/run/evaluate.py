@@ -26,11 +26,9 @@ from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
 from ..utils.model_names import ModelRef
 from ..utils.processes import from_first_process, is_first_process, sum_of_processes
-from .attack import make_attacker
 from .clean_accuracy import check_clean_accuracies
-from .fit import discard_fits
-from .stages import JobContext
-from .stored_rows import Part, StoredRows, missing_rows, parts_of
+from .craft import discard_fits, make_attacker
+from .stages import JobContext, Part, StoredRows, missing_rows, parts_of
 
 log = logging.getLogger(__name__)
 

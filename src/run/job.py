@@ -30,13 +30,11 @@ from ..utils.processes import (
     is_one_of_several,
 )
 from ..utils.refusals import first_line, printable
-from .build import with_ensemble
 from .check_job import check_weights
 from .data import open_data
 from .evaluate import Evaluation, JobTables
-from .models import ModelPool
-from .outputs import make_job, save_adversarial_images, write_results
-from .pictures import choose_pictures
+from .models import ModelPool, with_ensemble
+from .outputs import choose_pictures, make_job, save_adversarial_images, write_results
 from .plan import finished_key
 from .stages import JobContext, Planned
 from .sweep import Sweep

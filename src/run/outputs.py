@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from inspect import signature
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pyarrow.compute as pc
 import yaml
 
 from ..analysis import flip_summary, trajectories
+from ..analysis.trajectories import by_kind, typical_images
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.layout import (
     ALARMS,
@@ -35,9 +37,10 @@ from ..attacks.settings import steepest_ascent
 from ..images.attacker import Attack
 from ..images.saved import write_set
 from ..images.storage import AS_SAVED
+from ..measure.attack_cost import examples, most_pictures, stores_all
 from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
 from ..measure.registry import measurements_of
-from ..report.results import JobResults, Results, results_of
+from ..report.results import JobResults, Results, described_images, results_of
 from ..report.sanity_checks import (
     alarms,
     clean_at_chance,
@@ -49,6 +52,7 @@ from ..report.sanity_checks import (
 from ..utils.files import atomic_write, write_csv, write_text, writing
 from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE
+from ..utils.processes import from_first_process
 from ..utils.terminal import with_progress
 from .evaluate import Evaluation, JobTables
 from .stages import JobContext
@@ -259,3 +263,52 @@ def clear_sweep(folder: Path) -> None:
         clear(folder)
     with writing(folder):
         clear_summary(folder)
+
+
+ATTACKED_AGAIN = 0.05
+"""Share of a job's images that are attacked again for pictures, at most."""
+
+
+def choose_pictures(evaluation: Evaluation, finished: FinishedJob | None) -> list[int]:
+    """Return the images to show, the first ones first; all their adversarial versions are stored.
+
+    Named images come first, then those that the predictions choose, then the other examples. Chosen
+    images that a large job does not store are attacked again, up to `ATTACKED_AGAIN`. `finished` is
+    the job; None: another process has it.
+    """
+    job = evaluation.job
+    if not job.planned.attack and not job.planned.saved:
+        return []
+    chosen = list[int]()
+    if finished is not None and job.settings.report.examples:
+        chosen = _affordable(job, _chosen(finished))
+        finished.forget()
+    index: Sequence[int] = from_first_process(chosen)
+    if index and job.planned.attack:
+        evaluation.craft(index)
+    return list(dict.fromkeys([*job.settings.report.images, *index, *examples(job)]))
+
+
+def _chosen(finished: FinishedJob) -> list[int]:
+    """Return the images that show a job's results, the most important ones first.
+
+    For each target: a typical fooled image at the reference budget, the clearest one of each kind,
+    and a typical one at the other budgets.
+    """
+    record = finished.record
+    pair = (record.source, record.targets)
+    typical = typical_images(finished.predictions, *pair, record.protocol)
+    at_reference = [index for (_, eps), index in typical.items() if eps == record.reference]
+    kinds = by_kind(described_images(finished)).values()
+    clearest = [rows.drop_duplicates("target")["index"] for rows in kinds]
+    return list(dict.fromkeys([*at_reference, *chain(*clearest), *typical.values()]))
+
+
+def _affordable(job: JobContext, chosen: Sequence[int]) -> list[int]:
+    """Return the first of the chosen images: as many as are stored or may be attacked again."""
+    known, most = {*examples(job)}, most_pictures(job)
+    if job.planned.attack and not stores_all(job):
+        # None if results would differ without the other images of a batch.
+        most = min(most, int(ATTACKED_AGAIN * len(job.images)) if job.images_apart else 0)
+    others = [index for index in chosen if index not in known][:most]
+    return [index for index in chosen if index in known.union(others)]

@@ -24,12 +24,9 @@ from ..utils import stopping
 from ..utils.devices import arithmetic, deterministic, is_out_of_memory
 from ..utils.processes import is_first_process
 from ..utils.terminal import Progress
-from .batches import Batches
 from .hours import note_seconds
-from .stages import JobContext
-from .stored_rows import Part, StoredRows
-from .trainer import make_trainer
-from .work import GRADIENT, Work, work_of
+from .stages import GRADIENT, JobContext, Part, StoredRows, Work, work_of
+from .trainer import Batches, make_trainer
 
 _PAUSE = 0.05  # seconds
 

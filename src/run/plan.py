@@ -24,14 +24,11 @@ from ..utils.devices import device_of
 from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration
-from .build import fetches
+from .craft import name_fit
 from .data import DataSets, open_data, open_images
-from .fit import name_fit
 from .hours import read_seconds, speed_key
-from .models import ModelPool
-from .stages import Data, JobContext, Planned
-from .stored_rows import parts_of
-from .work import GRADIENT, work_of
+from .models import ModelPool, fetches
+from .stages import GRADIENT, Data, JobContext, Planned, parts_of, work_of
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ from src.config.hydra_internals import job_composer
 from src.config.read import read_job
 from src.config.sections import DEFAULT_TARGETS
 from src.config.settings import Settings
-from src.run.attack import attack_function
+from src.run.check_job import attack_function
 from src.utils.hydra_versions import VERSION_BASE
 
 LOADER = "hydra._internal.config_loader_impl.ConfigLoaderImpl"
