@@ -16,7 +16,6 @@ import torch
 from ..artifacts.tables import named
 from ..cache.rows import Rows
 from ..data import to_unit
-from ..defences import Defended
 from ..images.storage import TOLERANCE_255, AttackedImages
 from ..measure.attack_cost import AdversarialImages, AttackCost
 from ..measure.prediction_rows import with_cost
@@ -31,10 +30,6 @@ from .craft import discard_fits, make_attacker
 from .stages import JobContext, Part, StoredRows, missing_rows, parts_of
 
 log = logging.getLogger(__name__)
-
-IDLE = 0.5
-"""Mean change of clean images, in 1/255, below which a defence is called idle."""
-_IMAGES = 100
 
 
 @dataclass(frozen=True)
@@ -56,9 +51,6 @@ class JobTables:
         seconds: Duration of the attacked passes; NaN if some of their rows were stored.
         batch_size: Images per batch; smaller than in the settings if memory did not suffice.
         kernels: Names of kernels in this run that are not deterministic.
-        idle: Defences that hardly change clean images, with the mean change in 1/255.
-        unsteady: Models that return different logits for equal images.
-        probabilities: Models whose outputs are in [0, 1].
     """
 
     clean: pa.Table
@@ -72,9 +64,6 @@ class JobTables:
     seconds: float
     batch_size: int
     kernels: Sequence[str]
-    idle: Mapping[str, float]
-    unsteady: Sequence[ModelRef]
-    probabilities: Sequence[ModelRef]
 
 
 class Evaluation:
@@ -243,7 +232,6 @@ class Evaluation:
 
     def _make_tables(self, clean: pa.Table, parts: Sequence[Part], gradients: int) -> JobTables:
         """Return the tables and what they and the models show."""
-        job = self.job
         by_name = dict[str, list[Part]]()
         for part in parts:
             by_name.setdefault(part.measurement.name, []).append(part)
@@ -258,7 +246,7 @@ class Evaluation:
         }
         cost = AttackCost.schema.empty_table() if cost is None else cost
         sums = {name: pc.sum(cost[name]).as_py() or 0 for name in cost.column_names}
-        taken, networks = sums["gradients"], job.networks.items()
+        taken = sums["gradients"]
         return JobTables(
             clean=with_cost(clean, {"gradients": 0, "forwards": 0}),
             predictions=variants,
@@ -275,9 +263,6 @@ class Evaluation:
             seconds=self._seconds,
             batch_size=self._batch_size,
             kernels=sorted(self._pass.kernels if self._pass else ()),
-            idle=_idle_defences(job),
-            unsteady=[pair for pair, network in networks if not getattr(network, "steady", True)],
-            probabilities=[pair for pair, its in networks if _gives_probabilities(job, its)],
         )
 
 
@@ -294,19 +279,3 @@ def _with_cost(table: pa.Table, name: str, cost: pa.Table | None) -> pa.Table:
 def _order(name: str) -> tuple[str, str]:
     """Return a column and its direction, from an entry of `Measurement.order`."""
     return name.removeprefix("-"), "descending" if name.startswith("-") else "ascending"
-
-
-def _gives_probabilities(job: JobContext, network: Any) -> bool:
-    """Return True if a model's outputs are in [0, 1] in its trial and on images of the job."""
-    spread = slice(None, None, -(-len(job.images) // _IMAGES))
-    suspect = getattr(network, "probabilities", False)
-    return suspect and bool(network.returns_probabilities(to_unit(job.images[spread].images)))
-
-
-def _idle_defences(job: JobContext) -> dict[str, float]:
-    """Return the mean change, in 1/255, of defences that hardly change the first clean images."""
-    batch = job.images[:_IMAGES]
-    images = batch.images.to(job.data.device) / 255
-    each = {pair.defence: net for pair, net in job.networks.items() if isinstance(net, Defended)}
-    changes = {name: 255 * net.mean_change(images, batch.index) for name, net in each.items()}
-    return {name: change for name, change in changes.items() if change < IDLE}

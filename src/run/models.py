@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..cache.code_digest import code_of
-from ..cache.keys import content_key, lasting_key
+from ..cache.keys import content_key, lasting_key, model_parts, weights_parts
 from ..config.attack_file import attack_settings
 from ..config.attack_settings import AttackSettings
 from ..config.sections import ModelSettings, TrainingSettings
@@ -111,7 +110,7 @@ class ModelPool:
         trained = [name for name in settings.models if name not in untrained]
         models = self.train(planned, data, trained, Tracker())
         for name, model in untrained.items():
-            parts = model_parts(settings, name, model, "not trained")
+            parts = _parts_of(settings, name, model, "not trained")
             models[name] = Model(model, "", {**parts, "file": files[name].name})
         return JobContext(planned, data, with_ensemble(settings, models)), untrained
 
@@ -249,14 +248,6 @@ def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
     return numbers in ([*range(count)], [*range(1, count + 1)])
 
 
-def network_settings(settings: Settings, name: str) -> dict[str, Any]:
-    """Return the settings that decide what a model computes, without its weights."""
-    section, keys = settings.model[name], {"network", "mean", "std", "input_size"}
-    if section.channels != "RGB":  # the keys of earlier weights lack it
-        keys.add("channels")
-    return section.model_dump(include=keys)
-
-
 def freeze(
     settings: Settings,
     name: str,
@@ -268,7 +259,7 @@ def freeze(
     digest, opaque = classifier.digest, classifier.state.opaque
     if opaque and is_first_process():
         warn_once(f"model {name}: {opaque} has no digest. Later commands do not reuse its rows.")
-    parts = model_parts(settings, name, classifier, digest)
+    parts = _parts_of(settings, name, classifier, digest)
     classifier.eval().requires_grad_(False)
     as_built = copy_network(classifier) if keep_layers else None
     speed_up(settings, classifier, images.image_size)
@@ -278,23 +269,13 @@ def freeze(
     return Model(classifier, digest, parts, expected, as_built)
 
 
-def model_parts(
+def _parts_of(
     settings: Settings, name: str, classifier: PixelClassifier, weights: str
 ) -> dict[str, Any]:
-    """Return the parts of a model's lasting key: everything that decides its logits.
-
-    `weights` is the digest of its weights.
-    """
-    network, state = network_settings(settings, name), classifier.state
-    parts = {
-        "network": network,
-        "code": code_of(network),
-        "weights": weights,
-        "layers": network_text(classifier.network),
-        "state": state.text,
-    }
-    # What has no digest follows at least the seed of the command that builds it.
-    return parts | {"command": None, "seed": settings.training.seed} if state.opaque else parts
+    """Return the parts of a built model's key; `weights` is the digest of its weights."""
+    state, layers = classifier.state, network_text(classifier.network)
+    seed = settings.training.seed if state.opaque else None
+    return model_parts(settings.model[name], weights, layers, state.text, seed)
 
 
 def speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:
@@ -318,11 +299,6 @@ def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[st
         ).eval(),
     )
     return {**models, settings.source_name: ensemble}
-
-
-# Part of the names of weight files. Raise it if equal settings give different weights than before:
-# after a change to `src.training`, to images or networks, or to a default in `TrainingSettings`.
-TRAINING = 1
 
 
 @dataclass(frozen=True)
@@ -354,26 +330,11 @@ class Trainings:
             raise ValueError(
                 f"model {name} cannot be trained on {dataset}: {error}. {way}."
             ) from error
-        folder, key = Path(settings.cache.dir) / "checkpoints", self._make_key(name, classifier)
-        return folder / f"{name}-{dataset}-{key}.safetensors"
-
-    def _make_key(self, name: str, classifier: PixelClassifier) -> str:
-        """Return the lasting key of a model's trained weights.
-
-        This program's code and library versions do not count: an upgrade must not cause retraining.
-        """
-        settings, network = self.settings, network_settings(self.settings, name)
         images = self.sets.training_images(settings, self.images)
         shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
-        layers, code = network_text(classifier.network), code_of(network, upgrades=False)
-        others = {"device", "evaluate_on"}  # do not affect the weights
-        parts = {
-            "training": TRAINING,
-            "network": [network, code, shapes, layers],
-            "images": images.digest(),  # reads all files, so a bad one is refused
-            "recipe": settings.training.model_dump(exclude=others, exclude_defaults=True),
-        }
-        return lasting_key(parts)
+        facts = network_text(classifier.network), shapes, images.digest()  # reads all files
+        key = lasting_key(weights_parts(settings.model[name], settings.training, *facts))
+        return Path(settings.cache.dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
 
     def files(self, built: Mapping[str, PixelClassifier]) -> dict[str, Path]:
         """Return the files of trained weights by model, for all models without given weights."""

@@ -7,6 +7,7 @@ from dataclasses import replace
 from inspect import signature
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +35,8 @@ from ..artifacts.layout import (
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
 from ..attacks.settings import steepest_ascent
+from ..data import to_unit
+from ..defences import Defended
 from ..images.attacker import Attack
 from ..images.saved import write_set
 from ..images.storage import AS_SAVED
@@ -59,6 +62,9 @@ from .stages import JobContext
 
 log = logging.getLogger(__name__)
 
+IDLE = 0.5
+"""Mean change of clean images, in 1/255, below which a defence is called idle."""
+_IMAGES = 100  # clean images on which models are checked
 _TOGETHER = 256  # adversarial images written at once
 
 
@@ -197,15 +203,28 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
         yield from _attack_alarms(job, job.planned.attack, results)
     if record.defences:
         yield from many_abstentions(finished.defended, *pair, record.protocol)
-    for name, change in results.idle.items():
-        text = f"defence {name}: clean images change by {change:.2f}/255 on average"
-        yield Alarm("idle_defence", text)
+    yield from _model_alarms(job)
+
+
+def _model_alarms(job: JobContext) -> Iterator[Alarm]:
+    """Yield the alarms that defences and models raise on the clean images."""
+    batch, networks = job.images[:_IMAGES], job.networks.items()
+    defences = {pair.defence: net for pair, net in networks if isinstance(net, Defended)}
+    for name, net in defences.items():
+        change = 255 * net.mean_change(batch.images.to(job.data.device) / 255, batch.index)
+        if change < IDLE:
+            text = f"defence {name}: clean images change by {change:.2f}/255 on average"
+            yield Alarm("idle_defence", text)
     text = "the same image gets different logits in another call or another batch"
-    for model in results.unsteady:
-        yield Alarm("random_model", f"{model}: {text}")
+    for pair, net in networks:
+        if not getattr(net, "steady", True):
+            yield Alarm("random_model", f"{pair}: {text}")
+    spread = slice(None, None, -(-len(job.images) // _IMAGES))
     text = "its outputs are in [0, 1], as probabilities are"
-    for model in results.probabilities:
-        yield Alarm("probabilities", f"{model}: {text}")
+    for pair, net in networks:
+        suspect: Any = net if getattr(net, "probabilities", False) else None  # in its trial
+        if suspect and suspect.returns_probabilities(to_unit(job.images[spread].images)):
+            yield Alarm("probabilities", f"{pair}: {text}")
 
 
 def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Iterator[Alarm]:

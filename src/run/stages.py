@@ -19,15 +19,15 @@ from torch import nn
 
 from ..artifacts.tables import IMAGE
 from ..attacks import Fitted
-from ..cache.code_digest import code_of
 from ..cache.keys import (
+    attack_parts,
     clean_parts,
     content_key,
     defence_parts,
     described,
+    fit_parts,
     lasting_key,
     rows_place,
-    source_defence_parts,
 )
 from ..cache.rows import Rows
 from ..config.attack_settings import AttackSettings, stated_about
@@ -43,9 +43,6 @@ from ..measure.registry import CRAFTED, measurements_of
 from ..utils.about import About
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from ..utils.processes import command_key
-
-FITTING = 3
-"""Version of the fits; it rises if the same key would give another fit."""
 
 
 @dataclass(frozen=True)
@@ -216,36 +213,23 @@ class JobContext:
         For an attack without the keyword `seeds` they include the batches, because an image's
         result may depend on the other images in its batch.
         """
-        settings, planned, attack = self.settings, self.planned, self.settings.attack
-        mixed = self.data.pool if _may_mix(attack) else None
-        return {
-            **self.common_parts,
-            "attack": attack.settings,
-            "code": planned.saved.digest if planned.saved else code_of(attack.settings),
-            "norm": attack.norm,
-            "target_label": attack.target_label,
-            "num_classes": self.images.num_classes,
-            "image_size": self.images.image_size,
-            "source": self._source_keys,
-            "source_defence": source_defence_parts(settings),
-            "ensemble": settings.ensemble,
-            "layers": settings.layers,
-            "seed": settings.seed,
-            "gradient_batch": settings.trainer.gradient_batch,
-            "attack_precision": settings.trainer.attack_precision,
+        settings, planned, images = self.settings, self.planned, self.images
+        mixed = self.data.pool if _may_mix(settings.attack) else None
+        batches = None
+        if not self.images_apart:
+            size = min(int(settings.trainer.batch_size), self.max_images or math.inf)
+            dealt = [images.digest(), images.dealt.tolist()]
+            batches = [dealt, settings.budgets, size, self.gradient_batch]
+        others = {
+            "num_classes": images.num_classes,
+            "image_size": images.image_size,
             "call": planned.call,
             "mixed_images": mixed and _digest(mixed),
-            "batches": None if self.images_apart else self._batches,
+            "batches": batches,
             "fit": self.fit_key(0.0) if planned.fitted else None,
         }
-
-    @property
-    def _batches(self) -> dict[str, Any]:
-        """Parts of the attack's key that decide the images of a batch and of a gradient batch."""
-        batch = min(int(self.settings.trainer.batch_size), self.max_images or math.inf)
-        sizes = {"size": batch, "gradient_batch": self.gradient_batch}
-        images = [self.images.digest(), self.images.dealt.tolist()]
-        return {"images": images, "budgets": self.settings.budgets, **sizes}
+        saved = None if planned.saved is None else planned.saved.digest
+        return attack_parts(settings, self.data.device.type, saved, self._source_keys, others)
 
     def fit_key(self, eps_255: float) -> str:
         """Return the key of everything that decides a fit of the attack.
@@ -255,21 +239,10 @@ class JobContext:
         return lasting_key(self._fit_parts(eps_255))
 
     def _fit_parts(self, eps_255: float) -> dict[str, Any]:
-        """Return the parts of the lasting key of a fit.
-
-        As for trained weights, this program's code and library versions do not count.
-        """
-        settings, planned, images = self.settings, self.planned, self.data.fit_images
+        planned, images = self.planned, self.data.fit_images
         assert images is not None and planned.fitted is not None
-        training, part = settings.training, repr(planned.fitted)
-        return {
-            "settings": [FITTING, eps_255, planned.call, part, settings.attack.norm],
-            "code": code_of(settings.attack.settings, upgrades=False),
-            "images": [planned.fit_rule, images.digest(), settings.ensemble, settings.seed],
-            "source": self._source_keys,
-            "source_defence": source_defence_parts(settings),
-            "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],
-        }
+        facts = planned.call, repr(planned.fitted), [planned.fit_rule, images.digest()]
+        return fit_parts(self.settings, eps_255, *facts, self._source_keys)
 
     @property
     def key(self) -> str:

@@ -15,10 +15,11 @@ from torch import nn
 
 from src import load_classifier
 from src.cache.code_digest import code_of, program_digest
+from src.cache.keys import TRAINING
 from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.protocol import Measurement
-from src.run.models import TRAINING, stored_classifier
+from src.run.models import stored_classifier
 from src.run.stages import parts_of
 from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, run_python
@@ -196,7 +197,7 @@ def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     recipe = ["dataset.n_train=20", "training.epochs=1"]
     assert run_job(*recipe, "attack=fgsm", "targets=[net]") == 0
 
-    def is_trained(*more: str, patched="src.run.models.TRAINING", value=TRAINING) -> bool:
+    def is_trained(*more: str, patched="src.cache.keys.TRAINING", value=TRAINING) -> bool:
         with monkeypatch.context() as patch, suppress(ValueError):
             patch.setattr(patched, value)
             load_classifier("net", "dataset=cifar10_mini", *recipe, *more, config_dir="conf")
