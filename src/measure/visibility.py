@@ -35,6 +35,7 @@ class Visibility(Measurement):
     views = (column("psnr", FLOAT), column("ssim", FLOAT, -1.001, 1.001, nan=True))
     schema = pa.schema([INDEX, EPS_255, *sizes, *views])
     order = ("eps_255", "index")
+    each_budget = True
 
     def targets(self, job: Job) -> Sequence[ModelRef | None]:
         """Return no target."""

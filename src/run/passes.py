@@ -252,7 +252,8 @@ class JobPass(pl.LightningModule):
 
     def _known(self, index: list[int], eps_255: float) -> Mapping[int, np.ndarray]:
         """Return images at a budget in memory or, unless their cost is missing, in the store."""
-        memory = self.crafted.get(eps_255, {})
+        crafted = self.crafted.get(eps_255, {})
+        memory = {number: crafted[number] for number in index if number in crafted}
         costs = [part for part in self.missing if type(part.measurement) is AttackCost]
         new = [self.missing[part] for part in costs if part.budgets == (eps_255,)]
         others = np.setdiff1d(index, np.concatenate([[*memory], *new]))
