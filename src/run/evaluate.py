@@ -78,7 +78,7 @@ class Evaluation:
         self.job, self.stored = job, StoredRows(job, cache)
         self.tables: JobTables | None = None
         self._rows = dict[Part, pa.Table]()  # of the first process alone
-        self._clean = dict[ModelRef | None, Part]()
+        self._clean, self._crafted = dict[ModelRef | None, Part](), list[Part]()
         self._renewed = set[tuple[str, str]]()  # places whose earlier rows `rerun` has removed
         self._pass: Any = None  # a JobPass, if something is computed
         self._seconds, self._batch_size = 0.0, 0
@@ -96,15 +96,17 @@ class Evaluation:
         if self.job.planned.attack is not None and self.job.settings.budgets:
             if self.job.settings.rerun:
                 discard_fits(self.job)
-            self._seconds += self._compute([*parts_of(self.job, CRAFTED)], first=True)
+            self._crafted = [*parts_of(self.job, CRAFTED)]
+            self._seconds += self._compute(self._crafted, first=True)
 
     def rest(self) -> None:
         """Compute all other rows; the first process then has the tables."""
         self.clean()
         job = self.job
         clean = from_first_process(self._table(self._clean[pair] for pair in job.classifiers))
-        _, *measured = [*measurements_of(job.settings), *job.planned.measurements]
-        parts = [*parts_of(job, measured, clean)]
+        measured = [*measurements_of(job.settings), *job.planned.measurements]
+        others = [measurement for measurement in measured if measurement not in (CLEAN, *CRAFTED)]
+        parts = [*self._crafted, *parts_of(job, others, clean)]
         self._compute([part for part in parts if not part.measurement.attacked])
         self._seconds += self._compute([part for part in parts if part.measurement.attacked])
         attacker = getattr(self._pass, "attacker", None)
@@ -156,12 +158,13 @@ class Evaluation:
         with ExitStack() as locks:
             if is_first_process():
                 old = [part for part in parts if rerun and part.place not in self._renewed]
-                self._rows |= {} if old else stored.read(parts)
+                if not old:
+                    self._rows |= stored.read(missing_rows(parts, self._rows))
                 if old or missing_rows(parts, self._rows):
                     locks.enter_context(stored.locked(parts))
                     stored.discard(old)
                     self._renewed |= {part.place for part in old}
-                    self._rows |= stored.read(parts)
+                    self._rows |= stored.read(missing_rows(parts, self._rows))
             missing = self._share(parts)
             if not missing:
                 return math.nan

@@ -303,7 +303,7 @@ def choose_pictures(evaluation: Evaluation, finished: FinishedJob | None) -> lis
         chosen = _affordable(job, _chosen(finished))
         finished.forget()
     index: Sequence[int] = from_first_process(chosen)
-    if index and job.planned.attack:
+    if index and job.planned.attack and not stores_all(job):
         evaluation.craft(index)
     return list(dict.fromkeys([*job.settings.report.images, *index, *examples(job)]))
 

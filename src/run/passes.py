@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..data import Batch, to_unit
 from ..images.attacker import Attacker
 from ..images.storage import COST, AdversarialBatch
 from ..measure.attack_cost import AttackCost
-from ..measure.protocol import EvaluatedBatch
+from ..measure.protocol import EvaluatedBatch, Measurement
 from ..models import PixelClassifier, choose_layout
 from ..utils import stopping
 from ..utils.devices import arithmetic, deterministic, is_out_of_memory
@@ -265,19 +264,16 @@ class JobPass(pl.LightningModule):
         """Return the rows of a batch by part."""
         networks = dict(zip(self.names, self.networks, strict=True))
         whole = EvaluatedBatch(batch, self.job, networks, self.attacker, adversarial)
-        selected = dict[int, EvaluatedBatch]()
-        tables = dict[Part, pa.Table]()
-        for _, alike in groupby(parts, lambda part: part.measurement):
-            by_budget = sorted(alike, key=lambda part: part.budgets)
+        selected, tables = dict[int, EvaluatedBatch](), dict[Part, pa.Table]()
+        groups = dict[tuple[Measurement, int, tuple[float, ...]], list[Part]]()
+        for part in parts:
+            groups.setdefault((part.measurement, id(part.index), part.budgets), []).append(part)
+        for (measurement, number, budgets), alike in groups.items():
+            if number not in selected:
+                selected[number] = whole.select(alike[0].index)
+            views = selected[number].of([part.target for part in alike], budgets)
             with isolate_rng():  # the draws of one measurement do not affect the next
-                for (_, budgets), group in groupby(by_budget, _place):
-                    same = [*group]
-                    index = same[0].index
-                    if id(index) not in selected:
-                        selected[id(index)] = whole.select(index)
-                    views = selected[id(index)].of([part.target for part in same], budgets)
-                    for part, view in zip(same, views, strict=True):
-                        tables[part] = part.measurement.rows(view)
+                tables |= zip(alike, map(measurement.rows, views), strict=True)
         return tables
 
     @contextmanager
@@ -323,11 +319,6 @@ class JobPass(pl.LightningModule):
             while self.store.add(self.ended, 0) < self.processes:
                 stopping.raise_if_interrupted()
                 time.sleep(_PAUSE)
-
-
-def _place(part: Part) -> tuple[int, tuple[float, ...]]:
-    """Return what parts of a measurement share if they need the same images."""
-    return id(part.index), part.budgets
 
 
 @contextmanager
