@@ -172,9 +172,9 @@ class Evaluation:
             decisive = [part for part in parts if first or part.measurement not in CRAFTED]
             whole = all(len(missing.get(part, ())) == len(part.index) for part in decisive)
             attacked = any(part.measurement.attacked for part in missing)
-            size = int(job.settings.trainer.batch_size)
-            if attacked:
-                size = self._batch_size or min(size, job.max_images or size)
+            size = self._batch_size or job.attack_batch
+            if not attacked:
+                size = int(job.settings.trainer.batch_size)
             start, succeeded = time.perf_counter(), False
             while missing and not (first and succeeded):
                 if succeeded:

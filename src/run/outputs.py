@@ -210,8 +210,8 @@ def _model_alarms(job: JobContext) -> Iterator[Alarm]:
     """Yield the alarms that defences and models raise on the clean images."""
     batch, networks = job.images[:_IMAGES], job.networks.items()
     defences = {pair.defence: net for pair, net in networks if isinstance(net, Defended)}
-    for name, net in defences.items():
-        change = 255 * net.mean_change(batch.images.to(job.data.device) / 255, batch.index)
+    for name, defended in defences.items():
+        change = 255 * defended.mean_change(batch.images.to(job.data.device) / 255, batch.index)
         if change < IDLE:
             text = f"defence {name}: clean images change by {change:.2f}/255 on average"
             yield Alarm("idle_defence", text)

@@ -1,7 +1,6 @@
 """Stages of a job: its plan, data and models, and the context that combines them."""
 
 import json
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -217,9 +216,8 @@ class JobContext:
         mixed = self.data.pool if _may_mix(settings.attack) else None
         batches = None
         if not self.images_apart:
-            size = min(int(settings.trainer.batch_size), self.max_images or math.inf)
             dealt = [images.digest(), images.dealt.tolist()]
-            batches = [dealt, settings.budgets, size, self.gradient_batch]
+            batches = [dealt, settings.budgets, self.attack_batch, self.gradient_batch]
         others = {
             "num_classes": images.num_classes,
             "image_size": images.image_size,
@@ -281,21 +279,22 @@ class JobContext:
         return max(1, largest // self.settings.source_draws)  # draws share memory
 
     @cached_property
-    def max_images(self) -> int | None:
-        """Largest batch, from the number of gradients per image; None: no limit.
+    def attack_batch(self) -> int:
+        """Images that are attacked at once: a batch, unless they need too many gradients.
 
         A killed job loses at most one batch. The limit does not depend on measured time, because a
         different batch size may change the rows.
         """
         settings, members = self.settings, len(self.settings.source)
         gradients = settings.attack.gradients(len(settings.budgets), members)
+        size = int(settings.trainer.batch_size)
         if not gradients:
-            return None
+            return size
         limit = settings.trainer.gradients_per_batch
         if limit is None:
             pixels = max(64, self.images.image_size) ** 2
             limit = (20_000 if self.data.device.type == "cpu" else 1_000_000) * 64**2 // pixels
-        return max(1, int(limit / (gradients * members * settings.source_draws)))
+        return max(1, min(size, int(limit / (gradients * members * settings.source_draws))))
 
     @property
     def fit_gradients(self) -> float:
