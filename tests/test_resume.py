@@ -331,8 +331,8 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
     monkeypatch.setenv("COLUMNS", "300")
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
-    # The first batch of three jobs that stop, and the second batch of the fourth and fifth.
-    run_until(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=4)
+    # Three jobs stop before their attack; two batches of the fourth, then of the fifth.
+    run_until(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=2)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out

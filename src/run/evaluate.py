@@ -67,7 +67,7 @@ class JobTables:
 
 
 class Evaluation:
-    """The rows of a job, stored or computed, in its order: clean, the first batch, the rest.
+    """The rows of a job, stored or computed: clean, perhaps a first batch, the rest.
 
     Attributes:
         job: The job; its targets may follow after the first batch.
@@ -94,8 +94,6 @@ class Evaluation:
     def craft_first(self) -> None:
         """Attack the first batch of each process that has not been attacked; keep its images."""
         if self.job.planned.attack is not None and self.job.settings.budgets:
-            if self.job.settings.rerun:
-                discard_fits(self.job)
             self._crafted = [*parts_of(self.job, CRAFTED)]
             self._seconds += self._compute(self._crafted, first=True)
 
@@ -105,7 +103,8 @@ class Evaluation:
         job = self.job
         clean = from_first_process(self._table(self._clean[pair] for pair in job.classifiers))
         measured = [*measurements_of(job.settings), *job.planned.measurements]
-        others = [measurement for measurement in measured if measurement not in (CLEAN, *CRAFTED)]
+        done = {CLEAN, *(part.measurement for part in self._crafted)}
+        others = [measurement for measurement in measured if measurement not in done]
         parts = [*self._crafted, *parts_of(job, others, clean)]
         self._compute([part for part in parts if not part.measurement.attacked])
         self._seconds += self._compute([part for part in parts if part.measurement.attacked])
@@ -203,6 +202,8 @@ class Evaluation:
         if self._pass is None:
             self._pass = JobPass(self.job, self.stored)
         if attacked and self.job.planned.attack is not None and self._pass.attacker is None:
+            if self.job.settings.rerun:
+                discard_fits(self.job)
             self._pass.attacker = make_attacker(self.job)
         return self._pass
 

@@ -68,21 +68,27 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
 
 
 def prepare_job(planned: Planned, pool: ModelPool, tracker: Tracker, cache: Rows) -> Evaluation:
-    """Open a job's images and train its models; check and attack its source before the targets."""
+    """Open a job's images and get its models; those at hand are checked on the clean images first.
+
+    If targets have to be trained, a first batch is attacked before, so that a broken attack fails.
+    """
     planned, data = open_data(planned, pool.sets)
     settings = planned.settings
     models = pool.train(planned, data, settings.source, tracker)
     meet(settings.trainer)
     command_key(from_first_process(command_key()))
+    later = from_first_process(pool.untrained(planned, data))
+    ready = [name for name in settings.models if name not in {*models, *later}]
+    models |= pool.train(planned, data, ready, tracker)
     evaluation = Evaluation(JobContext(planned, data, with_ensemble(settings, models)), cache)
-    if models:
-        evaluation.clean()  # a wrong source stops here
-        evaluation.craft_first()  # a broken attack fails here
-    others = [name for name in settings.models if name not in models]
-    models |= pool.train(planned, data, others, tracker)
+    if later:
+        evaluation.clean()
+        evaluation.craft_first()
+        models |= pool.train(planned, data, later, tracker)
+        models = {name: models[name] for name in settings.models}
+        evaluation.job = JobContext(planned, data, with_ensemble(settings, models))
     if planned.saved is not None:
         check_weights(planned.saved, {name: model.digest for name, model in models.items()})
-    evaluation.job = JobContext(planned, data, with_ensemble(settings, models))
     return evaluation
 
 
@@ -91,8 +97,6 @@ def compute_job(
 ) -> tuple[Evaluation, JobInMemory]:
     """Compute a job of this process whose models are all there; return what it gives."""
     evaluation = Evaluation(job, cache)
-    evaluation.clean()
-    evaluation.craft_first()
     finished = finish_job(evaluation, folder)
     assert finished is not None
     return evaluation, finished

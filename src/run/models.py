@@ -101,12 +101,18 @@ class ModelPool:
             models[name] = self._frozen[key]
         return models
 
+    def untrained(self, planned: Planned, data: Data) -> list[str]:
+        """Return the names of a job's models that have to be trained."""
+        trainings = Trainings(planned.settings, data.images, self.sets)
+        files = trainings.files(self.build(planned, data))
+        return [name for name, file in files.items() if not file.exists()]
+
     def prepare(self, planned: Planned) -> tuple[JobContext, dict[str, PixelClassifier]]:
         """Return a job as it is without further trainings, and the models that lack theirs."""
         planned, data = open_data(planned, self.sets)
         settings, built = planned.settings, self.build(planned, data)
         files = Trainings(settings, data.images, self.sets).files(built)
-        untrained = {name: built[name] for name, file in files.items() if not file.exists()}
+        untrained = {name: built[name] for name in self.untrained(planned, data)}
         trained = [name for name in settings.models if name not in untrained]
         models = self.train(planned, data, trained, Tracker())
         for name, model in untrained.items():

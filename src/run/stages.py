@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
@@ -68,7 +68,7 @@ class Planned:
     measurements: Sequence[Measurement] = ()
     on_first_batch: Callable[[float, float], None] | None = None
 
-    @property
+    @cached_property
     def fitted(self) -> Fitted | None:
         """The part of the attack that needs a fit; None if there is none."""
         part_class = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
@@ -460,11 +460,9 @@ class StoredRows:
         values = table["adversarial"].combine_chunks().flatten().to_numpy()
         return dict(zip(table["index"].to_pylist(), values.reshape(-1, 3, side, side), strict=True))
 
-    def locked(self, parts: Iterable[Part]) -> ExitStack:
+    def locked(self, parts: Iterable[Part]) -> AbstractContextManager[None]:
         """Hold the locks of the attacks and models of parts; wait for other processes."""
-        held = ExitStack()
-        held.enter_context(self.cache.locked([part.place[0] for part in parts]))
-        return held
+        return self.cache.locked([part.place[0] for part in parts])
 
 
 def missing_rows(parts: Iterable[Part], rows: Mapping[Part, pa.Table]) -> dict[Part, np.ndarray]:
