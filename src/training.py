@@ -114,7 +114,8 @@ class FineTuning(pl.LightningModule):
         for module in classifier.modules():
             if isinstance(module, nn.Dropout) and settings.dropout is not None:
                 module.p = settings.dropout
-        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro")
+        # Other processes of a job wait for the file of the weights: nothing is shared with them.
+        self.test_accuracy = MulticlassAccuracy(num_classes, average="micro", sync_on_compute=False)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed dropout by seed and epoch, so that a resumed run gives the same result."""

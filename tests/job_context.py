@@ -24,9 +24,8 @@ from src.config.sections import (
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.measure.own_measurement import own_measurements
-from src.run.compute import stored_images
 from src.run.data import mixing_pool
-from src.run.job_tables import compute_tables
+from src.run.evaluate import Evaluation
 from src.run.stages import Data, JobContext, Model, Planned
 from src.utils.about import About
 
@@ -85,14 +84,23 @@ def make_context(
     return JobContext(planned, data, built)
 
 
+def evaluate(job: JobContext, rows: Rows) -> Evaluation:
+    """Compute a job's tables."""
+    evaluation = Evaluation(job, rows)
+    evaluation.clean()
+    evaluation.craft_first()
+    evaluation.rest()
+    return evaluation
+
+
 def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> SimpleNamespace:
     """Run the job of `make_context`; return results, tables by name and images by index."""
     job = make_context(*arguments, **keywords)
     with TemporaryDirectory() as temporary:
         rows = Rows(Path(temporary) if cache is None else cache)
-        results = compute_tables(job, rows)
-        index = job.images.indices.tolist()
-        versions = [stored_images(job, rows, index, eps) for eps in job.settings.budgets]
+        evaluation = evaluate(job, rows)
+        results, index = evaluation.tables, job.images.indices.tolist()
+        versions = [evaluation.stored.images(index, eps) for eps in job.settings.budgets]
         there = set.intersection(*({*found} for found in versions)) if versions else set()
         images = {number: np.stack([found[number] for found in versions]) for number in there}
     tables = {**results.predictions, **results.diagnostics, "clean": results.clean}

@@ -1,9 +1,8 @@
 """A measurement of one's own, for tests of jobs."""
 
-from collections.abc import Iterable, Sequence
-
 import pyarrow as pa
 
+from src.config.settings import Settings
 from src.measure import (
     FLOAT,
     INDEX,
@@ -12,7 +11,6 @@ from src.measure import (
     Job,
     Measurement,
     ModelRef,
-    RowRequest,
     column,
     image_rows,
 )
@@ -23,19 +21,18 @@ class Changes(Measurement):
 
     schema = pa.schema([INDEX, LABEL, column("change", FLOAT, 0)])
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return a request for each model."""
-        budgets = (job.settings.reference,)
-        for name in job.settings.models:
-            model = ModelRef.parse(name)
-            yield RowRequest(self.name, job.diagnosed.indices, model, budgets=budgets, passes=2)
+    def targets(self, job: Job) -> list[ModelRef | None]:
+        """Return the source and every target."""
+        return [*map(ModelRef.parse, job.settings.models)]
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def budgets(self, settings: Settings) -> tuple[float, ...]:
+        """Return the reference budget."""
+        return (settings.reference,)
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image."""
-        for request in requests:
-            clean = batch.classify(request.target, batch.clean).float()
-            change = clean - batch.logits(request.target, *request.budgets).float()
-            yield image_rows(batch.batch, change=change.abs().amax(dim=1))
+        change = batch.classify(batch.clean).float() - batch.logits(*batch.budgets).float()
+        return image_rows(batch.batch, change=change.abs().amax(dim=1))
 
 
 OWN = {"changes": {"_target_": "tests.own_measurement.Changes"}}

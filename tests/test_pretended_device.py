@@ -18,11 +18,10 @@ from src.config.sections import TrainerSettings
 from src.data import ImageDataset, LabelledImages
 from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
 from src.models import PixelClassifier
-from src.run import predict, trainer
+from src.run import passes, trainer
 from src.run.hours import speed_key
-from src.run.job_tables import compute_tables
 from src.utils import devices
-from tests.job_context import make_context
+from tests.job_context import evaluate, make_context
 from tests.own_measurement import OWN
 from tests.pretended_device import (
     DEVICE,
@@ -73,22 +72,18 @@ class Runner:
     world_size, global_rank = 1, 0
     strategy = SimpleNamespace(barrier=lambda: None)
 
-    def __init__(self, settings, *callbacks):
-        self.writer = callbacks[-1]
-
     def predict(self, module, batches, return_predictions):
         to_device(module)
         with torch.no_grad():
             for number, batch in enumerate(batches):
-                rows = module.predict_step(to_device(batch), number)
-                self.writer.on_predict_batch_end(None, module, rows, batch, number)
+                module.predict_step(to_device(batch), number)
 
 
 def tables(folder: Path, attack, device: torch.device, **words) -> dict[str, pd.DataFrame]:
     networks = {"a": network(0), "b": network(1)}
     job = make_context(images(), networks, attack, (1.0, 8.0), reference=8.0, **words)
     job = dataclasses.replace(job, data=dataclasses.replace(job.data, device=device))
-    results = compute_tables(job, Rows(folder))
+    results = evaluate(job, Rows(folder)).tables
     found = {**results.predictions, **results.diagnostics, "clean": results.clean}
     return {name: table.to_pandas() for name, table in found.items()}
 
@@ -126,7 +121,7 @@ PASSES = {
 def test_a_pass_computes_on_one_device_what_it_computes_on_a_cpu(name, tmp_path, monkeypatch):
     words = PASSES[name]
     expected = tables(tmp_path / "cpu", device=torch.device("cpu"), **words)
-    monkeypatch.setattr(predict, "make_trainer", Runner)
+    monkeypatch.setattr(passes, "make_trainer", lambda settings: Runner())
     with pretended_device() as events:
         found = tables(tmp_path / "device", device=DEVICE, **words)
     assert events.total() and found.keys() == expected.keys()

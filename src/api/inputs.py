@@ -14,8 +14,8 @@ from ..attacks.libraries import FoolboxModel
 from ..data import ImageDataset, LabelledImages, to_rgb
 from ..data.arrays import check_whole, grey_levels
 from ..models import PixelClassifier, network_text, tensors_of, try_classifier
-from ..run.build import with_ensemble
 from ..run.data import DataSets, mixing_pool, open_fit_images
+from ..run.models import with_ensemble
 from ..run.stages import Data, JobContext, Model, Planned
 from ..utils.devices import is_cuda
 from ..utils.model_names import NO_DEFENCE, ModelRef

@@ -20,12 +20,10 @@ from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
 from ..report.results import Results, open_jobs
-from ..run.build import with_ensemble
 from ..run.check_job import check_job
-from ..run.data import open_data
-from ..run.job import compute_job, train_models
+from ..run.job import finish_job, prepare_job
 from ..run.models import ModelPool
-from ..run.stages import JobContext, Planned
+from ..run.stages import Planned
 from ..tracking import Tracker
 from ..utils.about import listed
 from .transfer import craft, quiet
@@ -143,12 +141,8 @@ def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: s
         else:
             settings = settings.model_copy(update={"attack": attack[0]})
             planned = Planned(settings, attack[1], {}, call=call)
-        planned, data = open_data(planned, pool.sets)
-        models = train_models(planned, data, pool, Tracker(), Rows(Path(cache)))
-        job = JobContext(planned, data, with_ensemble(planned.settings, models))
-        computed = compute_job(job, Rows(Path(cache)))
+        finished = finish_job(prepare_job(planned, pool, Tracker(), Rows(Path(cache))), None)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error.__cause__
-    assert computed is not None
-    finished = computed[1]
+    assert finished is not None
     return replace(finished, title=finished.record.label)

@@ -33,10 +33,9 @@ from ..defences import Defence
 from ..images.attacker import Attack, AttackError, accepted
 from ..report.results import Results, results_of
 from ..report.sanity_checks import explained
-from ..run.attack import attack_function
+from ..run.check_job import attack_function
 from ..run.job import compute_job
-from ..run.outputs import write_results
-from ..run.pictures import choose_pictures
+from ..run.outputs import choose_pictures, write_results
 from ..run.stages import JobContext, Planned
 from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE
@@ -257,14 +256,11 @@ def _run_all(
 
 def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
-    computed = compute_job(job, cache, folder)
-    assert computed is not None
-    results, finished = computed
+    evaluation, finished = compute_job(job, cache, folder)
     for alarm in finished.raised:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:
-        pictures = choose_pictures(job, finished, cache)
-        write_results(job, results, finished, pictures, cache)
+        write_results(evaluation, finished, choose_pictures(evaluation, finished))
     return finished
 
 

@@ -8,13 +8,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config.sections import MeasurementSettings
+from ..config.sections import MeasurementSettings, ModelSettings, TrainingSettings
 from ..config.settings import Settings
 from ..utils.model_names import NO_DEFENCE
 from .code_digest import code_of, program_digest, version
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 _SHOWN = 40  # characters of a value that is shown as it is
+FITTING = 3
+"""Version of the fits; it rises if the same key would give another fit."""
+TRAINING = 1
+"""Version of the trainings, part of the names of weight files.
+
+It rises if equal settings give other weights: after a change to `src.training`, to images or
+networks, or to a default of a recipe."""
 
 
 def content_key(parts: Mapping[str, Any] | Sequence[Any]) -> str:
@@ -40,6 +47,22 @@ def clean_parts(settings: Settings, device: str) -> dict[str, Any]:
     return {"program": program_digest(), **arithmetic, "device": device, **versions}
 
 
+def rows_place(
+    common: Mapping[str, Any],
+    attack: str | None,
+    models: Sequence[str],
+    table: str,
+    budgets: Sequence[float],
+    others: Any,
+) -> tuple[str, str]:
+    """Return the folder of rows in the cache and the key that they have in it.
+
+    The folder stands for the attack's key or, without an attack, for the keys of the models.
+    """
+    rows = {"table": table, "budgets": budgets, "parts": others, "models": models}
+    return attack or content_key({**common, "models": models}), content_key(rows)
+
+
 def defence_parts(settings: Settings, name: str) -> dict[str, Any]:
     """Return the parts of a defence's lasting key: everything that decides its output."""
     defence = settings.defence[name]
@@ -52,6 +75,89 @@ def source_defence_parts(settings: Settings) -> list[Any]:
     name = settings.source_defence
     key = name != NO_DEFENCE and lasting_key(defence_parts(settings, name))
     return [key, settings.source_draws]
+
+
+def network_settings(model: ModelSettings) -> dict[str, Any]:
+    """Return the settings that decide what a model computes, without its weights."""
+    keys = {"network", "mean", "std", "input_size"}
+    if model.channels != "RGB":  # the keys of earlier weights lack it
+        keys.add("channels")
+    return model.model_dump(include=keys)
+
+
+def model_parts(
+    model: ModelSettings, weights: str, layers: str, state: str, seed: int | None
+) -> dict[str, Any]:
+    """Return the parts of a model's lasting key: everything that decides its logits.
+
+    `weights` is their digest. A `seed` stands for a network that has no digest.
+    """
+    network = network_settings(model)
+    parts = {"network": network, "code": code_of(network), "weights": weights}
+    parts |= {"layers": layers, "state": state}
+    # What has no digest follows at least the seed of the command that builds it.
+    return parts if seed is None else parts | {"command": None, "seed": seed}
+
+
+def weights_parts(
+    model: ModelSettings, recipe: TrainingSettings, layers: str, shapes: Any, images: str
+) -> dict[str, Any]:
+    """Return the parts of the lasting key of trained weights; `images` is a digest.
+
+    This program's code and library versions do not count: an upgrade must not cause retraining.
+    """
+    network, others = network_settings(model), {"device", "evaluate_on"}  # do not affect weights
+    return {
+        "training": TRAINING,
+        "network": [network, code_of(network, upgrades=False), shapes, layers],
+        "images": images,
+        "recipe": recipe.model_dump(exclude=others, exclude_defaults=True),
+    }
+
+
+def fit_parts(
+    settings: Settings, eps_255: float, call: str, part: str, images: list[Any], source: list[str]
+) -> dict[str, Any]:
+    """Return the parts of the lasting key of a fit at a budget; 0: it serves all budgets.
+
+    As for trained weights, this program's code and library versions do not count. `images` are the
+    rule of the target labels and the digest of the images, `source` the keys of the models.
+    """
+    training = settings.training
+    return {
+        "settings": [FITTING, eps_255, call, part, settings.attack.norm],
+        "code": code_of(settings.attack.settings, upgrades=False),
+        "images": [*images, settings.ensemble, settings.seed],
+        "source": source,
+        "source_defence": source_defence_parts(settings),
+        "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],
+    }
+
+
+def attack_parts(
+    settings: Settings, device: str, saved: str | None, source: list[str], others: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the parts of the key of adversarial images, except the image and its budget.
+
+    `saved` is the digest of a saved set, `source` has the keys of the models. `others` are facts of
+    the images, the call, the fit and, for an attack that does not keep images apart, the batches.
+    """
+    attack, trainer = settings.attack, settings.trainer
+    return {
+        **clean_parts(settings, device),
+        "attack": attack.settings,
+        "code": saved or code_of(attack.settings),
+        "norm": attack.norm,
+        "target_label": attack.target_label,
+        "source": source,
+        "source_defence": source_defence_parts(settings),
+        "ensemble": settings.ensemble,
+        "layers": settings.layers,
+        "seed": settings.seed,
+        "gradient_batch": trainer.gradient_batch,
+        "attack_precision": trainer.attack_precision,
+        **others,
+    }
 
 
 def measurement_key(section: MeasurementSettings) -> str:

@@ -168,7 +168,7 @@ class DiagnosticSettings(Section):
     """Diagnostics computed together with the predictions.
 
     Attributes:
-        tables: Names of tables of `src.measure`, or `all` for those with `in_all=True`.
+        tables: Names of tables of `src.measure`, or `all`.
     """
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more would exceed float32 precision

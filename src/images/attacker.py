@@ -1,13 +1,11 @@
 """Sources of adversarial images, such as an attack on a model."""
 
 import inspect
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -33,35 +31,6 @@ Attack = Callable[..., Tensor]
 
 class AttackError(ValueError):
     """Error of an attack, in one sentence that names it."""
-
-
-class AdversarialSource(nn.Module, ABC):
-    """Source of adversarial images for budgets of a `norm`, `linf` or `l2`.
-
-    Attributes:
-        max_batch: Largest number of images in a gradient batch; None: no limit.
-        max_images: Largest number of images per call of `forward`; None: the trainer's batch size.
-        images_apart: True if an image's result depends neither on the other images in its batch
-            nor on the other budgets.
-        on_pass: Called at each pass of a network, with the number of images that get a gradient and
-            the number of images that are only classified.
-    """
-
-    on_pass: Callable[[int, int], None] = staticmethod(lambda gradients, forwards: None)
-    max_batch: int | None = None
-    max_images: int | None = None
-    images_apart: bool = True
-
-    def __init__(self, norm: str) -> None:
-        super().__init__()
-        self.norm = norm
-
-    @abstractmethod
-    def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
-        """Return the adversarial versions of a batch.
-
-        `images` are the batch's images as float32 in [0, 1]; budgets are in units of 1/255.
-        """
 
 
 class Counts:
@@ -117,7 +86,7 @@ class CountedModel(nn.Module):
         self,
         model: nn.Module,
         bf16: bool = False,
-        on_pass: Callable[[int, int], None] = AdversarialSource.on_pass,
+        on_pass: Callable[[int, int], None] = lambda gradients, forwards: None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -152,8 +121,8 @@ class CountedModel(nn.Module):
             return model(images)
 
 
-class Attacker(AdversarialSource):
-    """An attack on a source, for several budgets at once.
+class Attacker(nn.Module):
+    """An attack on a source, for several budgets of a `norm`, `linf` or `l2`, at once.
 
     The attack gets copies of the batch and of the source, which it may change. Its result is
     projected onto the ball and to [0, 1]. It gets those keyword arguments in `PROGRAM_KEYWORDS`
@@ -166,13 +135,15 @@ class Attacker(AdversarialSource):
         data_target_labels: Target label by image index, for the rule `data`.
         seed: Seed of all random numbers; an image's numbers depend on it and the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
-        stored: Function from image indices and a budget to the images already stored for them,
-            float32 (3, H, W), by index.
+        max_batch: Largest number of images in a gradient batch; None: no limit.
         precision: Precision of the gradients, `32-true`, `tf32` or `bf16`. Predictions use the
             trainer's precision.
 
     Attributes:
         states: States of a fitted attack, by budget in [0, 1] units; empty: the attack has no fit.
+        on_pass: Called at each pass of a network, with the number of images that get a gradient and
+            the number of images that are only classified.
+        gradients: Number of gradients that `forward` has taken.
 
     Raises:
         ValueError: The attack is targeted, but there is only one class.
@@ -190,12 +161,10 @@ class Attacker(AdversarialSource):
         seed: int = 0,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        max_images: int | None = None,
         precision: str = "32-true",
         name: str = "attack",
-        stored: Callable[[list[int], float], Mapping[int, np.ndarray]] = lambda *_: {},
     ) -> None:
-        super().__init__(norm)
+        super().__init__()
         if target_label_rule is not None and num_classes < 2:
             raise ValueError(
                 f"attack.target_label={target_label_rule} needs at least two classes, but the data "
@@ -209,48 +178,40 @@ class Attacker(AdversarialSource):
         self.seed = seed
         self.pool = pool
         self.max_batch = max_batch
-        self.max_images = max_images
         self.precision = precision
         self.name = name
-        self.stored = stored
+        self.norm = norm
         self.states: Mapping[float, Mapping[str, Tensor]] = {}
-        self.images_apart = keeps_images_apart(attack)
-        self.gradients = 0  # taken by `forward` so far
+        self.on_pass: Callable[[int, int], None] = lambda gradients, forwards: None
+        self.gradients = 0
 
-    def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
-        """Return a batch's adversarial images; errors in the attack become ValueErrors."""
-        target_labels, index = self.target_labels(images, batch), batch.index.tolist()
-        made = torch.zeros(len(budgets), len(index), dtype=torch.bool)
-        adversarial = images.new_empty(len(budgets), *images.shape)
-        for place, eps_255 in enumerate(budgets):
-            if found := self.stored(index, eps_255):
-                rows = torch.tensor([row for row, number in enumerate(index) if number in found])
-                stored = np.stack([found[index[row]] for row in rows])
-                adversarial[place, rows] = torch.from_numpy(stored).to(images)
-                made[place, rows] = True
-        if not self.images_apart and not made.all():
-            made[:] = False
-        cost = torch.full((len(COST), *made.shape), torch.nan, dtype=torch.float64)
-        for stored in made.unique(dim=1).T:  # group images by missing budgets
-            places = (~stored).nonzero()[:, 0]
-            rows = (made == stored[:, None]).all(dim=0).nonzero()[:, 0]
-            if len(places):
-                eps = torch.tensor(budgets, device=images.device)[places.to(images.device)] / 255
-                its = rows.to(images.device)
-                part = Batch(*(column[its] for column in batch))
-                aims = None if target_labels is None else target_labels[its]
-                counted = self.make_counted()
-                attacked = self._attack_batch(counted, images[its], part, aims, eps)
-                adversarial[places[:, None].to(its), its] = attacked
-                counts = counted.counts
-                self.gradients += counts.gradients
-                zeros = min(int(counts.zeros), counts.gradients)  # a leaf may serve several passes
-                each = [count / len(rows) for count in (counts.gradients, zeros, counts.forwards)]
-                for row, value in enumerate([*each, len(places)]):
-                    cost[row, places[:, None], rows] = value
-                cost[4, places[:, None], rows] = counts.not_finite.to(cost)
-                cost[5, places[:, None], rows] = 255 * counts.clipped.to(cost)
-        return AdversarialBatch(adversarial, budgets, target_labels, cost)
+    def forward(
+        self,
+        images: Tensor,
+        batch: Batch,
+        budgets: tuple[float, ...],
+        target_labels: Tensor | None = None,
+    ) -> AdversarialBatch:
+        """Return a batch's adversarial images; errors in the attack become ValueErrors.
+
+        `images` are the batch's images as float32 in [0, 1]; budgets are in units of 1/255. The
+        attack's rule chooses the target labels, if they are not given.
+        """
+        if target_labels is None:
+            target_labels = self.target_labels(images, batch)
+        counted = self.make_counted()
+        eps = torch.tensor(budgets, device=images.device) / 255
+        attacked = self._attack_batch(counted, images, batch, target_labels, eps)
+        counts, shape = counted.counts, (len(COST), len(budgets), len(images))
+        self.gradients += counts.gradients
+        zeros = min(int(counts.zeros), counts.gradients)  # a leaf may serve several passes
+        cost = torch.empty(shape, dtype=torch.float64)
+        for row, count in enumerate((counts.gradients, zeros, counts.forwards)):
+            cost[row] = count / len(images)
+        cost[3] = len(budgets)
+        cost[4] = counts.not_finite.to(cost)
+        cost[5] = 255 * counts.clipped.to(cost)
+        return AdversarialBatch(attacked, budgets, target_labels, cost)
 
     def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
         """Attack a batch at other budgets in [0, 1] units, (K,) or (K, N), without counting."""
@@ -261,11 +222,6 @@ class Attacker(AdversarialSource):
         self, images: Tensor, batch: Batch, eps: float, steps: Sequence[int]
     ) -> AdversarialBatch:
         """Return a batch's iterates from one run at one budget, (S, N, 3, H, W), uncounted."""
-        if "iterates" not in accepted(self.attack):
-            raise ValueError(
-                f"diagnostics.iterations: attack={self.name} has no keyword `iterates`. The "
-                "attacks of src.attacks have it."
-            )
         target_labels, budgets = self.target_labels(images, batch), images.new_tensor([eps])
         counted = self.make_counted()
         iterates = self._attack_batch(counted, images, batch, target_labels, budgets, steps)

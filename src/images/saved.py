@@ -27,24 +27,26 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
 from torch import Tensor
 
 from ..artifacts.layout import IMAGE_LIST, RECORD, SAVED
-from ..artifacts.record import JobRecord, sealed
+from ..artifacts.record import JobRecord, parse_record, sealed
 from ..config.attack_settings import AttackSettings, SavedSettings
+from ..config.fields import Budget, ModelName, Name
 from ..config.sections import TargetLabelRule
-from ..data import Batch, ImageDataset, LabelledImages
+from ..data import Batch, ImageDataset, LabelledImages, to_unit
 from ..data.files import to_rgb
 from ..data.image_files import image_csv
+from ..utils.about import Norm
 from ..utils.files import sha256_of, temporary_name, write_csv, write_text, writing
-from .attacker import AdversarialSource
-from .set_record import read_set_record
+from ..utils.refusals import first_line
 from .storage import AdversarialBatch, AttackedImages, change_size, exceeds
 
 UNKNOWN = "unknown"
@@ -107,6 +109,15 @@ class SavedImages:
         """Read the adversarial images of `rows`, uint8 (K, n, 3, H, W)."""
         return torch.stack([self.read(row) for row in rows], dim=1)
 
+    def versions(self, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
+        """Return the saved versions of a batch's images unchanged."""
+        rows = np.searchsorted(self.index, batch.index.cpu().numpy())
+        places = [self.budgets_255.index(eps) for eps in budgets]
+        images = self.adversarial(rows.tolist())[places].to(batch.images.device)
+        targets = self.clean.target_labels
+        labels = None if targets is None else torch.from_numpy(targets[rows]).to(images.device)
+        return AdversarialBatch(to_unit(images), budgets, labels)
+
     @cached_property
     def _contents(self) -> tuple[Tensor, str]:
         """Sizes of the changes, float64 (K, N), and SHA-256 of the images, read in batches."""
@@ -135,26 +146,6 @@ class SavedImages:
         numbers = (self.index.tolist(), None if targets is None else targets.tolist())
         content = repr((facts, sorted(self.weights.items()), numbers, self._contents[1]))
         return hashlib.sha256(content.encode()).hexdigest()[:16]
-
-
-class SavedImagesSource(AdversarialSource):
-    """Saved images as a source of adversarial images."""
-
-    def __init__(self, saved: SavedImages) -> None:
-        super().__init__(saved.attack.norm)
-        self._saved = saved
-
-    def forward(self, images: Tensor, batch: Batch, budgets: tuple[float, ...]) -> AdversarialBatch:
-        """Return the saved versions of the batch's images unchanged."""
-        rows = np.searchsorted(self._saved.index, batch.index.cpu().numpy())
-        places = [self._saved.budgets_255.index(eps) for eps in budgets]
-        levels = self._saved.adversarial(rows.tolist())[places]
-        targets = self._saved.clean.target_labels
-        return AdversarialBatch(
-            levels.to(images.device).to(images.dtype) / 255,
-            budgets,
-            None if targets is None else torch.from_numpy(targets[rows]).to(images.device),
-        )
 
 
 def saved_dataset(
@@ -308,3 +299,82 @@ def _open_folders(
             f"{others.pop()}. Save the clean images as the attack saw them."
         )
     return clean, lambda row: torch.cat([images[[row]].images for images in versions])
+
+
+_Digest = Annotated[str, Field(pattern=r"^\w{1,64}$")]
+
+
+def _ascending(budgets: tuple[float, ...]) -> tuple[float, ...]:
+    if budgets[0] != 0 or list(budgets) != sorted({*budgets}):
+        raise ValueError("the budgets must ascend from 0")
+    return budgets
+
+
+class SetFacts(BaseModel):
+    """Facts about a set. Nothing else in its record is read, because a stranger may have sent it.
+
+    In particular the settings of its attack, which name code, are ignored.
+
+    Attributes:
+        attack: Name of the attack; `label` is its name with settings.
+        members: Models that the images were crafted on; several are an ensemble.
+        defence: Defence that the source was attacked behind.
+        budgets: Budgets in units of 1/255, ascending, 0 first.
+        images: Number of images.
+        weights: Digests of models' weights by name.
+        data: Digest of the clean images.
+    """
+
+    model_config = ConfigDict(frozen=True, strict=True, allow_inf_nan=False)
+    attack: Name
+    label: Annotated[str, Field(min_length=1, max_length=1000)]
+    norm: Norm
+    target_label: TargetLabelRule | None
+    source: str
+    members: tuple[ModelName, ...]
+    defence: Name
+    ensemble: Literal["logits", "probabilities", "loss"]
+    dataset: Name
+    class_names: Annotated[tuple[str, ...], Field(min_length=1)]
+    budgets: Annotated[tuple[Budget, ...], Field(min_length=2), AfterValidator(_ascending)]
+    images: PositiveInt
+    weights: dict[str, _Digest]
+    data: _Digest
+
+
+def read_set_record(folder: Path) -> SetFacts:
+    """Read the record of a set, and check that its folder holds exactly the files it lists.
+
+    Raises:
+        ValueError: The record is invalid, or a file is missing, changed, or not listed.
+    """
+    path = folder / RECORD
+    text = path.read_bytes()
+    _, record = parse_record(text, path)
+    try:
+        facts = SetFacts(
+            **record.model_dump(include={*SetFacts.model_fields}),
+            target_label=record.config["attack"]["target_label"],
+            ensemble=record.config["ensemble"],
+            members=record.source_model.members,
+            defence=record.source_model.defence,
+        )
+    except (ValidationError, LookupError, TypeError) as error:
+        raise ValueError(f"{path} has no valid record of a set: {first_line(error)}") from error
+    if missing := [name for name in facts.members if name not in facts.weights]:
+        raise ValueError(f"{path} states no weights of {missing[0]}, which the images are from.")
+    _check_files(folder, facts, json.loads(text).get("files"))
+    return facts
+
+
+def _check_files(folder: Path, facts: SetFacts, digests: Any) -> None:
+    """Refuse a folder whose files differ from the digests that its record lists by name."""
+    if not isinstance(digests, dict) or len(digests) != 1 + facts.images * len(facts.budgets):
+        raise ValueError(f"{folder / RECORD} lacks files of its set; save the set again.")
+    for name, digest in digests.items():
+        if not (folder / name).is_file() or sha256_of(folder / name) != digest:
+            raise ValueError(f"{folder / name} is missing or was changed; save the set again.")
+    paths = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    names = {path.relative_to(folder).as_posix() for path in paths}
+    for name in sorted(names ^ {RECORD, *digests}):
+        raise ValueError(f"{folder / name} is not a file of the set in {RECORD}. Remove it.")

@@ -29,8 +29,8 @@ class AdversarialBatch:
     Attributes:
         budgets: The K budgets, in units of 1/255.
         target_labels: int64 (N,); None for an untargeted attack.
-        cost: Values of `COST` per budget and image, float64 (6, K, N). NaN if the image was stored
-            already; None: all were.
+        cost: Values of `COST` per budget and image, float64 (6, K, N), NaN for images that were not
+            crafted now; None: a saved set.
     """
 
     images: Tensor
@@ -46,8 +46,7 @@ class AdversarialBatch:
 
     def cost_of(self, eps_255: float) -> Tensor:
         """Return the cost of the images at a budget, float64 (6, N); see `cost`."""
-        if self.cost is None:
-            return torch.full((len(COST), self.images.shape[1]), torch.nan)
+        assert self.cost is not None
         return self.cost[:, self.budgets.index(eps_255)]
 
 

@@ -3,4 +3,4 @@
 from ..artifacts.tables import EPS_255, FLOAT, INDEX, INTEGER, LABEL, SINGLE, TEXT, column
 from ..utils.model_names import ModelRef
 from .prediction_rows import image_rows
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .protocol import EvaluatedBatch, Job, Measurement

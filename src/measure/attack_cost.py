@@ -1,6 +1,6 @@
 """Results of an attack for each image: its cost and the adversarial image."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,8 +8,9 @@ import pyarrow as pa
 
 from ..artifacts.tables import FLOAT, INDEX, SINGLE, column
 from ..images.storage import COST
+from ..utils.model_names import ModelRef
 from .prediction_rows import to_lists, to_numpy
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .protocol import EvaluatedBatch, Job, Measurement
 
 
 class AttackCost(Measurement):
@@ -23,29 +24,32 @@ class AttackCost(Measurement):
     schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in COST)])
     switched_by = None
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return one request of all images per budget, unless the images come from a saved set."""
-        if job.settings.attack.kind == "crafted":
-            for eps_255 in job.settings.budgets:
-                yield RowRequest(self.name, job.images.indices, budgets=(eps_255,))
+    each_budget = True
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def targets(self, job: Job) -> Sequence[ModelRef | None]:
+        """Return no target."""
+        return [None]
+
+    def images(self, job: Job) -> np.ndarray:
+        """Return all images."""
+        return job.images.indices
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per newly attacked image."""
         assert batch.adversarial is not None
-        for request in requests:
-            cost = batch.adversarial.cost_of(*request.budgets)
-            rows = ~cost[0].isnan()
-            columns = dict(zip(COST, cost[:, rows].numpy(), strict=True))
-            yield pa.table({"index": to_numpy(batch.batch.index)[rows.numpy()], **columns})
+        cost = batch.adversarial.cost_of(*batch.budgets)
+        rows = ~cost[0].isnan()
+        columns = dict(zip(COST, cost[:, rows].numpy(), strict=True))
+        return pa.table({"index": to_numpy(batch.batch.index)[rows.numpy()], **columns})
 
-    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+    def finish(self, table: pa.Table, job: Job) -> pa.Table:
         """Return a row per image: the counted cost of all budgets together.
 
         Rows of calls with other numbers of budgets, such as budgets that were added later, only
         bound this cost. It is the number that the attack states if all calls agree with what it
         states for them, and otherwise proportional to the number of budgets.
         """
-        frame, settings = tables[name].to_pandas().set_index("index"), job.settings
+        frame, settings = table.to_pandas().set_index("index"), job.settings
         budgets, taken, wanted = frame.pop("budgets"), frame["gradients"], len(settings.budgets)
         more = wanted / budgets  # 1 if the call had the same number
         least = (taken * more.clip(upper=1)).groupby("index").max()
@@ -69,39 +73,44 @@ MOST_BYTES = 10_000_000
 """Size of a job's example images, at most, and of the pictures chosen after its pass."""
 
 
-class AdversarialImages(Measurement):
-    """Adversarial images that the report shows or a saved set holds.
+class AdversarialImages(AttackCost):
+    """Adversarial images: those of the report, or all of a small job or for a saved set.
 
-    Small jobs, whose images take less than `cache.images_mb`, cache all images: targets added later
-    then need no new attack.
+    A job is small if its images take less than `cache.images_mb`; targets that are added later then
+    need no new attack. `index` are the images of a table for pictures alone.
     """
 
     name = "images"
     schema = pa.schema([INDEX, column("adversarial", pa.list_(SINGLE), 0, 1)])
-    switched_by = None
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return one request per budget: the example images, or all images if a set is saved."""
-        settings, every = job.settings, job.images.indices
-        if settings.attack.kind != "crafted":
-            return
-        wanted = every if settings.save_adversarial else np.array(sorted(examples(job)), np.int64)
-        size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(every)
-        small = size <= settings.cache.images_mb * 1e6
-        also_store = every if small else None
-        for eps_255 in settings.budgets:
-            yield RowRequest(
-                self.name, wanted, budgets=(eps_255,), also_store=also_store, streamed=True
-            )
+    def __init__(self, index: Sequence[int] | None = None) -> None:
+        self.index = index
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def images(self, job: Job) -> np.ndarray:
+        """Return the images that are stored."""
+        every = job.images.indices
+        if self.index is not None:
+            return np.unique(np.array(self.index, np.int64))
+        return every if stores_all(job) else np.array(sorted(examples(job)), np.int64)
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per newly attacked image: its 3 H W values in [0, 1]."""
         assert batch.adversarial is not None
-        for request in requests:
-            rows = ~batch.adversarial.cost_of(*request.budgets)[0].isnan()
-            images = batch.version(*request.budgets).adversarial[rows.to(batch.clean.device)]
-            index = to_numpy(batch.batch.index)[rows.numpy()]
-            yield pa.table({"index": index, "adversarial": to_lists(images.flatten(1).float())})
+        rows = ~batch.adversarial.cost_of(*batch.budgets)[0].isnan()
+        images = batch.version(*batch.budgets).adversarial[rows.to(batch.clean.device)]
+        index = to_numpy(batch.batch.index)[rows.numpy()]
+        return pa.table({"index": index, "adversarial": to_lists(images.flatten(1).float())})
+
+    def finish(self, table: pa.Table, job: Job) -> pa.Table:
+        """Return the table."""
+        return table
+
+
+def stores_all(job: Job) -> bool:
+    """Return True if a job stores the adversarial versions of all its images."""
+    settings = job.settings
+    size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(job.images)
+    return settings.save_adversarial or size <= settings.cache.images_mb * 1e6
 
 
 def examples(job: Job) -> list[int]:

@@ -1,7 +1,7 @@
 """Perturbations by frequency: spectra, and predictions with filtered perturbations."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,9 +12,10 @@ from torch import Tensor
 
 from ..artifacts.tables import EPS_255, FLOAT, INDEX, INTEGER, LABEL, PREDICTED, TEXT, column
 from ..attacks import noise_signs
+from ..config.settings import Settings
 from ..utils.model_names import ModelRef
-from .prediction_rows import Level, predict, to_lists, to_numpy
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .prediction_rows import Level, predict, prediction_rows, to_lists, to_numpy
+from .protocol import EvaluatedBatch, Job, Measurement
 
 CORNER = math.sqrt(0.5)
 """Highest frequency of a square grid of pixels, along its diagonal."""
@@ -91,26 +92,30 @@ class Spectra(Measurement):
     counts = (column("n", INTEGER, 0), column("share", FLOAT, 0, 1 + 1e-9, nan=True))
     schema = pa.schema([column("kind", TEXT), EPS_255, *FREQUENCIES, *counts])
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return a request of the diagnosed images."""
-        yield RowRequest(self.name, job.diagnosed.indices, budgets=(job.settings.reference,))
+    def targets(self, job: Job) -> Sequence[ModelRef | None]:
+        """Return no target."""
+        return [None]
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def budgets(self, settings: Settings) -> tuple[float, ...]:
+        """Return the reference budget."""
+        return (settings.reference,)
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image: `clean` and `perturbation`, lists of the power in each bin.
 
         See `radial_power`.
         """
-        change = batch.version(batch.settings.reference).adversarial - batch.clean
+        change = batch.version(*batch.budgets).adversarial - batch.clean
         columns = {
             "index": to_numpy(batch.batch.index),
             "clean": to_lists(radial_power(batch.clean)),
             "perturbation": to_lists(radial_power(change)),
         }
-        return [pa.table(columns)]
+        return pa.table(columns)
 
-    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+    def finish(self, table: pa.Table, job: Job) -> pa.Table:
         """Return the means over the images, see `mean_spectra`."""
-        return mean_spectra(tables[name], job.images.image_size, job.settings.reference)
+        return mean_spectra(table, job.images.image_size, job.settings.reference)
 
 
 def mean_spectra(rows: pa.Table, side: int, reference_eps_255: float) -> pa.Table:
@@ -182,31 +187,42 @@ class BandFilters(Measurement):
     )
     order = ("frequency_low", "-frequency_high", "index")
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return two requests per target: for the attack and for the noise."""
-        settings, index = job.settings, job.diagnosed.indices
-        for target in map(ModelRef.parse, settings.targets):
-            budgets, bands = (settings.reference,), [*BOUNDS.values()]
-            attack, noise = (bands, settings.seed), (*budgets, bands, settings.seed)
-            facts: dict[str, Any] = {"target": target, "passes": len(bands)}
-            yield RowRequest(self.name, index, budgets=budgets, key_parts=attack, **facts)
-            yield RowRequest(self.name, index, key_parts=noise, attacked=False, **facts)
+    def __init__(self, kind: str) -> None:
+        self.kind, self.attacked = kind, kind == "attack"
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def budgets(self, settings: Settings) -> tuple[float, ...]:
+        """Return the reference budget; the noise needs no adversarial images."""
+        return (settings.reference,) if self.attacked else ()
+
+    def key_parts(self, settings: Settings) -> Any:
+        """Return the bands, and the budget and the seed of the noise."""
+        return [*BOUNDS.values()], settings.reference, settings.seed
+
+    def passes(self, settings: Settings) -> int:
+        """Return the number of bands."""
+        return len(BOUNDS)
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image and band."""
+        level: dict[str, Any] = {"kind": self.kind, "eps_255": batch.settings.reference}
+        levels: list[Level] = [
+            level | {"band": name, "frequency_low": low, "frequency_high": min(CORNER, high)}
+            for name, (low, high) in BOUNDS.items()
+        ]
+        parts = batch.once("parts", partial(self._parts, batch))
+        if not self.attacked:
+            return predict(batch, levels, parts)
+        assert batch.target is not None
+        logits = batch.logits(*batch.budgets)  # those of the job
+        whole = prediction_rows(batch.target, batch.batch, logits, levels[0])
+        return pa.concat_tables([whole, predict(batch, levels[1:], parts[1:])])
+
+    def _parts(self, batch: EvaluatedBatch) -> Tensor:
+        """Return the images with single parts of the perturbation, see `with_parts`."""
         eps_255, clean = batch.settings.reference, batch.clean
         noise = _budget_noise(clean, batch.batch.index, eps_255, batch.settings.seed)
-        attacked = batch.source is not None
-        change = batch.version(eps_255).adversarial - clean if attacked else noise
-        parts = with_parts(clean, change, noise)
-        versions: list[tuple[Level, Callable[[ModelRef], Tensor]]] = []
-        for (name, (low, high)), images in zip(BOUNDS.items(), parts, strict=True):
-            level = {"band": name, "kind": "attack" if attacked else "noise", "eps_255": eps_255}
-            level |= {"frequency_low": low, "frequency_high": min(CORNER, high)}
-            versions.append((level, partial(batch.classify, images=images)))
-        if attacked:  # the job's own logits
-            versions[0] = versions[0][0], partial(batch.logits, eps_255=eps_255)
-        return predict(batch, requests, versions)
+        change = batch.version(eps_255).adversarial - clean if self.attacked else noise
+        return with_parts(clean, change, noise)
 
 
 class LowPassed(Measurement):
@@ -216,20 +232,26 @@ class LowPassed(Measurement):
     schema = pa.schema([INDEX, LABEL, column("cutoff", FLOAT, 0, CORNER), *PREDICTED])
     order = ("cutoff", "index")
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return a request for each target."""
-        facts: dict[str, Any] = {"key_parts": CUTOFFS, "attacked": False, "passes": len(CUTOFFS)}
-        for target in map(ModelRef.parse, job.settings.targets):
-            yield RowRequest(self.name, job.diagnosed.indices, target, **facts)
+    attacked = False
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def key_parts(self, settings: Settings) -> Any:
+        """Return the cutoffs."""
+        return CUTOFFS
+
+    def passes(self, settings: Settings) -> int:
+        """Return the number of cutoffs."""
+        return len(CUTOFFS)
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image and cutoff, in cycles per pixel."""
-        versions = (
-            ({"cutoff": cutoff}, partial(batch.classify, images=images.clamp(0, 1)))
-            for cutoff in CUTOFFS
-            for images in [low_passed(batch.clean, cutoff)]
-        )
-        return predict(batch, requests, versions)
+        levels: list[Level] = [{"cutoff": cutoff} for cutoff in CUTOFFS]
+        filtered = [partial(_low_passed, batch.clean, cutoff) for cutoff in CUTOFFS]
+        return predict(batch, levels, map(batch.once, CUTOFFS, filtered))
+
+
+def _low_passed(clean: Tensor, cutoff: float) -> Tensor:
+    """Return low-passed images in [0, 1]."""
+    return low_passed(clean, cutoff).clamp(0, 1)
 
 
 def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:

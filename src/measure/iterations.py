@@ -1,7 +1,7 @@
 """Predictions for the iterates of one run of an attack."""
 
-from collections.abc import Iterable, Sequence
 from functools import partial
+from typing import Any
 
 import pyarrow as pa
 
@@ -15,10 +15,9 @@ from ..artifacts.tables import (
     TARGET_LABEL,
     column,
 )
-from ..images.attacker import Attacker
-from ..utils.model_names import ModelRef
+from ..config.settings import Settings
 from .prediction_rows import predict
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .protocol import EvaluatedBatch, Measurement
 
 
 class Iterations(Measurement):
@@ -35,26 +34,25 @@ class Iterations(Measurement):
     schema = pa.schema([INDEX, LABEL, TARGET_LABEL, EPS_255, *steps, *PREDICTED])
     order = ("eps_255", "iteration", "index")
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return a request for each target without a defence."""
-        settings = job.settings
-        iterations = settings.diagnostics.iterations
-        for target in map(ModelRef.parse, settings.targets if iterations else ()):
-            key_parts = (settings.reference, iterations)
-            count = len(iterations)
-            yield RowRequest(
-                self.name, job.diagnosed.indices, target, key_parts=key_parts, passes=count
-            )
+    def budgets(self, settings: Settings) -> tuple[float, ...]:
+        """Return none: the attack runs again."""
+        return ()
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def key_parts(self, settings: Settings) -> Any:
+        """Return the budget and the iterations."""
+        return settings.reference, settings.diagnostics.iterations
+
+    def passes(self, settings: Settings) -> int:
+        """Return the number of iterates."""
+        return len(settings.diagnostics.iterations)
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image and iterate."""
-        settings, attacker = batch.settings, batch.source
-        assert isinstance(attacker, Attacker)
+        settings, attacker = batch.settings, batch.attacker
+        assert attacker is not None
         iterations, eps_255 = settings.diagnostics.iterations, settings.reference
-        attacked = attacker.iterates(batch.clean, batch.batch, eps_255 / 255, iterations)
+        run = partial(attacker.iterates, batch.clean, batch.batch, eps_255 / 255, iterations)
+        attacked = batch.once("iterates", run)
         level = {"eps_255": eps_255, "step_255": settings.step_255}
-        versions = (
-            (level | {"iteration": iteration}, partial(batch.classify, images=images))
-            for iteration, images in zip(iterations, attacked.images, strict=True)
-        )
-        return predict(batch, requests, versions, attacked.target_labels)
+        levels = [level | {"iteration": iteration} for iteration in iterations]
+        return predict(batch, levels, attacked.images, attacked.target_labels)

@@ -1,19 +1,17 @@
 """Minimum adversarial budgets of images, between the budgets of the grid."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 from torch import Tensor
 
 from ..artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
-from ..images.attacker import Attacker
-from ..utils.model_names import TARGET_COLUMNS, ModelRef
+from ..config.settings import Settings
+from ..images.attacker import AttackError
+from ..utils.model_names import ModelRef
 from .prediction_rows import prediction_columns, to_numpy, top_predictions
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .protocol import EvaluatedBatch, Measurement
 
 
 class MinimumBudget(Measurement):
@@ -34,31 +32,34 @@ class MinimumBudget(Measurement):
     bracket = (column("below_eps_255", FLOAT, 0, 255), column("eps_255", FLOAT, 0, 255, null=True))
     schema = pa.schema([INDEX, LABEL, *bracket, *PREDICTED])
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return a request per target without a defence: the images it classifies correctly."""
-        settings, halvings = job.settings, job.settings.diagnostics.bisection
-        if not halvings or clean is None:
-            return
-        correct = clean.filter(pc.equal(clean["label"], clean["predicted"]))
-        for target in map(ModelRef.parse, settings.targets):
-            names = zip(TARGET_COLUMNS, target.columns, strict=True)
-            rows = correct.filter(pc.and_(*(pc.equal(correct[key], name) for key, name in names)))
-            index = np.intersect1d(job.diagnosed.indices, rows["index"].to_numpy())
-            work: dict[str, Any] = {"passes": halvings, "attacks": halvings}
-            yield RowRequest(self.name, index, target, settings.budgets, key_parts=halvings, **work)
+    correct_only = True
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
-        """Return a row per image that the request's target classifies correctly."""
-        return [_bisect(batch.select(request.index), request) for request in requests]
+    def key_parts(self, settings: Settings) -> Any:
+        """Return the number of halvings."""
+        return settings.diagnostics.bisection
+
+    def passes(self, settings: Settings) -> int:
+        """Return the number of halvings."""
+        return settings.diagnostics.bisection
+
+    attacks = passes
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
+        """Return a row per image that the target classifies correctly."""
+        try:
+            return _bisect(batch)
+        except AttackError as error:
+            way = "Bisection passes budgets of shape (K, N); switch it off: diagnostics.bisection=0"
+            raise AttackError(f"{error} {way}.") from error.__cause__
 
 
-def _bisect(batch: EvaluatedBatch, request: RowRequest) -> pa.Table:
-    """Return the rows of a batch of images that a request's target classifies correctly."""
-    assert isinstance(batch.source, Attacker)
-    index, labels, target = batch.batch.index, batch.batch.labels, request.target
-    grid = torch.stack([batch.logits(target, eps_255) for eps_255 in request.budgets])
+def _bisect(batch: EvaluatedBatch) -> pa.Table:
+    """Return the rows of a batch of images that its target classifies correctly."""
+    assert batch.attacker is not None and batch.target is not None
+    index, labels, target = batch.batch.index, batch.batch.labels, batch.target
+    grid = torch.stack([batch.logits(eps_255) for eps_255 in batch.budgets])
     flips = torch.stack([_flips(target, logits, labels) for logits in grid])
-    tried = torch.tensor(request.budgets, dtype=torch.float64)[:, None]  # in any order
+    tried = torch.tensor(batch.budgets, dtype=torch.float64)[:, None]  # in any order
     high, first = tried.where(flips, torch.inf).min(dim=0)
     low, ever = tried.where(tried < high, 0).amax(dim=0), flips.any(dim=0)
     logits = grid[first.where(ever, tried.argmax()), torch.arange(len(labels))]
@@ -67,8 +68,8 @@ def _bisect(batch: EvaluatedBatch, request: RowRequest) -> pa.Table:
     for _ in range(batch.settings.diagnostics.bisection if len(rows) else 0):
         middle = (low[rows] + high[rows]) / 2
         budgets = middle[None].to(part.clean) / 255
-        (images,) = batch.source.perturbed(part.clean, part.batch, budgets)
-        attacked = batch.classify(target, images)
+        (images,) = batch.attacker.perturbed(part.clean, part.batch, budgets)
+        attacked = batch.classify(images)
         flipped = _flips(target, attacked, part.batch.labels)
         high[rows[flipped]] = middle[flipped]
         low[rows[~flipped]] = middle[~flipped]

@@ -1,9 +1,8 @@
 """Measurements that the config names by their `_target_`."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,11 @@ from ..utils.call_target import call_target
 from ..utils.devices import is_out_of_memory
 from ..utils.refusals import first_line
 from ..utils.vocabulary import CONTROLS
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
-from .registry import MEASUREMENTS
+from .protocol import EvaluatedBatch, Job, Measurement, Needs
+from .registry import CLEAN, CRAFTED, DIAGNOSTICS
 
 _RESERVED = {PREDICTIONS, TOP_FIVE, "flips", "float32", "uint8", "stored", *CONTROLS}
-_RESERVED |= {measurement.name for measurement in MEASUREMENTS}
+_RESERVED |= {measurement.name for measurement in (CLEAN, *CRAFTED, *DIAGNOSTICS)}
 _ADDED = {*(field.name for field in (*NAMES, IMAGE)), "attack", "source", "key", "file"}
 """Columns that are added to a table: by the job, by `load_table`, and in the cache."""
 
@@ -64,44 +63,53 @@ class OwnMeasurement(Measurement):
         self._identity = list(dict.fromkeys(identity))
         self.name, self.measurement, self.key = name, measurement, key
         self.schema, self.order = schema, measurement.order
+        self.attacked, self.correct_only = measurement.attacked, measurement.correct_only
+        self.each_budget = measurement.each_budget
         measurement.name = name
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return the user's requests; their table in the cache also has the key of the code.
+    @property
+    def stored_as(self) -> str:
+        """Name of the table in the cache: other code or settings may have other columns."""
+        return f"{self.name}-{self.key}"
+
+    def needs(self, job: Job) -> Needs:
+        """Return what the user's rows depend on.
 
         Raises:
-            ValueError: The user's code fails, or asks for images or models that the job lacks.
+            ValueError: The user's code fails, or names images or models that the job lacks.
         """
-        table = f"{self.name}-{self.key}"
-        with self._refusals("requests"):
-            requests = [*self.measurement.requests(job, clean)]
-            return [replace(_checked(request, job), table=table) for request in requests]
+        with self._refusals("needs"):
+            needs = self.measurement.needs(job)
+            models, index = {*needs.targets, *needs.others} - {None}, np.asarray(needs.images)
+            if unknown := [str(model) for model in models if model not in job.classifiers]:
+                raise ValueError(f"it has the model {min(unknown)}, which the job lacks")
+            if other := {*needs.budgets} - {*job.settings.budgets}:
+                raise ValueError(f"it has the budget {min(other)}, which the job lacks")
+            if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
+                raise ValueError("images must return whole numbers, of shape (n,)")
+            if len(others := np.setdiff1d(index, job.images.indices)):
+                raise ValueError(f"it has image {others[0]}, which the job lacks")
+            return needs._replace(images=np.unique(index).astype(np.int64))
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return the user's rows with the columns of the schema.
 
         Raises:
-            ValueError: The user's code fails, or its rows do not fit the schema or the requests.
+            ValueError: The user's code fails, or its rows do not fit the schema or the batch.
         """
         with self._refusals("rows"):
-            tables = [*self.measurement.rows(batch, requests)]
-            if len(tables) != len(requests):
-                raise ValueError(f"rows has {len(tables)} tables for {len(requests)} requests")
-            images = pa.array(batch.batch.index.cpu().numpy())
-            return [
-                self._fitting(table, request, images)
-                for table, request in zip(tables, requests, strict=True)
-            ]
+            table = _check_table("rows", self.measurement.rows(batch))
+            return self._fitting(table, batch, pa.array(batch.batch.index.cpu().numpy()))
 
-    def finish(self, name: str, tables: Mapping[str, pa.Table], job: Job) -> pa.Table:
+    def finish(self, table: pa.Table, job: Job) -> pa.Table:
         """Return the table as the user finishes it.
 
         Raises:
             ValueError: The user's code fails, or returns no table with the columns of the schema.
         """
-        fields = tables[name].schema
+        fields = table.schema
         with self._refusals("finish"):
-            table = _check_table("finish", self.measurement.finish(name, tables, job))
+            table = _check_table("finish", self.measurement.finish(table, job))
             columns = table.column_names
             needed = [name for name in fields.names if name != IMAGE.name]
             if missing := [column for column in needed if columns.count(column) != 1]:
@@ -110,22 +118,22 @@ class OwnMeasurement(Measurement):
                 raise ValueError(f"finish adds the column {unknown[0]}, which the schema lacks")
             return table.cast(pa.schema([fields.field(column) for column in columns]))
 
-    def _fitting(self, table: Any, request: RowRequest, images: pa.Array) -> pa.Table:
-        """Return a request's rows with the columns of the schema; refuse what does not fit."""
-        table = _check_table("rows", table).select(self.schema.names).cast(self.schema)
+    def _fitting(self, table: pa.Table, batch: EvaluatedBatch, images: pa.Array) -> pa.Table:
+        """Return a batch's rows with the columns of the schema; refuse what does not fit."""
+        table = table.select(self.schema.names).cast(self.schema)
         if not pc.all(pc.is_in(images, table["index"].combine_chunks())).as_py():
             raise ValueError("an image of the batch has no row")
         if not pc.all(pc.is_in(table["index"], images), min_count=0).as_py():
             raise ValueError("rows of images that are not in the batch")
-        # Attacked requests without budgets find theirs, as a bisection does. Tensors of float32
-        # may have held a budget.
-        if "eps_255" in table.column_names and (request.budgets or not request.attacked):
-            budgets = pa.array(request.budgets or (0.0,), pa.float32())
+        # Attacked rows without budgets find theirs, as a bisection does. Tensors of float32 may
+        # have held a budget.
+        if "eps_255" in table.column_names and (batch.budgets or not self.attacked):
+            budgets = pa.array(batch.budgets or (0.0,), pa.float32())
             known = pc.is_in(table["eps_255"].cast(pa.float32()), budgets)
             if not pc.all(known, min_count=0).as_py():
                 other = pc.filter(table["eps_255"], pc.invert(known))[0].as_py()
-                asked = [*request.budgets] or [0.0]
-                raise ValueError(f"rows with eps_255={other} for a request of {asked}")
+                asked = [*batch.budgets] or [0.0]
+                raise ValueError(f"rows with eps_255={other} for the budgets {asked}")
         if len(table.group_by(self._identity).aggregate([])) < len(table):
             raise ValueError(
                 f"several rows have the same {', '.join(self._identity)}; `order` must have all "
@@ -155,27 +163,6 @@ def _check_table(method: str, table: Any) -> pa.Table:
     if not isinstance(table, pa.Table):
         raise ValueError(f"{method} returns {type(table).__name__} instead of a pyarrow.Table")
     return table
-
-
-def _checked(request: Any, job: Job) -> RowRequest:
-    """Return a request with its images as int64, ascending; refuse images and models not in a job.
-
-    Raises:
-        ValueError: It is no request, or asks for what the job lacks.
-    """
-    if not isinstance(request, RowRequest):
-        raise ValueError(f"requests returns {type(request).__name__} instead of a RowRequest")
-    index = np.asarray(request.index)
-    if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
-        raise ValueError("the index of a request must be whole numbers, of shape (n,)")
-    index = np.unique(index).astype(np.int64)
-    if len(others := np.setdiff1d(index, job.images.indices)):
-        raise ValueError(
-            f"a request has image {others[0]}, which the job lacks (see job.diagnosed.indices)"
-        )
-    if unknown := [str(model) for model in request.models if model not in job.classifiers]:
-        raise ValueError(f"a request has the model {unknown[0]}, which the job lacks")
-    return replace(request, index=index)
 
 
 def own_measurements(settings: Settings) -> list[Measurement]:

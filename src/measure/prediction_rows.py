@@ -1,6 +1,6 @@
 """Predictions as rows of a table: the likeliest classes and their probabilities."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,7 +23,7 @@ from ..artifacts.tables import (
 )
 from ..data import Batch
 from ..utils.model_names import ABSTAINED, ModelRef
-from .protocol import EvaluatedBatch, RowRequest
+from .protocol import EvaluatedBatch
 
 Level = Mapping[str, float | str | int]
 TOP_K = 5
@@ -89,20 +89,19 @@ def top_predictions(target: ModelRef, logits: Tensor, labels: Tensor) -> TopPred
 
 def predict(
     batch: EvaluatedBatch,
-    requests: Sequence[RowRequest],
-    versions: Iterable[tuple[Level, Callable[[ModelRef], Tensor]]],
+    levels: Iterable[Level],
+    versions: Iterable[Tensor],
     target_labels: Tensor | None = None,
-) -> list[pa.Table]:
-    """Return each request's predictions for several versions of a batch's images.
+) -> pa.Table:
+    """Return the target's predictions for several versions of a batch's images.
 
-    A version is a pair: the columns that identify it, and a function from a target to its logits.
+    A level has the columns that identify a version.
     """
-    tables: list[list[pa.Table]] = [[] for _ in requests]
-    for level, classify in versions:  # one at a time: a grid is large
-        for request, parts in zip(requests, tables, strict=True):
-            logits = classify(request.target)
-            parts.append(prediction_rows(request.target, batch.batch, logits, level, target_labels))
-    return [pa.concat_tables(parts) for parts in tables]
+    assert batch.target is not None
+    return pa.concat_tables(
+        prediction_rows(batch.target, batch.batch, batch.classify(images), level, target_labels)
+        for level, images in zip(levels, versions, strict=True)
+    )
 
 
 def prediction_rows(

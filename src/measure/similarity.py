@@ -1,7 +1,8 @@
 """Similarity of the gradients of source and targets."""
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from functools import partial
+from typing import cast
 
 import pyarrow as pa
 import torch
@@ -9,10 +10,11 @@ from torch import Tensor, nn
 
 from ..artifacts.tables import FLOAT, INDEX, LABEL, column
 from ..attacks import LOSSES, Model
+from ..config.settings import Settings
 from ..models import Ensemble
 from ..utils.model_names import ModelRef
 from .prediction_rows import image_rows
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .protocol import EvaluatedBatch, Job, Measurement
 
 
 class GradientSimilarity(Measurement):
@@ -30,25 +32,27 @@ class GradientSimilarity(Measurement):
     name = "similarity"
     schema = pa.schema([INDEX, LABEL, column("cosine", FLOAT, -1, 1, nan=True)])
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return a request for each target."""
-        source = ModelRef.parse(job.settings.source_name)
-        for target in map(ModelRef.parse, job.settings.targets):
-            facts: dict[str, Any] = {"others": (source,), "attacked": False, "passes": 3}
-            yield RowRequest(self.name, job.diagnosed.indices, target, **facts)
+    attacked = False
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
+    def others(self, job: Job) -> Sequence[ModelRef]:
+        """Return the source."""
+        return [ModelRef.parse(job.settings.source_name)]
+
+    def passes(self, settings: Settings) -> int:
+        """Return the passes of a gradient."""
+        return 3
+
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image."""
-        models = {model for request in requests for model in (request.target, *request.others)}
-        clean, labels, size = batch.clean, batch.batch.labels, batch.gradient_batch
-        gradients = {
-            model: input_gradients(batch.networks[model], clean, labels, size).flatten(1)
-            for model in models
-        }
-        for request in requests:
-            (source,) = request.others
-            cosine = cosines(gradients[source], gradients[request.target])
-            yield image_rows(batch.batch, cosine=cosine)
+        models = (*self.others(batch.job), cast(ModelRef, batch.target))
+        gradients = [batch.once(model, partial(_gradients, batch, model)) for model in models]
+        return image_rows(batch.batch, cosine=cosines(*gradients))
+
+
+def _gradients(batch: EvaluatedBatch, model: ModelRef) -> Tensor:
+    """Return the gradients of a model at the clean images, float64 (N, D)."""
+    images = batch.clean, batch.batch.labels, batch.gradient_batch
+    return input_gradients(batch.networks[model], *images).flatten(1)
 
 
 def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> Tensor:

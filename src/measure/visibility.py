@@ -1,6 +1,6 @@
 """Size and visibility of perturbations."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 from ..artifacts.tables import EPS_255, FLOAT, INDEX, column
 from ..images.storage import AttackedImages
 from ..utils.devices import arithmetic
+from ..utils.model_names import ModelRef
 from .prediction_rows import to_numpy
-from .protocol import EvaluatedBatch, Job, Measurement, RowRequest
+from .protocol import EvaluatedBatch, Job, Measurement
 
 SMALLEST = 11
 """Smallest side, in pixels, of images with an SSIM: that of its Gaussian window."""
@@ -34,15 +35,15 @@ class Visibility(Measurement):
     views = (column("psnr", FLOAT), column("ssim", FLOAT, -1.001, 1.001, nan=True))
     schema = pa.schema([INDEX, EPS_255, *sizes, *views])
     order = ("eps_255", "index")
+    each_budget = True
 
-    def requests(self, job: Job, clean: pa.Table | None) -> Iterable[RowRequest]:
-        """Return requests of the diagnosed images, one per budget."""
-        for eps_255 in job.settings.budgets:
-            yield RowRequest(self.name, job.diagnosed.indices, budgets=(eps_255,))
+    def targets(self, job: Job) -> Sequence[ModelRef | None]:
+        """Return no target."""
+        return [None]
 
-    def rows(self, batch: EvaluatedBatch, requests: Sequence[RowRequest]) -> Iterable[pa.Table]:
-        """Return a row per image."""
-        return [_sizes(batch.version(*request.budgets)) for request in requests]
+    def rows(self, batch: EvaluatedBatch) -> pa.Table:
+        """Return a row per image and budget."""
+        return pa.concat_tables(_sizes(batch.version(eps_255)) for eps_255 in batch.budgets)
 
 
 def _sizes(version: AttackedImages) -> pa.Table:

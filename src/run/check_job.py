@@ -1,22 +1,31 @@
 """Checks of a job: all refusals of its settings before anything runs."""
 
-from collections.abc import Sequence
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
+from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+
+from ..attacks import adapt
 from ..cache.keys import code_keys
+from ..config.attack_settings import AttackSettings, function_of
+from ..config.command import BUDGETS, SET_BUDGETS
+from ..config.errors import refusal
 from ..config.fields import check_among
-from ..config.sections import EpsilonSettings, reference_budget
+from ..config.sections import PROGRAM_KEYWORDS, EpsilonSettings, reference_budget
 from ..config.settings import Settings
 from ..defences import Defence
+from ..images.attacker import Attack, accepted
 from ..images.saved import UNKNOWN, SavedImages
 from ..images.storage import TOLERANCE_255
 from ..measure.own_measurement import own_measurements
-from ..measure.registry import MEASUREMENTS
+from ..measure.registry import DIAGNOSTICS
 from ..utils.call_target import call_target, check_target
 from ..utils.devices import computes_in_tf32, device_of
 from ..utils.model_names import NO_DEFENCE, ModelRef
-from ..utils.refusals import suggestion
-from .attack import attack_function
+from ..utils.refusals import suggestion, warn_once
 from .data import DataSets
 from .stages import Planned
 
@@ -43,7 +52,7 @@ def check_job(settings: Settings, sets: DataSets) -> Planned:
     images = None if saved is None else sets.open_saved(saved)
     settings = settings if images is None else _with_set(settings, images)
     planned = Planned(settings, attack, defences, images, measurements=measurements)
-    _check_fit(planned)
+    _check_diagnostics(planned)
     return planned
 
 
@@ -59,9 +68,14 @@ def _check_precision(settings: Settings) -> None:
             )
 
 
-def _check_fit(planned: Planned) -> None:
-    """Refuse diagnostics that need budgets for which the attack is not fitted."""
+def _check_diagnostics(planned: Planned) -> None:
+    """Refuse diagnostics that the attack cannot give, or for whose budgets it is not fitted."""
     part, diagnostics = planned.fitted, planned.settings.diagnostics
+    if planned.attack and diagnostics.iterations and "iterates" not in accepted(planned.attack):
+        raise ValueError(
+            f"diagnostics.iterations: attack={planned.settings.attack.name} has no keyword "
+            "`iterates`. The attacks of src.attacks have it."
+        )
     if part is None or part.one_state:
         return
     for key in ("bisection", "iterations"):
@@ -73,7 +87,7 @@ def _check_fit(planned: Planned) -> None:
 
 
 def _check_tables(names: Sequence[str]) -> None:
-    known = [its.name for its in MEASUREMENTS if its.switched_by == "tables"]
+    known = [*{its.name: "" for its in DIAGNOSTICS if its.switched_by == "tables"}]
     for name in names:
         if name not in (*known, "all"):
             listed = f"Use all, or any of {', '.join(known)}.{suggestion(name, known)}"
@@ -162,3 +176,86 @@ def check_weights(saved: SavedImages, digests: dict[str, str]) -> None:
                 f"model {name}: its weights differ from those that the images were crafted on. "
                 f"Set model.{name}.weights=PATH, or rename this model."
             )
+
+
+def attack_function(attack: AttackSettings) -> Attack:
+    """Return an attack's function as a `partial` with the keyword arguments of its settings.
+
+    Raises:
+        ValueError: `_target_` is not a function, or a keyword is unknown, missing or invalid.
+    """
+    keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
+    try:
+        call: Any = call_target(keys | {"_partial_": True})
+    except ValueError as error:
+        raise ValueError(f"attack={attack.name}: {error}") from error
+    if not isinstance(call, partial):
+        raise ValueError(f"attack={attack.name}: its _target_ is not a function.")
+    call = partial(adapt(function_of(keys)), **call.keywords)
+    parameters = _check_keywords(attack, call)
+    if unchecked := [key for key in call.keywords if key not in parameters]:
+        text = "attack=%s takes any keyword; unchecked: %s"
+        warn_once(text, attack.name, ", ".join(unchecked))
+    return partial(
+        call.func, **{key: _convert(key, value, parameters) for key, value in call.keywords.items()}
+    )
+
+
+def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Parameter]:
+    """Return the function's parameters by name; refuse keywords that it does not accept."""
+    every = [*_signature(call.func).parameters.values()][4:]  # after model, images, labels, eps
+    named = {
+        parameter.name: parameter
+        for parameter in every
+        if parameter.kind is not parameter.VAR_KEYWORD
+    }
+    settings = [name for name in named if name not in PROGRAM_KEYWORDS]
+    any_key, keywords = len(named) < len(every), call.keywords
+    if attack.target_label is not None and not (any_key or "targeted" in named):
+        raise ValueError(
+            f"attack={attack.name} cannot take attack.target_label={attack.target_label}: its "
+            "function has no argument `targeted`."
+        )
+    for key in keywords:
+        if key in PROGRAM_KEYWORDS:
+            raise ValueError(
+                f"attack.{key} is set by the program. Use attack.target_label for a targeted "
+                "attack, seed for random numbers, trainer.gradient_batch for the batch size."
+            )
+        if key not in named and not any_key:
+            way = f" Its settings: {', '.join(settings) or 'none'}.{suggestion(key, settings)}"
+            if key in BUDGETS:
+                way = f" {SET_BUDGETS}"
+            raise ValueError(f"attack.{key}: attack={attack.name} has no such setting.{way}")
+    for name in settings:
+        if named[name].default is inspect.Parameter.empty and name not in keywords:
+            raise ValueError(f"attack.{name}: attack={attack.name} needs this setting.")
+    if "norm" in settings and "norm" not in keywords and named["norm"].default != attack.norm:
+        norm = named["norm"].default
+        raise ValueError(f"attack.norm: attack={attack.name} needs norm: {norm} in its file.")
+    return named
+
+
+def _signature(function: Callable[..., Any]) -> inspect.Signature:
+    try:
+        return inspect.signature(function, eval_str=True)
+    except NameError:  # an annotation uses a type that is imported only for type checkers
+        return inspect.signature(function)
+
+
+def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> Any:
+    """Convert a keyword's value to the type of its annotation, if pydantic knows the type."""
+    annotation = named[key].annotation if key in named else inspect.Parameter.empty
+    if annotation is inspect.Parameter.empty or isinstance(annotation, str):
+        return value
+    config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
+    try:
+        adapter = TypeAdapter(annotation, config=config)
+        try:
+            return adapter.validate_json(json.dumps(value), strict=True)
+        except TypeError:  # an object built from a nested `_target_`
+            return adapter.validate_python(value)
+    except PydanticUserError:
+        return value
+    except ValidationError as error:
+        raise ValueError(refusal(error, within=f"attack.{key}")) from error

@@ -157,10 +157,11 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     _log_once(f"{len(job.images)} clean images, correct: {shares}", job.settings.sweep)
     check = job.settings.clean_accuracy_check
     for name in job.settings.models:  # no accuracy is expected behind a defence
-        k, n = (int(value) for value in counts.loc[ModelRef.parse(name).columns])
-        expected = job.models[name].expected_accuracy
+        columns = ModelRef.parse(name).columns
+        expected = job.models[name].expected_accuracy if columns in counts.index else None
         if expected is None:
             continue
+        k, n = (int(value) for value in counts.loc[columns])
         low, high = (float(bound) for bound in wilson_interval(k, n))
         stated_by_user = job.settings.model[name].expected_accuracy is not None
         above = stated_by_user and low > expected + check.tolerance

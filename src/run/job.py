@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -30,20 +30,16 @@ from ..utils.processes import (
     is_one_of_several,
 )
 from ..utils.refusals import first_line, printable
-from .attack import try_attack
-from .build import with_ensemble
 from .check_job import check_weights
 from .data import open_data
-from .job_tables import JobTables, compute_tables
-from .models import ModelPool
-from .outputs import make_job, save_adversarial_images, write_results
-from .pictures import choose_pictures
+from .evaluate import Evaluation, JobTables
+from .models import ModelPool, with_ensemble
+from .outputs import choose_pictures, make_job, save_adversarial_images, write_results
 from .plan import finished_key
-from .stages import Data, JobContext, Model, Planned
+from .stages import JobContext, Planned
 from .sweep import Sweep
 from .track import publish_job
 from .trainer import meet, on_free_gpu
-from .work import ask_for
 
 log = logging.getLogger(__name__)
 
@@ -54,51 +50,65 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
     Return its statistics, but None if another process writes the results.
     """
     cache = Rows(Path(planned.settings.cache.dir))
-    planned, data = open_data(planned, pool.sets)
-    models = train_models(planned, data, pool, tracker, cache)
+    evaluation = prepare_job(planned, pool, tracker, cache)
     start_clock(folder)
-    meet(planned.settings.trainer)
-    command_key(from_first_process(command_key()))
-    job = JobContext(planned, data, with_ensemble(planned.settings, models))
-    if (computed := compute_job(job, cache, folder)) is None:
-        choose_pictures(job, None, cache)
+    finished = finish_job(evaluation, folder)
+    pictures = choose_pictures(evaluation, finished)
+    if finished is None:
         return None  # the first process of this job writes the results
-    results, finished = computed
-    pictures = choose_pictures(job, finished, cache)
+    job, settings = evaluation.job, evaluation.job.settings
     clear(folder)  # remove an earlier job's files
-    statistics = write_results(job, results, finished, pictures, cache)
-    if planned.settings.save_adversarial:
-        save_adversarial_images(job, results, finished.record, folder, cache)
-    clean = next(iter(ask_for(job, None)))
-    origin = job.attack_key if job.settings.budgets else job.place(clean)[0]
-    cache.finish(origin, finished_key(planned, len(job.images)), job.images.digest())
-    cache.shrink(planned.settings.cache.total_gb)
+    statistics = write_results(evaluation, finished, pictures)
+    if settings.save_adversarial:
+        save_adversarial_images(evaluation, finished)
+    cache.finish(evaluation.folder, finished_key(planned, len(job.images)), job.images.digest())
+    cache.shrink(settings.cache.total_gb)
     publish_job(tracker, statistics)
     return statistics
 
 
-def compute_job(
-    job: JobContext, cache: Rows, folder: Path | None = None
-) -> tuple[JobTables, JobInMemory] | None:
-    """Compute a job's tables and what they give; None unless this is the first process."""
-    if (results := compute_tables(job, cache)) is None:
-        return None
-    return results, make_job(job, results, make_record(job, results, folder), folder or Path())
+def prepare_job(planned: Planned, pool: ModelPool, tracker: Tracker, cache: Rows) -> Evaluation:
+    """Open a job's images and get its models; those at hand are checked on the clean images first.
 
-
-def train_models(
-    planned: Planned, data: Data, pool: ModelPool, tracker: Tracker, cache: Rows
-) -> Mapping[str, Model]:
-    """Return a job's models; try the attack on the source before the targets are trained."""
+    If targets have to be trained, a first batch is attacked before, so that a broken attack fails.
+    """
+    planned, data = open_data(planned, pool.sets)
     settings = planned.settings
-    source = pool.train(planned, data, settings.source, tracker)
-    if planned.attack is not None:
-        try_attack(JobContext(planned, data, with_ensemble(settings, source)), cache)
-    others = [name for name in settings.models if name not in source]
-    models = {**source, **pool.train(planned, data, others, tracker)}
+    models = pool.train(planned, data, settings.source, tracker)
+    meet(settings.trainer)
+    command_key(from_first_process(command_key()))
+    later = from_first_process(pool.untrained(planned, data))
+    ready = [name for name in settings.models if name not in {*models, *later}]
+    models |= pool.train(planned, data, ready, tracker)
+    evaluation = Evaluation(JobContext(planned, data, with_ensemble(settings, models)), cache)
+    if later:
+        evaluation.clean()
+        evaluation.craft_first()
+        models |= pool.train(planned, data, later, tracker)
+        models = {name: models[name] for name in settings.models}
+        evaluation.job = JobContext(planned, data, with_ensemble(settings, models))
     if planned.saved is not None:
         check_weights(planned.saved, {name: model.digest for name, model in models.items()})
-    return models
+    return evaluation
+
+
+def compute_job(
+    job: JobContext, cache: Rows, folder: Path | None = None
+) -> tuple[Evaluation, JobInMemory]:
+    """Compute a job of this process whose models are all there; return what it gives."""
+    evaluation = Evaluation(job, cache)
+    finished = finish_job(evaluation, folder)
+    assert finished is not None
+    return evaluation, finished
+
+
+def finish_job(evaluation: Evaluation, folder: Path | None) -> JobInMemory | None:
+    """Compute a job's tables and what they give; None unless this is the first process."""
+    evaluation.rest()
+    if (tables := evaluation.tables) is None:
+        return None
+    job = evaluation.job
+    return make_job(job, tables, make_record(job, tables, folder), folder or Path())
 
 
 def make_record(job: JobContext, results: JobTables, folder: Path | None = None) -> JobRecord:

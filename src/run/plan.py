@@ -16,6 +16,7 @@ from ..cache.rows import Rows
 from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..data import ImageDataset
+from ..measure.registry import measurements_of
 from ..models.providers import LOADER, find
 from ..report.grid import Grid
 from ..utils import stopping
@@ -23,13 +24,11 @@ from ..utils.devices import device_of
 from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration
-from .build import fetches
+from .craft import name_fit
 from .data import DataSets, open_data, open_images
-from .fit import name_fit
 from .hours import read_seconds, speed_key
-from .models import ModelPool
-from .stages import Data, JobContext, Planned
-from .work import GRADIENT, all_requests, work_of
+from .models import ModelPool, fetches
+from .stages import GRADIENT, Data, JobContext, Planned, parts_of, work_of
 
 log = logging.getLogger(__name__)
 
@@ -185,14 +184,16 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     done = rows.is_finished(finished_key(planned, len(images)), images.digest)
     if done and not settings.rerun:
         return JobPlan(settings.job, len(images), seconds=0, stored=True)
-    missing = {request: request.index for request in all_requests(job)}
-    for request in [its for its in missing if not its.attacked]:
-        place = (settings.dataset.model_dump_json(), len(images), request.table, request.target)
+    measured = [*measurements_of(settings), *planned.measurements]
+    missing = {part: part.index for part in parts_of(job, measured)}
+    for part in [its for its in missing if not its.measurement.attacked]:
+        name = part.measurement.name
+        place = (settings.dataset.model_dump_json(), len(images), name, part.target)
         if place in seen:
-            del missing[request]
+            del missing[part]
         seen.add(place)
     work = work_of(job, missing)
-    result = JobPlan(settings.job, len(images), work.gradients, work.predictions.total())
+    result = JobPlan(settings.job, len(images), work.gradients, work.predictions)
     if work.gradients is None or not plan.here:
         return result
     speed = read_seconds(settings).get(speed_key(settings, images.image_size), math.nan)

@@ -1,28 +1,34 @@
 """Stages of a job: its plan, data and models, and the context that combines them."""
 
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from inspect import signature
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from torch import nn
 
+from ..artifacts.tables import IMAGE
 from ..attacks import Fitted
-from ..cache.code_digest import code_of
 from ..cache.keys import (
+    attack_parts,
     clean_parts,
     content_key,
     defence_parts,
     described,
+    fit_parts,
     lasting_key,
-    measurement_key,
-    source_defence_parts,
+    rows_place,
 )
+from ..cache.rows import Rows
 from ..config.attack_settings import AttackSettings, stated_about
 from ..config.sections import TargetLabelRule
 from ..config.settings import Settings
@@ -30,13 +36,12 @@ from ..data import Batch, ImageDataset
 from ..defences import Defence, Defended
 from ..images.attacker import Attack, keeps_images_apart
 from ..images.saved import SavedImages
-from ..measure.protocol import Measurement, RowRequest
+from ..measure.attack_cost import AdversarialImages
+from ..measure.protocol import Measurement, Needs
+from ..measure.registry import CRAFTED, measurements_of
 from ..utils.about import About
-from ..utils.model_names import ModelRef
+from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from ..utils.processes import command_key
-
-FITTING = 3
-"""Version of the fits; it rises if the same key would give another fit."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +68,7 @@ class Planned:
     measurements: Sequence[Measurement] = ()
     on_first_batch: Callable[[float, float], None] | None = None
 
-    @property
+    @cached_property
     def fitted(self) -> Fitted | None:
         """The part of the attack that needs a fit; None if there is none."""
         part_class = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
@@ -125,7 +130,7 @@ class Model:
         """The parts, with this command's key for one without a digest."""
         return {name: command_key() if its is None else its for name, its in self.parts.items()}
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Key of everything that decides its logits, except the trainer's settings."""
         return lasting_key(self.key_parts)
@@ -165,7 +170,7 @@ class JobContext:
         pairs = [*map(ModelRef.parse, self.models), *settings.evaluated]
         if settings.source:  # a saved set may have none
             pairs.append(settings.source_model)
-        return list(dict.fromkeys(pairs))
+        return [pair for pair in dict.fromkeys(pairs) if pair.model in self.models]
 
     @cached_property
     def networks(self) -> dict[ModelRef, nn.Module]:
@@ -207,36 +212,22 @@ class JobContext:
         For an attack without the keyword `seeds` they include the batches, because an image's
         result may depend on the other images in its batch.
         """
-        settings, planned, attack = self.settings, self.planned, self.settings.attack
-        mixed = self.data.pool if _may_mix(attack) else None
-        return {
-            **self.common_parts,
-            "attack": attack.settings,
-            "code": planned.saved.digest if planned.saved else code_of(attack.settings),
-            "norm": attack.norm,
-            "target_label": attack.target_label,
-            "num_classes": self.images.num_classes,
-            "image_size": self.images.image_size,
-            "source": self._source_keys,
-            "source_defence": source_defence_parts(settings),
-            "ensemble": settings.ensemble,
-            "layers": settings.layers,
-            "seed": settings.seed,
-            "gradient_batch": settings.trainer.gradient_batch,
-            "attack_precision": settings.trainer.attack_precision,
+        settings, planned, images = self.settings, self.planned, self.images
+        mixed = self.data.pool if _may_mix(settings.attack) else None
+        batches = None
+        if not self.images_apart:
+            dealt = [images.digest(), images.dealt.tolist()]
+            batches = [dealt, settings.budgets, self.attack_batch, self.gradient_batch]
+        others = {
+            "num_classes": images.num_classes,
+            "image_size": images.image_size,
             "call": planned.call,
             "mixed_images": mixed and _digest(mixed),
-            "batches": None if self.images_apart else self._batches,
+            "batches": batches,
             "fit": self.fit_key(0.0) if planned.fitted else None,
         }
-
-    @property
-    def _batches(self) -> dict[str, Any]:
-        """Parts of the attack's key that decide the images of a batch and of a gradient batch."""
-        batch = min(int(self.settings.trainer.batch_size), self.max_images or math.inf)
-        sizes = {"size": batch, "gradient_batch": self.gradient_batch}
-        images = [self.images.digest(), self.images.dealt.tolist()]
-        return {"images": images, "budgets": self.settings.budgets, **sizes}
+        saved = None if planned.saved is None else planned.saved.digest
+        return attack_parts(settings, self.data.device.type, saved, self._source_keys, others)
 
     def fit_key(self, eps_255: float) -> str:
         """Return the key of everything that decides a fit of the attack.
@@ -246,43 +237,22 @@ class JobContext:
         return lasting_key(self._fit_parts(eps_255))
 
     def _fit_parts(self, eps_255: float) -> dict[str, Any]:
-        """Return the parts of the lasting key of a fit.
-
-        As for trained weights, this program's code and library versions do not count.
-        """
-        settings, planned, images = self.settings, self.planned, self.data.fit_images
+        planned, images = self.planned, self.data.fit_images
         assert images is not None and planned.fitted is not None
-        training, part = settings.training, repr(planned.fitted)
-        return {
-            "settings": [FITTING, eps_255, planned.call, part, settings.attack.norm],
-            "code": code_of(settings.attack.settings, upgrades=False),
-            "images": [planned.fit_rule, images.digest(), settings.ensemble, settings.seed],
-            "source": self._source_keys,
-            "source_defence": source_defence_parts(settings),
-            "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],
-        }
+        facts = planned.call, repr(planned.fitted), [planned.fit_rule, images.digest()]
+        return fit_parts(self.settings, eps_255, *facts, self._source_keys)
 
     @property
     def key(self) -> str:
-        """Key of the job: equal keys mean equal tables, including the models' names."""
-        settings, targets = self.settings, self.target_keys
-        analysed = settings.diagnostics.model_dump(exclude_defaults=True)
-        sections = settings.measurements.items()
-        parts = {
-            "attack": self.attack_key,
-            "images": self.images.digest(),
-            "budgets": settings.budgets,
-            "targets": targets,
-            "names": [settings.attacked, *targets],
-            "tables": settings.model_dump(
-                include={"storage", "variants", "controls", "diagnostics"}
-            ),
-            "reference": analysed and settings.reference,
-            "diagnosed": analysed and self.data.diagnosed.indices.tolist(),
-            "partners": settings.controls and self.images.partners.tolist(),
-            "measurements": {name: measurement_key(section) for name, section in sections},
-        }
-        return content_key(parts)
+        """Key of the job, of the keys of its rows: equal keys mean equal tables and names."""
+        settings, images = self.settings, self.images
+        measured = [*measurements_of(settings), *self.planned.measurements]
+        parts = [*parts_of(self, [its for its in measured if its not in CRAFTED])]
+        keys = [[part.measurement.name, str(part.target), *part.place] for part in parts]
+        chosen = {id(its.index): its.index.tolist() for its in parts}
+        chosen.pop(id(images.indices), None)  # their digest stands for them
+        pairs = any(its.measurement.paired for its in parts) and images.partners.tolist()
+        return content_key([images.digest(), settings.attacked, keys, [*chosen.values()], pairs])
 
     @property
     def key_parts(self) -> dict[str, str]:
@@ -309,21 +279,22 @@ class JobContext:
         return max(1, largest // self.settings.source_draws)  # draws share memory
 
     @cached_property
-    def max_images(self) -> int | None:
-        """Largest batch, from the number of gradients per image; None: no limit.
+    def attack_batch(self) -> int:
+        """Images that are attacked at once: a batch, unless they need too many gradients.
 
         A killed job loses at most one batch. The limit does not depend on measured time, because a
         different batch size may change the rows.
         """
         settings, members = self.settings, len(self.settings.source)
         gradients = settings.attack.gradients(len(settings.budgets), members)
+        size = int(settings.trainer.batch_size)
         if not gradients:
-            return None
+            return size
         limit = settings.trainer.gradients_per_batch
         if limit is None:
             pixels = max(64, self.images.image_size) ** 2
             limit = (20_000 if self.data.device.type == "cpu" else 1_000_000) * 64**2 // pixels
-        return max(1, int(limit / (gradients * members * settings.source_draws)))
+        return max(1, min(size, int(limit / (gradients * members * settings.source_draws))))
 
     @property
     def fit_gradients(self) -> float:
@@ -344,25 +315,6 @@ class JobContext:
         """Parts of all rows' keys: code and arithmetic."""
         return clean_parts(self.settings, self.data.device.type)
 
-    def place(self, request: RowRequest) -> tuple[str, str]:
-        """Return the folder of a request's rows in the cache, and the rows' key in it.
-
-        The folder stands for the attack or, without an attack, for the models. The key covers
-        everything else.
-        """
-        if request not in self._places:
-            models = {"models": sorted(self.model_key(model) for model in request.models)}
-            origin = content_key({**self.common_parts, **models})
-            rows = {"table": request.table, "budgets": request.budgets, "parts": request.key_parts}
-            place = self.attack_key if request.attacked else origin
-            self._places[request] = place, content_key({**rows, **models})
-        return self._places[request]
-
-    @cached_property
-    def _places(self) -> dict[RowRequest, tuple[str, str]]:
-        """Places by request, remembered because each batch asks for them again."""
-        return {}
-
 
 def _may_mix(attack: AttackSettings) -> bool:
     """Return True if an attack may use other images of the data set.
@@ -382,3 +334,201 @@ def _digest(batch: Batch) -> str:
     """Return a digest of some images and their labels."""
     images = sha256(batch.images.numpy().tobytes()).hexdigest()
     return content_key([batch.labels.tolist(), images])
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows of a table that share one key in the cache, whatever their images.
+
+    Attributes:
+        index: Images that have rows, int64 (n,), ascending.
+        target: Target that the rows belong to; None: no single target.
+        budgets: Budgets of the adversarial images that the rows need, in units of 1/255.
+    """
+
+    job: JobContext
+    measurement: Measurement
+    needs: Needs
+    index: np.ndarray
+    target: ModelRef | None
+    budgets: tuple[float, ...]
+
+    @property
+    def models(self) -> list[ModelRef]:
+        """The models that the rows depend on."""
+        return [*self.needs.others, *filter(None, [self.target])]
+
+    @cached_property
+    def place(self) -> tuple[str, str]:
+        """Folder of the rows in the cache, and their key in it.
+
+        The folder stands for the attack or, without an attack, for the models. The key covers
+        everything else.
+        """
+        job, measurement = self.job, self.measurement
+        attack = job.attack_key if measurement.attacked else None
+        models = sorted(map(job.model_key, self.models))
+        parts = self.needs.key_parts
+        return rows_place(
+            job.common_parts, attack, models, measurement.stored_as, self.budgets, parts
+        )
+
+
+def parts_of(
+    job: JobContext, measurements: Iterable[Measurement], clean: pa.Table | None = None
+) -> Iterator[Part]:
+    """Yield the parts of measurements.
+
+    `clean` are the predictions for the clean images; None: all are correct.
+    """
+    for measurement in measurements:
+        needs = measurement.needs(job)
+        single = [(eps_255,) for eps_255 in needs.budgets]
+        for target in needs.targets:
+            index = needs.images
+            if measurement.correct_only and clean is not None and target is not None:
+                of_target = map(pc.equal, [clean[key] for key in TARGET_COLUMNS], target.columns)
+                correct = pc.equal(clean["predicted"], clean["label"])
+                rows = clean.filter(pc.and_(pc.and_(*of_target), correct))
+                index = np.intersect1d(index, rows["index"].to_numpy())
+            for budgets in single if measurement.each_budget else [needs.budgets]:
+                yield Part(job, measurement, needs, index, target, budgets)
+
+
+class StoredRows:
+    """The rows of a job in the cache: the one place that reads and writes them."""
+
+    def __init__(self, job: JobContext, cache: Rows) -> None:
+        self.job, self.cache = job, cache
+
+    def read(self, parts: Iterable[Part]) -> dict[Part, pa.Table]:
+        """Return the stored rows by part, without empty ones; images only with columns of keys."""
+        rows = dict[Part, pa.Table]()
+        for (origin, name), keys in _places(parts).items():
+            measurement = keys[0].measurement
+            columns = ["key", "index", "image"]
+            only = columns if isinstance(measurement, AdversarialImages) else None
+            if (table := self.cache.read(origin, name, only)) is None:
+                continue
+            paired = measurement.paired
+            held = self.job.images.holds(table["index"], table["image"], paired)
+            table = table.filter(pa.array(held))
+            if paired:
+                own = pc.utf8_slice_codeunits(table["image"], 0, 16)
+                table = table.set_column(table.column_names.index("image"), "image", own)
+            for part in keys:
+                mine = table.filter(pc.equal(table["key"], part.place[1]))
+                mine = mine.filter(pc.is_in(mine["index"], pa.array(part.index)))
+                if len(mine):
+                    rows[part] = mine.drop_columns("key")
+        return rows
+
+    def add(self, tables: Mapping[Part, pa.Table]) -> None:
+        """Add the rows of a batch, one file per table, so that a kill loses only one batch."""
+        images = self.job.images
+        for (origin, name), keys in _places(tables).items():
+            by_key = dict[str, pa.Table]()  # two names of a model share a key
+            for part in keys:
+                rows, (_, key) = tables[part], part.place
+                places = np.searchsorted(images.indices, rows["index"].to_numpy())
+                digests = images.row_digests(places, part.measurement.paired)
+                rows = rows.append_column("key", pa.repeat(key, len(rows)))
+                by_key.setdefault(key, rows.append_column(IMAGE, pa.array(digests, pa.string())))
+            if any(map(len, by_key.values())):
+                self.cache.add(origin, name, pa.concat_tables(by_key.values()))
+
+    def merge(self, parts: Iterable[Part]) -> None:
+        """Merge the files of each table, except those of images."""
+        for (origin, name), keys in _places(parts).items():
+            if not isinstance(keys[0].measurement, AdversarialImages):
+                self.cache.merge(origin, name)
+
+    def discard(self, parts: Iterable[Part]) -> None:
+        """Remove the rows of parts."""
+        for (origin, name), keys in _places(parts).items():
+            self.cache.discard(origin, name, [part.place[1] for part in keys])
+
+    def images(self, index: Sequence[int], eps_255: float) -> dict[int, np.ndarray]:
+        """Return the stored adversarial images for a budget, float32 (3, H, W), by index."""
+        parts = parts_of(self.job, [AdversarialImages(index)])
+        (place,) = (part.place for part in parts if part.budgets == (eps_255,))
+        name, side = AdversarialImages.name, self.job.images.image_size
+        table = self.cache.select(place[0], name, place[1], index) if len(index) else None
+        if table is None:
+            return {}
+        table = table.filter(pa.array(self.job.images.holds(table["index"], table["image"])))
+        values = table["adversarial"].combine_chunks().flatten().to_numpy()
+        return dict(zip(table["index"].to_pylist(), values.reshape(-1, 3, side, side), strict=True))
+
+    def locked(self, parts: Iterable[Part]) -> AbstractContextManager[None]:
+        """Hold the locks of the attacks and models of parts; wait for other processes."""
+        return self.cache.locked([part.place[0] for part in parts])
+
+
+def missing_rows(parts: Iterable[Part], rows: Mapping[Part, pa.Table]) -> dict[Part, np.ndarray]:
+    """Return the indices of images without rows, int64 (n,), by part with missing rows."""
+    missing = {
+        part: np.setdiff1d(part.index, rows[part]["index"].to_numpy() if part in rows else [])
+        for part in parts
+    }
+    return {part: index for part, index in missing.items() if len(index)}
+
+
+def _places(parts: Iterable[Part]) -> dict[tuple[str, str], list[Part]]:
+    """Return parts by the place of their table in the cache."""
+    places: dict[tuple[str, str], list[Part]] = {}
+    for part in parts:
+        places.setdefault((part.place[0], part.measurement.stored_as), []).append(part)
+    return places
+
+
+GRADIENT = 3
+"""Cost of a gradient in forward passes, for a convolutional network."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Gradients and predictions needed for missing rows.
+
+    Attributes:
+        images: Number of images that lack a row.
+        gradients: Number of gradients, counted per member of an ensemble; None if the attack
+            states no number.
+        predictions: Number of predictions, including a defence's draws.
+    """
+
+    images: int
+    gradients: float | None
+    predictions: int
+
+
+def work_of(job: JobContext, missing: Mapping[Part, np.ndarray]) -> Work:
+    """Return the work for the missing images, from what attack and measurements state."""
+    settings, members = job.settings, len(job.settings.source)
+    predictions, runs, lacking = 0, Counter[int](), Counter[int]()  # runs: images by budgets
+    for part, index in missing.items():
+        measurement = part.measurement
+        if measurement.name == "crafting":
+            lacking.update(index.tolist())
+        runs[1] += len(index) * measurement.attacks(settings)
+        if part.target is not None:
+            passes = measurement.passes(settings) * _passes_of(job, part.target)
+            predictions += len(index) * passes
+    images = len(np.unique(np.concatenate([*missing.values(), []])))
+    runs.update(lacking.values())
+    total = 0.0
+    for budgets, count in runs.items():
+        stated = settings.attack.gradients(budgets, members)
+        if count and stated is None:
+            return Work(images, None, predictions)
+        total += count * (stated or 0) * members * settings.source_draws
+    return Work(images, total, predictions)
+
+
+def _passes_of(job: JobContext, target: ModelRef) -> int:
+    """Return the number of forward passes per image that a target classifies."""
+    members = len(target.members)
+    if not target.is_defended:
+        return members
+    copies = int(getattr(job.planned.defences[target.defence], "copies", 1))
+    return members * copies * job.settings.defence[target.defence].repeats

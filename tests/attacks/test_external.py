@@ -21,7 +21,7 @@ from src.config.errors import explain
 from src.config.read import read_job
 from src.config.settings import Settings
 from src.images.attacker import CountedModel
-from src.run.attack import attack_function
+from src.run.check_job import attack_function
 
 REASON = "a dev-only library: pip install --no-deps torchattacks torchattack foolbox eagerpy"
 EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255

@@ -11,7 +11,7 @@ from src.config.read import crafted_keys
 from src.config.settings import Settings
 from src.images.attacker import CountedModel
 from src.models import Ensemble
-from src.run.attack import attack_function
+from src.run.check_job import attack_function
 from tests.attacks.conftest import FITTED, SECTIONS
 from tests.config.test_settings import read
 

@@ -22,7 +22,7 @@ from src.attacks import adapt
 from src.defences import AttackedDefence
 from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier
-from src.run.attack import attack_function
+from src.run.check_job import attack_function
 from tests.config.test_settings import read
 
 EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255

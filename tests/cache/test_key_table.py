@@ -12,10 +12,10 @@ from src.attacks import mi
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
+from src.measure.registry import CLEAN
 from src.run.check_job import check_job
-from src.run.models import ModelPool
-from src.run.train import Trainings
-from src.run.work import ask_for
+from src.run.models import ModelPool, Trainings
+from src.run.stages import parts_of
 from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 
@@ -82,8 +82,8 @@ CHANGES = {
 PROGRAM = {
     "src.cache.keys.program_digest": (lambda: "edited", "clean attack job"),
     "src.cache.keys.version": (lambda name: f"new {name}", "clean attack job"),
-    "src.run.stages.FITTING": (99, "attack fit job"),
-    "src.run.train.TRAINING": (99, "weights job"),
+    "src.cache.keys.FITTING": (99, "attack fit job"),
+    "src.cache.keys.TRAINING": (99, "weights job"),
 }
 
 
@@ -100,7 +100,7 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
         config = compose_words(CONF, [*JOB, *words], "conf")
         job, _ = pool.prepare(check_job(read_job(config, config.hydra), pool.sets))
         name = ModelRef.parse("coarse")
-        place = next(job.place(request) for request in ask_for(job, None) if request.target == name)
+        place = next(its.place for its in parts_of(job, [CLEAN]) if its.target == name)
         built = job.models.get("net")
         trainings = Trainings(job.settings, job.images, pool.sets)
         file = built and trainings.file("net", built.classifier)
@@ -119,8 +119,9 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
 
 def test_what_is_chosen_by_a_seed_for_tables_is_in_the_jobs_key(keys):
     """All images, whatever the seed; it still chooses the diagnosed ones and the pairs."""
-    for word in ("controls=true", "diagnostics={tables:[visibility],n_images:3}"):
-        words = ["n_images=null", "dataset.n_test=6", word]
+    mi = ["controls=true", "attack=mi", "~attack.fit_n_images"]  # uap has one for all images
+    for more in (mi, ["diagnostics={tables:[visibility],n_images:3}"]):
+        words = ["n_images=null", "dataset.n_test=6", *more]
         assert {*changed(keys(*words), keys(*words, "dataset.seed=1"))} == {"job"}
 
 

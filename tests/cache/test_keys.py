@@ -15,11 +15,12 @@ from torch import nn
 
 from src import load_classifier
 from src.cache.code_digest import code_of, program_digest
+from src.cache.keys import TRAINING
 from src.config.sections import TrainingSettings
 from src.data import ImageDataset, LabelledImages
-from src.measure.protocol import RowRequest
+from src.measure.protocol import Measurement
 from src.run.models import stored_classifier
-from src.run.train import TRAINING
+from src.run.stages import parts_of
 from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, run_python
 from tests.job_context import TRAINER, make_context
@@ -135,7 +136,7 @@ def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
 def test_the_program_is_every_module_that_a_pass_loads(tmp_path):
     script = """
 import sys
-import src.run.predict, src.run.attack, src.measure.registry
+import src.run.passes, src.run.check_job, src.measure.registry
 from src.cache.code_digest import ROWS
 files = {name: its.__file__ for name, its in sys.modules.items() if name.split(".")[0] == "src"}
 print([name for name, file in files.items() if file not in {*map(str, ROWS)}], len(files) > 100)
@@ -151,11 +152,16 @@ def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer
     job = make_context(images, networks, trainer=trainer, about=about)
     job = replace(job, data=replace(job.data, device=torch.device(device)))
     first, *others = map(ModelRef.parse, names)
-    facts = {"others": tuple(others), "key_parts": key_parts}
-    requests = [
-        RowRequest("table", images.indices, first, attacked=on, **facts) for on in (False, True)
-    ]
-    return tuple(job.place(request) for request in requests)
+
+    class Rows(Measurement):
+        name = "table"
+        targets, others, rows = lambda *_: [first], lambda *_: others, None
+        budgets, key_parts = lambda *_: (), lambda *_: key_parts
+
+        def __init__(self, attacked):
+            self.attacked = attacked
+
+    return tuple(part.place for part in parts_of(job, map(Rows, (False, True))))
 
 
 def test_a_key_tells_all_that_decides_numbers(monkeypatch):
@@ -191,7 +197,7 @@ def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
     recipe = ["dataset.n_train=20", "training.epochs=1"]
     assert run_job(*recipe, "attack=fgsm", "targets=[net]") == 0
 
-    def is_trained(*more: str, patched="src.run.train.TRAINING", value=TRAINING) -> bool:
+    def is_trained(*more: str, patched="src.cache.keys.TRAINING", value=TRAINING) -> bool:
         with monkeypatch.context() as patch, suppress(ValueError):
             patch.setattr(patched, value)
             load_classifier("net", "dataset=cifar10_mini", *recipe, *more, config_dir="conf")

@@ -19,7 +19,7 @@ from src.config.hydra_internals import Loader, split_jobs
 from src.config.read import read_job
 from src.config.sections import DEFAULT_TARGETS
 from src.config.settings import Settings
-from src.run.attack import attack_function
+from src.run.check_job import attack_function
 
 PROTOCOLS = {  # attack, budget, length and number of steps, image size, targets
     "transferattack": ("mi", 16, 1.6, 10, 224, 8),

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from src.attacks import fgsm
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
-from src.run.attack import make_attacker
+from src.run.craft import make_attacker
 from tests.job_context import TRAINER, run_modules
 
 FULL = {"bisection": 3, "tables": ["all"]}

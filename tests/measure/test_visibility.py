@@ -4,14 +4,12 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from src.data import Batch
 from src.images.storage import AttackedImages
-from src.measure.protocol import RowRequest
 from src.measure.visibility import Visibility
 
 
@@ -24,9 +22,7 @@ def observed(clean, *levels):
         eps: AttackedImages(clean, images, batch, eps, "linf")
         for eps, images in zip(budgets, levels, strict=True)
     }
-    requests = [RowRequest("visibility", numbers.numpy(), budgets=(eps,)) for eps in budgets]
-    tables = Visibility().rows(SimpleNamespace(version=versions.get), requests)
-    return pa.concat_tables(tables).to_pandas()
+    return Visibility().rows(SimpleNamespace(version=versions.get, budgets=budgets)).to_pandas()
 
 
 @pytest.mark.parametrize("side", [11, 32, 45])

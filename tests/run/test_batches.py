@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.data import ImageDataset, LabelledImages
-from src.run.batches import Batches, layout
+from src.run.trainer import Batches, layout
 
 
 def dataset(count: int) -> ImageDataset:

@@ -14,7 +14,7 @@ from src import load_sweep, load_table
 from src.artifacts.jobs import find_jobs
 from src.artifacts.tables import EPS_255, INDEX, TEXT, column, named
 from src.measure.own_measurement import OwnMeasurement
-from src.measure.protocol import Measurement, ModelRef, RowRequest
+from src.measure.protocol import Measurement, ModelRef, Needs
 from src.report.diagnostics import own_statistics
 from tests.conftest import REPOSITORY, block_of
 
@@ -28,10 +28,10 @@ class Counted(Entropy):
     def __init__(self, base=2):
         self.base = base
 
-    def rows(self, batch, requests):
+    def rows(self, batch):
         with open("images.txt", "a") as file:
             file.write(" ".join(map(str, batch.batch.index.tolist())) + "\\n")
-        return super().rows(batch, requests)
+        return super().rows(batch)
 """
 
 
@@ -144,9 +144,13 @@ def test_a_chart_in_a_strangers_record_is_checked(place, run_job):
 
 
 NET = ModelRef.parse("net")
-JOB = SimpleNamespace(images=SimpleNamespace(indices=np.arange(2, 8)), classifiers=[NET])
-BATCH = SimpleNamespace(batch=SimpleNamespace(index=torch.arange(2, 5)))
-REQUEST = RowRequest("odd", np.arange(2, 5), NET, (8.0,))
+JOB = SimpleNamespace(
+    images=SimpleNamespace(indices=np.arange(2, 8)),
+    classifiers=[NET],
+    settings=SimpleNamespace(budgets=(8.0,)),
+)
+BATCH = SimpleNamespace(batch=SimpleNamespace(index=torch.arange(2, 5)), budgets=(8.0,))
+NEEDS = Needs([NET], [], (8.0,), np.arange(2, 5), None)
 TABLE = pa.table({"index": [2, 3, 4], "eps_255": [8.0] * 3})
 
 
@@ -164,7 +168,7 @@ class Odd(Measurement):
             raise self.value
         return self.value
 
-    requests = rows = finish = give
+    needs = rows = finish = give
 
 
 def refusal(method, value, *arguments) -> str:
@@ -183,17 +187,16 @@ def at(*budgets: float) -> pa.Table:
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([], "0 tables for"),
-        ([TABLE.drop_columns("eps_255")], "eps_255"),
-        ([at(8.0).slice(1)], "has no row"),
-        ([at(8.0, 8.0)], "several rows have the same index, eps_255"),
-        ([at(99.0)], "odd: rows with eps_255=99.0 for a request of [8.0]"),
-        ([at(8.0).to_pandas()], "returns DataFrame instead of a pyarrow.Table"),
+        (TABLE.drop_columns("eps_255"), "eps_255"),
+        (at(8.0).slice(1), "has no row"),
+        (at(8.0, 8.0), "several rows have the same index, eps_255"),
+        (at(99.0), "odd: rows with eps_255=99.0 for the budgets [8.0]"),
+        (at(8.0).to_pandas(), "returns DataFrame instead of a pyarrow.Table"),
         (KeyError("net"), "rows failed with KeyError: 'net'"),
     ],
 )
-def test_rows_that_were_not_asked_for_are_refused(rows, said):
-    assert said in refusal("rows", rows, BATCH, [REQUEST])
+def test_rows_that_do_not_belong_to_the_batch_are_refused(rows, said):
+    assert said in refusal("rows", rows, BATCH)
 
 
 @pytest.mark.parametrize(
@@ -205,35 +208,36 @@ def test_rows_that_were_not_asked_for_are_refused(rows, said):
         ((), False, [0.0]),
     ],
 )
-def test_rows_of_the_budgets_asked_for_are_taken(budgets, attacked, found):
-    request = RowRequest("odd", np.arange(2, 5), NET, budgets, attacked=attacked)
-    (table,) = OwnMeasurement("odd", Odd([at(*found)]), "key").rows(BATCH, [request])
-    assert table.equals(at(*found))
+def test_rows_of_the_batchs_budgets_are_taken(budgets, attacked, found):
+    odd = Odd(at(*found))
+    odd.attacked = attacked
+    batch = SimpleNamespace(batch=BATCH.batch, budgets=budgets)
+    assert OwnMeasurement("odd", odd, "key").rows(batch).equals(at(*found))
 
 
 def test_full_memory_is_left_to_the_pass():
     with pytest.raises(torch.OutOfMemoryError):
-        OwnMeasurement("odd", Odd(torch.OutOfMemoryError()), "key").rows(BATCH, [REQUEST])
+        OwnMeasurement("odd", Odd(torch.OutOfMemoryError()), "key").rows(BATCH)
 
 
 @pytest.mark.parametrize(
-    ("requests", "said"),
+    ("needs", "said"),
     [
-        (KeyError("budgets"), "requests failed with KeyError: 'budgets'"),
-        ([RowRequest("odd", np.arange(9), NET)], "image 0, which the job lacks"),
-        ([RowRequest("odd", [5, 90], NET)], "image 90, which the job lacks"),
-        ([RowRequest("odd", None, NET)], "whole numbers"),
-        ([RowRequest("odd", np.arange(2, 5), "net")], "the model net, which the job lacks"),
+        (KeyError("budgets"), "needs failed with KeyError: 'budgets'"),
+        (NEEDS._replace(images=np.arange(9)), "image 0, which the job lacks"),
+        (NEEDS._replace(images=[5, 90]), "image 90, which the job lacks"),
+        (NEEDS._replace(images=None), "whole numbers"),
+        (NEEDS._replace(targets=["net"]), "the model net, which the job lacks"),
+        (NEEDS._replace(budgets=(8.0, 9.0)), "the budget 9.0, which the job lacks"),
     ],
 )
-def test_requests_for_what_a_job_lacks_are_refused(requests, said):
-    assert said in refusal("requests", requests, JOB, None)
+def test_needs_that_a_job_lacks_are_refused(needs, said):
+    assert said in refusal("needs", needs, JOB)
 
 
-def test_requests_are_in_ascending_order():
-    odd = OwnMeasurement("odd", Odd([RowRequest("odd", [4, 2], NET)]), "key")
-    (request,) = odd.requests(JOB, None)
-    assert request.table == "odd-key" and request.index.tolist() == [2, 4]
+def test_images_are_in_ascending_order():
+    odd = OwnMeasurement("odd", Odd(NEEDS._replace(images=[4, 2])), "key")
+    assert odd.stored_as == "odd-key" and odd.needs(JOB).images.tolist() == [2, 4]
 
 
 FINISHED = named(at(8.0), NET)
@@ -250,9 +254,9 @@ FINISHED = named(at(8.0), NET)
     ],
 )
 def test_a_finished_table_has_the_columns_of_the_schema(table, said):
-    assert said in refusal("finish", table, "odd-key", {"odd-key": FINISHED}, JOB)
+    assert said in refusal("finish", table, FINISHED, JOB)
     odd = OwnMeasurement("odd", Odd(FINISHED.slice(1)), "key")
-    assert odd.finish("odd-key", {"odd-key": FINISHED}, JOB).equals(FINISHED.slice(1))
+    assert odd.finish(FINISHED, JOB).equals(FINISHED.slice(1))
 
 
 @pytest.mark.parametrize("name", ["attack", "source", "target", "defence", "image", "key", "file"])

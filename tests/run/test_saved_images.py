@@ -9,7 +9,7 @@ import torch
 
 from src.config.attack_settings import AttackSettings, SavedSettings
 from src.data import Batch, ImageDataset, LabelledImages
-from src.images.saved import Breach, SavedImages, SavedImagesSource, open_set, write_set
+from src.images.saved import Breach, SavedImages, open_set, write_set
 from src.images.storage import AttackedImages
 from src.utils.files import WriteError
 from tests.records import make_record
@@ -43,13 +43,12 @@ def saved(norm="linf", **changes):
 
 def test_a_set_is_a_source_of_adversarial_images():
     clean, adversarial = images()
-    source = SavedImagesSource(saved())
     rows = [3, 0]
     batch = Batch(clean[rows], torch.from_numpy(LABELS[rows]), torch.from_numpy(INDEX[rows]))
-    found = source(batch.images / 255, batch, BUDGETS)
+    found = saved().versions(batch, BUDGETS)
     assert found.budgets == BUDGETS and found.target_labels.tolist() == TARGETS[rows].tolist()
     assert torch.equal(found.images, adversarial[rows].swapaxes(0, 1) / 255)
-    (one,) = source(batch.images / 255, batch, BUDGETS[1:2]).images
+    (one,) = saved().versions(batch, BUDGETS[1:2]).images
     assert torch.equal(one, found.images[1])
 
 

@@ -7,10 +7,9 @@ from src.api.classifier import load_classifier
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
-from src.run.build import build
 from src.run.check_job import check_job
 from src.run.data import DataSets
-from src.run.train import Trainings
+from src.run.models import Trainings, build
 
 RECIPE = ["model.fine.weights=null", "dataset.n_train=200"]
 RECIPE += ["training.epochs=2", "training.batch_size=10", "dataset.n_test=100"]

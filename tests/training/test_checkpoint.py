@@ -19,7 +19,7 @@ from torch.utils.data import DistributedSampler
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
-from src.run.train import training_attack
+from src.run.models import training_attack
 from src.training import FineTuning, Training, augment
 
 STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more

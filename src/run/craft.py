@@ -1,4 +1,4 @@
-"""Fits of a job's attack on its source: one per budget, stored in files that other jobs reuse."""
+"""A job's attack on its source, and its fits: one per budget, in files that other jobs reuse."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -10,25 +10,63 @@ import torch
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..attacks import FitBatch, FitTask, Fitted, image_seeds
 from ..cache.keys import content_key
 from ..config.settings import Settings
 from ..data import Batch, to_unit
+from ..defences import AttackedDefence
 from ..images.attacker import Attacker
 from ..models.weights import tensors_digest
-from ..utils.devices import deterministic
+from ..utils.devices import deterministic, move_states
 from ..utils.files import atomic_write, is_held
+from ..utils.model_names import NO_DEFENCE
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
 from ..utils.terminal import Progress
+from .data import target_labels_of
 from .stages import JobContext
 
 log = logging.getLogger(__name__)
 
 State = Mapping[str, Tensor]
 _LONGEST = 150  # characters of a file name before its key; an ensemble may have more
+
+
+def make_attacker(job: JobContext) -> Attacker:
+    """Return a job's attack on its source."""
+    settings, attack = job.settings, job.settings.attack
+    source, pool, fitted = job.models[settings.source_name], job.data.pool, job.planned.fitted
+    assert job.planned.attack is not None
+    layers = source.as_built if fitted and fitted.as_built else None
+    attacker = Attacker(
+        _behind_its_defence(job, layers or source.classifier),
+        job.planned.attack,
+        norm=attack.norm,
+        target_label_rule=attack.target_label,
+        num_classes=job.images.num_classes,
+        data_target_labels=target_labels_of(settings, job.images),
+        seed=settings.seed,
+        pool=pool and (pool.images, pool.labels),
+        max_batch=job.gradient_batch,
+        precision=settings.trainer.attack_precision,
+        name=attack.name,
+    )
+    attacker.states = move_states(fitted_states(job, attacker), job.data.device)
+    return attacker
+
+
+def _behind_its_defence(job: JobContext, classifier: nn.Module) -> nn.Module:
+    """Return the source behind `source_defence`, as an adaptive attacker sees it."""
+    name = job.settings.source_defence
+    if name == NO_DEFENCE:
+        return classifier
+    draws = job.settings.source_draws
+    model = AttackedDefence(classifier, job.planned.defences[name], draws, name)
+    if draws > model.draws:
+        raise ValueError(f"source_draws={draws}: source_defence={name} is not random; set it to 1.")
+    return model
 
 
 def fit_files(job: JobContext) -> dict[float, Path]:
