@@ -147,8 +147,10 @@ class AttackSettings(Section):
     target_label: TargetLabelRule | None = None
     about: About = About()
     settings: dict[str, Any] = Field(default_factory=dict)
-    cost: Annotated[float, Field(gt=0)] | None = Field(None, alias="gradients", exclude=True)
-    spend: Literal["steps", "copies"] | None = Field(None, exclude=True)
+    cost: Annotated[float, Field(gt=0)] | None = Field(
+        default=None, alias="gradients", exclude=True
+    )
+    spend: Literal["steps", "copies"] | None = Field(default=None, exclude=True)
     saved: SavedSettings | None = None
     source: str = ""
 
