@@ -58,7 +58,7 @@ def at_call(monkeypatch, owner, name, number, act):
 
 MOMENTS = {
     "Hydra's files": (hydra_utils, "_save_config", 4),  # three a job
-    "models": (job, "with_ensemble", 3),  # two a job
+    "models": (job, "with_ensemble", 2),  # one a job
     "attack": (Attacker, "forward", 4),  # two are trials
     "tables": (job, "write_results", 2),
 }
