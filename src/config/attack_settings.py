@@ -147,7 +147,7 @@ class AttackSettings(Section):
     target_label: TargetLabelRule | None = None
     about: About = About()
     settings: dict[str, Any] = Field(default_factory=dict)
-    cost: Annotated[float, Field(gt=0)] | None = Field(
+    cost: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         default=None, alias="gradients", exclude=True
     )
     spend: Literal["steps", "copies"] | None = Field(default=None, exclude=True)

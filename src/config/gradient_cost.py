@@ -33,7 +33,8 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
         return settings
     cost, wanted = attack.cost, f"attack.gradients={attack.cost:g}: attack={attack.name}"
     key, lowest = _key_to_set(attack, wanted)
-    if key in typed:
+    default = signature(function_of(attack.settings)).parameters[key].default
+    if key in typed or attack.settings.get(key, default) != default:
         raise ValueError(f"attack.gradients={cost:g} sets attack.{key}. Leave one of them out.")
 
     def cost_of(number: int) -> float:
