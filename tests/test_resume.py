@@ -324,7 +324,7 @@ def test_batches_are_not_halved_under_an_attack_that_mixes_their_images(
 ):
     monkeypatch.setenv("ROOM", "5")
     assert run_job("attack=counting", "trainer.batch_size=8", "hydra.run.dir=out") == 1
-    assert "trainer.batch_size=8 needs more memory" in "".join(capsys.readouterr())
+    assert "trainer.batch_size=8 needs more free memory" in "".join(capsys.readouterr())
 
 
 def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, capsys, monkeypatch):
