@@ -100,7 +100,8 @@ class Catalogue:
             raise ValueError(misread(key, name))
         section = sections.get(str(name))
         target = {f"{group}.{name}._target_", f"{group}.{name}.network._target_"}
-        if not _is_complete(section) or not target.isdisjoint(typed):
+        has_file = str(name) in self.files[group]
+        if not _is_complete(section) or (has_file and not target.isdisjoint(typed)):
             file = self._section(group, str(name), key, sections)
             sections[str(name)] = OmegaConf.merge(file, section or {})
 
@@ -124,11 +125,16 @@ class Catalogue:
         """Return the keys in a file, and in the bases of its `defaults`."""
         if place not in self._sections:
             paths = [Path(folder, f"{place}.yaml") for folder in self.folders]
-            section: Any = OmegaConf.load(next(filter(Path.is_file, paths), paths[0]))
-            bases = [str(base).partition("@")[0] for base in section.pop("defaults", ())]
-            group = place.partition("/")[0]
-            parts = [self._read(f"{group}/{Path(its).name}") for its in bases if its != "_self_"]
-            self._sections[place] = OmegaConf.merge(*parts, section)
+            if (path := next(filter(Path.is_file, paths), None)) is None:
+                raise ValueError(f"defaults of a file: there is no {place}.")
+            section: Any = OmegaConf.load(path)
+            bases, group = [*section.pop("defaults", ())], place.partition("/")[0]
+            if not all(isinstance(base, str) for base in bases):
+                raise ValueError(f"{path}: defaults may only have names of {group} files.")
+            names = [Path(base.partition("@")[0]).name for base in bases]
+            names += ["_self_"] * ("_self_" not in names)  # later ones replace earlier ones
+            parts = [section if its == "_self_" else self._read(f"{group}/{its}") for its in names]
+            self._sections[place] = OmegaConf.merge(*parts)
         return self._sections[place]
 
 
