@@ -81,12 +81,9 @@ def test_the_sentence_is_that_of_the_stored_predictions_on_page_and_terminal(aud
         assert q == 2 and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
         assert few < q and 0.95 * reached <= less + 0.051
         assert images == len(units)
-        kept, fooled, wrong = (count for count, _ in drawn[defence or "none"]["parts"])
-        assert (kept, fooled) == (
-            left.sum(),
-            len(units) - left.sum(),
-        ) and kept + fooled + wrong == 60
-        assert drawn[defence or "none"]["behind"] == f"{fooled} / {len(units)}"
+        fooled, row = len(units) - left.sum(), drawn[defence or "none"]
+        assert [count for count, _ in row["parts"]] == [left.sum(), fooled, 60 - len(units)]
+        assert row["behind"] == f"{fooled} / {len(units)}"
 
 
 def _numbers(found: tuple[str, ...]) -> tuple[int, float, int, int, float, str]:

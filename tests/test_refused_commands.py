@@ -73,6 +73,7 @@ REFUSED = [
     (["-m", "attack=fgsm,bim", "attack.stpes=5"], ("attack.stpes", "fgsm, bim", "steps")),
     (["-m", "attack=fgsm", "attack.steps=5"], ("attack.steps", "fgsm")),
     (["attack=fgsm", "attack.steps=5"], ("attack.steps", "attack=fgsm", "norm")),
+    (["attack=bim", "attack.restarts=2"], ("attack.restarts=2 needs attack.random_start",)),
     (["attack=fgsm", "attack=bim"], ("attack",)),
     (["attack=fgsm,bim"], ("attack=fgsm,bim", " -m ")),
     (["source=coarse,fine"], ("source=coarse,fine", " -m ", "[A,B]")),

@@ -40,7 +40,6 @@ from own_parts import p
 def build():
     return nn.Sequential(nn.Flatten(), nn.Dropout(p), nn.Linear(3072, 10))
 """
-DIAGNOSED = ["diagnostics=full", "diagnostics.bisection=2", "controls=true", "variants=[uint8]"]
 TABLES = ["predictions", "predictions-uint8", "predictions-noise", "predictions-shuffled"]
 TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
 

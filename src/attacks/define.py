@@ -75,28 +75,31 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     special |= {"states": _STATES} if fitted else {}
     face, known = _make_signature(special, hidden, values)
 
+    def settings_of(keywords: dict[str, Any]) -> Settings:
+        """Take the settings out of keywords."""
+        made = {name: keywords.pop(name, default) for name, default in known.items()}
+        states = made.pop("states", None) or {}
+        try:
+            return _make_settings(parts, made, states)
+        except ValidationError as error:
+            raise ValueError(first_line(error)) from error
+
     def decorate(description: Callable[[], None]) -> Attack:
         @wraps(description, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
         def made(*arguments: Any, **keywords: Any) -> Tensor:
             try:
                 bound = face.bind(*arguments, **keywords).arguments
-                values = {name: bound.pop(name, default) for name, default in known.items()}
-                states = values.pop("states", None) or {}
-                settings = _make_settings(parts, values, states)
+                settings = settings_of(bound)
             except TypeError as error:
                 raise TypeError(f"{description.__name__}: {error}") from error
-            except ValidationError as error:
-                raise ValueError(first_line(error)) from error
             return ascend(**bound, settings=settings)
 
         function: Any = made
         function.__signature__ = face
         function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
         function.about = About(**_describe(function, words) | stated)
-        function.counts, function.all_budgets = counts, True
-        _make_settings(
-            parts, {key: known[key] for key in known if key != "states"}, {}
-        )  # wrong defaults fail here
+        function.counts, function.all_budgets, function.check = counts, True, settings_of
+        settings_of({})  # wrong defaults fail here
         if fitted:
             function.fitted, function.fit = fitted, partial(fit, fitted)
         return function

@@ -150,8 +150,7 @@ def _run_torchattack(attack_class: Any, keywords: dict[str, Any], call: Call) ->
     if "feature_layer_cfg" in parameters and "feature_layer_cfg" not in keywords:
         filled["feature_layer_cfg"] = _name_of_layer(call.model, name)
     if "num_classes" in parameters and "num_classes" not in keywords:
-        with torch.no_grad():
-            filled["num_classes"] = call.model(call.images[:1]).shape[1]
+        filled["num_classes"] = call.model(call.images[:1]).shape[1]
     attack = attack_class(**select(attack_class, filled), **keywords)
     adversarial: Tensor = attack(call.images, call.labels)
     return adversarial

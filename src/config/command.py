@@ -168,7 +168,8 @@ def parse(word: str) -> Override:
         text = override.get_value_string()
         return _parser.parse_override(word.removesuffix(text) + quoted(text.strip()))
     if numbers := [item for item in _items(value) if isinstance(item, int | float)]:
-        way = f'Quote it, as in \'{key}=["2024","a"]\'.'
+        example = '"2024",a' if override.is_sweep_override() else '["2024","a"]'
+        way = f"Quote it, as in '{key}={example}'."
         raise ValueError(f"{word}: {numbers[0]} is a number, not a name. {way}")
     return override
 

@@ -54,10 +54,8 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
         nearest = " or ".join(f"{taken:g} (attack.{key}={its})" for its, taken in near.items())
         raise ValueError(f"{wanted} cannot take so many per image. The nearest: {nearest}.")
     changed = attack.settings | {key: number}
-    first = (
-        f"{cost:g} gradient{'s' * (cost != 1)}",
-        *(["spend=copies"] if attack.spend == "copies" else []),
-    )
+    first = [f"{cost:g} gradient{'s' * (cost != 1)}"]
+    first += ["spend=copies"] * (attack.spend == "copies")
     label = attack_label(attack.name, {k: v for k, v in changed.items() if k != key}, first)
     update = {"settings": changed, "label": label, "cost": None, "spend": None}
     return Settings(**dict(settings) | {"attack": attack.model_copy(update=update)})

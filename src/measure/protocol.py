@@ -141,7 +141,7 @@ class EvaluatedBatch:
 
 
 class Needs(NamedTuple):
-    """What the rows of a measurement depend on, beside attack, arithmetic and code."""
+    """Parts of the key of a measurement's rows, beside attack, arithmetic and code."""
 
     targets: Sequence[ModelRef | None]
     others: Sequence[ModelRef]

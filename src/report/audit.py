@@ -106,7 +106,7 @@ class Audit(NamedTuple):
     target: str
     sentence: str
     classes: str = ""
-    tries: pd.DataFrame | None = None
+    tries: Any = None
     fooled: Any = None
 
 

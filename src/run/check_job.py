@@ -182,7 +182,8 @@ def attack_function(attack: AttackSettings) -> Attack:
     """Return an attack's function as a `partial` with the keyword arguments of its settings.
 
     Raises:
-        ValueError: `_target_` is not a function, or a keyword is unknown, missing or invalid.
+        ValueError: `_target_` is not a function, a keyword is unknown, missing or invalid, or
+            keywords do not go together.
     """
     keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
     try:
@@ -196,9 +197,10 @@ def attack_function(attack: AttackSettings) -> Attack:
     if unchecked := [key for key in call.keywords if key not in parameters]:
         text = "attack=%s takes any keyword; unchecked: %s"
         warn_once(text, attack.name, ", ".join(unchecked))
-    return partial(
-        call.func, **{key: _convert(key, value, parameters) for key, value in call.keywords.items()}
-    )
+    made = {key: _convert(key, value, parameters) for key, value in call.keywords.items()}
+    if check := getattr(call.func, "check", None):
+        check({**made})
+    return partial(call.func, **made)
 
 
 def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Parameter]:

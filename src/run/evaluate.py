@@ -210,8 +210,7 @@ class Evaluation:
     def _halve(self, size: int, attacked: bool, error: BaseException) -> int:
         """Return half the batch size after an out-of-memory error; refuse what cannot be halved."""
         if size == 1 or (attacked and not self.job.images_apart):  # other batches: other rows
-            text = f"trainer.batch_size={size} needs more free memory than the device has."
-            text += " Lower it." * (size > 1)
+            text = f"trainer.batch_size={size} needs more free memory." + " Lower it." * (size > 1)
             raise ValueError(text) from error
         log.warning("Out of memory: continuing with batches of %d images, not %d.", size // 2, size)
         attacker = self._pass.attacker

@@ -185,7 +185,7 @@ def _noted_failures(folder: Path) -> Iterator[None]:
             except OSError as error:
                 _note(folder, f"A file could not be read or written: {error}.")
             except (Exception, SystemExit) as error:
-                if is_out_of_memory(error):  # in the trial of two images, or in a fit
+                if is_out_of_memory(error):  # in a fit
                     _note(folder, f"The device has too little free memory: {first_line(error)}.")
                     return
                 log.exception("This should not happen; please report it with the lines below.")

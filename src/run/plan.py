@@ -167,7 +167,7 @@ def finished_key(planned: Planned, images: int) -> str:
             "trainer": settings.trainer.model_dump(include=trainer),
             "training": settings.training.model_dump(exclude={"device"}),
             "arithmetic": clean_parts(settings, device_of(settings.trainer.accelerator)),
-            "code": code_keys(settings),
+            "code": [code_keys(settings), *(its.stored_as for its in planned.measurements)],
             "files": [images, stamps, planned.saved and planned.saved.digest],
         }
     )

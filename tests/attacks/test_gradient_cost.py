@@ -94,15 +94,8 @@ def test_draws_and_sources_count(two_sources):
 def test_transfer_takes_a_number_of_gradients(network, batch):
     images, labels = batch()
     models = {"a": network(0), "b": network(1)}
-    results = transfer(
-        models,
-        models,
-        images,
-        labels,
-        attacks={"mi": {"gradients": 7}},
-        eps=8 / 255,
-        protocol="all",
-    )
+    words = {"attacks": {"mi": {"gradients": 7}}, "eps": 8 / 255, "protocol": "all"}
+    results = transfer(models, models, images, labels, **words)
     assert {job.record.label for job in results.jobs} == {"mi (7 gradients)"}
     assert {job.record.config["attack"]["settings"]["steps"] for job in results.jobs} == {7}
     assert {job.record.gradients for job in results.jobs} == {7 * len(images)}

@@ -1,5 +1,7 @@
 """Files of models and others as editors and people write them."""
 
+from contextlib import nullcontext
+
 import pytest
 
 from src import load_classifier
@@ -41,6 +43,23 @@ def test_a_model_has_the_name_of_its_file(workspace, run_job):
     file = workspace / "conf/model/fine.yaml"
     file.rename(file.with_stem("pooled"))  # its first line names it fine
     assert run_job("source=pooled", "targets=[coarse]", "plan=only") == 0
+
+
+def test_the_bases_of_a_file_are_read_in_their_order(workspace):
+    for defaults, refusal in {
+        "[_self_, coarse@_here_]": "",  # the base comes last, and its weights count
+        "[coarse@_here_, _self_]": "gone.pt",
+        "[absent@_here_]": "there is no model/absent",
+        "[{/model@_here_: coarse}]": "late.yaml: defaults may only have names of model files",
+    }.items():
+        (workspace / "conf/model/late.yaml").write_text(f"defaults: {defaults}\nweights: gone.pt")
+        with pytest.raises(ValueError, match=refusal) if refusal else nullcontext():
+            load_classifier("late", "dataset=cifar10_mini", config_dir="conf")
+
+
+def test_a_defence_that_is_typed_key_by_key_needs_no_file(run_job):
+    keys = ["++defence.new._target_=src.defences.Jpeg", "++defence.new.quality=30"]
+    assert run_job("attack=fgsm", "defences=[new]", *keys, "plan=only") == 0
 
 
 def test_a_folder_of_files_that_does_not_exist_is_refused(workspace):

@@ -274,26 +274,23 @@ def test_the_page_of_an_audit_counts_the_images_that_the_target_classifies_corre
     clean = rows[rows["eps_255"] == 0].groupby("index")["right"].all()
     eps = results.jobs[0].record.reference
     attacked = rows[(rows["eps_255"] == eps) & rows["index"].map(clean)]
-    fooled = ~attacked.pivot_table(
-        index="index", columns=["by", "from"], values="right", aggfunc="all"
-    )
+    fooled = ~attacked.groupby(["index", "by", "from"])["right"].all().unstack(["by", "from"])
     n, total, every = clean.sum(), len(clean), fooled.any(axis=1).sum()
     tab = opened("audit")
     assert f"A stranger fools {100 * every / n:.0f} % of the images" in tab.inner_text("#answer")
-    first = "#matrix tr:nth-child(2)"
-    attack = tab.inner_text(f"{first} th").strip()
+    attack = tab.inner_text("#matrix tr:nth-child(2) th").strip()
     heads = tab.locator("#matrix tr:first-child th").all_inner_texts()
-    texts = tab.locator(f"{first} button").all_inner_texts()
+    texts = tab.locator("#matrix tr:nth-child(2) button").all_inner_texts()
     for head, text in zip(heads[1:-1], texts, strict=True):
         k = fooled[attack, head].sum()
         assert text.split()[1:] == [percent(k / n), f"{k}", "/", f"{n}"]
     margins = tab.locator("#matrix .mean").all_inner_texts()
     assert margins[0] == percent(fooled[attack].any(axis=1).mean())
     assert margins[-1] == percent(every / n)
-    left = [f"{n - every}", f"{every}", f"{total - n}"]
-    assert tab.inner_text("#ranking .bars").split() == left
-    (whole, robust) = tab.locator("#tiles .tile b").all_inner_texts()
-    assert [whole, robust] == [f"{percent(share / total)} %" for share in (n, n - every)]
+    left = [n - every, every, total - n]
+    assert [int(text) for text in tab.inner_text("#ranking .bars").split()] == left
+    tiles = tab.locator("#tiles .tile b").all_inner_texts()
+    assert tiles == [f"{percent(share / total)} %" for share in (n, n - every)]
     tab.wait_for_selector("#image .strip")
     order = [(row.attack, row.source) for row in results.audits[0].tries.itertuples()]
     image = int(re.search(r"One image: (\d+)", tab.inner_text("#image h2"))[1])

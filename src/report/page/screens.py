@@ -22,7 +22,7 @@ from .. import charts
 from ..audit import Audit, paired
 from ..beside import DIFFERENCES, Beside, points_text
 from ..results import Results
-from ..words import defence_notes, ordinal, rank_answer, stranger_answer, tries_text
+from ..words import COUNTED, defence_notes, ordinal, rank_answer, stranger_answer, tries_text
 from .figures import page_charts
 from .rows import of_axes, percent
 
@@ -77,17 +77,9 @@ def _audit(results: Results) -> Screen:
     refused = [{"heading": its.sentence} for its in audits.values() if its.fooled is None]
     audits = {pair: its for pair, its in audits.items() if its.fooled is not None}
     models, defences = ([*dict.fromkeys(names)] for names in zip(*audits, strict=True))
-    fooled = next(iter(audits.values())).fooled
-    attacks, sources = (
-        fooled.T.groupby(level=level).any().sum(axis=1).sort_values(ascending=False).index
-        for level in (0, 1)
-    )
-    every = {name for its in audits.values() for name in its.fooled.columns}
-    attacks, sources = (
-        [*dict.fromkeys([*names, *sorted({name[level] for name in every})])]
-        for level, names in enumerate((attacks, sources))
-    )
-    most = max(len(_tries(its)) for its in audits.values())
+    tries = [one for its in audits.values() for one in _order(its)]
+    attacks, sources = ([*dict.fromkeys(names)] for names in zip(*tries, strict=True))
+    most = max(len(its.tries) for its in audits.values())
     steps = [*(q for q in _STEPS if q < most), most]
     tried = [float(q) for q in range(1, most + 1)]
     axes = {
@@ -95,7 +87,7 @@ def _audit(results: Results) -> Screen:
         **{"defence": models, "protocol": [WITHIN, _ALONE], "eps_255": [0.0, *tried]},
     }
     rows = [row for pair, its in audits.items() for row in _tries_rows(its, *pair, axes)]
-    highs = [_tries(its)["fooled_high"].max() for its in audits.values()]
+    highs = [its.tries["fooled_high"].max() for its in audits.values()]
     idle = {
         alarm.finding.partition(":")[0].removeprefix("defence "): alarm.finding.partition(": ")[2]
         for row in results.rows
@@ -108,13 +100,13 @@ def _audit(results: Results) -> Screen:
     for at, model in enumerate(models):
         mine = {name: its for (other, name), its in audits.items() if other == model}
         notes = [*_notes(mine, total, idle), *refused]
-        for q in range(1, len(_tries(order[model])) + 1):
+        for q in range(1, len(order[model].tries) + 1):
             listed = [_outcome(name, its, q, total) for name, its in mine.items()]
             rankings[f"{at}.0.{q}"] = {"rows": [*listed, *notes], "notes": []}
             tiles[f"{at}.{q}"] = _tiles(mine, q, total)
         for name, its in mine.items():
             full = str(ModelRef.parse(model, name))
-            answer = stranger_answer(_tries(its), total, full, eps)
+            answer = stranger_answer(its.tries, total, full, eps)
             answers[f"{at}.{defences.index(name)}"] = answer
     scale = f"times {float(f'{127 / eps:.2g}'):g}"
     place = f"at {eps:g}/255"
@@ -156,14 +148,9 @@ def _audit(results: Results) -> Screen:
     )
 
 
-def _tries(audit: Audit) -> pd.DataFrame:
-    assert audit.tries is not None
-    return audit.tries
-
-
 def _order(audit: Audit) -> list[tuple[str, str]]:
     """Return attack and source of the tries in the order that was learned on all images."""
-    return [*_tries(audit)[["attack", "source"]].itertuples(index=False, name=None)]
+    return [*audit.tries[["attack", "source"]].itertuples(index=False, name=None)]
 
 
 def _top(shares: Sequence[float]) -> float:
@@ -189,7 +176,7 @@ def _tries_rows(
             **{"protocol": _ALONE, "eps_255": 0.0, "success": k, "denominator": n},
             **{"success_rate": k / n, "success_rate_low": low, "success_rate_high": high},
         }
-    for row in _tries(audit).to_dict("records"):
+    for row in audit.tries.to_dict("records"):
         ends = {f"success_rate{end}": row[f"fooled{end}"] for end in ("", "_low", "_high")}
         counts = {"success": round(row["fooled"] * n), "denominator": n}
         where = {"source": MEAN, "target": MEAN, "protocol": WITHIN, "eps_255": float(row["q"])}
@@ -198,7 +185,7 @@ def _tries_rows(
 
 def _counts(audit: Audit, q: int) -> tuple[Any, int, int]:
     """Return the row of `tries` for q tries, and the counts of fooled and of counted images."""
-    rows = _tries(audit)
+    rows = audit.tries
     row, n = rows.iloc[min(q, len(rows)) - 1], len(audit.fooled)
     return row, round(row["fooled"] * n), n
 
@@ -220,7 +207,7 @@ def _tiles(mine: Mapping[str, Audit], q: int, total: int) -> list[Any]:
     for name, audit in [*mine.items()][:2]:
         _, k, n = _counts(audit, q)
         title = "robust accuracy" if name == NO_DEFENCE else f"robust, with {name}"
-        note = f"{n - k} / {total}, {tries_text(min(q, len(_tries(audit))))}"
+        note = f"{n - k} / {total}, {tries_text(min(q, len(audit.tries)))}"
         tiles.append((title, {"text": percent((n - k) / total)}, note, False, ""))
     return tiles
 
@@ -282,8 +269,8 @@ def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) ->
         lead, rest, details = rank_answer(table, its.attack, its.base, eps)
         details += (
             f" From {source}, beside {its.title.partition(':')[0]}. Counted: the {row['images']:g} "
-            f"images{' for reports' * its.reported} that a source and a target both classify "
-            f"correctly; {row['storage']} images."
+            f"{COUNTED[its.protocol]}{', those for tuning left out' * its.reported}; "
+            f"{row['storage']} images."
         )
         answers[str(at)] = (lead, rest, details.strip())
         base = [its.base] * (its.base in {*ranked["attack"]})
