@@ -37,7 +37,7 @@ from ..tracking import Tracker
 from ..utils.networks import copy_network
 from ..utils.processes import is_first_process
 from ..utils.refusals import class_order, shortened, warn_once
-from .check_job import attack_function
+from .check_job import attack_function, build_job
 from .clean_accuracy import check_trained
 from .data import DataSets, open_data
 from .stages import Data, JobContext, Model, Planned
@@ -68,7 +68,7 @@ class ModelPool:
         self._make_room(set(keys.values()))
         missing = [name for name, key in keys.items() if key not in {**self._built, **self._frozen}]
         built = {name: build(settings, name, images) for name in missing}
-        for name in built.keys() & set(settings.source if planned.attack else ()):
+        for name in built.keys() & set(settings.source if planned.attack.function else ()):
             check_gradient(name, built[name], images.image_size)
         files = Trainings(settings, images, self.sets).files(built)
         if not all(file.exists() for file in files.values()):  # trainings end with all test images
@@ -76,7 +76,7 @@ class ModelPool:
             training_attack(settings.training)
         if settings.clean_accuracy_check.action == "stop":
             for name, file in files.items():
-                check_trained(settings, name, file, images.num_classes)
+                check_trained(settings.clean_accuracy_check, name, file, images.num_classes)
         self._built |= {keys[name]: classifier for name, classifier in built.items()}
         return {name: self._built[key] for name, key in keys.items() if key in self._built}
 
@@ -97,7 +97,8 @@ class ModelPool:
                 self._frozen[key] = freeze(settings, name, classifier, images, keep)
                 del built[name], self._built[key]
             if key in self._files:  # each job's log warns
-                check_trained(settings, name, self._files[key], images.num_classes)
+                check, file = settings.clean_accuracy_check, self._files[key]
+                check_trained(check, name, file, images.num_classes)
             models[name] = self._frozen[key]
         return models
 
@@ -118,7 +119,7 @@ class ModelPool:
         for name, model in untrained.items():
             parts = _parts_of(settings, name, model, "not trained")
             models[name] = Model(model, "", {**parts, "file": files[name].name})
-        return JobContext(planned, data, with_ensemble(settings, models)), untrained
+        return build_job(planned, data, with_ensemble(settings, models)), untrained
 
     def _make_room(self, needed: Set[str]) -> None:
         """Remove models that are not needed, the oldest first, if they take much memory."""
@@ -162,7 +163,7 @@ def stored_classifier(
 
 def _keeps_layers(planned: Planned, name: str) -> bool:
     """Return True if the attack's fit needs the model's layers as built."""
-    part = planned.fitted
+    part = planned.attack.fitted
     return part is not None and part.as_built and name in planned.settings.source
 
 
@@ -270,9 +271,10 @@ def freeze(
     as_built = copy_network(classifier) if keep_layers else None
     speed_up(settings, classifier, images.image_size)
     expected, facts = settings.model[name].expected_accuracy, read_facts(settings, name)
-    if expected is None and facts.class_names == images.class_names:
+    is_stated = expected is not None
+    if not is_stated and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
-    return Model(classifier, digest, parts, expected, as_built)
+    return Model(classifier, digest, parts, expected, is_stated, as_built)
 
 
 def _parts_of(

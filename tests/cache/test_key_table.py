@@ -12,7 +12,7 @@ from src.attacks import mi
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
-from src.measure.registry import CLEAN
+from src.measure.predictions import Clean
 from src.run.check_job import check_job
 from src.run.models import ModelPool, Trainings
 from src.run.stages import parts_of
@@ -98,18 +98,21 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
 
     def compute(*words: str) -> dict[str, str]:
         config = compose_words(CONF, [*JOB, *words], "conf")
-        job, _ = pool.prepare(check_job(read_job(config, config.hydra), pool.sets))
+        planned = check_job(read_job(config, config.hydra), pool.sets)
+        job, _ = pool.prepare(planned)
         name = ModelRef.parse("coarse")
-        place = next(its.place for its in parts_of(job, [CLEAN]) if its.target == name)
+        place = next(
+            its.place for its in parts_of(job, [Clean("clean images")]) if its.target == name
+        )
         built = job.models.get("net")
-        trainings = Trainings(job.settings, job.images, pool.sets)
+        trainings = Trainings(planned.settings, job.images, pool.sets)
         file = built and trainings.file("net", built.classifier)
         return {
             "clean": " ".join(place),
             "attack": job.attack_key,
             "model": job.models["coarse"].key,
             "defence": job.target_keys["coarse@jpeg"],
-            **({"fit": job.fit_key(0.0)} if job.planned.fitted else {}),
+            **({"fit": job.fit_key(0.0)} if job.attack.fitted else {}),
             "job": job.key,
             **({"weights": file.name} if file else {}),
         }

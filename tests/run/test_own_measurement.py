@@ -147,7 +147,7 @@ NET = ModelRef.parse("net")
 JOB = SimpleNamespace(
     images=SimpleNamespace(indices=np.arange(2, 8)),
     classifiers=[NET],
-    settings=SimpleNamespace(budgets=(8.0,)),
+    budgets=(8.0,),
 )
 BATCH = SimpleNamespace(batch=SimpleNamespace(index=torch.arange(2, 5)), budgets=(8.0,))
 NEEDS = Needs([NET], [], (8.0,), np.arange(2, 5), None)
