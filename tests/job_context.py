@@ -27,7 +27,7 @@ from src.measure.own_measurement import own_measurements
 from src.run.check_job import build_job, make_planned
 from src.run.data import mixing_pool
 from src.run.evaluate import Evaluation
-from src.run.stages import Data, JobContext, Model, Planned
+from src.run.stages import JobContext, Model, Planned
 from src.utils.about import About
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
@@ -93,9 +93,8 @@ def make_context(
     planned = plan_modules(networks, *arguments, source=source, **keywords)
     modules = {"source": source, **networks}
     built = {name: Model(modules[name], name, {"name": name}) for name in planned.settings.model}
-    part = dataset.subset(planned.settings.diagnostics.n_images)
-    data = Data(dataset, part, mixing_pool(dataset, 0), torch.device(device))
-    return build_job(planned, data, built)
+    pool = mixing_pool(dataset, 0)
+    return build_job(planned, dataset, torch.device(device), pool, models=built)
 
 
 def evaluate(job: JobContext, rows: Rows) -> Evaluation:

@@ -17,7 +17,7 @@ from ..models import PixelClassifier, network_text, tensors_of, try_classifier
 from ..run.check_job import build_job
 from ..run.data import DataSets, mixing_pool, open_fit_images
 from ..run.models import with_ensemble
-from ..run.stages import Data, JobContext, Model, Planned
+from ..run.stages import JobContext, Model, Planned
 from ..utils.devices import is_cuda
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.networks import copy_network
@@ -118,8 +118,8 @@ class Inputs:
             name = settings.attack.name
             raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
         fitted_on = open_fit_images(planned, self.images, DataSets(), self.fit_images)
-        data = Data(self.images, self.images, pool, self.device, fitted_on)
-        return build_job(planned, data, with_ensemble(settings, models))
+        models = with_ensemble(settings, models)
+        return build_job(planned, self.images, self.device, pool, fitted_on, models)
 
 
 def _modules(

@@ -3,11 +3,14 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from ..attacks import adapt
@@ -18,6 +21,8 @@ from ..config.errors import refusal
 from ..config.fields import check_among
 from ..config.sections import PROGRAM_KEYWORDS, EpsilonSettings, reference_budget
 from ..config.settings import Settings
+from ..data import Batch, ImageDataset
+from ..data.dataset import SizeError
 from ..defences import Defence
 from ..images.attacker import Attack, accepted
 from ..images.saved import UNKNOWN, SavedImages
@@ -35,9 +40,16 @@ from ..utils.devices import computes_in_tf32, device_of
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.refusals import suggestion, warn_once
 from ..utils.vocabulary import CONTROLS
-from .data import DataSets, check_named
-from .stages import Data, JobAttack, JobContext, JobDefence, Planned
-from .trainer import speed_key
+from .data import (
+    DataSets,
+    check_named,
+    mixing_pool,
+    open_fit_images,
+    open_images,
+    target_labels_of,
+)
+from .stages import JobAttack, JobContext, JobDefence, Planned
+from .trainer import for_device, root_device, speed_key
 
 
 def check_job(settings: Settings, sets: DataSets) -> Planned:
@@ -97,7 +109,6 @@ def make_planned(
     crafting = JobAttack(
         function,
         name=attack.name,
-        label=attack.label,
         norm=attack.norm,
         target_label=attack.target_label,
         mixes=_may_mix(attack),
@@ -125,9 +136,40 @@ def _may_mix(attack: AttackSettings) -> bool:
     return attack.about.mixes or attack.about.category != "own" or '"_target_"' in parts
 
 
-def build_job(planned: Planned, data: Data, models: Mapping[str, Any]) -> JobContext:
-    """Return a job of its plan, images and models."""
-    settings, images = planned.settings, data.images
+def open_job(planned: Planned, sets: DataSets) -> tuple[Planned, JobContext]:
+    """Open a job's images before any model is trained, and complete its settings for the device.
+
+    Raises:
+        ValueError: A file is damaged, or there are too few images.
+    """
+    settings, attack, pool = planned.settings, planned.attack, None
+    images = open_images(planned, sets)
+    try:
+        images.digest()  # reads all files, so a bad one is refused here
+    except SizeError as error:
+        sides = [side for name in settings.models if (side := settings.model[name].input_size)]
+        raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
+    if settings.controls and len(images) < 2:
+        text = "it adds the perturbation of another image to each."
+        raise ValueError(f"controls=true needs at least 2 images: {text}")
+    if attack.function is not None:
+        target_labels_of(attack.target_label, images)  # refused before any model is built
+        pool = mixing_pool(sets.open(settings, "test", whole=True), settings.dataset.seed)
+    fitted_on = open_fit_images(planned, images, sets)
+    planned = replace(planned, settings=for_device(settings, len(images)))
+    return planned, build_job(planned, images, root_device(settings.trainer), pool, fitted_on)
+
+
+def build_job(
+    planned: Planned,
+    images: ImageDataset,
+    device: torch.device,
+    pool: Batch | None = None,
+    fit_images: ImageDataset | None = None,
+    models: Mapping[str, Any] = MappingProxyType({}),
+) -> JobContext:
+    """Return a job of its plan, images and models; see `JobContext`."""
+    settings = planned.settings
     budgets, report, side = settings.budgets, settings.report, images.image_size
     check_named(report.images, images.indices)
     by_class = images.indices[np.argsort(images.labels, kind="stable")]
@@ -136,11 +178,15 @@ def build_job(planned: Planned, data: Data, models: Mapping[str, Any]) -> JobCon
     size = 4 * 3 * side**2 * len(budgets) * len(images)
     stores_all = settings.save_adversarial or size <= settings.cache.images_mb * 1e6
     storage, trainer = settings.storage or AS_SAVED, settings.trainer
-    largest = settings.gradient_batch(data.device.type, side)
+    largest = settings.gradient_batch(device.type, side)
     stored = images.indices if stores_all else [*report.images, *examples]
     measured = _measurements(settings, storage, stored, largest)
     return JobContext(
-        **vars(data),
+        images=images,
+        diagnosed=images.subset(settings.diagnostics.n_images, settings.dataset.seed),
+        pool=pool,
+        fit_images=fit_images,
+        device=device,
         source=ModelRef.parse(settings.source_name),
         targets=[*map(ModelRef.parse, settings.targets)],
         evaluated=settings.evaluated,
@@ -148,7 +194,6 @@ def build_job(planned: Planned, data: Data, models: Mapping[str, Any]) -> JobCon
         reference=settings.reference,
         norm=settings.attack.norm,
         name=settings.job,
-        sweep=settings.sweep,
         models=models,
         members=settings.source,
         attacked=settings.source_model,
@@ -156,11 +201,10 @@ def build_job(planned: Planned, data: Data, models: Mapping[str, Any]) -> JobCon
         saved=planned.saved,
         defences=planned.defences,
         measurements=[*measured, *planned.measurements],
-        storage=storage,
         max_batch=max(1, largest // settings.source_draws),  # draws share memory
         trainer=trainer,
         arithmetic=clean_parts(
-            data.device.type,
+            device.type,
             precision=trainer.precision,
             fold_batch_norms=trainer.fold_batch_norms,
         ),

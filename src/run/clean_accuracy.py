@@ -154,7 +154,7 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     )
     counts = correct.agg(["sum", "count"])
     shares = ", ".join(f"{ModelRef.parse(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
-    _log_once(f"{len(job.images)} clean images, correct: {shares}", job.sweep)
+    _log_once(f"{len(job.images)} clean images, correct: {shares}")
     for name, its in job.models.items():  # no accuracy is expected behind a defence
         columns, check = ModelRef.parse(name).columns, job.check
         expected = its.expected_accuracy if columns in counts.index else None
@@ -178,7 +178,7 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
 
 
 @cache
-def _log_once(text: str, sweep: str | None) -> None:
+def _log_once(text: str) -> None:
     """Log a line that several jobs of a sweep share."""
     log.info("%s", text)
 

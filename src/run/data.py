@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -16,13 +15,11 @@ from ..config.sections import DatasetSettings, TargetLabelRule
 from ..config.settings import Settings
 from ..data import Batch, ImageDataset, load_dataset
 from ..data.classes import place_classes
-from ..data.dataset import SizeError
 from ..data.image_files import has_splits
 from ..data.load import make_dataset, open_source
 from ..images.saved import SavedImages, open_set, saved_dataset
 from ..utils.refusals import shortened
-from .stages import Data, Planned
-from .trainer import for_device, root_device
+from .stages import Planned
 
 _POOL = 32  # images that attacks may mix in
 _FOLDER = "src.data.image_files.image_folder"
@@ -138,33 +135,6 @@ def open_images(planned: Planned, sets: DataSets) -> ImageDataset:
         return sets.open(settings, "test")
     stated = settings.dataset.model_dump(include={"num_classes", "class_names", "images", "seed"})
     return saved_dataset(planned.saved, n_images=settings.n_images, **stated)
-
-
-def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
-    """Open a job's images before any model is trained, and complete its settings for the device.
-
-    Raises:
-        ValueError: A file is damaged, or there are too few images.
-    """
-    settings = planned.settings
-    images = open_images(planned, sets)
-    try:
-        images.digest()  # reads all files, so a bad one is refused here
-    except SizeError as error:
-        sides = [side for name in settings.models if (side := settings.model[name].input_size)]
-        raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
-    seed = settings.dataset.seed
-    if settings.controls and len(images) < 2:
-        text = "it adds the perturbation of another image to each."
-        raise ValueError(f"controls=true needs at least 2 images: {text}")
-    diagnosed = images.subset(settings.diagnostics.n_images, seed)
-    pool = None
-    if planned.attack.function is not None:
-        target_labels_of(planned.attack.target_label, images)  # refused before any model is built
-        pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
-    fitted_on = open_fit_images(planned, images, sets)
-    planned = replace(planned, settings=for_device(settings, len(images)))
-    return planned, Data(images, diagnosed, pool, root_device(settings.trainer), fitted_on)
 
 
 def open_fit_images(

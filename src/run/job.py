@@ -29,8 +29,7 @@ from ..utils.processes import (
     is_one_of_several,
 )
 from ..utils.refusals import first_line, printable
-from .check_job import build_job, check_weights
-from .data import open_data
+from .check_job import check_weights, open_job
 from .evaluate import Evaluation, JobTables
 from .models import ModelPool, with_ensemble
 from .outputs import choose_pictures, make_job, save_adversarial_images, write_results
@@ -74,21 +73,21 @@ def prepare_job(
     If targets have to be trained, a first batch is attacked before, so that a broken attack fails.
     Return the plan, complete for the device, with the evaluation.
     """
-    planned, data = open_data(planned, pool.sets)
-    settings = planned.settings
-    models = pool.train(planned, data, settings.source, tracker)
+    planned, job = open_job(planned, pool.sets)
+    settings, images = planned.settings, job.images
+    models = pool.train(planned, images, settings.source, tracker)
     meet(settings.trainer)
     command_key(from_first_process(command_key()))
-    later = from_first_process(pool.untrained(planned, data))
+    later = from_first_process(pool.untrained(planned, images))
     ready = [name for name in settings.models if name not in {*models, *later}]
-    models |= pool.train(planned, data, ready, tracker)
-    evaluation = Evaluation(build_job(planned, data, with_ensemble(settings, models)), cache)
+    models |= pool.train(planned, images, ready, tracker)
+    evaluation = Evaluation(replace(job, models=with_ensemble(settings, models)), cache)
     if later:
         evaluation.clean()
         evaluation.craft_first()
-        models |= pool.train(planned, data, later, tracker)
+        models |= pool.train(planned, images, later, tracker)
         models = {name: models[name] for name in settings.models}
-        evaluation.job = replace(evaluation.job, models=with_ensemble(settings, models))
+        evaluation.job = replace(job, models=with_ensemble(settings, models))
     if planned.saved is not None:
         check_weights(planned.saved, {name: model.digest for name, model in models.items()})
     return planned, evaluation

@@ -95,8 +95,8 @@ def write_results(
     for (attacked,) in statistics.attacked:
         _write_tables(attacked, folder)
     if pictures:
-        _write_pictures(evaluation, pictures, folder)
-    tables = {**finished.tables, TOP_FIVE: _top_five(evaluation, pictures)}
+        _write_pictures(evaluation, pictures, record.storage, folder)
+    tables = {**finished.tables, TOP_FIVE: _top_five(evaluation, record.storage, pictures)}
     tables[PREDICTIONS] = tables.pop(PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
@@ -125,9 +125,9 @@ def _predictions(results: JobTables, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(evaluation: Evaluation, shown: Sequence[int]) -> pa.Table:
+def _top_five(evaluation: Evaluation, primary: str, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
-    primary, results = evaluation.job.storage, evaluation.tables
+    results = evaluation.tables
     assert results is not None
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
@@ -139,12 +139,14 @@ def _top_five(evaluation: Evaluation, shown: Sequence[int]) -> pa.Table:
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in [results.clean, *attacked])
 
 
-def _write_pictures(evaluation: Evaluation, index: Sequence[int], folder: Path) -> None:
+def _write_pictures(
+    evaluation: Evaluation, index: Sequence[int], storage: str, folder: Path
+) -> None:
     """Write pictures of images in 8 bits: clean ones, and adversarial ones at all budgets."""
     order = np.argsort(index)  # images are read in the order of their index
     job, place = evaluation.job, np.argsort(order)
     attacked = evaluation.images(np.array(index)[order].tolist())
-    versions = [np.rint(255 * version.as_stored(job.storage).numpy()) for version in attacked]
+    versions = [np.rint(255 * version.as_stored(storage).numpy()) for version in attacked]
     with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
@@ -196,7 +198,7 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
         iterative=record.iterative,
     )
     if job.attack.function is not None:
-        yield from _attack_alarms(job, job.attack.function, results)
+        yield from _attack_alarms(job, record.label, job.attack.function, results)
     if record.defences:
         yield from many_abstentions(finished.defended, *pair, record.protocol)
     yield from _model_alarms(job)
@@ -223,7 +225,9 @@ def _model_alarms(job: JobContext) -> Iterator[Alarm]:
             yield Alarm("probabilities", f"{pair}: {text}")
 
 
-def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Iterator[Alarm]:
+def _attack_alarms(
+    job: JobContext, label: str, function: Attack, results: JobTables
+) -> Iterator[Alarm]:
     """Yield the alarms that an attack's gradients and steps raise."""
     attack, budgets, passes = job.attack, job.budgets, len(job.members) * job.attack.draws
     if k := results.not_finite:
@@ -233,7 +237,7 @@ def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Ite
     if len(clipped := results.clipped):
         finding = f"{format_cell(len(clipped), len(job.images))} of the images exceeded the budget"
         moved = f"and were clipped to it, by up to {clipped.max():.3g}/255 in a pixel"
-        yield Alarm("clipped", f"{attack.label}: {finding} {moved}")
+        yield Alarm("clipped", f"{label}: {finding} {moved}")
     its = {name: parameter.default for name, parameter in signature(function).parameters.items()}
     stated, alone = (attack.stated(count) for count in (len(budgets), 1))
     if stated is not None and alone is not None:
@@ -242,12 +246,12 @@ def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Ite
         apart = job.max_batch < len(budgets) or its.get("copies_average") == "logits"
         if not 0.99 * stated <= taken <= 1.01 * (len(budgets) * alone if apart else stated):
             text = f"{taken:g} gradients per image and member, but {stated:g} are stated or assumed"
-            yield Alarm("gradients_not_as_stated", f"{attack.label}: {text}")
+            yield Alarm("gradients_not_as_stated", f"{label}: {text}")
     if "steps" in its and its.get("update") is steepest_ascent and attack.norm == "linf":
         step = (its["step_size_255"] or 0) / budgets[-1] or its["relative_step_size"] or 1
         if its["steps"] * step < 1 - 1e-6:
             finding = f"its steps add up to {its['steps'] * step:.2g} of the budget {budgets[-1]:g}"
-            yield Alarm("steps_too_short", f"{attack.label}: {finding}/255")
+            yield Alarm("steps_too_short", f"{label}: {finding}/255")
 
 
 def _write_tables(result: JobResults, folder: Path) -> None:

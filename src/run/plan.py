@@ -23,11 +23,11 @@ from ..utils.devices import device_of
 from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration
-from .check_job import build_job
+from .check_job import build_job, open_job
 from .craft import name_fit
-from .data import DataSets, open_data, open_images
+from .data import DataSets, open_images
 from .models import ModelPool, fetches
-from .stages import GRADIENT, Data, Planned, parts_of, work_of
+from .stages import GRADIENT, Planned, parts_of, work_of
 from .trainer import read_seconds
 
 log = logging.getLogger(__name__)
@@ -143,7 +143,8 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
                 plan.jobs.append(_count_gradients(settings))
             else:
                 if here and not first.only:
-                    pool.build(*open_data(planned, sets))
+                    opened, job = open_job(planned, sets)
+                    pool.build(opened, job.images)
                 plan.jobs.append(_plan_job(planned, open_images(planned, sets), plan, seen))
         except ValueError as error:  # this job will fail with the same error; the others run
             plan.jobs.append(JobPlan(settings.job, seconds=0, refused=first_line(error)))
@@ -176,10 +177,9 @@ def finished_key(planned: Planned, images: int) -> str:
 def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]) -> JobPlan:
     """Plan a job whose images are there; clean predictions in `seen` are another job's."""
     settings = planned.settings
-    diagnosed = images.subset(settings.diagnostics.n_images, settings.dataset.seed)
     names: Any = dict.fromkeys([*settings.models, "+".join(settings.source)])
     names.pop("", None)
-    job = build_job(planned, Data(images, diagnosed, None, torch.device("cpu")), names)
+    job = build_job(planned, images, torch.device("cpu"), models=names)
     rows = Rows(Path(settings.cache.dir))
     done = rows.is_finished(finished_key(planned, len(images)), images.digest)
     if done and not settings.rerun:

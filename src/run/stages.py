@@ -40,7 +40,6 @@ class JobAttack:
     Attributes:
         function: The attack; None: the images are those of a saved set, or there are none.
         name: Name of the attack.
-        label: Its name with settings.
         norm: Norm of the budgets, `linf` or `l2`.
         target_label: Rule of the target labels; None: an untargeted attack.
         mixes: True if it may use other images of the data set.
@@ -54,7 +53,6 @@ class JobAttack:
 
     function: Attack | None
     name: str
-    label: str
     norm: Norm
     target_label: TargetLabelRule | None
     mixes: bool
@@ -140,24 +138,6 @@ class Planned:
 
 
 @dataclass(frozen=True)
-class Data:
-    """A job's images.
-
-    Attributes:
-        diagnosed: Images of the diagnostics.
-        pool: Images that attacks may mix in; None without an attack.
-        fit_images: Training images that the attack is fitted on; None for an attack without a fit.
-        device: Device that processes the images.
-    """
-
-    images: ImageDataset
-    diagnosed: ImageDataset
-    pool: Batch | None
-    device: torch.device
-    fit_images: ImageDataset | None = None
-
-
-@dataclass(frozen=True)
 class Model:
     """A classifier, frozen and in evaluation mode.
 
@@ -196,8 +176,9 @@ class JobContext(Job):
 
     Attributes:
         name: Name of the job.
-        sweep: Identity of the sweep.
-        pool: As in `Data`, as are `fit_images` and `device`.
+        pool: Images that attacks may mix in; None without an attack.
+        fit_images: Training images that the attack is fitted on; None for an attack without a fit.
+        device: Device that processes the images.
         models: Source and targets by name, plus the ensemble if there are several sources.
         members: Names of the sources.
         attacked: The source behind its defence.
@@ -205,7 +186,6 @@ class JobContext(Job):
         saved: Saved set that replaces the attack, if any.
         defences: Its defences by name.
         measurements: All tables, in the order in which a batch is measured.
-        storage: Format of the primary variant.
         max_batch: Largest number of images in a gradient batch of the attack.
         trainer: Device and batches.
         arithmetic: Parts of all rows' keys: code and arithmetic.
@@ -220,7 +200,6 @@ class JobContext(Job):
     """
 
     name: str
-    sweep: str | None
     pool: Batch | None
     fit_images: ImageDataset | None
     device: torch.device
@@ -231,7 +210,6 @@ class JobContext(Job):
     saved: SavedImages | None
     defences: Mapping[str, JobDefence]
     measurements: Sequence[Measurement]
-    storage: str
     max_batch: int
     trainer: TrainerSettings
     arithmetic: Mapping[str, Any]
