@@ -94,7 +94,7 @@ def make_context(
     modules = {"source": source, **networks}
     built = {name: Model(modules[name], name, {"name": name}) for name in planned.settings.model}
     pool = mixing_pool(dataset, 0)
-    return build_job(planned, dataset, torch.device(device), pool, models=built)
+    return build_job(planned, dataset, torch.device(device), built, pool)
 
 
 def evaluate(job: JobContext, rows: Rows) -> Evaluation:

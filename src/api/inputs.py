@@ -118,8 +118,8 @@ class Inputs:
             name = settings.attack.name
             raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
         fitted_on = open_fit_images(planned, self.images, DataSets(), self.fit_images)
-        models = with_ensemble(settings, models)
-        return build_job(planned, self.images, self.device, pool, fitted_on, models)
+        made = with_ensemble(settings, models)
+        return build_job(planned, self.images, self.device, made, pool, fitted_on)
 
 
 def _modules(

@@ -38,10 +38,11 @@ def lasting_key(parts: Mapping[str, Any]) -> str:
     return content_key([*parts.values()])
 
 
-def clean_parts(device: str, **arithmetic: Any) -> dict[str, Any]:
+def clean_parts(device: str, precision: str, fold_batch_norms: bool) -> dict[str, Any]:
     """Return the parts of all rows' keys: this program's code and the arithmetic."""
+    arithmetic = {"precision": precision, "fold_batch_norms": fold_batch_norms, "device": device}
     versions = {name: version(name) for name in _LIBRARIES}
-    return {"program": program_digest(), **arithmetic, "device": device, **versions}
+    return {"program": program_digest(), **arithmetic, **versions}
 
 
 def rows_place(

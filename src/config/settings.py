@@ -168,13 +168,6 @@ class Settings(Section):
             return reference_budget(self.budgets)
         return self.epsilon.reference
 
-    @property
-    def step_255(self) -> float:
-        """Step size of the attack at the reference budget, in units of 1/255."""
-        stated = self.attack.settings
-        relative = stated.get("relative_step_size") or 1 / stated.get("steps", 1)
-        return float(stated.get("step_size_255") or relative * self.reference)
-
     def gradient_batch(self, device: str, image_size: int) -> int:
         """Return the maximum number of images per gradient batch, all budgets together.
 

@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from ..artifacts.tables import FLOAT, INDEX, SINGLE, column
 from ..images.storage import COST
-from ..utils.model_names import ModelRef
 from .prediction_rows import to_lists, to_numpy
 from .protocol import EvaluatedBatch, Job, Measurement
 
@@ -26,14 +25,10 @@ class AttackCost(Measurement):
 
     name = "crafting"
     schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in COST)])
-    each_budget = True
+    each_budget, by_target = True, False
 
     def __init__(self, stated: Callable[[int], float | None]) -> None:
         self.stated = stated
-
-    def targets(self, job: Job) -> Sequence[ModelRef | None]:
-        """Return no target."""
-        return [None]
 
     def images(self, job: Job) -> np.ndarray:
         """Return all images."""
@@ -101,10 +96,6 @@ class AdversarialImages(AttackCost):
         images = batch.version(*batch.budgets).adversarial[rows.to(batch.clean.device)]
         index = to_numpy(batch.batch.index)[rows.numpy()]
         return pa.table({"index": index, "adversarial": to_lists(images.flatten(1).float())})
-
-    def finish(self, table: pa.Table, job: Job) -> pa.Table:
-        """Return the table."""
-        return table
 
 
 def most_pictures(side: int, budgets: int) -> int:

@@ -1,7 +1,7 @@
 """Perturbations by frequency: spectra, and predictions with filtered perturbations."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ from torch import Tensor
 
 from ..artifacts.tables import EPS_255, FLOAT, INDEX, INTEGER, LABEL, PREDICTED, TEXT, column
 from ..attacks import noise_signs
-from ..utils.model_names import ModelRef
 from .prediction_rows import Level, predict, prediction_rows, to_lists, to_numpy
 from .protocol import EvaluatedBatch, Job, Measurement
 
@@ -90,10 +89,7 @@ class Spectra(Measurement):
     name = "spectra"
     counts = (column("n", INTEGER, 0), column("share", FLOAT, 0, 1 + 1e-9, nan=True))
     schema = pa.schema([column("kind", TEXT), EPS_255, *FREQUENCIES, *counts])
-
-    def targets(self, job: Job) -> Sequence[ModelRef | None]:
-        """Return no target."""
-        return [None]
+    by_target = False
 
     def budgets(self, job: Job) -> tuple[float, ...]:
         """Return the reference budget."""

@@ -68,7 +68,7 @@ class OwnMeasurement(Measurement):
         self.name, self.measurement, self.key = name, measurement, key
         self.schema, self.order = schema, measurement.order
         self.attacked, self.correct_only = measurement.attacked, measurement.correct_only
-        self.each_budget = measurement.each_budget
+        self.each_budget, self.key_parts = measurement.each_budget, measurement.key_parts
         measurement.name = name
 
     @property

@@ -14,6 +14,7 @@ from ..data import Batch, ImageDataset, to_unit
 from ..defences import Defended, classify_behind
 from ..images.attacker import Attacker
 from ..images.storage import AdversarialBatch, AttackedImages
+from ..utils.about import Norm
 from ..utils.model_names import ModelRef
 
 
@@ -39,7 +40,7 @@ class Job:
     evaluated: Sequence[ModelRef]
     budgets: tuple[float, ...]
     reference: float
-    norm: str
+    norm: Norm
 
     @property
     def classifiers(self) -> Sequence[ModelRef]:
@@ -145,7 +146,6 @@ class Needs(NamedTuple):
     others: Sequence[ModelRef]
     budgets: tuple[float, ...]
     images: np.ndarray
-    key_parts: Any
 
 
 class Measurement(ABC):
@@ -159,6 +159,7 @@ class Measurement(ABC):
         correct_only: True: a target's rows are of the images that it classifies correctly.
         each_budget: True: rows are stored by budget, so that budgets can be added.
         paired: True: the rows depend on the images' partners, see `ImageDataset.partners`.
+        by_target: False: the rows belong to no single target.
         key_parts: What else the rows depend on: not images, models, budgets, attack and code.
         passes: How often a target classifies an image; a gradient counts as three.
         attacks: How often an image is attacked again for a target, with one budget.
@@ -171,6 +172,7 @@ class Measurement(ABC):
     correct_only: bool = False
     each_budget: bool = False
     paired: bool = False
+    by_target: bool = True
     key_parts: Any = None
     passes: int = 1
     attacks: int = 0
@@ -182,7 +184,7 @@ class Measurement(ABC):
 
     def targets(self, job: Job) -> Sequence[ModelRef | None]:
         """Return the models that have rows; `[None]`: the rows belong to no single one."""
-        return job.targets
+        return job.targets if self.by_target else [None]
 
     def others(self, job: Job) -> Sequence[ModelRef]:
         """Return further models that the rows depend on."""
@@ -198,8 +200,7 @@ class Measurement(ABC):
 
     def needs(self, job: Job) -> Needs:
         """Return what the rows depend on, as the methods above state."""
-        budgets, parts = self.budgets(job), self.key_parts
-        return Needs(self.targets(job), self.others(job), budgets, self.images(job), parts)
+        return Needs(self.targets(job), self.others(job), self.budgets(job), self.images(job))
 
     @abstractmethod
     def rows(self, batch: EvaluatedBatch) -> pa.Table:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -109,7 +108,6 @@ def make_planned(
     crafting = JobAttack(
         function,
         name=attack.name,
-        norm=attack.norm,
         target_label=attack.target_label,
         mixes=_may_mix(attack),
         draws=settings.source_draws,
@@ -157,16 +155,16 @@ def open_job(planned: Planned, sets: DataSets) -> tuple[Planned, JobContext]:
         pool = mixing_pool(sets.open(settings, "test", whole=True), settings.dataset.seed)
     fitted_on = open_fit_images(planned, images, sets)
     planned = replace(planned, settings=for_device(settings, len(images)))
-    return planned, build_job(planned, images, root_device(settings.trainer), pool, fitted_on)
+    return planned, build_job(planned, images, root_device(settings.trainer), {}, pool, fitted_on)
 
 
 def build_job(
     planned: Planned,
     images: ImageDataset,
     device: torch.device,
+    models: Mapping[str, Any],
     pool: Batch | None = None,
     fit_images: ImageDataset | None = None,
-    models: Mapping[str, Any] = MappingProxyType({}),
 ) -> JobContext:
     """Return a job of its plan, images and models; see `JobContext`."""
     settings = planned.settings
@@ -203,11 +201,7 @@ def build_job(
         measurements=[*measured, *planned.measurements],
         max_batch=max(1, largest // settings.source_draws),  # draws share memory
         trainer=trainer,
-        arithmetic=clean_parts(
-            device.type,
-            precision=trainer.precision,
-            fold_batch_norms=trainer.fold_batch_norms,
-        ),
+        arithmetic=clean_parts(device.type, trainer.precision, trainer.fold_batch_norms),
         check=settings.clean_accuracy_check,
         cache_dir=Path(settings.cache.dir),
         rerun=settings.rerun,
@@ -240,7 +234,10 @@ def _measurements(
         if asked.bisection:
             measured.append(MinimumBudget(asked.bisection))
         if asked.iterations:
-            measured.append(Iterations(asked.iterations, settings.reference, settings.step_255))
+            own, eps_255 = settings.attack.settings, settings.reference
+            relative = own.get("relative_step_size") or 1 / own.get("steps", 1)
+            step_255 = float(own.get("step_size_255") or relative * eps_255)
+            measured.append(Iterations(asked.iterations, eps_255, step_255))
     return measured + [
         table
         for table in make_tables(settings.reference, seed, max_batch)

@@ -40,7 +40,7 @@ def make_attacker(job: JobContext) -> Attacker:
     attacker = Attacker(
         _behind_its_defence(job, layers or source.classifier),
         attack.function,
-        norm=attack.norm,
+        norm=job.norm,
         target_label_rule=attack.target_label,
         num_classes=job.images.num_classes,
         data_target_labels=target_labels_of(attack.target_label, job.images),
@@ -146,7 +146,7 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
             task = FitTask(
                 attacker.make_counted(),
                 eps / 255,
-                attack.norm,
+                job.norm,
                 attack.fit_rule is not None,
                 attack.seed,
                 len(images),

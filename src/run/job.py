@@ -93,16 +93,6 @@ def prepare_job(
     return planned, evaluation
 
 
-def compute_job(
-    planned: Planned, job: JobContext, cache: Rows, folder: Path | None = None
-) -> tuple[Evaluation, JobInMemory]:
-    """Compute a job of this process whose models are all there; return what it gives."""
-    evaluation = Evaluation(job, cache)
-    finished = finish_job(planned, evaluation, folder)
-    assert finished is not None
-    return evaluation, finished
-
-
 def finish_job(planned: Planned, evaluation: Evaluation, folder: Path | None) -> JobInMemory | None:
     """Compute a job's tables and what they give; None unless this is the first process."""
     evaluation.rest()

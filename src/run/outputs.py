@@ -247,7 +247,7 @@ def _attack_alarms(
         if not 0.99 * stated <= taken <= 1.01 * (len(budgets) * alone if apart else stated):
             text = f"{taken:g} gradients per image and member, but {stated:g} are stated or assumed"
             yield Alarm("gradients_not_as_stated", f"{label}: {text}")
-    if "steps" in its and its.get("update") is steepest_ascent and attack.norm == "linf":
+    if "steps" in its and its.get("update") is steepest_ascent and job.norm == "linf":
         step = (its["step_size_255"] or 0) / budgets[-1] or its["relative_step_size"] or 1
         if its["steps"] * step < 1 - 1e-6:
             finding = f"its steps add up to {its['steps'] * step:.2g} of the budget {budgets[-1]:g}"

@@ -158,16 +158,16 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
 
 def finished_key(planned: Planned, images: int) -> str:
     """Return a key of what a plan knows of a job: settings, code, and stamps of weight files."""
-    settings = planned.settings
-    trainer = {"precision", "attack_precision", "fold_batch_norms", "gradient_batch"}
+    settings, trainer = planned.settings, planned.settings.trainer
+    device = device_of(trainer.accelerator)
     files = [Path(str(model.weights)) for model in settings.model.values()]
     stamps = [(its.stat().st_size, its.stat().st_mtime_ns) for its in files if its.is_file()]
     return content_key(
         {
             "settings": settings.model_dump(exclude=_UNKEYED),
-            "trainer": settings.trainer.model_dump(include=trainer),
+            "trainer": [trainer.attack_precision, trainer.gradient_batch],
             "training": settings.training.model_dump(exclude={"device"}),
-            "arithmetic": clean_parts(device_of(settings.trainer.accelerator)),
+            "arithmetic": clean_parts(device, trainer.precision, trainer.fold_batch_norms),
             "code": [planned.code, *(its.stored_as for its in planned.measurements)],
             "files": [images, stamps, planned.saved and planned.saved.digest],
         }
@@ -179,7 +179,7 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     settings = planned.settings
     names: Any = dict.fromkeys([*settings.models, "+".join(settings.source)])
     names.pop("", None)
-    job = build_job(planned, images, torch.device("cpu"), models=names)
+    job = build_job(planned, images, torch.device("cpu"), names)
     rows = Rows(Path(settings.cache.dir))
     done = rows.is_finished(finished_key(planned, len(images)), images.digest)
     if done and not settings.rerun:

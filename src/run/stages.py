@@ -28,7 +28,6 @@ from ..images.attacker import Attack, keeps_images_apart
 from ..images.saved import SavedImages
 from ..measure.attack_cost import AdversarialImages, AttackCost
 from ..measure.protocol import Job, Measurement, Needs
-from ..utils.about import Norm
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from ..utils.processes import command_key
 
@@ -40,7 +39,6 @@ class JobAttack:
     Attributes:
         function: The attack; None: the images are those of a saved set, or there are none.
         name: Name of the attack.
-        norm: Norm of the budgets, `linf` or `l2`.
         target_label: Rule of the target labels; None: an untargeted attack.
         mixes: True if it may use other images of the data set.
         draws: Number of draws of the source's defence per gradient.
@@ -53,7 +51,6 @@ class JobAttack:
 
     function: Attack | None
     name: str
-    norm: Norm
     target_label: TargetLabelRule | None
     mixes: bool
     draws: int
@@ -381,10 +378,8 @@ class Part:
         job, measurement = self.job, self.measurement
         attack = job.attack_key if measurement.attacked else None
         models = sorted(map(job.model_key, self.models))
-        parts = self.needs.key_parts
-        return rows_place(
-            job.arithmetic, attack, models, measurement.stored_as, self.budgets, parts
-        )
+        own = measurement.stored_as, self.budgets, measurement.key_parts
+        return rows_place(job.arithmetic, attack, models, *own)
 
 
 def parts_of(

@@ -150,7 +150,7 @@ JOB = SimpleNamespace(
     budgets=(8.0,),
 )
 BATCH = SimpleNamespace(batch=SimpleNamespace(index=torch.arange(2, 5)), budgets=(8.0,))
-NEEDS = Needs([NET], [], (8.0,), np.arange(2, 5), None)
+NEEDS = Needs([NET], [], (8.0,), np.arange(2, 5))
 TABLE = pa.table({"index": [2, 3, 4], "eps_255": [8.0] * 3})
 
 
