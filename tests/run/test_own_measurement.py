@@ -102,6 +102,7 @@ def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, run_job):
         ("entropy.Entropy", "similarity", "this program has a table"),
         ("entropy.Entropy", "a-b", "no free name for a table"),
         ("entropy.Nothing", "entropy", "cannot be found"),
+        ("tests.own_measurement.Earlier", "entropy", "key_parts is an attribute"),
         ("builtins.dict", "entropy", "is no src.measure"),
         ("entropy.Entropy, base: 3", "entropy", "failed with TypeError"),
         ("entropy.Entropy, chart: {y: nothing}", "entropy", "chart.y=nothing"),
