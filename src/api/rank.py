@@ -20,10 +20,9 @@ from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
 from ..report.results import Results, open_jobs
-from ..run.check_job import check_job
+from ..run.check_job import check_job, make_planned
 from ..run.job import finish_job, prepare_job
 from ..run.models import ModelPool
-from ..run.stages import Planned
 from ..tracking import Tracker
 from ..utils.about import listed
 from .transfer import craft, quiet
@@ -140,8 +139,9 @@ def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: s
             planned = check_job(settings, pool.sets)
         else:
             settings = settings.model_copy(update={"attack": attack[0]})
-            planned = Planned(settings, attack[1], {}, call=call)
-        finished = finish_job(prepare_job(planned, pool, Tracker(), Rows(Path(cache))), None)
+            planned = make_planned(settings, attack[1], {}, call=call)
+        prepared = prepare_job(planned, pool, Tracker(), Rows(Path(cache)))
+        finished = finish_job(*prepared, None)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error.__cause__
     assert finished is not None
