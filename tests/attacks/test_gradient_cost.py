@@ -19,6 +19,7 @@ ONE_STEP = ("fgsm", "fgsm_l2", "llc", "rfgsm")
 COARSE = {
     *[(name, "steps", 200) for name in ("decowa", "pgn", "vmi", "vni")],
     *[("gra", "steps", 399), ("s4st", "copies", 200), ("s4st", "copies", 399)],
+    *[("ops", "steps", 200), ("ops", "steps", 399)],
 }
 """Attacks of two sources that cannot take as many, within 5 %, by steps or by copies."""
 

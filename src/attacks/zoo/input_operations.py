@@ -36,16 +36,14 @@ def _roll(axis: int, images: Tensor, random: PerImageRandom, copy: int) -> Tenso
 def _rotate(degrees: float, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
     """Rotate by degrees / 2^copy; a pixel takes the nearest one, and beyond the image is black."""
     (height, width), angle = images.shape[-2:], math.radians(degrees / 2**copy)
-    cos, sin, middle_y, middle_x = (
-        math.cos(angle),
-        math.sin(angle),
-        (height - 1) / 2,
-        (width - 1) / 2,
-    )
-    y = torch.arange(height, dtype=torch.float64, device=images.device)[:, None] - middle_y
-    x = torch.arange(width, dtype=torch.float64, device=images.device) - middle_x
-    from_y, from_x = (cos * y + sin * x + middle_y).round(), (cos * x - sin * y + middle_x).round()
-    return sample(images, neighbours(from_y[None], 0, height), neighbours(from_x[None], 0, width))
+    cos, sin = math.cos(angle), math.sin(angle)
+    y = torch.arange(height, dtype=torch.float64, device=images.device)[:, None] - (height - 1) / 2
+    x = torch.arange(width, dtype=torch.float64, device=images.device) - (width - 1) / 2
+    places = cos * y + sin * x + (height - 1) / 2, cos * x - sin * y + (width - 1) / 2
+    from_y, from_x = (
+        place[None].round(decimals=6).round() for place in places
+    )  # ties as on any device
+    return sample(images, neighbours(from_y, 0, height), neighbours(from_x, 0, width))
 
 
 def _divide(divisor: float, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
