@@ -70,11 +70,9 @@ def _enlarge(share: float, images: Tensor, random: PerImageRandom, copy: int) ->
     """Enlarge the middle to the whole: a share of the sides that grows to 1 over five versions."""
 
     def matrix(side: int) -> Tensor:
-        part, places = (
-            int(side * (share + (1 - share) * (copy + 1) / 5)),
-            torch.arange(side).double(),
-        )
-        return resizing(places, part, side, side, (side - part) // 2).to(images)
+        part = int(side * (share + (1 - share) * (copy + 1) / 5))
+        places = torch.arange(side, dtype=torch.float64, device=images.device)
+        return resizing(places, part, side, side, (side - part) // 2).to(images.dtype)
 
     return along_axes(matrix(images.shape[-2]), images, matrix(images.shape[-1]))
 
@@ -91,11 +89,11 @@ Versions = Sequence[tuple[Operation, int]]
 
 def _change(versions: Versions, chosen: Tensor, images: Tensor, random: PerImageRandom) -> Tensor:
     """Change each image by the version whose number is chosen for it, (K, N) or (N,)."""
-    first, changed = random.drawn, images
-    for number in chosen.unique().tolist():  # nearly always one
+    first, numbers, changed = random.drawn, chosen.unique().tolist(), images
+    for number in numbers:  # nearly always one
         random.drawn, (operation, copy) = first, versions[number]
-        mask = (chosen == number)[..., None, None, None].to(images.device)
-        changed = torch.where(mask, operation(images, random, copy), changed)
+        version, mask = operation(images, random, copy), (chosen == number)[..., None, None, None]
+        changed = torch.where(mask.to(images.device), version, changed) if numbers[1:] else version
     random.drawn = first + _DRAWS  # whatever the other images of the batch have drawn
     return changed
 
@@ -222,18 +220,21 @@ class LearnedOperations:
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         total, random = torch.zeros_like(state.images), state.random
-        weights = state.memory.get("weights", total.new_zeros(*total.shape[:2], len(_LEARNED)))
-        odds, change = weights.softmax(-1), torch.zeros_like(weights)
-        counts, owners = _COUNTS.to(odds.device), _OWNERS.to(odds.device)
-        ends = (odds / counts)[..., owners].cumsum(-1)[..., None, :-1]
+        # On the CPU, as the numbers of operations are: a step then waits for a device once.
+        start = torch.zeros(*total.shape[:2], len(_LEARNED), dtype=total.dtype)
+        weights, losses, pairs = state.memory.get("weights", start), list[Tensor](), list[Tensor]()
+        odds = weights.softmax(-1)
+        ends = (odds / _COUNTS)[..., _OWNERS].cumsum(-1)[..., None, :-1]
         for _ in range(self.copies):
-            chosen = (ends <= random.shared.uniform(2).to(odds)[..., None]).sum(-1)
-            pair, chain = owners[chosen], chosen.unbind(-1)
-            total = total + _through(_VERSIONS, chain, gradient, state.at, state)
-            taken = functional.one_hot(pair, len(_LEARNED)).sum(-2)
-            probability = odds.gather(-1, pair).prod(-1) * random.scratch["losses"]
-            change = change + probability[..., None] * (taken - 2 * odds)
-        state.memory["weights"] = weights + self.learning_rate * change / self.copies
+            chosen = (ends <= random.shared.uniform(2)[..., None]).sum(-1)
+            total = total + _through(_VERSIONS, chosen.unbind(-1), gradient, state.at, state)
+            losses.append(random.scratch["losses"])
+            pairs.append(_OWNERS[chosen])
+        pair = torch.stack(pairs)
+        chances = odds.expand(self.copies, -1, -1, -1).gather(-1, pair).prod(-1)
+        change = functional.one_hot(pair, len(_LEARNED)).sum(-2) - 2 * odds
+        change = (torch.stack(losses).cpu() * chances)[..., None] * change
+        state.memory["weights"] = weights + self.learning_rate * change.mean(0)
         return total / self.copies
 
 
