@@ -132,6 +132,7 @@ def transfer(
     classes = None if isinstance(target_labels, str) else target_labels
     keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
     crafted, functions = _attacks(attacks, keywords), _defences(defences)
+    typed: Mapping[str, Any] = attacks if isinstance(attacks, Mapping) else {}
     sources, targets = loaded(sources, targets)
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images, class_names)
     plain: dict[str, Any] = {
@@ -160,13 +161,10 @@ def transfer(
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
             jobs = [
-                (
-                    its.cost,
-                    at_cost(Settings(attack=its, **plain, **inputs.settings(source))),
-                    attack,
-                )
+                (its.cost, at_cost(job, typed.get(its.name, ())), attack)
                 for its, attack in crafted
                 for source in sources
+                for job in [Settings(attack=its, **plain, **inputs.settings(source))]
             ]
         except ValidationError as error:
             raise ValueError(refusal(error)) from None
