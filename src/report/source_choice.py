@@ -11,7 +11,7 @@ import pandas as pd
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import source_rankings
 from ..analysis.source_choice import choices
-from ..artifacts.comparable import ALIKE, differences
+from ..artifacts.comparable import ALIKE, differences, networks_of
 from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
 from ..utils.formats import percents
 from ..utils.model_names import NO_DEFENCE, ModelRef
@@ -82,7 +82,8 @@ def choose_source(
         pair = job.record.source, job.record.targets
         if eps not in job.record.budgets:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
-        parts.append(outcomes_of(job.defended, job.row_title, *pair, first.protocol, eps))
+        place = first.protocol, eps, networks_of(job.record)
+        parts.append(outcomes_of(job.defended, job.row_title, *pair, *place))
         job.forget()
     outcomes = joined(parts).select(defence=NO_DEFENCE)
     chosen, ranked = choices(outcomes, first.seed), source_rankings(outcomes)
