@@ -79,6 +79,8 @@ def table(
             - `clean=True`: add a first row with the accuracies on all clean images;
             - `published=True`: add a grey row below each attack with comparable published success
               rates, and a verdict on each;
+            - `networks=True`: fold the trainings of one network into one row or column: means over
+              trainings, and the range of their pairs in small print;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
             - `defence`: show only targets behind this defence, such as `none`;
