@@ -132,7 +132,7 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
     """
     rows = _rows_at(results, spec)
     if spec.networks:
-        rows = over_trainings(results, rows, VALUES[spec.value].column)
+        rows = over_trainings(rows, VALUES[spec.value].column)
     if spec.defence is not None:
         if spec.defence not in (known := list(rows["defence"].unique())):
             raise ValueError(f"defence={spec.defence}: choose from {', '.join(known)}.")

@@ -1,6 +1,7 @@
 """Trainings of one network as one row or column: means over trainings, with their range."""
 
-from collections import Counter
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -8,21 +9,18 @@ import pandas as pd
 
 from ..analysis.estimates import MEAN
 from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER
-from ..artifacts.comparable import ALIKE, SETTINGS, groups_of
-from .results import Results
+from ..artifacts.comparable import model_digest, training_of
+from ..artifacts.record import JobRecord
 
-_FIELDS = [*(name for name in ALIKE if name != "model"), SETTINGS]
-"""Facts that jobs must share for their networks to be trainings of one."""
-_KEYS = ["group", "attack", "source", "target", "defence", "norm", "protocol", "eps_255"]
+_KEYS = ["attack", "source", "target", "defence", "norm", "protocol", "eps_255"]
 _KEYS += ["variant", "relation", "ensemble", "source_defence", "targeted"]
 
 
-def over_trainings(results: Results, rows: pd.DataFrame, column: str) -> pd.DataFrame:
+def over_trainings(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """Fold the trainings of one network in rows of the frame.
 
     Args:
-        results: Results that the rows are of.
-        rows: Rows of the frame with `with_cell_columns`, at one budget of each job.
+        rows: Rows of the frame at one budget of each job, all of the primary variant.
         column: Column of which the range is computed.
 
     Returns:
@@ -31,48 +29,54 @@ def over_trainings(results: Results, rows: pd.DataFrame, column: str) -> pd.Data
         Pairs that are missing are in no mean. `COLUMN_low` and `COLUMN_high` are the smallest and
         the largest value of a pair of trainings, NaN for a single pair; `source_trainings` is the
         number of the source's trainings. Then the means over source and target networks, as `mean`,
-        of networks other than the source. Jobs that differ only in the weights of their models are
-        folded, such as those of a sweep over `training.seed`; their attack has its label.
+        of networks other than the source. Attacks of a sweep over `training.seed` are one attack.
     """
-    records = [row[0].job.record for row in results.attacked]
-    groups = groups_of(records, _FIELDS)
-    numbers = {group: number for number, group in enumerate(dict.fromkeys(groups), 1)}
-    labels = {group: record.label for group, record in zip(groups, records, strict=True)}
-    shared = Counter(labels.values())
-    named = dict[tuple[str, str], tuple[int, str]]()
-    for row, group in zip(results.attacked, groups, strict=True):
-        job, label = row[0].job, labels[group]
-        name = label if shared[label] == 1 else job.attack
-        named[job.attack, job.record.source] = numbers[group], name
     pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
-    of_jobs = [named[its] for its in zip(pairs["attack"], pairs["source"], strict=True)]
-    columns = {
-        axis: pairs[f"{axis}_network"].where(pairs[f"{axis}_network"] != "", pairs[axis])
-        for axis in ("source", "target")
-    }
-    columns["target"] = columns["target"].mask(
-        pairs["relation"] == ANOTHER_TRAINING, ANOTHER_TRAINING
-    )
-    training = pairs["source"] + "\n" + pairs["source_training"]
-    group, attack = (np.array(its, object) for its in zip(*of_jobs, strict=True))
-    pairs = pairs.assign(**columns, group=group, attack=attack, training=training, seed="")
+    names = {axis: pairs[f"{axis}_network"] for axis in ("source", "target")}
+    names = {axis: its.where(its != "", pairs[axis]) for axis, its in names.items()}
+    another = pairs["relation"] == ANOTHER_TRAINING
+    names["target"] = names["target"].mask(another, ANOTHER_TRAINING)
+    names |= {"training": pairs["source"] + "\n" + pairs["source_training"]}
+    names |= {"attack": pairs["attack"].map(without_training_seed)}
+    pairs = pairs.assign(**names, seed="")
     cells = _means(_means(pairs, [*_KEYS, "training"]), _KEYS)
-    cells["denominator"] = cells["denominator"].round()
-    of_cell = pairs.groupby(_KEYS, sort=False)
-    ends = of_cell[column].agg(["min", "max", "size"])
-    ends = ends[["min", "max"]].where(ends["size"] > 1)
-    cells[[f"{column}_low", f"{column}_high"]] = ends.to_numpy()
-    cells["source_trainings"] = of_cell["training"].nunique().to_numpy()
-    others = cells[cells["relation"] == TRANSFER].assign(
-        **{f"{column}_low": np.nan, f"{column}_high": np.nan}
+    of_cell, ends = pairs.groupby(_KEYS, sort=False), [f"{column}_low", f"{column}_high"]
+    spread = of_cell[column].agg(["min", "max"]).where((of_cell.size() > 1).to_numpy()[:, None])
+    cells = cells.assign(
+        denominator=cells["denominator"].round(),
+        source_trainings=of_cell["training"].nunique().to_numpy(),
     )
-    of_sources, of_targets = (
-        _means(others, [its for its in _KEYS if its != axis]).assign(**{axis: MEAN})
-        for axis in ("target", "source")
-    )
-    places = [its for its in _KEYS if its not in ("source", "target")]
-    both = _means(of_targets, places).assign(source=MEAN, target=MEAN)
+    cells[ends] = spread.to_numpy()
+    others = cells[cells["relation"] == TRANSFER].assign(**dict.fromkeys(ends, np.nan))
+    rest = [name for name in _KEYS if name not in ("source", "target")]
+    of_sources = _means(others, [*rest, "source"]).assign(target=MEAN)
+    of_targets = _means(others, [*rest, "target"]).assign(source=MEAN)
+    both = _means(of_targets, rest).assign(source=MEAN, target=MEAN)
     return pd.concat([cells, of_sources, of_targets, both], ignore_index=True)
+
+
+def without_training_seed(title: str) -> str:
+    """Return the title of a job without the seed of its training."""
+    return re.sub(r" training\.seed=\d+", "", title)
+
+
+def seed_names(records: Sequence[JobRecord]) -> dict[str, dict[str, str]]:
+    """Return names `NAME_seedN` by a record's key and NAME, where NAME has several trainings.
+
+    Empty if models of one name differ in more than the seed of their training.
+    """
+    weights, models = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for record in records:
+        for name, its in record.weights.items():
+            weights[name].add(its)
+    names = dict[str, dict[str, str]]()
+    for record in records:
+        several = {its: f"{its}_seed{training_of(record, its)}" for its in record.weights}
+        several = {name: new for name, new in several.items() if len(weights[name]) > 1}
+        names[record.key] = several
+        for name in record.weights:
+            models[several.get(name, name)].add(model_digest(record, name))
+    return names if all(len(its) == 1 for its in models.values()) else {}
 
 
 def _means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
