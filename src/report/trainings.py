@@ -41,7 +41,8 @@ def over_trainings(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     pairs = pairs.assign(**names, seed="")
     cells = _means(_means(pairs, [*_KEYS, "training"]), _KEYS)
     of_cell, ends = pairs.groupby(_KEYS, sort=False), [f"{column}_low", f"{column}_high"]
-    spread = of_cell[column].agg(["min", "max"]).where((of_cell.size() > 1).to_numpy()[:, None])
+    several = np.tile((of_cell.size() > 1).to_numpy()[:, None], 2)
+    spread = of_cell[column].agg(["min", "max"]).where(several)
     cells = cells.assign(
         denominator=cells["denominator"].round(),
         source_trainings=of_cell["training"].nunique().to_numpy(),
