@@ -148,7 +148,7 @@ def _compare(
         "size": sizes | {side} != {table.image_size},
         "images": record.dataset not in table.datasets
         or (record.images != table.n and not table.recipe),
-        "denominator": pair["protocol"] != table.protocol,
+        "denominator": pair["protocol"] != table.protocol or np.isnan(pair["success_rate"]),
         "steps": same_steps.empty,
         "budget": record.norm != "linf" or eps_255 not in budgets,
     }

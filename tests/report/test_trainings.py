@@ -2,6 +2,7 @@
 
 import csv
 import io
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,12 +10,13 @@ import pandas as pd
 import pytest
 from scipy.stats import t as student
 
-from src.artifacts.jobs import find_jobs
+from src.artifacts.jobs import find_jobs, name_jobs
 from src.report.named_tables import table
 from src.report.results import results_of
 from src.report.source_choice import choose_source, source_tables
 from tests.conftest import REPOSITORY
-from tests.records import JOBS, predictions_of, results_of_frame
+from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
+from tests.report.conftest import make_sweep
 
 MODELS = ("net", "net_seed1", "other", "vgg", "vgg_seed1", "vgg_seed2", "vit")
 NETWORKS = {name: name.partition("_")[0] for name in MODELS} | {"other": "net"}
@@ -112,6 +114,31 @@ def test_sources_are_of_these_trainings_and_networks_of_new_ones(frame):
     tested = {"net", "vgg"} if names[0] != "vit" else set()
     rows = zip(names[1:], differences[1:], strict=True)
     assert {name for name, text in rows if text} == tested - {names[0]}
+
+
+def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path):
+    """Networks of one seed attack each other: two networks have three pairs of trainings."""
+    frames, rates = [], []
+    for seed in range(3):
+        changed = {"overrides": (f"training.seed={seed}",), "seed": seed}
+        made = partial(make_sweep, tmp_path / str(seed), full=False, **changed)
+        frame = made_up(made, dict.fromkeys("abcd", "net"), "mi", seed=0)
+        for job in frame.attrs[JOBS]:
+            job["weights"] = {name: f"{name} {seed}" for name in "abcd"}
+            job["config"]["training"] = {"seed": seed}
+        frames.append(frame)
+        rates.append(rates_of(frame))
+    results = results_of(name_jobs([job for frame in frames for job in jobs_of_frame(frame)]))
+    means = pd.concat(rates).groupby(["source", "target"])["rate"].agg(["mean", "min", "max"])
+    text = table(results, networks=True, to="csv")
+    for row in csv.DictReader(io.StringIO(text)):
+        assert row["attack"] == "mi"
+        for target in "abcd":
+            found = [float(row[f"{target}{end}"]) for end in ("", " low", " high")]
+            assert found == pytest.approx(means.loc[(row["source"], target)].tolist())
+    networks = choose_source([results]).networks
+    assert sorted(networks["source"]) == [*"abcd"] and networks["trainings"].eq(3).all()
+    assert networks["p"].notna().tolist() == [False, True, True, True]
 
 
 def test_the_verdict_on_a_published_study_is_its_prediction_interval(make_sweep):
