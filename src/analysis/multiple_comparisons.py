@@ -58,11 +58,12 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     and the sum of squares is taken as at least `_WHOLE`. So a difference is decided only if it is
     worth `cutoff` whole images: a few that differ in one of many pairs of models decide nothing,
     although signs flipped at random could. `detectable` has the same floor. Each draw has one
-    random sign per image, shared by all pairs. The p-value of a pair is the share of draws in which the largest statistic of all
-    pairs reaches the pair's own, so the error level holds for all pairs together, if differences
-    of equal attacks have a symmetric distribution. Where p is at least 0.05, the interval has
-    `_UNSEEN` images more that differ, as much as one does in the mean of all pairs, and the cutoff
-    is at least that of one normal variable: with few images that differ, it would be too short.
+    random sign per image, shared by all pairs. The p-value of a pair is the share of draws in which
+    the largest statistic of all pairs reaches the pair's own, so the error level holds for all
+    pairs together, if differences of equal attacks have a symmetric distribution. Where p is at
+    least 0.05, the interval has `_UNSEEN` images more that differ, as much as one does in the mean
+    of all pairs, and the cutoff is at least that of one normal variable: with few images that
+    differ, it would be too short.
 
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.
