@@ -167,7 +167,7 @@ class Outcomes:
             self.index,
             self.targeted[jobs],
             *(array[both] for array in (self.evaluated, self.counted, self.fooled, self.correct)),
-            self.networks,
+            networks=self.networks,
         )
 
     def renamed(self, names: Mapping[str, str]) -> "Outcomes":
@@ -224,7 +224,7 @@ def outcomes_by_budget(outcome: JobOutcomes, attack: str) -> dict[float, Outcome
             np.array([outcome.target_labels is not None]),
             evaluated[None, :, at],
             *(mask[at] for mask in masks),
-            outcome.networks,
+            networks=outcome.networks,
         )
         for at, eps in enumerate(outcome.eps_255)
     }

@@ -97,7 +97,7 @@ def compare_networks(
             for its in without.values():
                 differences = np.array([value[at] - value[first] for value in its])
                 variances.append(differences.var() * (len(its) - 1))
-                degrees.append(len(its) - 1)
+                degrees.append(np.intp(len(its) - 1))
             total, squares = sum(variances), np.square(variances) / degrees
             freedom = total**2 / max(squares.sum(), 1e-300)
             difference, error = mean[at] - mean[first], max(np.sqrt(total), 1e-12)
@@ -125,7 +125,7 @@ def network_rankings(outcomes: Outcomes) -> pd.DataFrame:
     if len({networks[name] for name in sources}) in (1, len(sources)):
         return pd.DataFrame(columns=NETWORK_COLUMNS)
     runs = runs_of(outcomes, sources)
-    there = outcomes.transfers[runs].all(axis=0)
+    there: Mask = np.all(outcomes.transfers[runs], axis=0)
     counted = outcomes.counted_for_all(runs.ravel().tolist(), range(len(targets)))
     fooled = outcomes.fooled[runs].mean(axis=0)
     return compare_networks(fooled, counted, there, (sources, targets), networks)

@@ -266,7 +266,9 @@ def _partial(cells: pd.DataFrame, used: pd.DataFrame, names: Sequence[str]) -> p
         for axis in ("source", "target")
         for model, network in zip(used[axis], used[f"{axis}_network"], strict=True)
     }
-    kinds = [relation(*map(ModelRef.parse, its), networks) for its in places]
+    kinds = [
+        relation(ModelRef.parse(one), ModelRef.parse(other), networks) for one, other in places
+    ]
     others = np.array([its == TRANSFER for its in kinds], bool)
     counts = [its.groupby([*names], sort=False).size() for its in (used, every[others])]
     here, all_ = (count.reindex(pd.MultiIndex.from_frame(cells[[*names]])) for count in counts)

@@ -157,7 +157,7 @@ def _compare(
     value = np.nan if values.empty else values.mean()
     if table.recipe and not reason:
         trainings = int(pair.get("source_trainings", 1))
-        verdict = compare_trainings(pair["success_rate"], values, trainings)
+        verdict = compare_trainings(pair["success_rate"], [*values], trainings)
         return {"value": value, "reason": "", "verdict": verdict}
     known = target in table.clean and not pair["targeted"]
     clean_gap = table.clean[str(target)] / 100 - pair["clean_accuracy"] if known else None
@@ -211,7 +211,9 @@ def _differences(pairs: pd.DataFrame, table: PublishedTable) -> str:
         return "published, and our value minus it"
     here = pairs.groupby("target", sort=False)["clean_accuracy"].mean()
     here = here.rename(table.models)[lambda its: its.index.isin([*table.clean])]
-    accuracies = (f"{name} {100 * its:.1f} ({table.clean[name]:.1f})" for name, its in here.items())
+    accuracies = (
+        f"{name} {100 * its:.1f} ({table.clean[str(name)]:.1f})" for name, its in here.items()
+    )
     counted = f"{pairs['denominator'].max():g} images counted at most (theirs: of {table.n:,})"
     clean = f"clean accuracy in % here (theirs): {', '.join(accuracies)}"
     recipe = f"their recipe: {table.recipe}"

@@ -84,8 +84,8 @@ def choose_source(
         pair = job.record.source, job.record.targets
         if eps not in job.record.budgets:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
-        place = first.protocol, eps, networks_of(job.record)
-        outcome = outcomes_of(job.defended, job.row_title, *pair, *place)
+        networks, name = networks_of(job.record), job.row_title
+        outcome = outcomes_of(job.defended, name, *pair, first.protocol, eps, networks)
         parts.append(outcome.renamed(names.get(job.record.key, {})))
         job.forget()
     outcomes = joined(parts).select(defence=NO_DEFENCE)
@@ -146,6 +146,6 @@ def source_tables(choice: SourceChoice) -> Iterator[Grid]:
         shown = percents(shown)
         form = "{:+z.1f} [{:+z.1f}, {:+z.1f}]"
         shown["difference"] = points(networks, DIFFERENCES, form)
-        heads = ("network", "trainings", "on others", "minus the first")
-        texts = shown.to_numpy().tolist()
-        yield Grid(heads, texts, "Networks, for new trainings and images", networks_notes(networks))
+        columns = ("network", "trainings", "on others", "minus the first")
+        title = "Networks, for new trainings and images"
+        yield Grid(columns, shown.to_numpy().tolist(), title, networks_notes(networks))
