@@ -128,7 +128,7 @@ class Outcomes:
     counted: Mask
     fooled: Mask
     correct: Mask
-    networks: Mapping[str, str] = field(default_factory=dict)
+    networks: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @cached_property
     def sources(self) -> list[ModelRef]:
@@ -269,7 +269,9 @@ def joined(parts: Sequence[Outcomes]) -> Outcomes:
         first += len(rows)
     targeted = np.concatenate([part.targeted for part in parts])
     networks = {name: its for part in parts for name, its in part.networks.items()}
-    return Outcomes(jobs, targets, index, targeted, evaluated, counted, fooled, correct, networks)
+    return Outcomes(
+        jobs, targets, index, targeted, evaluated, counted, fooled, correct, networks=networks
+    )
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Values) -> Values:
