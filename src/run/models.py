@@ -172,7 +172,7 @@ def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelCl
     for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # Lightning is slow to import
         set_seed(settings.training.seed)
     model = settings.model[name]
-    section = model.model_dump(exclude={"expected_accuracy", "url"})
+    section = model.model_dump(exclude={"expected_accuracy", "training_of", "url"})
     if images is None:
         return build_classifier(name, **section)
     facts, names = read_facts(settings, name), images.class_names
