@@ -52,6 +52,8 @@ function enter(its, to, listed) {
     if (selection[name]) missing ||= name === "eps" ? budget(selection.eps) : `${name} ${selection[name]}`;
     selection[name] = axes[axis].includes("") ? "" : data.first[name] || axes[axis][0];
   }
+  const audited = (attack) => ofKey(data.answers, ["defence", "attack"], { attack });
+  if (data.tries && !audited(selection.attack)) selection.attack = axes.attack.find(audited);
   if (data.tries) selection.eps = Math.min(selection.eps, orderOf().length); // all tries on this target
 }
 const several = (axis) => axes[axis].length > 1;
@@ -403,7 +405,7 @@ function renderMatrix() {
       click: () => choose(choice) }));
   };
   const clean = (one) => {
-    const where = { target: one, protocol: "all", eps_255: 0, ...(byAttack && { attack: pairedAttack() }) };
+    const where = { target: one, protocol: "all", eps_255: 0, ...(byAttack && { attack: data.first.attack }) };
     const its = axes.source.map((each) => cell({ ...where, source: each }, "correct")).find((each) => each.counts);
     return its ? el("td", { class: "clean" }, its.text, el("small", { class: "second" }, its.counts)) : el("td");
   };
