@@ -192,8 +192,9 @@ def _outcome(name: str, audit: Audit, q: int, total: int) -> dict[str, Any]:
     row, k, n = _counts(audit, q)
     parts = [(n - k, "not fooled"), (k, "fooled"), (total - n, "wrong when clean")]
     title = "no defence" if name == NO_DEFENCE else name
-    texts = {"title": title, "behind": f"{k} / {n}", "span": ""}
-    cost = "" if row["gradients"] != row["gradients"] else f"{row['gradients']:,.0f}"
+    title += f" ({tries_text(row['q'])})" * bool(row["q"] < q)
+    texts = {"title": title, "behind": f"{k} / {n}", "span": "", "q": float(row["q"])}
+    cost = f"{row['gradients']:,.0f}".replace("nan", "")
     return {"name": name, "rank": "", "gradients": cost, "lacks": "", **texts, "parts": parts}
 
 
@@ -211,7 +212,7 @@ def _tiles(mine: Mapping[str, Audit], q: int, total: int, abstaining: set[str]) 
 
 
 def _notes(mine: Mapping[str, Audit], total: int, idle: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return lines on what each defence stops of all tries, and on classes."""
+    """Return lines on what each defence stops of the tries, and on classes."""
     texts = list[str]()
     for name, audit in mine.items():
         if name != NO_DEFENCE and (plain := mine.get(NO_DEFENCE)):

@@ -270,7 +270,8 @@ function rankingRows() {
   const rows = ofKey(data.rankings, ["defence", "source", "eps_255"])?.rows ?? [];
   const plain = tested() && !selection.target;
   const made = rows.map((row) => {
-    const its = row.heading ? {} : cell({ attack: row.name, source: selection.source || (row.source ?? "") });
+    const its = row.heading ? {} : cell({ attack: row.name, source: selection.source || (row.source ?? ""),
+      eps_255: row.q ?? selection.eps });
     const shared = { ...row, ...its, look: look(row.name), chosen: row.name === selection.attack,
       white: both && !row.heading && cell({ attack: row.name, target: WHITE }).text,
       click: () => choose({ attack: row.name }) };
