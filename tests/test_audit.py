@@ -185,7 +185,7 @@ def test_a_defence_that_a_try_lacks_is_compared_on_the_others(tmp_path):
     assert [title.startswith("robust") for title, *_ in screen["tiles"]["0.2"]] == [0, 1, 0]
     job = json.loads(zlib.decompress(report.blocks["job-tries-0"]))
     there = np.array(job["predicted"], float).reshape(3, 3, 60)[:, :, 0] >= -1
-    tried = screen["order"][0].index("a, s@r2") + 1
+    tried = screen["order"][0].index(("a", "s@r2")) + 1
     assert np.argwhere(~there).tolist() == [[1, 3 - tried], [2, 3 - tried]]
 
 

@@ -289,9 +289,8 @@ def _beside(
     base *= base in {*among_own["attack"]} - {title}
     keys = frozenset(job.record.key for job in jobs if job.record.source in sources)
     result = Beside(title, stated, among_own, among_near, mean, (*notes,), base=base, jobs=keys)
-    result = replace(result, eps_255=first.reference, protocol=first.protocol)
-    reported = len(tested) < len(index)
-    return replace(result, by_budget=by_budget, images=digests, reported=reported)
+    result = replace(result, eps_255=first.reference, protocol=first.protocol, by_budget=by_budget)
+    return replace(result, images=digests, reported=len(tested) < len(index))
 
 
 def _of_source(

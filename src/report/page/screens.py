@@ -118,7 +118,7 @@ def _audit(results: Results) -> Screen:
         controls={"budget": "tries", "defence": "target"}
         | ({"attack": "defence"} if len(defences) > 1 else {}),
         colours={name: number for number, name in enumerate(defences[:3], 1)},
-        order=[[", ".join(one) for one in _order(order[model])] for model in models],
+        order=[_order(order[model]) for model in models],
         jobs=[("", model) for model in models],
         **{"pairs": [], "means": [""] * len(defences), "scales": [scale] * len(axes["eps_255"])},
         titles={

@@ -393,7 +393,7 @@ function renderMatrix() {
     kinds.add(relation);
     const mixed = `calc(${value ?? 0} * var(--l${data.tries ? 9 : slot(byAttack ? its : selection.attack) || 1}) * 1%)`;
     const shown = text || "n/a";
-    const number = data.tries && orderOf().indexOf(`${its}, ${one}`) + 1;
+    const number = data.tries && orderOf().findIndex(([attack, from]) => attack === its && from === one) + 1;
     const choice = number ? { eps: number } : { pair: byAttack
       ? data.pairs.find(([, , name]) => name === one)?.slice(1).join(">") ?? "" : `${its}>${one}` };
     return el("td", {}, button([number && el("i", {}, number), el("b", {}, shown, spread && !narrow
