@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from findings.baselines import TUNING, pack, pack_preset
-from findings.board import Boards
+from findings.board import CONVOLUTIONAL, Boards
 from findings.collect import collect
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences, through_defences, undefended
@@ -69,6 +69,7 @@ def page_values() -> dict[str, Any]:
     plain_six = [job for job in six if job.record.source_model.defence == NO_DEFENCE]
     through = find_jobs([RESULTS / "defences-adaptive"])
     networks, preset = Networks(RESULTS / "networks.card"), Boards("photographs")
+    board = Boards("small")
 
     def mi(control: str, source: str) -> pd.Series:
         target = dict(PAIRS)[source]
@@ -96,7 +97,9 @@ def page_values() -> dict[str, Any]:
         beyond=beyond,
         budgets=(0, 1, 2, 4, 8, 12, 16),
         kinds=KINDS,
-        board=Boards("small"),
+        board=board,
+        equal_cost={cost: board.equal_cost(cost) for cost in COSTS},
+        equal_cost_sources=CONVOLUTIONAL,
         matched=matched_tables(),
         recount=pd.read_csv(RESULTS / "recount.csv", comment="#", index_col="number"),
         matched_costs=COSTS,

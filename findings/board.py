@@ -8,15 +8,19 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from findings.costs import COSTS
-from src.analysis import Outcomes, joined, rankings
-from src.artifacts import find_jobs
+from findings.costs import COPIES
+from src.analysis import Outcomes
+from src.artifacts import JobRecord, find_jobs
 from src.report import at_reference, cost_of, rank_untuned, read_preset
 
 TRANSFORMER = "vit_small"
 """Source from which attacks of more than 100 gradients per image did not run."""
-SPENT = Path(__file__).parents[1] / "docs" / "results" / "spent.card"
-"""Attacks with copies at 100 gradients per image, spent on steps and on copies."""
+EQUAL_COST = Path(__file__).parents[1] / "docs" / "results" / "equal-cost.card"
+"""Attacks at 10 and at 100 gradients per image, those with copies in two ways."""
+CONVOLUTIONAL = ("vgg_small", "resnet_small")
+"""Its sources."""
+NEAR = 0.1
+"""Largest relative difference of a cost from the number that attacks are brought to."""
 _Stored = list[tuple[str, float, Outcomes]]
 """Attack, gradients per image, and outcomes of stored jobs."""
 
@@ -51,11 +55,14 @@ class Boards:
         self.first = jobs[0].record
         self.targets = self.first.targets
         self._stored: dict[tuple[str, str], _Stored] = defaultdict(list)
+        self._without_copies = set[str]()
         for job in jobs:
             name, _, setting = job.record.label.partition(" at ")
             outcomes = at_reference(job.predictions, name, job.record, self.targets, self.first)
             place = setting.partition(" ")[0] or "own", job.record.source
             self._stored[place].append((name, cost_of(job), outcomes))
+            if not {*COPIES} & {*job.record.config["attack"]["settings"]}:
+                self._without_copies.add(name)
             job.forget()
 
     def board(self, setting: str, sources: Sequence[str]) -> Board:
@@ -81,27 +88,54 @@ class Boards:
         return {
             "At their own settings": self.board("own", sources),
             "At their own settings, from both convolutional networks": self.board("own", both),
-            **{f"At {cost} gradients per image": self.board(str(cost), sources) for cost in COSTS},
         }
 
-    def spent(self) -> pd.DataFrame:
-        """Return the means of both ways to spend 100 gradients on the images for tuning.
+    def equal_cost(self, cost: int) -> pd.DataFrame:
+        """Rank attacks at equal cost, each in the better of two ways to spend it.
 
-        One row per attack, the best first: `attack`, and for each way `steps`, `copies` its `mean`,
-        `low` and `high` with the way as a prefix, NaN if no number takes as many gradients or
-        the other way has the same settings; and the `best` mean.
+        An attack with copies takes many steps of one copy, or few steps of many. The way with the
+        higher mean on the images for tuning is ranked, on the other images. Attacks without copies
+        that `EQUAL_COST` lacks are the preset's, with steps of the same length.
+
+        Returns:
+            One row per attack, the best first: the columns of `rank_untuned`; `way`, its numbers of
+            steps and of copies; and `steps` and `copies`, the means on the images for tuning of
+            many steps and of many copies, NaN where there is one way.
         """
-        parts, ways = list[Outcomes](), dict[str, tuple[str, str]]()
-        for job in find_jobs([SPENT]):
-            label, record = job.record.label, job.record
-            ways[label] = record.attack, "copies" if "spend=copies" in label else "steps"
-            parts.append(at_reference(job.predictions, label, record, self.targets, self.first))
+        parts: dict[str, list[Outcomes]] = defaultdict(list)
+        of, steps = dict[str, str](), dict[str, int]()
+        for job in find_jobs([EQUAL_COST]):
+            record = job.record
+            if record.images == self.first.images and abs(cost_of(job) / cost - 1) <= NEAR:
+                name, way = record.attack.removeprefix("transferattack."), _way(record)
+                title = f"{name}: {way}"
+                outcomes = at_reference(job.predictions, title, record, self.targets, self.first)
+                parts[title].append(outcomes)
+                of[title], steps[title] = name, int(way.partition(" ")[0])
             job.forget()
-        ranked = rankings(joined(parts))
-        ranked = ranked[ranked["source"] == ranked["source"].iloc[0]]
-        ranked["of"], ranked["way"] = zip(*ranked["attack"].map(ways), strict=True)
-        table = ranked.pivot(index="of", columns="way", values=["mean", "low", "high"])
-        table.columns = [f"{way}_{value}" for value, way in table.columns]
-        table["best"] = table[["steps_mean", "copies_mean"]].max(axis=1)
-        table = table.sort_values("best", ascending=False)
-        return table.rename_axis("attack").reset_index()
+        for source in CONVOLUTIONAL:
+            for name, _, outcomes in self._stored[str(cost), source]:
+                if name in self._without_copies - {*of.values()} or name in parts:
+                    parts[name].append(outcomes)
+                    of[name], steps[name] = name, cost
+        whole = [one for its in parts.values() if len(its) == len(CONVOLUTIONAL) for one in its]
+        index = whole[0].index
+        ways = rank_untuned(whole, index, self.facts).set_index("attack")["mean_tuned"]
+        frame = pd.DataFrame({"of": of, "steps": steps, "mean": ways}).dropna()
+        frame = frame.sort_values("steps", ascending=False)
+        better = frame.sort_values("mean").groupby("of")["mean"].idxmax()
+        chosen = [one for title in better for one in parts[title]]
+        ranked = rank_untuned(chosen, index, self.facts).dropna(subset="rank")
+        both = frame.groupby("of")["mean"].agg(["first", "last", "size"])
+        both["last"] = both["last"].where(both["size"] > 1)
+        ranked["way"] = ranked["attack"].str.partition(": ")[2]
+        ranked["attack"] = ranked["attack"].map(of)
+        ranked[["steps", "copies"]] = both[["first", "last"]].loc[ranked["attack"]].to_numpy()
+        return ranked
+
+
+def _way(record: JobRecord) -> str:
+    """Return the number of an attack's steps, times those of its copies."""
+    settings = record.config["attack"]["settings"]
+    steps = settings.get("steps", settings.get("epoch"))  # TransferAttack's name
+    return " x ".join(str(its) for its in (steps, *map(settings.get, COPIES)) if its is not None)

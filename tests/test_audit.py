@@ -2,6 +2,7 @@
 
 import json
 import re
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -18,6 +19,7 @@ from src.artifacts.jobs import FinishedJob, find_jobs
 from src.attacks.__main__ import listed
 from src.report.audit import audited as add_audits
 from src.report.beside import read_preset
+from src.report.page.frame import build_report
 from src.report.results import results_of
 from tests.analysis.test_tries import outcomes_of
 from tests.conftest import REPOSITORY, TINY_RUN, block_of
@@ -157,6 +159,43 @@ def test_the_fewest_that_fool_95_percent_as_many_are_named(tmp_path, fooled, nee
         pq.write_table(table.set_column(place, table.schema.field(place), predicted), path)
     (audit,) = audited_of(find_jobs([sweep]))
     assert re.search(needed, audit.sentence)
+
+
+def test_a_defence_that_a_try_lacks_is_compared_on_the_others(tmp_path):
+    """And images without a prediction are neither fooled nor called robust."""
+    axes = {"models": ("s", "t"), "budgets": (8.0,), "full": False, "images": 60}
+    place = tmp_path / "some"
+    some = make_sweep(place, attacks=("a",), defences=("r", "r2"), sources=("s@r2",), **axes)
+    more = make_sweep(tmp_path / "more", attacks=("b",), sources=("s",), **axes)
+    frame = frame_of_sweep(some, more)
+    silent = (frame["defence"] == "r") & (frame["eps_255"] > 0) & (frame["index"] % 4 == 0)
+    frame.loc[silent, "predicted"] = -1
+    results = add_audits(results_of(jobs_of_frame(frame)))
+    of_t = [its.fooled for its in results.audits if its.fooled is not None]
+    plain, behind, _ = (fooled["a", "s@r2"] for fooled in of_t)
+    report = build_report(results)
+    (screen,) = report.page["screens"]
+    rows = screen["rankings"]["0.0.2"]["rows"]
+    row = next(its for its in rows if its.get("name") == "r")
+    assert row["behind"] == f"{behind.sum()} / {len(behind)}" and row["q"] == 1
+    texts = " ".join(its.get("heading", "") for its in rows)
+    stopped = (plain & ~behind.reindex(plain.index, fill_value=True)).sum()
+    assert f"With 1 try, r stops {stopped} of the {plain[behind.index].sum()}" in texts
+    assert "does not know of r;" in texts and "does not know of r2;" not in texts
+    assert [title.startswith("robust") for title, *_ in screen["tiles"]["0.2"]] == [0, 1, 0]
+    job = json.loads(zlib.decompress(report.blocks["job-tries-0"]))
+    there = np.array(job["predicted"], float).reshape(3, 3, 60)[:, :, 0] >= -1
+    tried = screen["order"][0].index(("a", "s@r2")) + 1
+    assert np.argwhere(~there).tolist() == [[1, 3 - tried], [2, 3 - tried]]
+
+
+def test_a_page_of_which_no_image_counts_says_so(tmp_path):
+    frame = frame_of_sweep(make_sweep(tmp_path / "a", full=False, budgets=(8.0,), images=20))
+    clean = frame["eps_255"] == 0
+    frame.loc[clean, "predicted"] = (frame["label"] + 1) % 6
+    assert (
+        build_report(add_audits(results_of(jobs_of_frame(frame)))).answer[0].startswith("Too few")
+    )
 
 
 def test_classes_are_counted_and_compared():

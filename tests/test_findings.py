@@ -61,10 +61,11 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
 
 @pytest.mark.slow
 def test_the_findings_in_the_readme_are_what_the_tables_say():
-    at_100 = matched_tables().of("100")["mean"]
-    assert at_100.idxmax() == "di"
-    sia = recount()["value"]["sia_100"]
-    assert tells(README, 100, 4, *map(percent, (at_100["di"], at_100["sia"], sia)))
+    at_100, at_10 = (Boards("small").equal_cost(cost).set_index("attack") for cost in (100, 10))
+    first, second = at_100.index[0], at_10.index[0]
+    assert (first, second) == ("sia", "gi") and at_100["copies"]["sia"] < at_100["steps"]["di"]
+    numbers = [100, len(at_100), 4, *map(percent, at_100["mean"][["sia", "di"]])]
+    assert tells(README, *numbers, int(at_100["images"].iloc[0]))
     alike = matched_tables().correlation(on_photographs())
     unlike = matched_tables().correlation(matched_tables().of("own"), on_photographs())
     numbers = [int(alike["n"])]

@@ -111,9 +111,10 @@ class Audit(NamedTuple):
 
 
 class Pairing(NamedTuple):
-    """All candidates on one target without and behind a defence, on images that count for both.
+    """Candidates on one target without and behind a defence, on images that count for both.
 
     Attributes:
+        tries: Number of candidates, those that both have.
         fooled: Number of images fooled without the defence.
         stopped: Number of those that are not fooled behind it.
         added: Number of images that are fooled behind it alone.
@@ -122,6 +123,7 @@ class Pairing(NamedTuple):
         p: p-value of the exact McNemar test.
     """
 
+    tries: int
     fooled: int
     stopped: int
     added: int
@@ -133,16 +135,17 @@ class Pairing(NamedTuple):
 
 
 def paired(plain: Audit, defended: Audit) -> Pairing:
-    """Compare all candidates on a target without and behind a defence."""
+    """Compare the candidates that a target without and behind a defence share."""
     from scipy.stats import binomtest  # slow to import
 
-    both = pd.concat([its.fooled.any(axis=1) for its in (plain, defended)], axis=1, join="inner")
-    one, other = both.to_numpy().T
+    shared = plain.fooled.columns.intersection(defended.fooled.columns)
+    sides = (its.fooled[shared].any(axis=1) for its in (plain, defended))
+    one, other = pd.concat(sides, axis=1, join="inner").to_numpy().T
     stopped, added = int((one & ~other).sum()), int((other & ~one).sum())
-    low, high = (float(end) for end in paired_interval(stopped, added, len(both)))
-    change = (stopped - added) / len(both) if len(both) else nan
+    low, high = (float(end) for end in paired_interval(stopped, added, len(one)))
+    change = (stopped - added) / len(one) if len(one) else nan
     p = float(binomtest(stopped, stopped + added).pvalue) if stopped + added else 1.0
-    return Pairing(int(one.sum()), stopped, added, len(both), change, low, high, p)
+    return Pairing(len(shared), int(one.sum()), stopped, added, len(one), change, low, high, p)
 
 
 def audited(results: Results) -> Results:

@@ -60,6 +60,7 @@ class Beside:
         images: Digests of these images.
         reported: Whether images for tuning are left out.
         base: The stored attack whose function this one has; may be empty.
+        jobs: Keys of the attack's jobs that are compared.
     """
 
     attack: str
@@ -75,6 +76,7 @@ class Beside:
     images: Collection[str] = ()
     reported: bool = False
     base: str = ""
+    jobs: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         lines = [f"{self.attack} beside {self.title}", *[self.tuned] * bool(self.tuned)]
@@ -285,10 +287,10 @@ def _beside(
     function = str(jobs[0].record.config["attack"]["settings"].get("_target_", ""))
     base = function.rpartition(".")[2] if function.startswith(f"{PACKAGE}.attacks.") else ""
     base *= base in {*among_own["attack"]} - {title}
-    result = Beside(title, stated, among_own, among_near, mean, (*notes,))
-    result = replace(result, reported=len(tested) < len(index))
-    result = replace(result, eps_255=first.reference, protocol=first.protocol)
-    return replace(result, by_budget=by_budget, images=digests, base=base)
+    keys = frozenset(job.record.key for job in jobs if job.record.source in sources)
+    result = Beside(title, stated, among_own, among_near, mean, (*notes,), base=base, jobs=keys)
+    result = replace(result, eps_255=first.reference, protocol=first.protocol, by_budget=by_budget)
+    return replace(result, images=digests, reported=len(tested) < len(index))
 
 
 def _of_source(

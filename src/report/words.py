@@ -371,7 +371,7 @@ def tries_text(number: int) -> str:
 def defence_notes(
     pairing: Any, defence: str, clean: Sequence[float], idle: str, known: bool
 ) -> list[str]:
-    """Say what a defence stops of what all tries fool, its test, and its limits.
+    """Say what a defence stops of what tries fool, its test, and its limits.
 
     `known` says whether some tries are from a source behind it.
     """
@@ -383,9 +383,9 @@ def defence_notes(
     levels = [f"{100 * level:.1f}" for level in clean]
     same = "stays" if levels[0] == levels[1] else f"goes from {levels[0]} % to"
     texts = [
-        f"With all tries, {defence} stops {pairing.stopped} of the {pairing.fooled}, and adds "
-        f"{pairing.added or 'none'}: {fewer} fooled {ends}, {p} (McNemar, {pairing.images} "
-        f"images). Clean accuracy {same} {levels[1]} %.",
+        f"With {tries_text(pairing.tries)}, {defence} stops {pairing.stopped} of the "
+        f"{pairing.fooled}, and adds {pairing.added or 'none'}: {fewer} fooled {ends}, {p} "
+        f"(McNemar, {pairing.images} images). Clean accuracy {same} {levels[1]} %.",
         *said(
             (f"The stranger does not know of {defence}; one who does is stronger.", not known),
             (f"On these images, {idle} (alarm), so on others it may gain less.", idle),

@@ -413,6 +413,28 @@ def test_names_of_results_differ(sweep: Path, tmp_path: Path):
     ]
     results = beside(every, "made-up")
     assert len({*(result.attack for result in results), *NAMES}) == len(NAMES) + 2
+    page = build_report(replace(results_of(every), ranks=results)).page
+    (screen,) = page["screens"]
+    pairs = zip(page["jobs"], screen["jobs"], strict=True)
+    shown = {attack: name for (attack, _), (name, _) in pairs}
+    assert [shown[name] for name in names] == [result.attack for result in results]
+
+
+def test_sweeps_that_cannot_be_compared_have_the_ranks_of_their_own_jobs(
+    sweep: Path, tmp_path: Path
+):
+    def first(rows: pd.DataFrame) -> pd.DataFrame:
+        return rows[rows["index"] < 150]
+
+    jobs, path = jobs_named(sweep, "mi_own"), tmp_path / "few.parquet"
+    every = [*jobs, *changed(jobs, first, path, images=150, data="few")]
+    ranks = beside(every, "made-up")
+    screens = build_report(replace(results_of(every), ranks=ranks)).page["screens"]
+    assert [{*its["own"].values()} for its in screens] == [{its.attack} for its in ranks]
+    code = {"program": "other"}
+    apart = [jobs[0], *changed(jobs[1:], as_they_are, tmp_path / "apart.parquet", code=code)]
+    ranks = beside(apart, "made-up")
+    assert build_report(replace(results_of(apart), ranks=ranks)).page["screens"] == []
 
 
 @pytest.mark.parametrize("value", [float("inf"), -1.0])

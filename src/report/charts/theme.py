@@ -73,7 +73,7 @@ def page_theme() -> alt.theme.ThemeConfig:
     config["axis"] |= {**lines, "labelFontSize": 11, "labelColor": second, "titleColor": second}
     config["legend"] |= {"symbolOpacity": 1, "columns": 4, "labelLimit": 260, "titleLimit": 400}
     config["legend"] |= {"labelColor": text, "titleColor": second}
-    config["style"]["name"]["fontWeight"] = "bold"
+    config["style"]["name"] |= {"fontWeight": "bold", "limit": 140}
     config |= {"background": "transparent", "axisX": {"domain": True}, "axisY": {"labelLimit": 480}}
     config |= {"padding": {"left": 2, "top": 6, "right": 6, "bottom": 12}, "text": {"color": text}}
     whole: Any = {"config": config}

@@ -99,7 +99,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
             "diagnosed": bool({*numbers.tables} - {"effects", "excess"}),
             "effects": {
                 "\n".join(row[name] for name in AXES[:3]): _effect(row)
-                for row in numbers.tables["effects"].to_dict("records")
+                for row in numbers.tables.get("effects", pd.DataFrame()).to_dict("records")
             },
         }
         screens = page["screens"] = screens_of(results, page)

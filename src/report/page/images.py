@@ -91,6 +91,10 @@ def compute_page_data(
     for row in results.rows:
         for name in row[0].job.record.weights:
             _model(row[0].job, names, name)
+    records = [row[0].job.record for row in results.attacked]
+    page.classes = [*dict.fromkeys(its.class_names for its in records)]
+    page.places = {its.data: {} for its in records}
+    page.blocks = {f"clean-{number}": b"" for number in range(len(page.places))}
     parts = dict[int, Tables]()
     _add_tries(page, results)
     for number in _by_rank(results):
@@ -145,10 +149,6 @@ def _add_clean(job: FinishedJob, names: dict[str, str], page: PageData) -> None:
 def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: int) -> None:
     """Add a job's predictions and pictures; `images` are its `trajectories`."""
     record, number = job.record, len(page.jobs)
-    if record.class_names not in page.classes:
-        page.classes.append(record.class_names)
-    page.places.setdefault(record.data, {})
-    page.blocks.setdefault(f"clean-{[*page.places].index(record.data)}", b"")
     if not page.fits("job"):
         line = f"{command('report')} {shlex.quote(str(job.folder))}"
         page.left_out.append((job.attack, record.source, line))
@@ -176,11 +176,8 @@ def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: 
 
 def _add_tries(page: PageData, results: Results) -> None:
     """Add a block for each audited target: its predictions by defence, with tries as budgets."""
-    jobs = {
-        (name, its[0].job.record.source): its[0].job
-        for its in results.attacked
-        for name in (its[0].job.attack, its[0].job.row_title)
-    }
+    first = [row[0].job for row in results.attacked]
+    jobs = {(name, its.record.source): its for its in first for name in (its.attack, its.row_title)}
     audits = dict[str, list[tuple[ModelRef, Any]]]()
     for its in results.audits:
         if its.fooled is not None:
@@ -188,25 +185,24 @@ def _add_tries(page: PageData, results: Results) -> None:
             audits.setdefault(pair.model, []).append((pair, its))
     for number, (model, known) in enumerate(audits.items()):
         pairs, order = [pair for pair, _ in known], known[0][1].tries[["attack", "source"]]
-        parts, pictures = list[Any](), dict[int, dict[float, NDArray[np.uint8]]]()
+        record, eps = first[0].record, first[0].record.reference
+        levels = np.full((2, len(pairs), record.images, len(order) + 1), np.nan)
+        pictures = dict[int, dict[float, NDArray[np.uint8]]]()
         for q, name in enumerate(order.itertuples(index=False, name=None), 1):
-            job, eps = jobs[name], jobs[name].record.reference
-            result = job_outcomes(job.defended, name[1], pairs, "all")
-            chosen = [0] * (q == 1) + [result.eps_255.tolist().index(eps)]
+            job = jobs[name]
+            at = [place for place, pair in enumerate(pairs) if pair in job.record.evaluated]
+            result = job_outcomes(job.defended, name[1], [pairs[place] for place in at], "all")
             both = np.stack([_codes(result), 100 * result.confidence])
-            parts.append(both[:, :, :, chosen])
+            for step, budget in ((0, 0.0), (q, eps)):
+                levels[..., step][:, at] = both[..., result.eps_255.tolist().index(budget)]
             for index, versions in job.pictures.items() if q <= PICTURED else ():
                 pictures.setdefault(index, {0.0: versions[0.0]})[float(q)] = versions[eps]
             job.forget()
-        record, masks = job.record, [np.isin(result.index, its.fooled.index) for _, its in known]
+        masks = [np.isin(result.index, its.fooled.index) for _, its in known]
         wins = [its.fooled.sum(axis=1).reindex(result.index, fill_value=0) for _, its in known]
         won = [column.tolist() for column in wins]
-        page.places.setdefault(record.data, {})
-        page.blocks.setdefault(f"clean-{[*page.places].index(record.data)}", b"")
         bytes_, places = _pictures(page, record.data, pictures) if pictures else (b"", {})
-        predicted, confidence = map(_integers, np.concatenate(parts, axis=-1))
-        if record.class_names not in page.classes:
-            page.classes.append(record.class_names)
+        predicted, confidence = map(_integers, levels)
         content = {
             **{"index": result.index.tolist(), "label": result.label.tolist(), "aimed": None},
             **{"models": [list(pair.columns) for pair in pairs], "eps": [*range(len(order) + 1)]},

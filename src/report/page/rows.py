@@ -60,11 +60,9 @@ def _quantity(rows: pd.DataFrame, its: Quantity, pair: pd.Series) -> dict[str, l
         ends = zip(_texts(low, percent), _texts(high, percent), strict=True)
         columns["ends"] = [f"[{least}, {most}]" if least else "" for least, most in ends]
         counts = zip(*(_texts(rows[name], _count) for name in (its.count, its.of)), strict=True)
-        columns["counts"] = np.where(pair, [f"{k} / {n}" for k, n in counts], "").tolist()
-    if f"{name}_sd" in rows:
-        columns["spread"] = _texts(
-            rows[f"{name}_sd"], lambda sd: f"\N{PLUS-MINUS SIGN} {percent(sd)}"
-        )
+        columns["counts"] = np.where(pair, [f"{k} / {n}" * bool(n) for k, n in counts], "").tolist()
+    if (spread := f"{name}_sd") in rows:
+        columns["spread"] = _texts(rows[spread], lambda sd: f"\N{PLUS-MINUS SIGN} {percent(sd)}")
     return columns
 
 

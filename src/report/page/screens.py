@@ -42,8 +42,8 @@ Screen = dict[str, Any]
 def screens_of(results: Results, page: Mapping[str, Any]) -> list[Screen]:
     """Return the screens that the page opens with instead of its results."""
     screens = [_audit(results)] if any(its.fooled is not None for its in results.audits) else []
-    own = {name for name, *_ in page["pairs"]}
-    ranks = [its for its in results.ranks if its.attack.removesuffix(" (mine)") in own]
+    keys = {job.record.key for job in results.jobs}
+    ranks = [its for its in results.ranks if its.jobs <= keys]
     return [*screens, *([_rank(results, ranks, page)] if ranks else [])]
 
 
@@ -88,22 +88,19 @@ def _audit(results: Results) -> Screen:
     }
     rows = [row for pair, its in audits.items() for row in _tries_rows(its, *pair, axes)]
     highs = [its.tries["fooled_high"].max() for its in audits.values()]
-    idle = {
-        alarm.finding.partition(":")[0].removeprefix("defence "): alarm.finding.partition(": ")[2]
-        for row in results.rows
-        for its in row
-        for alarm in its.alarms
-        if alarm.name == "idle_defence"
-    }
+    alarms = [alarm for row in results.rows for its in row for alarm in its.alarms]
+    idle = [its.finding.removeprefix("defence ") for its in alarms if its.name == "idle_defence"]
+    rates = results.select(protocol=WITHIN, eps_255=eps, target=models)
+    abstaining = {*rates.loc[rates["abstained"] > 0, "defence"]}
     order = {model: its for (model, _), its in reversed(audits.items())}
     rankings, tiles, answers = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for at, model in enumerate(models):
         mine = {name: its for (other, name), its in audits.items() if other == model}
-        notes = [*_notes(mine, total, idle), *refused]
+        notes = [*_notes(mine, total, dict(its.split(": ", 1) for its in idle)), *refused]
         for q in range(1, len(order[model].tries) + 1):
             listed = [_outcome(name, its, q, total) for name, its in mine.items()]
             rankings[f"{at}.0.{q}"] = {"rows": [*listed, *notes], "notes": []}
-            tiles[f"{at}.{q}"] = _tiles(mine, q, total)
+            tiles[f"{at}.{q}"] = _tiles(mine, q, total, abstaining)
         for name, its in mine.items():
             full = str(ModelRef.parse(model, name))
             answer = stranger_answer(its.tries, total, full, eps)
@@ -121,7 +118,7 @@ def _audit(results: Results) -> Screen:
         controls={"budget": "tries", "defence": "target"}
         | ({"attack": "defence"} if len(defences) > 1 else {}),
         colours={name: number for number, name in enumerate(defences[:3], 1)},
-        order=[[", ".join(one) for one in _order(order[model])] for model in models],
+        order=[_order(order[model]) for model in models],
         jobs=[("", model) for model in models],
         **{"pairs": [], "means": [""] * len(defences), "scales": [scale] * len(axes["eps_255"])},
         titles={
@@ -193,32 +190,34 @@ def _counts(audit: Audit, q: int) -> tuple[Any, int, int]:
 def _outcome(name: str, audit: Audit, q: int, total: int) -> dict[str, Any]:
     """Return what q tries reach behind a defence, with what becomes of all images."""
     row, k, n = _counts(audit, q)
-    parts = [(n - k, "still correct"), (k, "fooled"), (total - n, "wrong when clean")]
+    parts = [(n - k, "not fooled"), (k, "fooled"), (total - n, "wrong when clean")]
     title = "no defence" if name == NO_DEFENCE else name
-    texts = {"title": title, "behind": f"{k} / {n}", "span": ""}
-    cost = "" if row["gradients"] != row["gradients"] else f"{row['gradients']:,.0f}"
+    title += f" ({tries_text(row['q'])})" * bool(row["q"] < q)
+    texts = {"title": title, "behind": f"{k} / {n}", "span": "", "q": float(row["q"])}
+    cost = f"{row['gradients']:,.0f}".replace("nan", "")
     return {"name": name, "rank": "", "gradients": cost, "lacks": "", **texts, "parts": parts}
 
 
-def _tiles(mine: Mapping[str, Audit], q: int, total: int) -> list[Any]:
+def _tiles(mine: Mapping[str, Audit], q: int, total: int, abstaining: set[str]) -> list[Any]:
     """Return the tiles, which count all images."""
     clean = len(next(iter(mine.values())).fooled)
     tiles = [("clean accuracy", {"text": percent(clean / total)}, f"{clean} / {total}", False, "")]
     for name, audit in [*mine.items()][:2]:
         _, k, n = _counts(audit, q)
-        title = "robust accuracy" if name == NO_DEFENCE else f"robust, with {name}"
+        word = "not fooled" if name in abstaining else "robust"
+        title = "robust accuracy" if name == NO_DEFENCE else f"{word}, with {name}"
         note = f"{n - k} / {total}, {tries_text(min(q, len(audit.tries)))}"
         tiles.append((title, {"text": percent((n - k) / total)}, note, False, ""))
     return tiles
 
 
 def _notes(mine: Mapping[str, Audit], total: int, idle: Mapping[str, str]) -> list[dict[str, str]]:
-    """Return lines on what each defence stops of all tries, and on classes."""
+    """Return lines on what each defence stops of the tries, and on classes."""
     texts = list[str]()
     for name, audit in mine.items():
         if name != NO_DEFENCE and (plain := mine.get(NO_DEFENCE)):
             clean = [len(its.fooled) / total for its in (plain, audit)]
-            known = any(f"@{name}" in source for _, source in audit.fooled.columns)
+            known = any(ModelRef.parse(source).defence == name for _, source in audit.fooled)
             text = idle.get(name, "")
             texts += defence_notes(paired(plain, audit), name, clean, text, known)
     behind = {name: f"Behind {name}: " * (name != NO_DEFENCE) for name in mine}
@@ -233,10 +232,11 @@ def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) ->
     tables = [(its, "own settings", its.own) for its in ranks]
     tables += [(its, "equal cost", its.equal_cost) for its in ranks if len(its.equal_cost)]
     among = [f"{its.attack}, {name}" if len(ranks) > 1 else name for its, name, _ in tables]
-    named = {its.attack.removesuffix(" (mine)"): its.attack for its in ranks}
+    titles = {job.record.key: (job.attack, job.record.source) for job in results.jobs}
+    named = {titles[key]: its.attack for its in ranks for key in its.jobs}
     stored = dict.fromkeys(name for *_, table in tables for name in table["attack"])
     attacks = [*dict.fromkeys([*named.values(), *stored])]
-    pairs = [[named[name], *pair] for name, *pair in page["pairs"] if name in named]
+    pairs = [[named[*its], *its[1:], at] for *its, at in page["pairs"] if (*its,) in named]
     sources = [*dict.fromkeys(source for _, source, _ in pairs)]
     source = sources[0] if len(sources) == 1 else f"{len(sources)} sources"
     first, eps = ranks[0], ranks[0].eps_255
@@ -251,7 +251,7 @@ def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) ->
         of_targets = pd.concat(parts)
         of_targets = of_targets[of_targets["attack"].isin(ranked["attack"])]
         rows.append(_rank_rows(its, ranked, of_targets).assign(defence=among[at]))
-        jobs = [row[0] for row in results.attacked if named.get(row[0].job.attack) == its.attack]
+        jobs = [row[0] for row in results.attacked if row[0].job.record.key in its.jobs]
         spent = np.mean([job.cost.get("gradients_per_image", nan) for job in jobs])
         listed = _ranked(its, ranked, "" if np.isnan(spent) else f"{spent:,.0f} in all")
         blank = {"rank": "", "behind": "", "span": "", "line": {}}
@@ -293,7 +293,7 @@ def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) ->
         controls={"budget": "budget", "attack": "attack", "defence": "among", "target": "target"},
         colours=colours,
         own={name: its.attack for name, (its, *_) in zip(among, tables, strict=True)},
-        jobs=[(named.get(attack, attack), source) for attack, source in page["jobs"]],
+        jobs=[(named.get(job, job[0]), job[1]) for job in page["jobs"]],
         **{"means": [source] * len(attacks), "scales": page["scales"]},
         titles={
             "ranking": f"Ranked at {{budget}}, from {source}",
@@ -374,6 +374,7 @@ def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any
         points = [points_text(row[name]) for name in DIFFERENCES if row[name] == row[name]]
         ends = [f"{100 * row[end]:.1f}" for end in ("low", "high") if row[end] == row[end]]
         points = [text.replace("-", "\N{MINUS SIGN}") for text in points]
+        shown = ends if place == at else points[1:]
         line = {"dotted": 0, "low": None, "high": None, "value": 0.0}
         if place != at and points:
             line["value"] = row["difference"]
@@ -385,7 +386,7 @@ def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any
             "rank": "= " * bool(alike[place]) + f"{row['rank']:g}",
             "gradients": f"{row['gradients']:,.0f}".replace("nan", spent * (place == at)),
             "behind": "95 %" * bool(ends) if place == at else "".join(points[:1]),
-            "span": f"[{', '.join(ends if place == at else points[1:])}]",
+            "span": f"[{', '.join(shown)}]" * bool(shown),
             **{"lacks": "", "line": line},
             "listed": bool(place < 2 or place in near or named[place]),
         })  # fmt: skip
@@ -422,8 +423,6 @@ def _clean(results: Results, its: Beside, targets: Sequence[str]) -> pd.DataFram
 
 def _images(results: Results, its: Beside) -> list[int]:
     """Return the numbers, in the jobs' data set, of the images that a rank is of."""
-    jobs = [row[0].job for row in results.attacked]
-    names = (its.attack, its.attack.removesuffix(" (mine)"))
-    job = next(job for job in jobs if job.attack in names)
+    job = next(job for job in results.jobs if job.record.key in its.jobs)
     rows = job.predictions[["index", "image"]].drop_duplicates()
     return sorted(rows.loc[rows["image"].isin(its.images), "index"].tolist())

@@ -30,7 +30,8 @@ _CHOICE = ("seed", "n_images", "images")
 def sweeps_apart(results: Results) -> list[Results]:
     """Return the results of each group of comparable jobs, with the names that jobs have there.
 
-    Jobs on clean images and audits are with the first group, ranks with that of their jobs.
+    Jobs on clean images and audits are with the first group, ranks with that of all their jobs; a
+    page shows no rank of jobs of several groups.
     """
     parts, clean = dict[Group, list[Sequence[JobResults]]](), list[Sequence[JobResults]]()
     for row, group in zip(results.rows, results.groups, strict=True):

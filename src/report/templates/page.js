@@ -52,6 +52,8 @@ function enter(its, to, listed) {
     if (selection[name]) missing ||= name === "eps" ? budget(selection.eps) : `${name} ${selection[name]}`;
     selection[name] = axes[axis].includes("") ? "" : data.first[name] || axes[axis][0];
   }
+  const audited = (attack) => ofKey(data.answers, ["defence", "attack"], { attack });
+  if (data.tries && !audited(selection.attack)) selection.attack = axes.attack.find(audited);
   if (data.tries) selection.eps = Math.min(selection.eps, orderOf().length); // all tries on this target
 }
 const several = (axis) => axes[axis].length > 1;
@@ -268,7 +270,8 @@ function rankingRows() {
   const rows = ofKey(data.rankings, ["defence", "source", "eps_255"])?.rows ?? [];
   const plain = tested() && !selection.target;
   const made = rows.map((row) => {
-    const its = row.heading ? {} : cell({ attack: row.name, source: selection.source || (row.source ?? "") });
+    const its = row.heading ? {} : cell({ attack: row.name, source: selection.source || (row.source ?? ""),
+      eps_255: row.q ?? selection.eps });
     const shared = { ...row, ...its, look: look(row.name), chosen: row.name === selection.attack,
       white: both && !row.heading && cell({ attack: row.name, target: WHITE }).text,
       click: () => choose({ attack: row.name }) };
@@ -390,7 +393,7 @@ function renderMatrix() {
     kinds.add(relation);
     const mixed = `calc(${value ?? 0} * var(--l${data.tries ? 9 : slot(byAttack ? its : selection.attack) || 1}) * 1%)`;
     const shown = text || "n/a";
-    const number = data.tries && orderOf().indexOf(`${its}, ${one}`) + 1;
+    const number = data.tries && orderOf().findIndex(([attack, from]) => attack === its && from === one) + 1;
     const choice = number ? { eps: number } : { pair: byAttack
       ? data.pairs.find(([, , name]) => name === one)?.slice(1).join(">") ?? "" : `${its}>${one}` };
     return el("td", {}, button([number && el("i", {}, number), el("b", {}, shown, spread && !narrow
@@ -403,7 +406,7 @@ function renderMatrix() {
       click: () => choose(choice) }));
   };
   const clean = (one) => {
-    const where = { target: one, protocol: "all", eps_255: 0, ...(byAttack && { attack: pairedAttack() }) };
+    const where = { target: one, protocol: "all", eps_255: 0, ...(byAttack && { attack: data.first.attack }) };
     const its = axes.source.map((each) => cell({ ...where, source: each }, "correct")).find((each) => each.counts);
     return its ? el("td", { class: "clean" }, its.text, el("small", { class: "second" }, its.counts)) : el("td");
   };

@@ -132,7 +132,8 @@ function classOf(its, attack = selection.attack) {
 function strip(job, image, roles) {
   const here = data.tries && !job.at.has(`${image} ${selection.eps}`) ? 1 : selection.eps;
   const [noise, text] = perturbation(job, image, here);
-  const each = data.tries ? orderOf().slice(0, 5).map((name, at) => [at + 1, `${at + 1} ${name}`])
+  const each = data.tries ? orderOf().slice(0, 5).map(([attack, source], at) => [at + 1,
+    [`${at + 1} `, el("bdi", {}, attack), ", ", el("bdi", {}, source)]])
     : tried.map((eps) => [eps, budget(eps)]);
   const steps = [[0, "clean"], [null, `${both ? "change" : "perturbation"}, ${data.tries ? `try ${here}`
     : budget(here)}`], ...each];
