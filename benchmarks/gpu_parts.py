@@ -95,7 +95,7 @@ def _settings(setup: Setup, name: str, *words: str) -> Settings:
 def _build(settings: Settings, side: int = 32) -> PixelClassifier:
     """Return the source of such settings for images of `side` pixels; nothing is downloaded."""
     (name,) = settings.source
-    keys = settings.model[name].model_dump(exclude={"expected_accuracy", "epoch", "url", "missing"})
+    keys = settings.model[name].model_dump(exclude={"expected_accuracy", "training_of", "url"})
     if "pretrained" in keys["network"]:
         keys["network"] = {**keys["network"], "pretrained": False}
     return build_classifier(name, **keys, num_classes=CLASSES, image_size=side)

@@ -147,7 +147,7 @@ def test_missing_weights_lead_to_the_demo_and_a_missing_folder_is_named_with_the
         (
             ["attack.target_label=data"],
             2,
-            "attack.target_label=data, but the data set cifar10_mini",
+            "attack.target_label=data, but the data set has no target labels",
         ),
         (["trainer.devices=-1"], 1, "trainer: "),
     ],
