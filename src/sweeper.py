@@ -4,6 +4,7 @@ import gc
 import os
 from collections.abc import Iterable
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from .config.command import Command
 from .config.command_line import ignore_harmless_warnings
 from .config.hydra_internals import Loader, context_of, split_jobs
+from .config.paper import paper_jobs
 from .config.read import check_applied, read_job
 from .utils import stopping
 
@@ -42,6 +44,8 @@ class JobSweeper(Sweeper):
             raise ValueError("hydra/sweeper: the program has a sweeper. Leave this word out.")
         fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
         jobs = split_jobs(loader, [*fixed, *arguments])
+        if self.config.base is not None:
+            jobs = self._of_paper(loader, jobs)
         sweep = begin(self.config, (loader.load_sweep_config(self.config, job) for job in jobs))
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         launcher = Plugins.instance().instantiate_launcher(
@@ -53,6 +57,25 @@ class JobSweeper(Sweeper):
             for job in launcher.launch(batch, initial_job_idx=first):
                 _ = job.return_value  # raises an error that the job's folder does not have
         sweep.summarise()
+
+    def _of_paper(self, loader: Any, jobs: list[list[str]]) -> list[list[str]]:
+        """Return the jobs of a paper, those of its first comparison first, from one per source."""
+        from .artifacts.card import read_facts
+        from .config.fields import find_preset
+        from .run.job import gradients_of
+
+        read = (loader.load_sweep_config(self.config, job) for job in jobs)
+        settings = [read_job(job, job.hydra) for job in read]
+        first = settings[0]
+        if len({(its.attack.label, its.reference) for its in settings}) > 1:
+            raise ValueError("experiment=paper compares one attack at one reference budget.")
+        if first.attack.name == first.base:
+            raise ValueError(f"base={first.base} is the attack. Name another attack as base.")
+        tuning = len(read_facts(find_preset(first.beside))["tuning"]) if first.beside else 0
+        few, cost = min(tuning, first.n_images or tuning), gradients_of(first)
+        models = loader.get_group_options("model")
+        every = (paper_jobs(*its, cost, few, models) for its in zip(jobs, settings, strict=True))
+        return [job for alike in zip_longest(*every) for job in alike if job]
 
 
 def run_sweep(loader: Loader, words: list[str]) -> None:
@@ -70,6 +93,8 @@ def run_alone(loader: Loader, words: list[str]) -> None:
     """Run a single job, as a sweep of one."""
     config = loader.load_configuration("config", words, RunMode.RUN)
     config.hydra.mode = RunMode.RUN
+    if config.base is not None:
+        raise ValueError("experiment=paper is a sweep of several jobs: add -m.")
     sweep = begin(config, [config])
     context = context_of(loader, config)
     _ = run_job(partial(_run, sweep), config, "hydra.run.dir", None, context).return_value

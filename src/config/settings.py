@@ -42,6 +42,7 @@ class Settings(Section):
         defence: The defences that the job names.
         measurements: Measurements of the user's, by the name of their table.
         beside: Preset of stored attacks that each attack is ranked among at the end.
+        base: Stored attack that `experiment=paper` compares the attack with; None: no such sweep.
     """
 
     attack: AttackSettings
@@ -72,6 +73,7 @@ class Settings(Section):
     clean_accuracy_check: CheckSettings = CheckSettings()
     report: ReportSettings = ReportSettings()
     beside: Preset | None = None
+    base: Name | None = None
     cache: CacheSettings = CacheSettings()
     plan: PlanSettings = PlanSettings()
     rerun: bool = False

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ..artifacts.jobs import find_jobs
-from ..artifacts.layout import FAILURE, MANIFEST, PAGE, SUMMARY, files_of_sweep
+from ..artifacts.layout import FAILURE, MANIFEST, PAGE, PAPER, SUMMARY, files_of_sweep
 from ..artifacts.record import files_of_job, job_record, public
 from ..artifacts.sweep_state import (
     SweepManifest,
@@ -33,6 +33,7 @@ from ..config.settings import Settings
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
+from ..report.paper import first_jobs, paper_text, print_paper
 from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import Tracker, open_tracker
@@ -200,7 +201,7 @@ class Sweep:
         if self.settings[0].report.tries:
             results = audited(results)
         texts = []
-        for show in (print_matrices, print_rankings, print_alarms, print_audits):
+        for show in (print_paper, print_matrices, print_rankings, print_alarms, print_audits):
             show(results, console)
             wide = io.StringIO()
             show(results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
@@ -220,8 +221,8 @@ class Sweep:
                 settings = self.settings[number]
                 publish_failure(self.tracker, self.manifest.id, settings, failures[job])
         failed = f"{len(failures) + missing} of {len(jobs) + missing} jobs failed."
-        matrices, rankings, alarms, audits = texts
-        note = "".join([audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
+        paper, matrices, rankings, alarms, audits = texts
+        note = "".join([paper, audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
         self._publish(results, note, self.stopped or failed * bool(failures or missing))
         if results.jobs and (link := self.tracker.link(self.manifest.id)):
             console.print(link)
@@ -239,7 +240,8 @@ class Sweep:
         preset = self.settings[0].beside
         if preset and results.attacked:
             try:
-                return replace(results, ranks=beside(results.jobs, preset))
+                jobs = results.jobs if self.settings[0].base is None else first_jobs(results)
+                return replace(results, ranks=beside(jobs, preset))
             except ValueError as error:
                 console.print(f"beside={preset}: {error}", style="yellow")
         return results
@@ -252,6 +254,8 @@ class Sweep:
             if jobs != [self.folder]:  # a single job has already cleared its folder
                 clear_sweep(self.folder)
             write_tables(results, self.folder)
+            if self.settings[0].base is not None and first_jobs(results):
+                write_text(self.folder / PAPER, paper_text(results))
             if text:
                 write_text(self.folder / SUMMARY, text)
         except WriteError as error:
