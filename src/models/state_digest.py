@@ -21,6 +21,7 @@ from ..utils.package import canonical_name
 from ..utils.refusals import first_line
 
 _EVERY_MODULE = vars(nn.Module()).keys()
+_HOOKS = [name for name in _EVERY_MODULE if re.match(r"_(?!load).*hooks$", name)]
 _PLAIN = (NoneType, bool, int, float, complex, str, bytes, torch.dtype, torch.memory_format)
 _SHOWN = {"_flat_weight_refs"}  # references of recurrent layers to their parameters
 
@@ -106,7 +107,7 @@ class StateDigest:
 
     def _parts_of_module(self, module: nn.Module, place: str) -> Any:
         attributes, kind = vars(module), type(module)
-        if any(its for name, its in attributes.items() if re.match(r"_(?!load).*hooks$", name)):
+        if any(map(attributes.get, _HOOKS)):
             self.opaque = self.opaque or f"a hook of {place}"
         kind = fx.GraphModule if isinstance(module, fx.GraphModule) else kind  # each has its own
         names = ("_parameters", "_buffers", "_modules")

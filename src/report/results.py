@@ -473,7 +473,7 @@ def _mean_rows(
         name: np.full(len(names), column[0] if name in same else nan)
         for name, column in pairs.items()
     }
-    for name in (name for name in pairs if name in QUANTITIES):
+    for name in QUANTITIES.keys() & pairs.keys():
         columns[name] = weighted_means(weights, pairs[name], *keys)
     for name, column in zip(("source", "target", "seed"), zip(*names, strict=True), strict=True):
         columns[name] = np.array(column, object)
