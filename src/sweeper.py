@@ -4,7 +4,6 @@ import gc
 import os
 from collections.abc import Iterable
 from functools import partial
-from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from .config.command import Command
 from .config.command_line import ignore_harmless_warnings
 from .config.hydra_internals import Loader, context_of, split_jobs
-from .config.paper import paper_jobs
 from .config.read import check_applied, read_job
 from .utils import stopping
 
@@ -59,23 +57,13 @@ class JobSweeper(Sweeper):
         sweep.summarise()
 
     def _of_paper(self, loader: Any, jobs: list[list[str]]) -> list[list[str]]:
-        """Return the jobs of a paper, those of its first comparison first, from one per source."""
-        from .artifacts.card import read_facts
-        from .config.fields import find_preset
-        from .run.job import gradients_of
+        """Return the jobs of a paper, from those of the attack."""
+        from .run.check_job import check_job  # here: loads torch
+        from .run.data import DataSets
+        from .run.paper import paper_jobs
 
         read = (loader.load_sweep_config(self.config, job) for job in jobs)
-        settings = [read_job(job, job.hydra) for job in read]
-        first = settings[0]
-        if len({(its.attack.label, its.reference) for its in settings}) > 1:
-            raise ValueError("experiment=paper compares one attack at one reference budget.")
-        if first.attack.name == first.base:
-            raise ValueError(f"base={first.base} is the attack. Name another attack as base.")
-        tuning = len(read_facts(find_preset(first.beside))["tuning"]) if first.beside else 0
-        few, cost = min(tuning, first.n_images or tuning), gradients_of(first)
-        models = loader.get_group_options("model")
-        every = (paper_jobs(*its, cost, few, models) for its in zip(jobs, settings, strict=True))
-        return [job for alike in zip_longest(*every) for job in alike if job]
+        return paper_jobs(jobs, [check_job(read_job(job, job.hydra), DataSets()) for job in read])
 
 
 def run_sweep(loader: Loader, words: list[str]) -> None:

@@ -78,11 +78,10 @@ def _key_to_set(attack: AttackSettings, wanted: str) -> tuple[str, int]:
         if not keys:
             raise ValueError(f"{wanted} has a fixed number of steps. Choose another attack.")
     valid = TypeAdapter[Any](parameters[keys[0]].annotation)
-    return keys[0], next(number for number in range(1, 100) if accepts(valid, number))
+    return keys[0], next(number for number in range(1, 100) if _accepts(valid, number))
 
 
-def accepts(adapter: TypeAdapter[Any], number: float) -> bool:
-    """Return whether a type allows a number."""
+def _accepts(adapter: TypeAdapter[Any], number: int) -> bool:
     try:
         adapter.validate_python(number)
     except ValidationError:

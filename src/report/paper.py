@@ -1,10 +1,10 @@
-"""What reviewers ask of an attack, from the jobs of `experiment=paper`: tables, and one page."""
+"""What reviewers ask of an attack, from the jobs of `experiment=paper`: tables, and `paper.md`."""
 
 import shlex
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property, partial
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import pandas as pd
 from rich.console import Console
 from rich.text import Text
 
+from ..analysis.diagnostics import PERTURBATIONS
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import rankings
 from ..artifacts.jobs import FinishedJob
@@ -20,152 +21,85 @@ from ..config.paper import AWARE
 from ..utils.model_names import NO_DEFENCE
 from ..utils.package import command
 from ..utils.vocabulary import CONTROLS
-from .beside import NEAR, Ranks, beside, cost_of, read_preset, tested_images
+from .beside import NEAR, Ranks, beside, cost_of, margin_text, read_preset
 from .grid import Grid
 from .results import Results
-from .words import (
-    COUNTED,
-    difference_text,
-    differences_sentence,
-    margin_sentence,
-    place_text,
-    sentences,
-)
+from .words import COUNTED, margins_sentence, sentences
 
-Table = Callable[[FinishedJob], pd.DataFrame]
-"""Gives a job's predictions at the targets of a question, with the clean ones."""
-Side = tuple[Sequence[FinishedJob], Table]
-Row = dict[str, Any]
-_STATED = "the stated setting"
-
-
-@dataclass(frozen=True)
-class Paper:
-    """The jobs of `experiment=paper` by what they answer.
-
-    Attributes:
-        jobs: The attacked jobs with a base.
-        known: Ranks of the attack among stored ones, if they are computed already.
-    """
-
-    jobs: Sequence[FinishedJob]
-    known: Ranks = field(default_factory=Ranks)
-
-    @classmethod
-    def of(cls, results: Results) -> "Paper":
-        """Return the jobs of a sweep; refuse one without a finished first comparison."""
-        paper = cls([job for job in results.jobs if job.record.config.get("base")], results.ranks)
-        if not (paper.of_kind("first") and paper.of_kind("first", base=True)):
-            raise ValueError("There is no finished comparison of experiment=paper in these jobs.")
-        return paper
-
-    def of_kind(self, kind: str, base: bool = False) -> list[FinishedJob]:
-        """Return the jobs of the attack, or of its base, of one kind."""
-        ours = [its for its in self.jobs if (its.record.attack == self.base) == base]
-        return [job for job in ours if self.kind_of(job) == kind]
-
-    def kind_of(self, job: FinishedJob) -> str:
-        """Return `first`, `aware`, `budgets`, `training`, or a changed setting, `KEY=VALUE`."""
-        record = job.record
-        if record.config.get("controls"):
-            return "first"
-        if record.source_model.is_defended:
-            return "aware"
-        settings = (its for its in record.overrides if its.startswith("attack."))
-        others = [its.removeprefix("attack.") for its in settings if its not in self.stated]
-        return "budgets" if len(record.budgets) > 2 else next(iter(others), "training")
-
-    @cached_property
-    def stated(self) -> set[str]:
-        """The overrides of the first comparison."""
-        first = (job.record for job in self.jobs if job.record.config.get("controls"))
-        return {word for record in first for word in record.overrides}
-
-    @property
-    def base(self) -> str:
-        """The base's name."""
-        return str(self.jobs[0].record.config["base"]) if self.jobs else ""
-
-    @cached_property
-    def names(self) -> tuple[str, str]:
-        """The names of the attack and of its base, which states its number of gradients."""
-        first, base = (self.of_kind("first", its)[0].record for its in (False, True))
-        return first.attack, base.label
-
-    @cached_property
-    def preset(self) -> tuple[Mapping[str, Any], Sequence[FinishedJob]]:
-        """Facts and jobs of the preset; without one, no image is for tuning."""
-        name = self.jobs[0].record.config.get("beside")
-        return read_preset(name) if name else ({"tuning": []}, [])
-
-    @cached_property
-    def tuning(self) -> np.ndarray:
-        """Numbers of the images for tuning, found by their digests."""
-        (facts, stored), rows = self.preset, self.of_kind("first")[0].predictions
-        if not stored:
-            return np.array([], np.int64)
-        known = stored[0].predictions
-        digests = known.loc[known["index"].isin(facts["tuning"]), "image"]
-        return rows.loc[rows["image"].isin(digests), "index"].unique()
-
-    @cached_property
-    def reporting(self) -> np.ndarray:
-        """Numbers of the images for reporting; all, if these are too few to test."""
-        index = self.of_kind("first")[0].predictions["index"].unique()
-        return tested_images(index, {"tuning": self.tuning})
-
-    @cached_property
-    def ranks(self) -> Ranks:
-        """The attack among the stored attacks of the preset; empty without one."""
-        name = self.jobs[0].record.config.get("beside")
-        return self.known or (beside(self.of_kind("first"), name) if name else Ranks())
-
-    def margin(
-        self,
-        what: str,
-        one: Side,
-        other: Side,
-        than: str = "",
-        eps: float | None = None,
-        images: np.ndarray | None = None,
-    ) -> Row:
-        """Compare two sets of jobs from equal sources on equal images, with one paired test."""
-        sources = {job.record.source_model.model for job in one[0]}
-        sources &= {job.record.source_model.model for job in other[0]}
-        parts = [
-            _outcomes(job, name, table(job), eps).on_images(
-                self.reporting if images is None else images
-            )
-            for name, (jobs, table) in (("one", one), ("other", other))
-            for job in jobs
-            if job.record.source_model.model in sources
-        ]
-        ranked = rankings(joined(parts), against="other")
-        mean = ranked[ranked["source"] == ranked["source"].iloc[0]].set_index("attack")
-        row: Row = mean.loc["one"].to_dict() | {"what": what, "than": than or self.names[1]}
-        row |= {"low": row["difference_low"], "high": row["difference_high"]}
-        costs = (float(np.mean([*map(cost_of, jobs)])) for jobs, _ in (one, other))
-        row |= dict(zip(("gradients", "gradients_other"), costs, strict=True))
-        return row | {"other": mean["mean"]["other"]}
+QUESTIONS = {
+    "primary": "Is it better than its base at equal cost?",
+    "stored": "Is it better than stored attacks at their own settings?",
+    "equal_cost": "Is it better than stored attacks of equal cost?",
+    "budgets": "Does it hold at smaller and larger budgets?",
+    "controls": "Is it more than noise, or another image's perturbation?",
+    "frequencies": "Is it in the low or in the high frequencies?",
+    "defence": "Does it hold behind a defence, also if the attacker knows it?",
+    "trainings": "Does it hold from another training of a source?",
+    "settings": "How sensitive is it to each of its settings?",
+}
+"""What the tables answer, by their names; the first is the primary comparison."""
+Jobs = Mapping[tuple[str, bool], list[FinishedJob]]
+"""Jobs by what they answer, and whether they attack with the base."""
+Side = tuple[Sequence[FinishedJob], Callable[[FinishedJob], pd.DataFrame]]
+"""Jobs, and what gives their predictions at one budget and the clean ones."""
 
 
-def first_jobs(results: Results) -> list[FinishedJob]:
-    """Return the jobs of the attack's first comparison; empty if these are no jobs of a paper."""
-    return Paper([job for job in results.jobs if job.record.config.get("base")]).of_kind("first")
+def jobs_of(results: Results) -> Jobs:
+    """Return the jobs of `experiment=paper`; none of other jobs."""
+    jobs = defaultdict[tuple[str, bool], list[FinishedJob]](list)
+    for job in results.jobs:
+        if base := job.record.config.get("base"):
+            jobs[job.record.config["question"], job.record.attack == base].append(job)
+    return jobs
 
 
-def _outcomes(job: FinishedJob, name: str, rows: pd.DataFrame, eps: float | None) -> Outcomes:
-    """Return a job's outcomes at one defence of the targets, as if its source had none."""
-    record = job.record
-    budget = record.reference if eps is None else eps
-    part = outcomes_of(rows, name, record.source, record.targets, record.protocol, budget)
-    pairs = zip(part.targets, part.evaluated[0], strict=True)
-    defence = next(target.defence for target, its in pairs if its)
-    return replace(part.select(defence=defence), jobs=[(name, record.source_model.model)])
+def ranks_of(results: Results) -> Ranks:
+    """Return the attack among all stored ones, those of its category, or of its base's, named."""
+    first = jobs_of(results)["primary", False]
+    config = first[0].record.config if first else {}
+    if not config.get("beside"):
+        return Ranks()
+    facts, stored = read_preset(config["beside"])
+    kinds = {its.record.attack: its.record.config["attack"]["about"]["category"] for its in stored}
+    kind, base = config["attack"]["about"]["category"], config["base"]
+    kind = kind if kind in kinds.values() else kinds.get(base)
+    named = [name for name in kinds if kinds[name] == kind or name == base]
+    return beside(first, config["beside"], named, (facts, stored))
 
 
-def _plain(job: FinishedJob) -> pd.DataFrame:
-    return job.predictions
+def _asked(jobs: Jobs, base: str) -> Iterator[tuple[str, str, str, Side, Side]]:
+    """Yield a question, a row's name, the name of the other side, and both sides."""
+    both = (jobs["primary", False], _plain), (jobs["primary", True], _plain)
+    one, other = (jobs for jobs, _ in both)
+    yield "primary", "", base, *both
+    for eps in jobs["budgets", False][0].record.budgets[1:] if jobs["budgets", False] else ():
+        sides = ((jobs["budgets", its], partial(_plain, eps=eps)) for its in (False, True))
+        yield "budgets", f"at {eps:g}/255", base, *sides
+    for name, text in CONTROLS.items():
+        control = one, partial(_instead, f"{PREDICTIONS}-{name}")
+        yield "controls", "", text, both[0], control
+    for band in ("low", "high"):
+        part, noise = (
+            partial(_instead, "filtered", band=band, kind=kind) for kind in PERTURBATIONS
+        )
+        yield "frequencies", f"{band}-pass", base, (one, part), (other, part)
+        yield "frequencies", f"{band}-pass", f"{band}-pass noise", (one, part), (one, noise)
+    blind, aware = (
+        [(jobs[its, of], _behind) for of in (False, True)] for its in ("primary", AWARE)
+    )
+    yield "defence", f"{AWARE}, unknown", base, *blind
+    yield "defence", f"{AWARE}, known", base, *aware
+    yield "defence", f"{AWARE}, known", "the same, unknown", aware[0], blind[0]
+    for (question, of_base), its in [*jobs.items()]:
+        if question.startswith("from ") and not of_base:
+            yield "trainings", question, base, (its, _plain), (jobs[question, True], _plain)
+        elif "=" in question:
+            yield "settings", question, "the stated setting", (its, _plain), both[0]
+
+
+def _plain(job: FinishedJob, eps: float | None = None) -> pd.DataFrame:
+    rows = job.predictions
+    return rows if eps is None else rows[rows["eps_255"].isin([0, eps])]
 
 
 def _behind(job: FinishedJob) -> pd.DataFrame:
@@ -186,192 +120,117 @@ def _instead(name: str, job: FinishedJob, **where: str) -> pd.DataFrame:
     return pd.concat([plain[plain["eps_255"] == 0], rows])
 
 
-def _primary(paper: Paper) -> list[Row]:
-    one, other = paper.of_kind("first"), paper.of_kind("first", base=True)
-    at = f"{one[0].record.reference:g}/255"
-    return [paper.margin(at, (one, _plain), (other, _plain))]
+def _outcomes(job: FinishedJob, name: str, rows: pd.DataFrame) -> Outcomes:
+    """Return a job's outcomes at one defence of the targets, as if its source had none."""
+    record = job.record
+    place = record.source, record.targets, record.protocol, rows["eps_255"].max()
+    part = outcomes_of(rows, name, *place)
+    pairs = zip(part.targets, part.evaluated[0], strict=True)
+    defence = next(target.defence for target, its in pairs if its)
+    return replace(part.select(defence=defence), jobs=[(name, record.source_model.model)])
 
 
-def _stored(paper: Paper, name: str) -> list[Row]:
-    """Return the attack minus each stored attack of its category, or its base's, and its base."""
-    if not paper.ranks:
-        return []
-    ranked, base = getattr(paper.ranks[0], name), paper.base
-    stored = {job.row_title: job.record for job in paper.preset[1]}
-    category = {job.attack: job.config["attack"]["about"]["category"] for job in stored.values()}
-    kind = paper.of_kind("first")[0].record.config["attack"]["about"]["category"]
-    kind = kind if kind in category.values() else category.get(base)
-    rows, one = ranked.dropna(subset="difference"), ranked.set_index("attack")
-    alike = [
-        its in stored and (category[stored[its].attack] == kind or stored[its].attack == base)
-        for its in rows["attack"]
+def _margin(sides: Sequence[Side], images: np.ndarray, costs: Mapping[str, float]) -> Any:
+    """Compare two sides from equal sources on equal images, with one paired test."""
+    shared = [{job.record.source_model.model for job in jobs} for jobs, _ in sides]
+    parts = [
+        _outcomes(job, name, table(job)).on_images(images)
+        for name, (jobs, table) in zip(("one", "other"), sides, strict=True)
+        for job in jobs
+        if job.record.source_model.model in set.intersection(*shared)
     ]
-    return [
-        row
-        | {"what": row["attack"], "than": row["attack"], "other": row["mean"]}
-        | {"mean": one["mean"][paper.ranks[0].attack], "difference": -row["difference"]}
-        | {"low": -row["difference_high"], "high": -row["difference_low"]}
-        | {"gradients": paper.ranks[0].cost, "gradients_other": row["gradients"]}
-        for row in rows[alike].to_dict("records")
-    ]
+    ranked = rankings(joined(parts), against="other")
+    mean = ranked[ranked["source"] == ranked["source"].iloc[0]].set_index("attack")
+    taken = []
+    for jobs in {id(jobs): jobs for jobs, _ in sides}.values():
+        known = [cost_of(job) for job in jobs]
+        taken += [costs[jobs[0].record.attack] if np.isnan(known).any() else np.mean(known)]
+    row = {**mean.loc["one"], "other": mean["mean"]["other"], "text": margin_text(mean.loc["one"])}
+    return row | {"gradients": " / ".join(f"{its:g}" for its in taken)}
 
 
-def _budgets(paper: Paper) -> list[Row]:
-    one, other = paper.of_kind("budgets"), paper.of_kind("budgets", base=True)
-    costs = {key: _primary(paper)[0][key] for key in ("gradients", "gradients_other")}
-    return [
-        paper.margin(f"{eps:g}/255", (one, _plain), (other, _plain), eps=eps) | costs
-        for eps in (one[0].record.budgets[1:] if one and other else ())
-    ]
+def paper_grids(results: Results) -> dict[str, Grid]:
+    """Return the tables of `QUESTIONS` that the finished jobs answer; captions say what they say.
 
-
-def _controls(paper: Paper) -> list[Row]:
-    jobs, none = paper.of_kind("first"), {"gradients_other": 0.0}
-    return [
-        paper.margin(text, (jobs, _plain), (jobs, partial(_instead, f"{PREDICTIONS}-{its}")), text)
-        | none
-        for its, text in CONTROLS.items()
-    ]
-
-
-def _frequencies(paper: Paper) -> list[Row]:
-    one, base = paper.of_kind("first"), paper.of_kind("first", base=True)
-    rows = list[Row]()
-    for band in ("low", "high"):
-        part, noise = (
-            partial(_instead, "filtered", band=band, kind=its) for its in ("attack", "noise")
-        )
-        rows += [
-            paper.margin(f"{band} frequencies", (one, part), (base, part)),
-            paper.margin(f"{band} frequencies", (one, part), (one, noise), f"{band}-pass noise")
-            | {"gradients_other": 0.0},
-        ]
-    return rows
-
-
-def _defence(paper: Paper) -> list[Row]:
-    first, aware = (
-        [(paper.of_kind(kind, base), _behind) for base in (False, True)]
-        for kind in ("first", "aware")
+    Raises:
+        ValueError: The primary comparison of `experiment=paper` is not among the jobs.
+    """
+    jobs, ranks = jobs_of(results), results.ranks or ranks_of(results)
+    if not (jobs["primary", False] and jobs["primary", True]):
+        raise ValueError("The jobs have no finished primary comparison of experiment=paper.")
+    (first, base), rows = (
+        (jobs["primary", of][0] for of in (False, True)),
+        jobs["primary", False][0].predictions,
     )
-    if not all(jobs for jobs, _ in aware):
-        return []
-    return [
-        paper.margin(f"{AWARE}, not known to the attacker", *first),
-        paper.margin(f"{AWARE}, known to the attacker", *aware),
-        paper.margin(f"{AWARE}, known", aware[0], first[0], "the same, not known"),
-    ]
-
-
-def _changes(paper: Paper) -> list[Row]:
-    kinds, stated = dict.fromkeys(map(paper.kind_of, paper.jobs)), (paper.of_kind("first"), _plain)
-    return [
-        paper.margin(its, (paper.of_kind(its), _plain), stated, _STATED, images=paper.tuning)
-        for its in kinds
-        if "=" in its
-    ]
-
-
-def _trainings(paper: Paper) -> list[Row]:
-    """Return the attack minus its base from each training of a network that has several."""
-    sides = [paper.of_kind("first", its) + paper.of_kind("training", its) for its in (False, True)]
-    names = [job.record.source_model for job in sides[0]]
-    several = Counter(its.architecture for its in names)
-    rows = list[Row]()
-    for name in sorted(its.model for its in names if several[its.architecture] > 1):
-        pair = [([job for job in jobs if job.record.source == name], _plain) for jobs in sides]
-        rows += [paper.margin(f"from {name}", *pair)]
-    return rows
-
-
-QUESTIONS: dict[str, tuple[str, Callable[[Paper], list[Row]], str]] = {
-    "primary": ("Is it better than its base at equal cost?", _primary, ""),
-    "stored": (
-        "Is it better than the stored attacks of its category, at their own settings?",
-        partial(_stored, name="own"),
-        "tested together",
-    ),
-    "equal_cost": (
-        "And than those of equal cost?",
-        partial(_stored, name="equal_cost"),
-        "tested together",
-    ),
-    "budgets": ("Does it hold at smaller and larger budgets?", _budgets, ""),
-    "controls": ("Is it more than noise, or another image's perturbation?", _controls, ""),
-    "frequencies": (
-        "Is it in the low or in the high frequencies?",
-        _frequencies,
-        "each part is scaled to the L2 norm of the same part of noise",
-    ),
-    "defence": ("Does it hold behind a defence, also if the attacker knows it?", _defence, ""),
-    "trainings": ("Does it hold from another training of a source?", _trainings, ""),
-    "changes": ("How sensitive is it to each of its settings?", _changes, ""),
-}
-"""Each question with the rows that answer it, and a note; the first is the primary comparison."""
+    record, every, grids = first.record, rows["index"].unique(), dict[str, Grid]()
+    costs = {job.record.attack: cost_of(job) for job in (first, base)}
+    tested = rows[rows["image"].isin(ranks[0].images)]["index"].unique() if ranks else every
+    answers = defaultdict[str, list[Any]](list)
+    for question, what, than, *sides in _asked(jobs, base.record.label):
+        images = np.setdiff1d(every, tested) if question == "settings" else tested
+        if len(images) and all(its for its, _ in sides):
+            row = _margin(sides, images, costs) | {"what": what, "than": than, "of": len(images)}
+            answers[question].append(row)
+    heads = ["", "beside", f"{record.attack}, %", "beside, %", "difference, points", "images"]
+    for question, found in answers.items():
+        cells = [
+            [
+                *(
+                    row["what"],
+                    row["than"],
+                    f"{100 * row['mean']:.1f}",
+                    f"{100 * row['other']:.1f}",
+                ),
+                *(row["text"], f"{row['images']:g}", row["gradients"]),
+            ]
+            for row in found
+        ]
+        text = margins_sentence(
+            found, record.attack, "tuning" if question == "settings" else "reporting"
+        )
+        grids[question] = Grid(
+            [*heads, "gradients"], cells, text, [COUNTED[record.protocol]], left=(0, 1)
+        )
+    stored = zip(("stored", "equal_cost"), ranks[0].grids if ranks else (), strict=False)
+    place = f"at {record.reference:g}/255 and {costs[record.attack]:g} gradients per image"
+    grids |= {name: replace(its, caption=f"{its.caption}, {place}") for name, its in stored}
+    mark = "Secondary, not corrected"
+    return {
+        name: grids[name]
+        if name == "primary"
+        else replace(grids[name], caption=f"{mark}: {grids[name].caption}")
+        for name in QUESTIONS
+        if name in grids
+    }
 
 
 def paper_table(results: Results, question: str = "primary") -> Grid:
-    """Lay out the answer to one question of `experiment=paper`; its caption says what it says."""
-    if question not in QUESTIONS:
-        raise ValueError(f"question={question}: choose from {', '.join(QUESTIONS)}.")
-    return _grid(Paper.of(results), question)
-
-
-def _grid(paper: Paper, question: str) -> Grid:
-    """Lay out the answer to a question; without one, there is only a caption."""
-    rows, (attack, base) = QUESTIONS[question][1](paper), paper.names
-    if not rows:
-        return Grid((), (), "no finished job and no stored attack answers this")
-    record = paper.of_kind("first")[0].record
-    tuned = question == "changes" or bool(np.isin(paper.reporting, paper.tuning).any())
-    images = paper.tuning if question == "changes" else paper.reporting
-    eps = "the budgets below" if question == "budgets" else f"{record.reference:g}/255"
-    place = place_text(rows, len(images), "tuning" if tuned else "reporting", eps)
-    if question == "primary":
-        text = margin_sentence(rows[0], attack, base, NEAR)
-    else:
-        text = f"Secondary, not corrected: {differences_sentence(rows, attack)}"
-    cells = [
-        [
-            row["what"],
-            row["than"],
-            f"{100 * row['mean']:.1f}",
-            f"{100 * row['other']:.1f}",
-            difference_text(row),
-            "" if np.isnan(row["p"]) else f"{row['p']:.2g}",
-            f"{row['images']:g}",
-            f"{row['gradients']:g} / {row['gradients_other']:g}",
-        ]
-        for row in rows
-    ]
-    heads = ["", "compared with", f"{attack}, %", "other, %", "points", "p", "images", "gradients"]
-    counted = f"fooled, mean over sources and other networks; counted: {COUNTED[record.protocol]}"
-    legend = [*filter(None, [counted, QUESTIONS[question][2]])]
-    return Grid(heads, cells, f"{text} ({place})", legend, left=(0, 1), data=pd.DataFrame(rows))
+    """Lay out the answer to one question of `experiment=paper`; its caption is the answer."""
+    grids = paper_grids(results)
+    if question not in grids:
+        raise ValueError(f"question={question}: these jobs answer {', '.join(grids)}.")
+    return grids[question]
 
 
 def print_paper(results: Results, console: Console) -> None:
-    """Print the primary comparison, if the jobs are those of a paper."""
-    if first_jobs(results):
-        text = f"{paper_table(results).caption}.\n"
-        console.print(Text(text, "bold"), soft_wrap=True)
+    """Print the primary comparison, if the jobs have one."""
+    if all(jobs_of(results)["primary", of] for of in (False, True)):
+        console.print(Text(f"{paper_table(results).caption}.\n", "bold"), soft_wrap=True)
 
 
 def paper_text(results: Results) -> str:
     """Return `paper.md`: the primary comparison, notes, and the answer to each question."""
-    paper = Paper.of(results)
-    (attack, base), first = paper.names, paper.of_kind("first")
-    folder, ranks = shlex.quote(str(first[0].sweep_folder)), paper.ranks
-    alarms = [its.finding for job in first for its in job.alarms]
-    notes = dict.fromkeys([*(ranks[0].notes if ranks else ()), *ranks.notes, *sentences(alarms)])
-    lines = [f"# {attack} beside {base}"]
-    for name, (asked, *_) in QUESTIONS.items():
-        grid = _grid(paper, name)
-        if name == "stored":
-            lines += ["\n".join(f"- {its}" for its in notes if AWARE not in its)]
-            lines += ["## Secondary, not corrected"]
-        lines += [f"### {asked}"] * (name != "primary") + [f"{grid.caption}."]
-        if grid.cells:
-            make = f"{command('table')} {folder} --as paper --question {name} --to latex"
-            lines += [replace(grid, caption="").markdown().strip(), f"LaTeX: `{make}`"]
+    grids, ranks, first = paper_grids(results), results.ranks, jobs_of(results)["primary", False]
+    folder, alarms = first[0].sweep_folder, [its.finding for job in first for its in job.alarms]
+    notes = dict.fromkeys([*(ranks[0].notes if ranks else ()), *sentences(alarms)])
+    lines = [f"# What reviewers ask of {first[0].record.attack}"]
+    for name, asked in QUESTIONS.items():
+        lines += [f"## {asked}"] * (name != "primary")
+        if grid := grids.get(name):
+            make = f"{command('table')} {shlex.quote(str(folder))} --as paper --question {name}"
+            table = replace(grid, caption="").markdown().strip()
+            lines += [f"{grid.caption}.", table, f"LaTeX: `{make} --to latex`"]
+        else:
+            lines += ["No finished job, and no stored attack, answers this."]
+        lines += ["\n".join(f"- {its}" for its in notes if AWARE not in its)] * (name == "primary")
     return "\n\n".join(lines) + "\n"

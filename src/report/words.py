@@ -4,7 +4,6 @@ They know no layout: terminal, page, tracker and captions show the same ones. A 
 a small letter and has no full stop; `sentences` adds both.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -421,69 +420,37 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     return lead, f" at {eps:g}/255: {rest}", details
 
 
-def difference_text(row: Any) -> str:
-    """Return a row's difference in points, with its interval if there is one."""
-    low, high = 100 * row["low"], 100 * row["high"]
-    ends = "" if np.isnan(low) else f" [{low:+z.1f}, {high:+z.1f}]"
-    return f"{100 * row['difference']:+z.1f}{ends}"
+def margins_sentence(rows: Sequence[Any], attack: str, use: str) -> str:
+    """Say what an attack is better or worse than, by how many points, on what and at which cost.
+
+    Of more than four rows, the lowest and the highest difference are told, and the counts.
+    """
+    sides = [_side(row) for row in rows]
+    texts = [
+        f"{row['what']}{', ' * bool(row['what'])}{attack} {side} {row['than']}: {row['mean']:.1%} "
+        f"and {row['other']:.1%} fooled, {row['text']}"
+        for row, side in zip(rows, sides, strict=True)
+    ]
+    if len(rows) > 4:
+        order = np.argsort([row["difference"] for row in rows], kind="stable")
+        counts = (f"{sides.count(side)} of {len(rows)} {side}" for side in dict.fromkeys(sides))
+        texts = [f"lowest and highest: {texts[order[0]]}", texts[order[-1]], *counts]
+    n, of = (
+        " to ".join(f"{its:g}" for its in sorted({min(values), max(values)}))
+        for values in ([row[key] for row in rows] for key in ("images", "of"))
+    )
+    costs = " or ".join(dict.fromkeys(row["gradients"] for row in rows))
+    return f"{'; '.join(texts)} (n = {n} of the {of} images for {use}; {rows[0]['eps']}; {costs} gradients per image)"
 
 
 def _side(row: Any) -> str:
-    if np.isnan(row["p"]):
-        return "not tested"
-    return "not told apart" if row["undecided"] else "ahead" if row["difference"] > 0 else "behind"
-
-
-def margin_sentence(row: Any, attack: str, base: str, near: float) -> str:
-    """Say whether an attack is better than its base, by how much, and if their costs are equal."""
-    lead = {
-        "not tested": f"{attack} and {base} are not tested: that needs {FEWEST_TESTED} images",
-        "not told apart": f"{attack} cannot be told apart from {base}",
-        "ahead": f"{attack} is better than {base}",
-        "behind": f"{attack} is worse than {base}",
-    }[_side(row)]
-    unequal = abs(row["gradients"] - row["gradients_other"]) > near * row["gradients"]
-    cost = "costs are not equal" if unequal else "at equal cost"
-    return (
-        f"{lead}: it fools {row['mean']:.1%} of images, {base} {row['other']:.1%}, a difference of "
-        f"{difference_text(row)} points{_p(row)}; {cost}"
+    side, *_ = said(
+        ("is not tested against", np.isnan(row["p"])),
+        ("cannot be told apart from", row["undecided"]),
+        ("is better than", row["difference"] > 0),
+        ("is worse than", True),
     )
-
-
-def _p(row: Any) -> str:
-    p = row["p"]
-    return "" if np.isnan(p) else ", p < 0.001" if p < 0.001 else f", p = {p:.2g}"
-
-
-def differences_sentence(rows: Sequence[Any], attack: str) -> str:
-    """Say where an attack is ahead of what it is compared with, and by how many points."""
-    others = [*dict.fromkeys(its["than"] for its in rows)]
-    texts = list[str]()
-    for its in rows:
-        what = f"{its['what']}: " * (its["what"] != its["than"])
-        over = f" over {its['than']}" * (len(others) > 1)
-        texts.append(f"{what}{difference_text(its)}{over} ({_side(its)})")
-    if len(rows) > 4:
-        order = np.argsort([its["difference"] for its in rows], kind="stable")
-        sides = Counter(map(_side, rows))
-        counts = (f"{side} {sides[side]}" for side in ("ahead", "not told apart", "behind"))
-        ends = (
-            f"{end} {texts[at]}"
-            for end, at in zip(("lowest", "highest"), order[[0, -1]], strict=True)
-        )
-        texts = [f"{', '.join(counts)} of {len(rows)}", *ends]
-    other = others[0] if len(others) == 1 else "the other"
-    return f"{attack} minus {other}, in points: {'; '.join(texts)}"
-
-
-def place_text(rows: Sequence[Any], images: int, use: str, eps: float) -> str:
-    """Say on how many images rows were measured, at which budget and cost, and over what."""
-    n, costs, sources = (
-        " to ".join(f"{its:g}" for its in sorted({min(values), max(values)}))
-        for values in ([its[key] for its in rows] for key in ("images", "gradients", "sources"))
-    )
-    over = f"{sources} source{'s' * (sources != '1')}"
-    return f"n = {n} of the {images} images for {use}, {over}, {eps}, {costs} gradients per image"
+    return side
 
 
 def _are(number: int) -> str:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
@@ -18,7 +17,6 @@ from ..cache.keys import code_keys
 from ..cache.rows import Rows
 from ..config.errors import refuse
 from ..config.settings import Settings
-from ..report.beside import cost_of
 from ..report.results import Results
 from ..report.terminal import row_text
 from ..tracking import Tracker, open_tracker
@@ -32,7 +30,7 @@ from ..utils.processes import (
     is_one_of_several,
 )
 from ..utils.refusals import first_line, printable
-from .check_job import check_job, check_weights
+from .check_job import check_weights
 from .data import open_data
 from .evaluate import Evaluation, JobTables
 from .models import ModelPool, with_ensemble
@@ -102,22 +100,6 @@ def compute_job(
     finished = finish_job(evaluation, folder)
     assert finished is not None
     return evaluation, finished
-
-
-def gradients_of(settings: Settings) -> float:
-    """Return an attack's gradients per image at one budget, as stated or taken on ten images."""
-    members = len(settings.source)
-    if (stated := settings.attack.gradients(1, members)) is not None:
-        return stated * members
-    alone = settings.epsilon.model_copy(update={"grid": (settings.reference,)})
-    few = {"n_images": 10, "targets": settings.source, "epsilon": alone}
-    pool = ModelPool()
-    planned = check_job(settings.model_copy(update=few), pool.sets)
-    with TemporaryDirectory() as cache:
-        evaluation = prepare_job(planned, pool, Tracker(), Rows(Path(cache)))
-        finished = finish_job(evaluation, None)
-    assert finished is not None
-    return cost_of(finished)
 
 
 def finish_job(evaluation: Evaluation, folder: Path | None) -> JobInMemory | None:

@@ -33,7 +33,7 @@ from ..config.settings import Settings
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
-from ..report.paper import first_jobs, paper_text, print_paper
+from ..report.paper import is_paper, paper_text, print_paper, ranks_of
 from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import Tracker, open_tracker
@@ -240,8 +240,9 @@ class Sweep:
         preset = self.settings[0].beside
         if preset and results.attacked:
             try:
-                jobs = results.jobs if self.settings[0].base is None else first_jobs(results)
-                return replace(results, ranks=beside(jobs, preset))
+                paper = self.settings[0].base is not None
+                ranks = ranks_of(results) if paper else beside(results.jobs, preset)
+                return replace(results, ranks=ranks)
             except ValueError as error:
                 console.print(f"beside={preset}: {error}", style="yellow")
         return results
@@ -254,7 +255,7 @@ class Sweep:
             if jobs != [self.folder]:  # a single job has already cleared its folder
                 clear_sweep(self.folder)
             write_tables(results, self.folder)
-            if self.settings[0].base is not None and first_jobs(results):
+            if is_paper(results):
                 write_text(self.folder / PAPER, paper_text(results))
             if text:
                 write_text(self.folder / SUMMARY, text)
