@@ -3,16 +3,20 @@
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from findings.costs import COSTS
-from src.analysis import Outcomes
+from src.analysis import Outcomes, joined, rankings
+from src.artifacts import find_jobs
 from src.report import at_reference, cost_of, rank_untuned, read_preset
 
 TRANSFORMER = "vit_small"
 """Source from which attacks of more than 100 gradients per image did not run."""
+SPENT = Path(__file__).parents[1] / "docs" / "results" / "spent.card"
+"""Attacks with copies at 100 gradients per image, spent on steps and on copies."""
 _Stored = list[tuple[str, float, Outcomes]]
 """Attack, gradients per image, and outcomes of stored jobs."""
 
@@ -79,3 +83,25 @@ class Boards:
             "At their own settings, from both convolutional networks": self.board("own", both),
             **{f"At {cost} gradients per image": self.board(str(cost), sources) for cost in COSTS},
         }
+
+    def spent(self) -> pd.DataFrame:
+        """Return the means of both ways to spend 100 gradients on the images for tuning.
+
+        One row per attack, the best first: `attack`, and for each way `steps`, `copies` its `mean`,
+        `low` and `high` with the way as a prefix, NaN if no number takes as many gradients or
+        the other way has the same settings; and the `best` mean.
+        """
+        parts, ways = list[Outcomes](), dict[str, tuple[str, str]]()
+        for job in find_jobs([SPENT]):
+            label, record = job.record.label, job.record
+            ways[label] = record.attack, "copies" if "spend=copies" in label else "steps"
+            parts.append(at_reference(job.predictions, label, record, self.targets, self.first))
+            job.forget()
+        ranked = rankings(joined(parts))
+        ranked = ranked[ranked["source"] == ranked["source"].iloc[0]]
+        ranked["of"], ranked["way"] = zip(*ranked["attack"].map(ways), strict=True)
+        table = ranked.pivot(index="of", columns="way", values=["mean", "low", "high"])
+        table.columns = [f"{way}_{value}" for value, way in table.columns]
+        table["best"] = table[["steps_mean", "copies_mean"]].max(axis=1)
+        table = table.sort_values("best", ascending=False)
+        return table.rename_axis("attack").reset_index()

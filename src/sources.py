@@ -35,8 +35,9 @@ def _print_choice(folder: list[Path], **options: Any) -> None:
     from .report.source_choice import choose_source, source_tables
 
     choice = choose_source(folder or [newest_sweep(finished=True)], **options)
-    ranking, choices = (grid.terminal(ruled=False) for grid in source_tables(choice))
-    Console(markup=False, highlight=False).print(ranking, "", choices)
+    first, *others = (grid.terminal(ruled=False) for grid in source_tables(choice))
+    lines = [line for grid in others for line in ("", grid)]
+    Console(markup=False, highlight=False).print(first, *lines)
 
 
 if __name__ == "__main__":

@@ -24,16 +24,16 @@ from src.config.sections import (
 from src.config.settings import Settings
 from src.data import ImageDataset
 from src.measure.own_measurement import own_measurements
+from src.run.check_job import build_job, make_planned
 from src.run.data import mixing_pool
 from src.run.evaluate import Evaluation
-from src.run.stages import Data, JobContext, Model, Planned
+from src.run.stages import JobContext, Model, Planned
 from src.utils.about import About
 
 TRAINER = TrainerSettings(accelerator="cpu", batch_size=4, progress_bar=False)
 
 
-def make_context(
-    dataset: ImageDataset,
+def plan_modules(
     networks: Mapping[str, nn.Module],
     attack: Callable[..., Tensor] = fgsm,
     budgets: Sequence[float] = (2.0, 16.0),
@@ -49,8 +49,8 @@ def make_context(
     reference: float | None = None,
     defences: Mapping[str, Callable[..., Tensor]] | None = None,
     **settings: Any,
-) -> JobContext:
-    """Return a job of one source, by default the first network, against all networks."""
+) -> Planned:
+    """Return the plan of one source, by default the first network, against all networks."""
     models = dict(networks)
     source = next(iter(networks.values())) if source is None else source
     origin = next((key for key, network in models.items() if network is source), "source")
@@ -77,11 +77,24 @@ def make_context(
         defence={name: DefenceSettings(repeats=2) for name in defences or ()},
         **settings,
     )
-    built = {key: Model(network, key, {"name": key}) for key, network in models.items()}
-    part = dataset.subset(chosen.diagnostics.n_images)
-    data = Data(dataset, part, mixing_pool(dataset, 0), torch.device("cpu"))
-    planned = Planned(chosen, attack, defences or {}, measurements=own_measurements(chosen))
-    return JobContext(planned, data, built)
+    own = own_measurements(chosen.measurements)
+    return make_planned(chosen, attack, defences or {}, measurements=own)
+
+
+def make_context(
+    dataset: ImageDataset,
+    networks: Mapping[str, nn.Module],
+    *arguments: Any,
+    source: nn.Module | None = None,
+    device: str = "cpu",
+    **keywords: Any,
+) -> JobContext:
+    """Return the job of `plan_modules` on some images."""
+    planned = plan_modules(networks, *arguments, source=source, **keywords)
+    modules = {"source": source, **networks}
+    built = {name: Model(modules[name], name, {"name": name}) for name in planned.settings.model}
+    pool = mixing_pool(dataset, 0)
+    return build_job(planned, dataset, torch.device(device), built, pool)
 
 
 def evaluate(job: JobContext, rows: Rows) -> Evaluation:
@@ -93,15 +106,18 @@ def evaluate(job: JobContext, rows: Rows) -> Evaluation:
     return evaluation
 
 
-def run_modules(*arguments: Any, cache: Path | None = None, **keywords: Any) -> SimpleNamespace:
+def run_modules(
+    dataset: ImageDataset, *arguments: Any, cache: Path | None = None, **keywords: Any
+) -> SimpleNamespace:
     """Run the job of `make_context`; return results, tables by name and images by index."""
-    job = make_context(*arguments, **keywords)
+    planned = plan_modules(*arguments, **keywords)
+    job = make_context(dataset, *arguments, **keywords)
     with TemporaryDirectory() as temporary:
         rows = Rows(Path(temporary) if cache is None else cache)
         evaluation = evaluate(job, rows)
         results, index = evaluation.tables, job.images.indices.tolist()
-        versions = [evaluation.stored.images(index, eps) for eps in job.settings.budgets]
+        versions = [evaluation.stored.images(index, eps) for eps in job.budgets]
         there = set.intersection(*({*found} for found in versions)) if versions else set()
         images = {number: np.stack([found[number] for found in versions]) for number in there}
     tables = {**results.predictions, **results.diagnostics, "clean": results.clean}
-    return SimpleNamespace(job=job, results=results, tables=tables, images=images)
+    return SimpleNamespace(planned=planned, job=job, results=results, tables=tables, images=images)

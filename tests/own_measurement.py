@@ -2,7 +2,6 @@
 
 import pyarrow as pa
 
-from src.config.settings import Settings
 from src.measure import (
     FLOAT,
     INDEX,
@@ -23,16 +22,23 @@ class Changes(Measurement):
 
     def targets(self, job: Job) -> list[ModelRef | None]:
         """Return the source and every target."""
-        return [*map(ModelRef.parse, job.settings.models)]
+        return [*dict.fromkeys([job.source, *job.targets])]
 
-    def budgets(self, settings: Settings) -> tuple[float, ...]:
+    def budgets(self, job: Job) -> tuple[float, ...]:
         """Return the reference budget."""
-        return (settings.reference,)
+        return (job.reference,)
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image."""
         change = batch.classify(batch.clean).float() - batch.logits(*batch.budgets).float()
         return image_rows(batch.batch, change=change.abs().amax(dim=1))
+
+
+class Earlier(Changes):
+    """It states the parts of its key as earlier versions asked for."""
+
+    def key_parts(self, settings: object) -> None:
+        """Return nothing."""
 
 
 OWN = {"changes": {"_target_": "tests.own_measurement.Changes"}}

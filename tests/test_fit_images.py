@@ -14,8 +14,8 @@ from src import attacks
 from src.api.transfer import transfer
 from src.data import load_dataset
 from src.data.cifar10_mini import CLASSES
-from src.run.check_job import check_job
-from src.run.data import DataSets, open_data
+from src.run.check_job import check_job, open_job
+from src.run.data import DataSets
 from tests.config.test_settings import read
 from tests.test_fitted_line import DATA, states, success
 
@@ -44,7 +44,7 @@ def opened(place, *words):
     shown = ["dataset=cifar10_mini", "source=coarse", "targets=[coarse]"]
     settings = read(*UAP, fitted, *shown, *words, extra=Path("conf"))
     sets = DataSets()
-    return open_data(check_job(settings, sets), sets)[1].fit_images
+    return open_job(check_job(settings, sets), sets)[1].fit_images
 
 
 def same(one, two):

@@ -19,9 +19,9 @@ from src.data import ImageDataset, LabelledImages
 from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
 from src.models import PixelClassifier
 from src.run import passes, trainer
-from src.run.hours import speed_key
+from src.run.trainer import speed_key
 from src.utils import devices
-from tests.job_context import evaluate, make_context
+from tests.job_context import evaluate, make_context, plan_modules
 from tests.own_measurement import OWN
 from tests.pretended_device import (
     DEVICE,
@@ -82,7 +82,7 @@ class Runner:
 def tables(folder: Path, attack, device: torch.device, **words) -> dict[str, pd.DataFrame]:
     networks = {"a": network(0), "b": network(1)}
     job = make_context(images(), networks, attack, (1.0, 8.0), reference=8.0, **words)
-    job = dataclasses.replace(job, data=dataclasses.replace(job.data, device=device))
+    job = dataclasses.replace(job, device=device)
     results = evaluate(job, Rows(folder)).tables
     found = {**results.predictions, **results.diagnostics, "clean": results.clean}
     return {name: table.to_pandas() for name, table in found.items()}
@@ -184,11 +184,11 @@ def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "card 1")
     monkeypatch.setattr(Inputs, "__init__", lambda self: setattr(self, "device", gpu))
-    settings = make_context(images(), {"a": network(0)}).settings
+    settings = plan_modules({"a": network(0)}).settings
     assert devices.computes_in_bfloat16("cuda")
     assert Inputs().trainer == {"accelerator": "gpu", "devices": [1]}
     with monkeypatch.context() as patch:
-        patch.setattr("src.run.hours.device_of", lambda accelerator: "cuda")
+        patch.setattr("src.run.trainer.device_of", lambda accelerator: "cuda")
         assert speed_key(settings, 8).endswith("8 pixels, 32-true, card 1")
     states, larger = ({0.0: {"weights": torch.ones(size)}} for size in (25, 26))
     assert devices.move_states(states, torch.device("cpu")) is states

@@ -25,6 +25,7 @@ _NORMAL = float(ndtri(1 - LEVEL / 2))
 _ONE_SIDED = float(ndtri(1 - LEVEL))
 _NONE_SEEN = -log(LEVEL)
 """Images whose loss no image shows with a probability of `LEVEL`: the rule of three."""
+_WHOLE = 1.0  # least sum of squared differences: one image fooled on all targets
 _UNSEEN = 4.0  # images that may differ although none does: the square of the cutoff 1.96
 
 Values = NDArray[np.float64]
@@ -54,12 +55,15 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     """Test all pairs of rows for equal means with a paired permutation test (random signs).
 
     The statistic of a pair is |sum d| / sqrt(sum d^2), where d are the differences on the images,
-    and the sum of squares is taken as at least 1. Each draw has one random sign per image, shared
-    by all pairs. The p-value of a pair is the share of draws in which the largest statistic of all
-    pairs reaches the pair's own, so the error level holds for all pairs together, if differences
-    of equal attacks have a symmetric distribution. Where p is at least 0.05, the interval has
-    `_UNSEEN` images more that differ, as much as one does in the mean of all pairs, and the cutoff
-    is at least that of one normal variable: with few images that differ, it would be too short.
+    and the sum of squares is taken as at least `_WHOLE`. So a difference is decided only if it is
+    worth `cutoff` whole images: a few that differ in one of many pairs of models decide nothing,
+    although signs flipped at random could. `detectable` has the same floor. Each draw has one
+    random sign per image, shared by all pairs. The p-value of a pair is the share of draws in which
+    the largest statistic of all pairs reaches the pair's own, so the error level holds for all
+    pairs together, if differences of equal attacks have a symmetric distribution. Where p is at
+    least 0.05, the interval has `_UNSEEN` images more that differ, as much as one does in the mean
+    of all pairs, and the cutoff is at least that of one normal variable: with few images that
+    differ, it would be too short.
 
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.
@@ -78,7 +82,7 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     if one is not None:
         chosen = (first == one) | (second == one)
         first, second = first[chosen], second[chosen]
-    tests = _compare_rows(scores, first, second, draws, lambda squares: np.maximum(squares, 1.0))
+    tests = _compare_rows(scores, first, second, draws, lambda squares: np.maximum(squares, _WHOLE))
     images = scores.shape[1]
     squares, pairs = tests.discordance * images, zip(first, second, strict=True)
     differ = sum(int((abs(scores[a] - scores[b]) > _ROUNDING).sum()) for a, b in pairs)
@@ -172,7 +176,8 @@ def detectable(cutoff: float, discordance: float, images: float) -> float:
         R. J. Connor, Sample size for testing differences in proportions for the paired-sample
         design, Biometrics 43 (1987); here the variance omits the difference.
     """
-    return (cutoff + float(ndtri(POWER))) * sqrt(discordance / images)
+    floored = cutoff * sqrt(max(discordance * images, _WHOLE))
+    return (floored + float(ndtri(POWER)) * sqrt(discordance * images)) / images
 
 
 def images_for(difference: float, discordance: float, attacks: int) -> int:
@@ -184,8 +189,10 @@ def images_for(difference: float, discordance: float, attacks: int) -> int:
     from scipy.stats import studentized_range  # slow to import
 
     cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
-    alone = detectable(cutoff, discordance, 1)
-    return max(FEWEST_TESTED, ceil((alone / difference) ** 2 + 2 / difference))
+    power = float(ndtri(POWER)) * sqrt(discordance)
+    alone = (cutoff * sqrt(discordance) + power) ** 2 / difference**2
+    root = (power + sqrt(power**2 + 4 * difference * cutoff * sqrt(_WHOLE))) / (2 * difference)
+    return max(FEWEST_TESTED, ceil(max(alone, root**2) + 2 / difference))  # root: with the floor
 
 
 def _largest(

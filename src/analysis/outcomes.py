@@ -1,8 +1,9 @@
 """Outcomes per image: of one job at all budgets, and of several jobs at one budget."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import product
 from typing import get_args
 
 import numpy as np
@@ -41,6 +42,7 @@ class JobOutcomes:
             its clean rows do not cover every image.
         target_clean: Whether the target classifies the clean image correctly, shape (T, N).
         counted: Whether the image belongs to the denominator, shape (T, N).
+        networks: The network that a model is a training of, by model; see `same_network`.
     """
 
     source: ModelRef
@@ -59,6 +61,7 @@ class JobOutcomes:
     source_clean: Mask | None
     target_clean: Mask
     counted: Mask
+    networks: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def denominator(self) -> Mask:
@@ -114,6 +117,7 @@ class Outcomes:
         counted: Whether an image is in the denominator, shape (J, T, N).
         fooled: Whether the attack succeeds on a counted image, shape (J, T, N).
         correct: Whether a counted image is classified correctly, shape (J, T, N).
+        networks: The network that a model is a training of, by model; see `same_network`.
     """
 
     jobs: list[tuple[str, str]]
@@ -124,6 +128,7 @@ class Outcomes:
     counted: Mask
     fooled: Mask
     correct: Mask
+    networks: Mapping[str, str] = field(default_factory=dict, kw_only=True)
 
     @cached_property
     def sources(self) -> list[ModelRef]:
@@ -133,8 +138,9 @@ class Outcomes:
     @cached_property
     def transfers(self) -> Mask:
         """Mask of the evaluated pairs of two different networks, shape (J, T)."""
-        white = [[source.includes(its) for its in self.targets] for source in self.sources]
-        return self.evaluated & ~np.array(white, bool).reshape(self.evaluated.shape)
+        pairs = product(self.sources, self.targets)
+        same = [same_network(*pair, self.networks) for pair in pairs]
+        return self.evaluated & ~np.array(same, bool).reshape(self.evaluated.shape)
 
     def counted_for_all(self, jobs: Sequence[int], targets: Sequence[int]) -> Mask:
         """Return whether targets count an image for all jobs evaluated on them, shape (T, N)."""
@@ -161,7 +167,17 @@ class Outcomes:
             self.index,
             self.targeted[jobs],
             *(array[both] for array in (self.evaluated, self.counted, self.fooled, self.correct)),
+            networks=self.networks,
         )
+
+    def renamed(self, names: Mapping[str, str]) -> "Outcomes":
+        """Return the outcomes with new names of models; ensembles keep theirs."""
+        jobs = [(attack, names.get(source, source)) for attack, source in self.jobs]
+        refs = [
+            ModelRef.parse(names.get(its.model, its.model), its.defence) for its in self.targets
+        ]
+        networks = {names.get(name, name): its for name, its in self.networks.items()}
+        return replace(self, jobs=jobs, targets=refs, networks=networks)
 
     def on_images(self, index: NDArray[np.int64]) -> "Outcomes":
         """Return the outcomes on some of the images."""
@@ -182,6 +198,16 @@ class Outcomes:
         return np.where(counted, self.fooled[seeds, target].mean(axis=0), np.nan)
 
 
+def same_network(source: ModelRef, target: ModelRef, networks: Mapping[str, str]) -> bool:
+    """Return True if a target is, or is another training of, a source or a member of it.
+
+    A model that `networks` lacks has the name of its network, or ends in `_seedN` after it.
+    """
+    names = [*source.members, target.model]
+    *own, other = (networks.get(name, ModelRef((name,)).architecture) for name in names)
+    return source.includes(target) or other in own
+
+
 def outcomes_by_budget(outcome: JobOutcomes, attack: str) -> dict[float, Outcomes]:
     """Return a job's outcomes by budget, from 0 on; `attack` is its name among other jobs."""
     evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
@@ -198,6 +224,7 @@ def outcomes_by_budget(outcome: JobOutcomes, attack: str) -> dict[float, Outcome
             np.array([outcome.target_labels is not None]),
             evaluated[None, :, at],
             *(mask[at] for mask in masks),
+            networks=outcome.networks,
         )
         for at, eps in enumerate(outcome.eps_255)
     }
@@ -210,6 +237,7 @@ def outcomes_of(
     targets: Sequence[str],
     protocol: str,
     eps_255: float,
+    networks: Mapping[str, str] | None = None,
 ) -> Outcomes:
     """Return one job's outcomes at a budget above 0; other arguments are as for `rates`.
 
@@ -217,7 +245,7 @@ def outcomes_of(
         ValueError: As `rates`; or the table has no row with this budget.
     """
     rows = at_budget(predictions, eps_255)
-    outcome = job_outcomes(rows, source, evaluated_pairs(rows, targets), protocol)
+    outcome = job_outcomes(rows, source, evaluated_pairs(rows, targets), protocol, networks)
     return outcomes_by_budget(outcome, attack)[eps_255]
 
 
@@ -240,7 +268,10 @@ def joined(parts: Sequence[Outcomes]) -> Outcomes:
         counted[block], fooled[block], correct[block] = part.counted, part.fooled, part.correct
         first += len(rows)
     targeted = np.concatenate([part.targeted for part in parts])
-    return Outcomes(jobs, targets, index, targeted, evaluated, counted, fooled, correct)
+    networks = {name: its for part in parts for name, its in part.networks.items()}
+    return Outcomes(
+        jobs, targets, index, targeted, evaluated, counted, fooled, correct, networks=networks
+    )
 
 
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Values) -> Values:
@@ -251,9 +282,13 @@ def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Value
 
 
 def job_outcomes(
-    predictions: pd.DataFrame, source: str, targets: Sequence[ModelRef], protocol: str
+    predictions: pd.DataFrame,
+    source: str,
+    targets: Sequence[ModelRef],
+    protocol: str,
+    networks: Mapping[str, str] | None = None,
 ) -> JobOutcomes:
-    """Arrange predictions by target, image and budget; arguments as for `rates`.
+    """Arrange predictions by target, image and budget; other arguments are as for `rates`.
 
     Raises:
         ValueError: There is no such protocol or target; the table has several rows for an image,
@@ -306,6 +341,7 @@ def job_outcomes(
         source_clean=by_source[:, 0] == label if (of_source[:, 0] >= 0).all() else None,
         target_clean=present[:, :, 0] & (predicted[:, :, 0] == label),
         counted=evaluated,
+        networks=networks or {},
     )
     return under(outcome, protocol)
 

@@ -51,7 +51,7 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
             f"{len(outcomes.targets)}: add some with targets=[...]."
         )
     sources = list(dict.fromkeys(source for _, source in outcomes.jobs))
-    runs = _runs(outcomes, sources)
+    runs = runs_of(outcomes, sources)
     there = outcomes.transfers[runs].all(axis=0)
     fooled = outcomes.fooled[runs].astype(np.float64)
     counted = outcomes.counted_for_all(*map(range, outcomes.evaluated.shape))
@@ -94,7 +94,7 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     return pd.concat([frame, pd.DataFrame([last])], ignore_index=True)
 
 
-def _runs(outcomes: Outcomes, sources: Sequence[str]) -> NDArray[np.intp]:
+def runs_of(outcomes: Outcomes, sources: Sequence[str]) -> NDArray[np.intp]:
     """Return the positions of the jobs of each attack and seed, shape (runs, S).
 
     The seeds of a job that has fewer of them than another are used again.

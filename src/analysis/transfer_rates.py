@@ -1,6 +1,6 @@
 """Rates of pairs of source and target, with denominators, and their matrix in long form."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from .intervals import wilson_interval
-from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, ratio
+from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, ratio, same_network
 from .quantities import QUANTITIES
 
 CLEAN = "clean"
 """Name of the matrix row for clean images."""
 WHITE_BOX, OWN, TRANSFER = "white box", "own", "transfer"
+ANOTHER_TRAINING = "another training"
 """Relations of a target to a source, see `relation`."""
 
 
@@ -67,18 +68,19 @@ def transfer_matrix(rates: pd.DataFrame, eps_255: float, protocol: str) -> pd.Da
     return cells.assign(success_rate_sd=spread)
 
 
-def relation(source: ModelRef, target: ModelRef) -> str:
+def relation(source: ModelRef, target: ModelRef, networks: Mapping[str, str] | None = None) -> str:
     """Return the relation of a target to the source of the images.
 
     It is `white box` if model and defence are the source's, `own` if the target is the source's
-    model, or a member of it, behind another defence, and `transfer` otherwise.
+    model, or a member of it, behind another defence, `another training` if both are trainings of
+    one network (see `same_network`), and `transfer` otherwise.
 
     >>> vgg, resnet, both = map(ModelRef.parse, ["vgg16", "resnet50", "vgg16+resnet50"])
     >>> relation(both, resnet), relation(vgg, vgg.behind("jpeg")), relation(vgg, resnet)
     ('white box', 'own', 'transfer')
     """
     if not source.includes(target):
-        return TRANSFER
+        return ANOTHER_TRAINING if same_network(source, target, networks or {}) else TRANSFER
     return WHITE_BOX if source.defence == target.defence else OWN
 
 
@@ -153,13 +155,13 @@ def rates_of(outcome: JobOutcomes) -> dict[str, NDArray[Any]]:
     """Return the columns of `rates`."""
     columns, evaluated = evaluated_budgets(outcome)
     source = outcome.source
-    relations = np.array([relation(source, its) for its in outcome.targets], object)
+    relations = [relation(source, its, outcome.networks) for its in outcome.targets]
     same = {
         "ensemble": source.is_ensemble,
         "source_defence": source.defence,
         "targeted": outcome.target_labels is not None,
     }
-    columns["relation"] = relations[np.nonzero(evaluated)[0]]
+    columns["relation"] = np.array(relations, object)[np.nonzero(evaluated)[0]]
     rows = len(columns["relation"])
     for name, value in same.items():
         columns[name] = np.full(rows, value, object if isinstance(value, str) else bool)

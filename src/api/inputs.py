@@ -14,9 +14,10 @@ from ..attacks.libraries import FoolboxModel
 from ..data import ImageDataset, LabelledImages, to_rgb
 from ..data.arrays import check_whole, grey_levels
 from ..models import PixelClassifier, network_text, tensors_of, try_classifier
+from ..run.check_job import build_job
 from ..run.data import DataSets, mixing_pool, open_fit_images
 from ..run.models import with_ensemble
-from ..run.stages import Data, JobContext, Model, Planned
+from ..run.stages import JobContext, Model, Planned
 from ..utils.devices import is_cuda
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.networks import copy_network
@@ -113,12 +114,12 @@ class Inputs:
             parts |= {"layers": network_text(network), "weights": digest}
             models[name] = Model(self.networks[name], digest, parts)
         pool = mixing_pool(self.images, settings.dataset.seed)
-        if planned.fitted is not None and self.fit_images is None:
+        if planned.attack.fitted is not None and self.fit_images is None:
             name = settings.attack.name
             raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
         fitted_on = open_fit_images(planned, self.images, DataSets(), self.fit_images)
-        data = Data(self.images, self.images, pool, self.device, fitted_on)
-        return JobContext(planned, data, with_ensemble(settings, models))
+        made = with_ensemble(settings, models)
+        return build_job(planned, self.images, self.device, made, pool, fitted_on)
 
 
 def _modules(

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeGuard
+from typing import Any, Literal, TypeGuard
 from uuid import uuid4
 
 from omegaconf import DictConfig
@@ -15,15 +15,15 @@ from ..cache.rows import Rows
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.fields import distinct
+from ..config.gradient_cost import COPIES
 from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
 from ..report.results import Results, open_jobs
-from ..run.check_job import check_job
+from ..run.check_job import check_job, make_planned
 from ..run.job import finish_job, prepare_job
 from ..run.models import ModelPool
-from ..run.stages import Planned
 from ..tracking import Tracker
 from ..utils.about import listed
 from .transfer import craft, quiet
@@ -39,6 +39,8 @@ def rank(
     *,
     source: str | Sequence[str] | None = None,
     tuning: bool = False,
+    gradients: float | None = None,
+    spend: Literal["steps", "copies"] | None = None,
     name: str = "mine",
     against: str | Sequence[str] | None = None,
 ) -> Ranks:
@@ -56,6 +58,9 @@ def rank(
         tuning: Use the images for tuning alone, to choose settings in less time. To report, leave
             it out: the mean is measured on the other images, because the best of several settings
             gains by luck on these. Finished jobs have their images, and so no `tuning`.
+        gradients: Gradients per image of a named attack, as `attack.gradients`; None: its own.
+        spend: What the gradients set, `steps` or `copies`, as `attack.spend`; None: steps, and with
+            `tuning` also copies, if the attack has any: both are ranked.
         name: The attack's name in the ranking: letters, digits and `_ . + -`.
         against: One or more stored attacks, such as `mi`, that the text shows in a line of their
             own, with difference, interval and p: at their own settings and, if stored, at equal
@@ -74,13 +79,15 @@ def rank(
     """
     named = listed(against) or ()
     if _is_finished(attack):
-        if tuning or source is not None:
-            raise ValueError("source and tuning are for a function or the name of an attack.")
+        if tuning or source is not None or gradients is not None or spend is not None:
+            raise ValueError("source, tuning, gradients and spend are not for finished jobs.")
         return beside(open_jobs(attack), preset, named)
     # What cannot be used is refused before seconds of reading.
     crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
-    if crafted is None:
-        _compose([f"attack={attack}"])
+    keys = _compose([f"attack={attack}"]).attack if crafted is None else {}
+    ways = _ways(gradients, spend, tuning and not keys.keys().isdisjoint(COPIES))
+    if crafted is not None and any(ways):
+        raise ValueError("gradients and spend are for the name of an attack.")
     facts, stored = known_preset = read_preset(preset, named)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
@@ -95,12 +102,30 @@ def rank(
     images = len(facts["tuning"]) if tuning else stored[0].record.images
     words = (*WORDS[preset], f"n_images={images}", *_OTHERS)
     pool, call = ModelPool(), uuid4().hex
+    jobs, refused = list[FinishedJob](), list[ValueError]()
     with quiet(), TemporaryDirectory() as cache:
-        jobs = [
-            _run(crafted or attack, [*words, f"source={its}"], pool, cache, call)
-            for its in distinct(chosen)
-        ]
-    return beside(jobs, preset, named, known_preset)
+        for way in ways:
+            line = [*words, *way]
+            try:
+                jobs += [
+                    _run(crafted or attack, [*line, f"source={its}"], pool, cache, call)
+                    for its in distinct(chosen)
+                ]
+            except ValueError as error:
+                refused.append(error)
+    if not jobs:
+        raise refused[0]
+    ranks = beside(jobs, preset, named, known_preset)
+    ranks.notes += (*map(str, refused),)
+    return ranks
+
+
+def _ways(gradients: float | None, spend: str | None, both: bool) -> list[list[str]]:
+    """Return the words of each way to spend some gradients."""
+    cost = [] if gradients is None else [f"attack.gradients={gradients}"]
+    if cost and both and spend is None:
+        return [[*cost, f"attack.spend={way}"] for way in ("steps", "copies")]
+    return [[*cost, *([] if spend is None else [f"attack.spend={spend}"])]]
 
 
 def _is_finished(attack: Any) -> TypeGuard[Sweeps | Results]:
@@ -140,8 +165,9 @@ def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: s
             planned = check_job(settings, pool.sets)
         else:
             settings = settings.model_copy(update={"attack": attack[0]})
-            planned = Planned(settings, attack[1], {}, call=call)
-        finished = finish_job(prepare_job(planned, pool, Tracker(), Rows(Path(cache))), None)
+            planned = make_planned(settings, attack[1], {}, call=call)
+        prepared = prepare_job(planned, pool, Tracker(), Rows(Path(cache)))
+        finished = finish_job(*prepared, None)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error.__cause__
     assert finished is not None

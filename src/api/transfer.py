@@ -33,10 +33,11 @@ from ..defences import Defence
 from ..images.attacker import Attack, AttackError, accepted
 from ..report.results import Results, results_of
 from ..report.sanity_checks import explained
-from ..run.check_job import attack_function
-from ..run.job import compute_job
+from ..run.check_job import attack_function, make_planned
+from ..run.evaluate import Evaluation
+from ..run.job import finish_job
 from ..run.outputs import choose_pictures, write_results
-from ..run.stages import JobContext, Planned
+from ..run.stages import Planned
 from ..run.trainer import for_device
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
@@ -131,6 +132,7 @@ def transfer(
     classes = None if isinstance(target_labels, str) else target_labels
     keywords = {key: value for key, value in (("norm", norm), ("target_label", rule)) if value}
     crafted, functions = _attacks(attacks, keywords), _defences(defences)
+    typed: Mapping[str, Any] = attacks if isinstance(attacks, Mapping) else {}
     sources, targets = loaded(sources, targets)
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images, class_names)
     plain: dict[str, Any] = {
@@ -159,18 +161,15 @@ def transfer(
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
             jobs = [
-                (
-                    its.cost,
-                    at_cost(Settings(attack=its, **plain, **inputs.settings(source))),
-                    attack,
-                )
+                (its.cost, at_cost(job, typed.get(its.name, ())), attack)
                 for its, attack in crafted
                 for source in sources
+                for job in [Settings(attack=its, **plain, **inputs.settings(source))]
             ]
         except ValidationError as error:
             raise ValueError(refusal(error)) from None
         planned = [
-            Planned(
+            make_planned(
                 for_device(job),
                 attack_function(job.attack) if cost else attack,
                 functions,
@@ -247,16 +246,18 @@ def _run_all(
     """Run the jobs of a call in their order; with a store, each has a folder in it."""
     names = [f"{job.settings.attack.name}-{job.settings.source_name}" for job in planned]
     folders = take_store(Path(store), names) if store else [None] * len(names)
-    jobs = map(inputs.make_context, planned)
+    jobs = zip(planned, folders, strict=True)
     try:
-        return [_run(job, cache, folder) for job, folder in zip(jobs, folders, strict=True)]
+        return [_run(job, inputs, cache, folder) for job, folder in jobs]
     except AttackError as error:
         raise error.with_traceback(None) from error.__cause__  # without the program's own lines
 
 
-def _run(job: JobContext, cache: Rows, folder: Path | None) -> FinishedJob:
+def _run(planned: Planned, inputs: Inputs, cache: Rows, folder: Path | None) -> FinishedJob:
     """Run a job, and write its files if it has a folder."""
-    evaluation, finished = compute_job(job, cache, folder)
+    evaluation = Evaluation(inputs.make_context(planned), cache)
+    finished = finish_job(planned, evaluation, folder)
+    assert finished is not None
     for alarm in finished.raised:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:

@@ -29,6 +29,7 @@ _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_s
 _COMMON |= {"pretrained", "weights"}
 
 _PREPROCESSING = ("mean", "std", "input_size")
+_BUILT = ("network", *_PREPROCESSING)
 
 
 def digest(content: Any) -> str:
@@ -39,7 +40,7 @@ def digest(content: Any) -> str:
 def model_digest(record: JobRecord, name: str) -> str:
     """Return a digest of everything that decides a model's logits: weights, settings and code."""
     model = record.config["model"].get(name, {})  # an ensemble has no settings
-    settings = {key: model[key] for key in ("network", *_PREPROCESSING) if key in model}
+    settings = {key: model[key] for key in _BUILT if key in model}
     return digest([record.weights.get(name), settings, record.code.get(name)])
 
 
@@ -195,6 +196,23 @@ def training_of(record: JobRecord, model: str) -> str:
     if (weights := settings.get("weights")) is None:
         return str(record.config.get("training", {}).get("seed", ""))
     return "" if weights == "included" else PurePath(weights).stem
+
+
+def network_of(record: JobRecord, model: str) -> str:
+    """Return the network that a model is a training of.
+
+    It is what the model's file states as `training_of`, or its name without `_seedN`. A model whose
+    settings differ from that network's in more than the weights is a network of its own.
+    """
+    models = record.config["model"]
+    name = models.get(model, {}).get("training_of") or ModelRef((model,)).architecture
+    built = [[models.get(its, {}).get(key) for key in _BUILT] for its in (model, name)]
+    return name if name not in models or built[0] == built[1] else model
+
+
+def networks_of(record: JobRecord) -> dict[str, str]:
+    """Return the network of each model of a job."""
+    return {name: network_of(record, name) for name in record.weights}
 
 
 def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:

@@ -71,5 +71,6 @@ from .zoo.gradient_sampling import (
 from .zoo.gradient_steps import PatchWise, bim, fgsm, fgsm_l2, pgd, pgd_l2, pi_patchwise, rfgsm
 from .zoo.input_blocks import BlockShuffle, StructureInvariant, bsr, sia
 from .zoo.input_geometry import DiverseInput, DiverseSizes, Warp, decowa, dem, di, mi_di_ti, ti
+from .zoo.input_operations import LearnedOperations, OperatorSampling, l2t, ops
 from .zoo.input_values import Admix, MixMask, Scale, Spectrum, admix, si_ni, si_ni_di_ti, ssa, usmm
 from .zoo.targeted import ScaledBlocks, logit_mi_di_ti, s4st

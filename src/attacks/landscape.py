@@ -92,6 +92,7 @@ class Landscape:
             else:
                 logits = [source.logits(version.flatten(0, 1), member) for version in versions]
                 losses = self._loss(torch.stack(logits).mean(dim=0), len(images))
+            self.problem.random.scratch["losses"] = losses.detach()
             # Summed, not averaged: an image's gradient must not depend on its batch.
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
         # A transform may have no derivative.

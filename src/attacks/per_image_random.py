@@ -140,7 +140,8 @@ class PerImageRandom(Philox):
         pool: Images to mix in, shape (P, 3, H, W), and their classes, shape (P,).
 
     Attributes:
-        scratch: State that a transform keeps between the copies of one gradient.
+        scratch: State that a transform keeps between the copies of one gradient; `losses` are those
+            of the last copy, (K, N), which estimators may read.
     """
 
     def __init__(

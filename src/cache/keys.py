@@ -8,9 +8,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..config.sections import MeasurementSettings, ModelSettings, TrainingSettings
-from ..config.settings import Settings
-from ..utils.model_names import NO_DEFENCE
+from ..config.attack_settings import AttackSettings
+from ..config.sections import DefenceSettings, ModelSettings, TrainingSettings
 from .code_digest import code_of, program_digest, version
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
@@ -39,12 +38,11 @@ def lasting_key(parts: Mapping[str, Any]) -> str:
     return content_key([*parts.values()])
 
 
-def clean_parts(settings: Settings, device: str) -> dict[str, Any]:
+def clean_parts(device: str, precision: str, fold_batch_norms: bool) -> dict[str, Any]:
     """Return the parts of all rows' keys: this program's code and the arithmetic."""
-    trainer = settings.trainer
-    arithmetic = {"precision": trainer.precision, "fold_batch_norms": trainer.fold_batch_norms}
+    arithmetic = {"precision": precision, "fold_batch_norms": fold_batch_norms, "device": device}
     versions = {name: version(name) for name in _LIBRARIES}
-    return {"program": program_digest(), **arithmetic, "device": device, **versions}
+    return {"program": program_digest(), **arithmetic, **versions}
 
 
 def rows_place(
@@ -63,18 +61,9 @@ def rows_place(
     return attack or content_key({**common, "models": models}), content_key(rows)
 
 
-def defence_parts(settings: Settings, name: str) -> dict[str, Any]:
+def defence_parts(defence: DefenceSettings, seed: int) -> dict[str, Any]:
     """Return the parts of a defence's lasting key: everything that decides its output."""
-    defence = settings.defence[name]
-    code = code_of(defence.call)
-    return {"settings": defence.model_dump(), "code": code, "seed": settings.seed}
-
-
-def source_defence_parts(settings: Settings) -> list[Any]:
-    """Return the key of the defence in front of the source, or False, and its number of draws."""
-    name = settings.source_defence
-    key = name != NO_DEFENCE and lasting_key(defence_parts(settings, name))
-    return [key, settings.source_draws]
+    return {"settings": defence.model_dump(), "code": code_of(defence.call), "seed": seed}
 
 
 def network_settings(model: ModelSettings) -> dict[str, Any]:
@@ -115,54 +104,43 @@ def weights_parts(
     }
 
 
-def fit_parts(
-    settings: Settings, eps_255: float, call: str, part: str, images: list[Any], source: list[str]
-) -> dict[str, Any]:
-    """Return the parts of the lasting key of a fit at a budget; 0: it serves all budgets.
+def attack_parts(attack: AttackSettings, saved: str | None, **others: Any) -> dict[str, Any]:
+    """Return the parts of the key of adversarial images that do not depend on images and models.
 
-    As for trained weights, this program's code and library versions do not count. `images` are the
-    rule of the target labels and the digest of the images, `source` the keys of the models.
+    `saved` is the digest of a saved set. `others` are the settings of the source and arithmetic.
     """
-    training = settings.training
     return {
-        "settings": [FITTING, eps_255, call, part, settings.attack.norm],
-        "code": code_of(settings.attack.settings, upgrades=False),
-        "images": [*images, settings.ensemble, settings.seed],
-        "source": source,
-        "source_defence": source_defence_parts(settings),
-        "passes": [settings.trainer.attack_precision, training.crop_padding, training.flip],
-    }
-
-
-def attack_parts(
-    settings: Settings, device: str, saved: str | None, source: list[str], others: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the parts of the key of adversarial images, except the image and its budget.
-
-    `saved` is the digest of a saved set, `source` has the keys of the models. `others` are facts of
-    the images, the call, the fit and, for an attack that does not keep images apart, the batches.
-    """
-    attack, trainer = settings.attack, settings.trainer
-    return {
-        **clean_parts(settings, device),
         "attack": attack.settings,
         "code": saved or code_of(attack.settings),
         "norm": attack.norm,
         "target_label": attack.target_label,
-        "source": source,
-        "source_defence": source_defence_parts(settings),
-        "ensemble": settings.ensemble,
-        "layers": settings.layers,
-        "seed": settings.seed,
-        "gradient_batch": trainer.gradient_batch,
-        "attack_precision": trainer.attack_precision,
         **others,
     }
 
 
-def measurement_key(section: MeasurementSettings) -> str:
-    """Return the key of a user's measurement: its code and settings."""
-    return content_key({"settings": section.call, "code": code_of(section.call)})
+def fit_parts(
+    attack: Mapping[str, Any],
+    eps_255: float,
+    call: str,
+    part: str,
+    images: list[Any],
+    source: list[str],
+    augmentation: Sequence[Any],
+) -> dict[str, Any]:
+    """Return the parts of the lasting key of a fit at a budget; 0: it serves all budgets.
+
+    As for trained weights, this program's code and library versions do not count. `attack` are the
+    parts above, `images` the rule of the target labels and the digest of the images, `source` the
+    keys of the models.
+    """
+    return {
+        "settings": [FITTING, eps_255, call, part, attack["norm"]],
+        "code": code_of(attack["attack"], upgrades=False),
+        "images": [*images, attack["ensemble"], attack["seed"]],
+        "source": source,
+        "source_defence": attack["source_defence"],
+        "passes": [attack["attack_precision"], *augmentation],
+    }
 
 
 def described(parts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -177,11 +155,7 @@ def described(parts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return texts
 
 
-def code_keys(settings: Settings) -> dict[str, str]:
-    """Return digests of a job's code: `program`, `attack`, and one per model by name."""
-    parts = {"attack": settings.attack.settings}
-    parts |= {name: settings.model[name].network for name in settings.models}
-    parts |= {f"defence.{name}": defence.call for name, defence in settings.defence.items()}
-    return {"program": program_digest()} | {
-        name: content_key([code_of(part)]) for name, part in parts.items()
-    }
+def code_keys(sections: Mapping[str, Any]) -> dict[str, str]:
+    """Return digests of code by name: of this `program`, and of what sections name."""
+    digests = {name: content_key([code_of(section)]) for name, section in sections.items()}
+    return {"program": program_digest(), **digests}

@@ -31,11 +31,11 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
         if attack.spend is not None:
             raise ValueError(f"attack.spend={attack.spend} needs attack.gradients.")
         return settings
-    cost, wanted = attack.cost, f"attack.gradients={attack.cost:g}: attack={attack.name}"
+    cost, wanted = attack.cost, f"attack.gradients={attack.cost:.10g}: attack={attack.name}"
     key, lowest = _key_to_set(attack, wanted)
     default = signature(function_of(attack.settings)).parameters[key].default
     if key in typed or attack.settings.get(key, default) != default:
-        raise ValueError(f"attack.gradients={cost:g} sets attack.{key}. Leave one of them out.")
+        raise ValueError(f"attack.gradients={cost:.10g} sets attack.{key}. Leave one of them out.")
 
     def cost_of(number: int) -> float:
         numbers = {"budgets": 1, "members": members}
@@ -51,10 +51,10 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
         raise ValueError(f"{wanted} has no computable cost. {reason}") from error
     number = min(near, key=lambda its: abs(near[its] - cost))
     if abs(near[number] - cost) > TOLERANCE * cost:
-        nearest = " or ".join(f"{taken:g} (attack.{key}={its})" for its, taken in near.items())
+        nearest = " or ".join(f"{taken:.10g} (attack.{key}={its})" for its, taken in near.items())
         raise ValueError(f"{wanted} cannot take so many per image. The nearest: {nearest}.")
     changed = attack.settings | {key: number}
-    first = [f"{cost:g} gradient{'s' * (cost != 1)}"]
+    first = [f"{cost:.10g} gradient{'s' * (cost != 1)}"]
     first += ["spend=copies"] * (attack.spend == "copies")
     label = attack_label(attack.name, {k: v for k, v in changed.items() if k != key}, first)
     update = {"settings": changed, "label": label, "cost": None, "spend": None}

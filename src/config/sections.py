@@ -63,6 +63,8 @@ class ModelSettings(Section):
         url: Address of the weights' file for download.
         weights: A file in the current folder or the program's; `included`; or None.
         averaged: Take averaged weights if the file has others, too; False: take the others.
+        training_of: Network that this model is another training of, with equal settings; None: by
+            its name, which ends in `_seedN`.
     """
 
     network: dict[str, Any]
@@ -75,6 +77,7 @@ class ModelSettings(Section):
     averaged: bool = True
     expected_accuracy: Annotated[float, Field(ge=0, le=1)] | None = None
     feature_layer: str | None = None
+    training_of: str | None = None
 
     @model_validator(mode="before")
     @classmethod

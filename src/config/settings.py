@@ -172,13 +172,6 @@ class Settings(Section):
             return reference_budget(self.budgets)
         return self.epsilon.reference
 
-    @property
-    def step_255(self) -> float:
-        """Step size of the attack at the reference budget, in units of 1/255."""
-        stated = self.attack.settings
-        relative = stated.get("relative_step_size") or 1 / stated.get("steps", 1)
-        return float(stated.get("step_size_255") or relative * self.reference)
-
     def gradient_batch(self, device: str, image_size: int) -> int:
         """Return the maximum number of images per gradient batch, all budgets together.
 
@@ -193,7 +186,17 @@ class Settings(Section):
             return self.trainer.gradient_batch
         side = max(self.model[name].input_size or image_size for name in self.models)
         largest = 32 * 224**2 // side**2 if device == "cpu" else 1000 * 64**2 // max(64, side) ** 2
-        return max(1, min(int(self.trainer.batch_size), largest))
+        size = self.trainer.batch_size
+        return max(1, largest if size == "auto" else min(size, largest))
+
+    def gradients(self, budgets: int) -> float | None:
+        """Return the gradients per image that the attack states for a number of budgets.
+
+        They are those of all members of the source, and of all draws of its defence.
+        """
+        members = len(self.source)
+        each = self.attack.gradients(budgets, members)
+        return None if each is None else each * members * self.source_draws
 
     @property
     def job(self) -> str:

@@ -1,6 +1,6 @@
 """Results of an attack for each image: its cost and the adversarial image."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -8,7 +8,6 @@ import pyarrow as pa
 
 from ..artifacts.tables import FLOAT, INDEX, SINGLE, column
 from ..images.storage import COST
-from ..utils.model_names import ModelRef
 from .prediction_rows import to_lists, to_numpy
 from .protocol import EvaluatedBatch, Job, Measurement
 
@@ -18,17 +17,18 @@ class AttackCost(Measurement):
 
     A row has the cost of the call of the attack that computed it, for all budgets of the call. The
     cost of attacking several images at once is divided evenly among them.
+
+    Args:
+        stated: Function from a number of budgets to the gradients per image that the attack states
+            for it, with those of all members and draws; None if it states none.
     """
 
     name = "crafting"
     schema = pa.schema([INDEX, *(column(name, FLOAT, 0) for name in COST)])
-    switched_by = None
+    each_budget, by_target = True, False
 
-    each_budget = True
-
-    def targets(self, job: Job) -> Sequence[ModelRef | None]:
-        """Return no target."""
-        return [None]
+    def __init__(self, stated: Callable[[int], float | None]) -> None:
+        self.stated = stated
 
     def images(self, job: Job) -> np.ndarray:
         """Return all images."""
@@ -49,15 +49,14 @@ class AttackCost(Measurement):
         bound this cost. It is the number that the attack states if all calls agree with what it
         states for them, and otherwise proportional to the number of budgets.
         """
-        frame, settings = table.to_pandas().set_index("index"), job.settings
-        budgets, taken, wanted = frame.pop("budgets"), frame["gradients"], len(settings.budgets)
+        frame, wanted = table.to_pandas().set_index("index"), len(job.budgets)
+        budgets, taken = frame.pop("budgets"), frame["gradients"]
         more = wanted / budgets  # 1 if the call had the same number
         least = (taken * more.clip(upper=1)).groupby("index").max()
         most = (taken * more.clip(lower=1)).groupby("index").mean()
         cost = frame[[*COST[:3]]].mul(more, axis=0).groupby("index").mean()
-        members, counts = len(settings.source), {1, wanted, *budgets.astype(int)}
-        stated = {count: settings.attack.gradients(count, members) for count in counts}
-        each = pd.Series(stated, dtype=float) * members * settings.source_draws  # NaN if unknown
+        counts = {1, wanted, *budgets.astype(int)}
+        each = pd.Series({count: self.stated(count) for count in counts}, dtype=float)  # or NaN
         agree = taken.between(0.99 * budgets.map(each), 1.01 * budgets * each[1]).all()
         within = agree & (least <= each[wanted]) & (each[wanted] <= most)
         gradients = cost["gradients"].mask(within, each[wanted])
@@ -76,22 +75,19 @@ MOST_BYTES = 10_000_000
 class AdversarialImages(AttackCost):
     """Adversarial images: those of the report, or all of a small job or for a saved set.
 
-    A job is small if its images take less than `cache.images_mb`; targets that are added later then
-    need no new attack. `index` are the images of a table for pictures alone.
+    Args:
+        index: The images.
     """
 
     name = "images"
     schema = pa.schema([INDEX, column("adversarial", pa.list_(SINGLE), 0, 1)])
 
-    def __init__(self, index: Sequence[int] | None = None) -> None:
-        self.index = index
+    def __init__(self, index: Sequence[int] | np.ndarray) -> None:
+        self.index = np.unique(np.array(index, np.int64))
 
     def images(self, job: Job) -> np.ndarray:
         """Return the images that are stored."""
-        every = job.images.indices
-        if self.index is not None:
-            return np.unique(np.array(self.index, np.int64))
-        return every if stores_all(job) else np.array(sorted(examples(job)), np.int64)
+        return self.index
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per newly attacked image: its 3 H W values in [0, 1]."""
@@ -101,40 +97,10 @@ class AdversarialImages(AttackCost):
         index = to_numpy(batch.batch.index)[rows.numpy()]
         return pa.table({"index": index, "adversarial": to_lists(images.flatten(1).float())})
 
-    def finish(self, table: pa.Table, job: Job) -> pa.Table:
-        """Return the table."""
-        return table
 
+def most_pictures(side: int, budgets: int) -> int:
+    """Return how many images of a side take `MOST_BYTES` with all adversarial versions, in 8 bits.
 
-def stores_all(job: Job) -> bool:
-    """Return True if a job stores the adversarial versions of all its images."""
-    settings = job.settings
-    size = 4 * 3 * job.images.image_size**2 * len(settings.budgets) * len(job.images)
-    return settings.save_adversarial or size <= settings.cache.images_mb * 1e6
-
-
-def examples(job: Job) -> list[int]:
-    """Return the index of the report's example images: named ones, and some spread over classes.
-
-    All jobs on the same images and budgets have the same ones.
+    `budgets` is their number.
     """
-    images, report = job.images, job.settings.report
-    check_named(report.images, images.indices)
-    by_class = images.indices[np.argsort(images.labels, kind="stable")]
-    count = min(report.examples, len(images), most_pictures(job))
-    spread = [int(by_class[position * len(images) // count]) for position in range(count)]
-    return list(dict.fromkeys([*report.images, *spread]))
-
-
-def check_named(named: Iterable[int], index: np.ndarray) -> None:
-    """Raise ValueError if a number in `report.images` is none of the job's images, int64 (n,)."""
-    if unknown := sorted({*named} - {*index.tolist()}):
-        raise ValueError(
-            f"report.images: image {unknown[0]} is not one of the job's {len(index)} images."
-        )
-
-
-def most_pictures(job: Job) -> int:
-    """Return how many images take `MOST_BYTES` with all their adversarial versions, in 8 bits."""
-    size = 3 * job.images.image_size**2 * (1 + len(job.settings.budgets))
-    return max(1, MOST_BYTES // size)
+    return max(1, MOST_BYTES // (3 * side**2 * (1 + budgets)))

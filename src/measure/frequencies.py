@@ -1,7 +1,7 @@
 """Perturbations by frequency: spectra, and predictions with filtered perturbations."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,8 +12,6 @@ from torch import Tensor
 
 from ..artifacts.tables import EPS_255, FLOAT, INDEX, INTEGER, LABEL, PREDICTED, TEXT, column
 from ..attacks import noise_signs
-from ..config.settings import Settings
-from ..utils.model_names import ModelRef
 from .prediction_rows import Level, predict, prediction_rows, to_lists, to_numpy
 from .protocol import EvaluatedBatch, Job, Measurement
 
@@ -91,14 +89,11 @@ class Spectra(Measurement):
     name = "spectra"
     counts = (column("n", INTEGER, 0), column("share", FLOAT, 0, 1 + 1e-9, nan=True))
     schema = pa.schema([column("kind", TEXT), EPS_255, *FREQUENCIES, *counts])
+    by_target = False
 
-    def targets(self, job: Job) -> Sequence[ModelRef | None]:
-        """Return no target."""
-        return [None]
-
-    def budgets(self, settings: Settings) -> tuple[float, ...]:
+    def budgets(self, job: Job) -> tuple[float, ...]:
         """Return the reference budget."""
-        return (settings.reference,)
+        return (job.reference,)
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image: `clean` and `perturbation`, lists of the power in each bin.
@@ -115,7 +110,7 @@ class Spectra(Measurement):
 
     def finish(self, table: pa.Table, job: Job) -> pa.Table:
         """Return the means over the images, see `mean_spectra`."""
-        return mean_spectra(table, job.images.image_size, job.settings.reference)
+        return mean_spectra(table, job.images.image_size, job.reference)
 
 
 def mean_spectra(rows: pa.Table, side: int, reference_eps_255: float) -> pa.Table:
@@ -186,25 +181,20 @@ class BandFilters(Measurement):
         ]
     )
     order = ("frequency_low", "-frequency_high", "index")
+    passes = len(BOUNDS)
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, eps_255: float, seed: int) -> None:
         self.kind, self.attacked = kind, kind == "attack"
+        self.eps_255, self.seed = eps_255, seed
+        self.key_parts = [*BOUNDS.values()], eps_255, seed
 
-    def budgets(self, settings: Settings) -> tuple[float, ...]:
+    def budgets(self, job: Job) -> tuple[float, ...]:
         """Return the reference budget; the noise needs no adversarial images."""
-        return (settings.reference,) if self.attacked else ()
-
-    def key_parts(self, settings: Settings) -> Any:
-        """Return the bands, and the budget and the seed of the noise."""
-        return [*BOUNDS.values()], settings.reference, settings.seed
-
-    def passes(self, settings: Settings) -> int:
-        """Return the number of bands."""
-        return len(BOUNDS)
+        return (self.eps_255,) if self.attacked else ()
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image and band."""
-        level: dict[str, Any] = {"kind": self.kind, "eps_255": batch.settings.reference}
+        level: dict[str, Any] = {"kind": self.kind, "eps_255": self.eps_255}
         levels: list[Level] = [
             level | {"band": name, "frequency_low": low, "frequency_high": min(CORNER, high)}
             for name, (low, high) in BOUNDS.items()
@@ -219,9 +209,9 @@ class BandFilters(Measurement):
 
     def _parts(self, batch: EvaluatedBatch) -> Tensor:
         """Return the images with single parts of the perturbation, see `with_parts`."""
-        eps_255, clean = batch.settings.reference, batch.clean
-        noise = _budget_noise(clean, batch.batch.index, eps_255, batch.settings.seed)
-        change = batch.version(eps_255).adversarial - clean if self.attacked else noise
+        clean = batch.clean
+        noise = _budget_noise(clean, batch.batch.index, self.eps_255, self.seed)
+        change = batch.version(self.eps_255).adversarial - clean if self.attacked else noise
         return with_parts(clean, change, noise)
 
 
@@ -233,14 +223,8 @@ class LowPassed(Measurement):
     order = ("cutoff", "index")
 
     attacked = False
-
-    def key_parts(self, settings: Settings) -> Any:
-        """Return the cutoffs."""
-        return CUTOFFS
-
-    def passes(self, settings: Settings) -> int:
-        """Return the number of cutoffs."""
-        return len(CUTOFFS)
+    key_parts = CUTOFFS
+    passes = len(CUTOFFS)
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image and cutoff, in cycles per pixel."""

@@ -1,7 +1,7 @@
 """Predictions for the iterates of one run of an attack."""
 
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
 
 import pyarrow as pa
 
@@ -15,9 +15,8 @@ from ..artifacts.tables import (
     TARGET_LABEL,
     column,
 )
-from ..config.settings import Settings
 from .prediction_rows import predict
-from .protocol import EvaluatedBatch, Measurement
+from .protocol import EvaluatedBatch, Job, Measurement
 
 
 class Iterations(Measurement):
@@ -26,33 +25,31 @@ class Iterations(Measurement):
     The attack runs once more for them; its gradients are not counted as cost. `step_255` is the
     attack's step size in units of 1/255. If the step size depends on the number of steps, the tenth
     iterate of fifty is not the result of an attack with ten steps.
+
+    Args:
+        iterations: Numbers of the iterates, from 1.
+        eps_255: The reference budget, in units of 1/255.
+        step_255: The attack's step size at this budget.
     """
 
     name = "iterations"
-    switched_by = "iterations"
     steps = (column("iteration", INTEGER, 1), column("step_255", FLOAT, 0))
     schema = pa.schema([INDEX, LABEL, TARGET_LABEL, EPS_255, *steps, *PREDICTED])
     order = ("eps_255", "iteration", "index")
 
-    def budgets(self, settings: Settings) -> tuple[float, ...]:
+    def __init__(self, iterations: Sequence[int], eps_255: float, step_255: float) -> None:
+        self.iterations, self.eps_255, self.step_255 = iterations, eps_255, step_255
+        self.key_parts, self.passes = (eps_255, iterations), len(iterations)
+
+    def budgets(self, job: Job) -> tuple[float, ...]:
         """Return none: the attack runs again."""
         return ()
 
-    def key_parts(self, settings: Settings) -> Any:
-        """Return the budget and the iterations."""
-        return settings.reference, settings.diagnostics.iterations
-
-    def passes(self, settings: Settings) -> int:
-        """Return the number of iterates."""
-        return len(settings.diagnostics.iterations)
-
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image and iterate."""
-        settings, attacker = batch.settings, batch.attacker
-        assert attacker is not None
-        iterations, eps_255 = settings.diagnostics.iterations, settings.reference
-        run = partial(attacker.iterates, batch.clean, batch.batch, eps_255 / 255, iterations)
-        attacked = batch.once("iterates", run)
-        level = {"eps_255": eps_255, "step_255": settings.step_255}
-        levels = [level | {"iteration": iteration} for iteration in iterations]
+        assert batch.attacker is not None
+        inputs = batch.clean, batch.batch, self.eps_255 / 255, self.iterations
+        attacked = batch.once("iterates", partial(batch.attacker.iterates, *inputs))
+        level = {"eps_255": self.eps_255, "step_255": self.step_255}
+        levels = [level | {"iteration": iteration} for iteration in self.iterations]
         return predict(batch, levels, attacked.images, attacked.target_labels)

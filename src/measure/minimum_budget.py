@@ -1,13 +1,10 @@
 """Minimum adversarial budgets of images, between the budgets of the grid."""
 
-from typing import Any
-
 import pyarrow as pa
 import torch
 from torch import Tensor
 
 from ..artifacts.tables import FLOAT, INDEX, LABEL, PREDICTED, column
-from ..config.settings import Settings
 from ..images.attacker import AttackError
 from ..utils.model_names import ModelRef
 from .prediction_rows import prediction_columns, to_numpy, top_predictions
@@ -25,35 +22,30 @@ class MinimumBudget(Measurement):
     The bracket, in units of 1/255, is `below_eps_255` (no flip, or 0) and `eps_255` (flips). The
     predictions are those at `eps_255`. If an image never flips, `eps_255` is null and the other
     columns are those of the largest budget.
+
+    Args:
+        halvings: Number of attacks per target.
     """
 
     name = "flips"
-    switched_by = "bisection"
     bracket = (column("below_eps_255", FLOAT, 0, 255), column("eps_255", FLOAT, 0, 255, null=True))
     schema = pa.schema([INDEX, LABEL, *bracket, *PREDICTED])
 
     correct_only = True
 
-    def key_parts(self, settings: Settings) -> Any:
-        """Return the number of halvings."""
-        return settings.diagnostics.bisection
-
-    def passes(self, settings: Settings) -> int:
-        """Return the number of halvings."""
-        return settings.diagnostics.bisection
-
-    attacks = passes
+    def __init__(self, halvings: int) -> None:
+        self.key_parts = self.passes = self.attacks = halvings
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image that the target classifies correctly."""
         try:
-            return _bisect(batch)
+            return _bisect(batch, self.attacks)
         except AttackError as error:
             way = "Bisection passes budgets of shape (K, N); switch it off: diagnostics.bisection=0"
             raise AttackError(f"{error} {way}.") from error.__cause__
 
 
-def _bisect(batch: EvaluatedBatch) -> pa.Table:
+def _bisect(batch: EvaluatedBatch, halvings: int) -> pa.Table:
     """Return the rows of a batch of images that its target classifies correctly."""
     assert batch.attacker is not None and batch.target is not None
     index, labels, target = batch.batch.index, batch.batch.labels, batch.target
@@ -65,7 +57,7 @@ def _bisect(batch: EvaluatedBatch) -> pa.Table:
     logits = grid[first.where(ever, tried.argmax()), torch.arange(len(labels))]
     rows = ever.nonzero()[:, 0]
     part = batch.select(to_numpy(index[rows]))
-    for _ in range(batch.settings.diagnostics.bisection if len(rows) else 0):
+    for _ in range(halvings if len(rows) else 0):
         middle = (low[rows] + high[rows]) / 2
         budgets = middle[None].to(part.clean) / 255
         (images,) = batch.attacker.perturbed(part.clean, part.batch, budgets)

@@ -1,7 +1,7 @@
 """Measurements that the config names by their `_target_`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,17 +11,21 @@ import pyarrow.compute as pc
 
 from ..artifacts.layout import PREDICTIONS, TOP_FIVE
 from ..artifacts.tables import IMAGE, NAMES
-from ..cache.keys import measurement_key
-from ..config.settings import Settings
+from ..cache.code_digest import code_of
+from ..cache.keys import content_key
+from ..config.sections import MeasurementSettings
 from ..utils.call_target import call_target
 from ..utils.devices import is_out_of_memory
 from ..utils.refusals import first_line
 from ..utils.vocabulary import CONTROLS
+from .attack_cost import AdversarialImages, AttackCost
+from .iterations import Iterations
+from .minimum_budget import MinimumBudget
 from .protocol import EvaluatedBatch, Job, Measurement, Needs
-from .registry import CLEAN, CRAFTED, DIAGNOSTICS
+from .registry import TABLES
 
-_RESERVED = {PREDICTIONS, TOP_FIVE, "flips", "float32", "uint8", "stored", *CONTROLS}
-_RESERVED |= {measurement.name for measurement in (CLEAN, *CRAFTED, *DIAGNOSTICS)}
+_RESERVED = {PREDICTIONS, TOP_FIVE, "float32", "uint8", "stored", *CONTROLS, *TABLES}
+_RESERVED |= {its.name for its in (AttackCost, AdversarialImages, MinimumBudget, Iterations)}
 _ADDED = {*(field.name for field in (*NAMES, IMAGE)), "attack", "source", "key", "file"}
 """Columns that are added to a table: by the job, by `load_table`, and in the cache."""
 
@@ -38,10 +42,8 @@ class OwnMeasurement(Measurement):
         key: Digest of its code and settings.
 
     Raises:
-        ValueError: The object lacks a schema, or a method.
+        ValueError: The object lacks a schema, or a method, or has `key_parts` of earlier versions.
     """
-
-    switched_by = "measurements"
 
     def __init__(self, name: str, measurement: Any, key: str) -> None:
         if not isinstance(measurement, Measurement):
@@ -51,6 +53,8 @@ class OwnMeasurement(Measurement):
         schema: Any = getattr(measurement, "schema", None)
         if not isinstance(schema, pa.Schema) or schema.names[:1] != ["index"]:
             raise ValueError("its schema must be a pyarrow.Schema whose first column is INDEX.")
+        if callable(measurement.key_parts):
+            raise ValueError("key_parts is an attribute, not a method. Set it in __init__.")
         order = [column.removeprefix("-") for column in measurement.order]
         if {*order} - {*schema.names} or len({*schema.names}) < len(schema.names):
             raise ValueError("its schema must have the columns of `order`, and each name once.")
@@ -64,7 +68,7 @@ class OwnMeasurement(Measurement):
         self.name, self.measurement, self.key = name, measurement, key
         self.schema, self.order = schema, measurement.order
         self.attacked, self.correct_only = measurement.attacked, measurement.correct_only
-        self.each_budget = measurement.each_budget
+        self.each_budget, self.key_parts = measurement.each_budget, measurement.key_parts
         measurement.name = name
 
     @property
@@ -83,7 +87,7 @@ class OwnMeasurement(Measurement):
             models, index = {*needs.targets, *needs.others} - {None}, np.asarray(needs.images)
             if unknown := [str(model) for model in models if model not in job.classifiers]:
                 raise ValueError(f"it has the model {min(unknown)}, which the job lacks")
-            if other := {*needs.budgets} - {*job.settings.budgets}:
+            if other := {*needs.budgets} - {*job.budgets}:
                 raise ValueError(f"it has the budget {min(other)}, which the job lacks")
             if index.ndim != 1 or (len(index) and index.dtype.kind not in "iu"):
                 raise ValueError("images must return whole numbers, of shape (n,)")
@@ -165,15 +169,15 @@ def _check_table(method: str, table: Any) -> pa.Table:
     return table
 
 
-def own_measurements(settings: Settings) -> list[Measurement]:
-    """Return the measurements that a job's config names.
+def own_measurements(sections: Mapping[str, MeasurementSettings]) -> list[Measurement]:
+    """Return the measurements that a job's config names, by the name of their table.
 
     Raises:
         ValueError: A name is taken, an object cannot be made or is no measurement, or a chart shows
             a column that the table does not have.
     """
     measurements = list[Measurement]()
-    for name, section in settings.measurements.items():
+    for name, section in sections.items():
         try:
             if name in _RESERVED:
                 raise ValueError("this program has a table of this name. Use another")
@@ -181,7 +185,7 @@ def own_measurements(settings: Settings) -> list[Measurement]:
                 raise ValueError(
                     "no free name for a table. Use a small letter, then small letters, digits or _"
                 )
-            key = measurement_key(section)
+            key = content_key({"settings": section.call, "code": code_of(section.call)})
             measurement = OwnMeasurement(name, call_target(section.call), key)
             if section.chart:
                 section.chart.check({*measurement.schema.names, "target"})

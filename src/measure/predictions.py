@@ -9,28 +9,29 @@ import torch
 from torch import Tensor
 
 from ..artifacts.tables import PREDICTION_SCHEMA
-from ..config.settings import Settings
-from ..images.storage import AS_SAVED
 from ..utils.model_names import ModelRef
 from .prediction_rows import prediction_rows
 from .protocol import EvaluatedBatch, Job, Measurement
 
 
 class Predictions(Measurement):
-    """Predictions for adversarial images in a format; in the primary one also behind defences."""
+    """Predictions for adversarial images in a format; in the primary one also behind defences.
+
+    Args:
+        name: The format, see `AttackedImages.as_stored`.
+        primary: True: the format is the primary one.
+    """
 
     schema = PREDICTION_SCHEMA
     order = ("eps_255", "index")
     each_budget = True
-    switched_by = None
 
-    def __init__(self, name: str) -> None:
-        self.name = name
+    def __init__(self, name: str, primary: bool = False) -> None:
+        self.name, self.primary = name, primary
 
     def targets(self, job: Job) -> Sequence[ModelRef | None]:
         """Return all targets, in the primary format also behind defences."""
-        primary = job.settings.storage or AS_SAVED
-        return job.settings.evaluated if self.name == primary else super().targets(job)
+        return job.evaluated if self.primary else job.targets
 
     def images(self, job: Job) -> Any:
         """Return all images."""
@@ -56,16 +57,19 @@ class Control(Predictions):
 
     `shuffled` adds the perturbation of an image's partner, see `ImageDataset.partners`. If all
     images share one perturbation, it shuffles the pixels instead.
+
+    Args:
+        name: `noise` or `shuffled`.
+        storage: Format of the primary variant.
+        seed: Seed of the noise.
+        universal: True: all images share one perturbation.
     """
 
-    def __init__(self, name: str, universal: bool) -> None:
+    def __init__(self, name: str, storage: str, seed: int, universal: bool) -> None:
         super().__init__(name)
+        self.storage, self.seed = storage, seed
         self.paired = name == "shuffled" and not universal
-
-    def key_parts(self, settings: Settings) -> Any:
-        """Return the format, and the seed of the noise."""
-        storage = settings.storage or AS_SAVED
-        return (storage,) if self.paired else (storage, settings.seed)
+        self.key_parts = (storage,) if self.paired else (storage, seed)
 
     def _make(self, batch: EvaluatedBatch) -> Tensor:
         """Return a control's images in the storage format of the primary variant."""
@@ -75,8 +79,7 @@ class Control(Predictions):
             partners = images.indices[images.partners[images.indices.searchsorted(index)]]
             rows = torch.from_numpy((index == partners[:, None]).nonzero()[1])
             assert len(rows) == len(index)  # batches hold neighbours together
-        storage, seed = batch.settings.storage or AS_SAVED, batch.settings.seed
-        return batch.version(*batch.budgets).control(self.name, storage, seed, rows)
+        return batch.version(*batch.budgets).control(self.name, self.storage, self.seed, rows)
 
 
 class Clean(Predictions):

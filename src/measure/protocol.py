@@ -3,39 +3,49 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from ..config.settings import Settings
 from ..data import Batch, ImageDataset, to_unit
 from ..defences import Defended, classify_behind
 from ..images.attacker import Attacker
 from ..images.storage import AdversarialBatch, AttackedImages
+from ..utils.about import Norm
 from ..utils.model_names import ModelRef
 
 
-class Job(Protocol):
-    """Part of a job that measurements depend on: settings, images and models."""
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Part of a job that measurements depend on: images, names of models, and budgets.
 
-    @property
-    def settings(self) -> Settings:
-        """The job's settings."""
+    Attributes:
+        images: The job's images.
+        diagnosed: The images that diagnostics use.
+        source: The source without its defence; without a source, its name is empty.
+        targets: The targets without defences.
+        evaluated: The targets, then each behind every defence.
+        budgets: Budgets in units of 1/255, ascending, without 0.
+        reference: The reference budget.
+        norm: Norm of the budgets, `linf` or `l2`.
+    """
 
-    @property
-    def images(self) -> ImageDataset:
-        """The job's images."""
-
-    @property
-    def diagnosed(self) -> ImageDataset:
-        """The images that diagnostics use."""
+    images: ImageDataset
+    diagnosed: ImageDataset
+    source: ModelRef
+    targets: Sequence[ModelRef]
+    evaluated: Sequence[ModelRef]
+    budgets: tuple[float, ...]
+    reference: float
+    norm: Norm
 
     @property
     def classifiers(self) -> Sequence[ModelRef]:
         """Models, targets behind defences, and the source behind its own defence."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,19 +73,9 @@ class EvaluatedBatch:
     _shared: dict[Any, Any] = field(default_factory=dict)
 
     @property
-    def settings(self) -> Settings:
-        """The job's settings."""
-        return self.job.settings
-
-    @property
     def clean(self) -> Tensor:
         """Clean images, float32 (N, 3, H, W) in [0, 1]."""
         return self._tensor("clean", lambda: to_unit(self.batch.images))
-
-    @property
-    def gradient_batch(self) -> int:
-        """Maximum number of images per gradient batch."""
-        return self.settings.gradient_batch(self.clean.device.type, self.clean.shape[-1])
 
     @property
     def target_labels(self) -> Tensor | None:
@@ -86,8 +86,7 @@ class EvaluatedBatch:
         """Return the adversarial images at a budget, in units of 1/255."""
         assert self.adversarial is not None
         images = self.adversarial.images[self.adversarial.budgets.index(eps_255)]
-        norm = self.settings.attack.norm
-        return AttackedImages(self.clean, images, self.batch, eps_255, norm)
+        return AttackedImages(self.clean, images, self.batch, eps_255, self.job.norm)
 
     def logits(self, eps_255: float) -> Tensor:
         """Return the target's logits for the unrounded images at a budget, (N, C)."""
@@ -147,7 +146,6 @@ class Needs(NamedTuple):
     others: Sequence[ModelRef]
     budgets: tuple[float, ...]
     images: np.ndarray
-    key_parts: Any
 
 
 class Measurement(ABC):
@@ -161,7 +159,10 @@ class Measurement(ABC):
         correct_only: True: a target's rows are of the images that it classifies correctly.
         each_budget: True: rows are stored by budget, so that budgets can be added.
         paired: True: the rows depend on the images' partners, see `ImageDataset.partners`.
-        switched_by: Key of `diagnostics` that switches it on; None: every job has the table.
+        by_target: False: the rows belong to no single target.
+        key_parts: What else the rows depend on: not images, models, budgets, attack and code.
+        passes: How often a target classifies an image; a gradient counts as three.
+        attacks: How often an image is attacked again for a target, with one budget.
     """
 
     name: str
@@ -171,7 +172,10 @@ class Measurement(ABC):
     correct_only: bool = False
     each_budget: bool = False
     paired: bool = False
-    switched_by: ClassVar[str | None] = "tables"
+    by_target: bool = True
+    key_parts: Any = None
+    passes: int = 1
+    attacks: int = 0
 
     @property
     def stored_as(self) -> str:
@@ -180,37 +184,23 @@ class Measurement(ABC):
 
     def targets(self, job: Job) -> Sequence[ModelRef | None]:
         """Return the models that have rows; `[None]`: the rows belong to no single one."""
-        return [*map(ModelRef.parse, job.settings.targets)]
+        return job.targets if self.by_target else [None]
 
     def others(self, job: Job) -> Sequence[ModelRef]:
         """Return further models that the rows depend on."""
         return []
 
-    def budgets(self, settings: Settings) -> tuple[float, ...]:
+    def budgets(self, job: Job) -> tuple[float, ...]:
         """Return the budgets of the adversarial images that the rows need."""
-        return settings.budgets if self.attacked else ()
+        return job.budgets if self.attacked else ()
 
     def images(self, job: Job) -> np.ndarray:
         """Return the index of the images that have rows, int64 (n,), ascending."""
         return job.diagnosed.indices
 
-    def key_parts(self, settings: Settings) -> Any:
-        """Return what else the rows depend on: not images, models, budgets, attack and code."""
-        return None
-
     def needs(self, job: Job) -> Needs:
         """Return what the rows depend on, as the methods above state."""
-        targets, others, images = self.targets(job), self.others(job), self.images(job)
-        budgets, parts = self.budgets(job.settings), self.key_parts(job.settings)
-        return Needs(targets, others, budgets, images, parts)
-
-    def passes(self, settings: Settings) -> int:
-        """Return how often a target classifies an image; a gradient counts as three."""
-        return 1
-
-    def attacks(self, settings: Settings) -> int:
-        """Return how often an image is attacked again for a target, with one budget."""
-        return 0
+        return Needs(self.targets(job), self.others(job), self.budgets(job), self.images(job))
 
     @abstractmethod
     def rows(self, batch: EvaluatedBatch) -> pa.Table:

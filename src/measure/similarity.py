@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ..artifacts.tables import FLOAT, INDEX, LABEL, column
 from ..attacks import LOSSES, Model
-from ..config.settings import Settings
 from ..models import Ensemble
 from ..utils.model_names import ModelRef
 from .prediction_rows import image_rows
@@ -24,6 +23,9 @@ class GradientSimilarity(Measurement):
     it is attacked. They are not counted as cost. The cosine is NaN if one of them is zero
     everywhere.
 
+    Args:
+        max_batch: Largest number of images in a gradient batch.
+
     Reference:
         Liu, Chen, Liu, Song: Delving into Transferable Adversarial Examples and Black-Box Attacks
         (2017), arXiv 1611.02770, for the cosine.
@@ -33,26 +35,25 @@ class GradientSimilarity(Measurement):
     schema = pa.schema([INDEX, LABEL, column("cosine", FLOAT, -1, 1, nan=True)])
 
     attacked = False
+    passes = 3  # of a gradient
+
+    def __init__(self, max_batch: int) -> None:
+        self.max_batch = max_batch
 
     def others(self, job: Job) -> Sequence[ModelRef]:
         """Return the source."""
-        return [ModelRef.parse(job.settings.source_name)]
-
-    def passes(self, settings: Settings) -> int:
-        """Return the passes of a gradient."""
-        return 3
+        return [job.source]
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image."""
         models = (*self.others(batch.job), cast(ModelRef, batch.target))
-        gradients = [batch.once(model, partial(_gradients, batch, model)) for model in models]
+        gradients = [batch.once(model, partial(self._gradients, batch, model)) for model in models]
         return image_rows(batch.batch, cosine=cosines(*gradients))
 
-
-def _gradients(batch: EvaluatedBatch, model: ModelRef) -> Tensor:
-    """Return the gradients of a model at the clean images, float64 (N, D)."""
-    images = batch.clean, batch.batch.labels, batch.gradient_batch
-    return input_gradients(batch.networks[model], *images).flatten(1)
+    def _gradients(self, batch: EvaluatedBatch, model: ModelRef) -> Tensor:
+        """Return the gradients of a model at the clean images, float64 (N, D)."""
+        images = batch.clean, batch.batch.labels, self.max_batch
+        return input_gradients(batch.networks[model], *images).flatten(1)
 
 
 def input_gradients(network: nn.Module, images: Tensor, labels: Tensor, size: int) -> Tensor:

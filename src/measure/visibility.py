@@ -1,7 +1,5 @@
 """Size and visibility of perturbations."""
 
-from collections.abc import Sequence
-
 import pyarrow as pa
 import torch
 from torch import Tensor
@@ -9,9 +7,8 @@ from torch import Tensor
 from ..artifacts.tables import EPS_255, FLOAT, INDEX, column
 from ..images.storage import AttackedImages
 from ..utils.devices import arithmetic
-from ..utils.model_names import ModelRef
 from .prediction_rows import to_numpy
-from .protocol import EvaluatedBatch, Job, Measurement
+from .protocol import EvaluatedBatch, Measurement
 
 SMALLEST = 11
 """Smallest side, in pixels, of images with an SSIM: that of its Gaussian window."""
@@ -35,11 +32,7 @@ class Visibility(Measurement):
     views = (column("psnr", FLOAT), column("ssim", FLOAT, -1.001, 1.001, nan=True))
     schema = pa.schema([INDEX, EPS_255, *sizes, *views])
     order = ("eps_255", "index")
-    each_budget = True
-
-    def targets(self, job: Job) -> Sequence[ModelRef | None]:
-        """Return no target."""
-        return [None]
+    each_budget, by_target = True, False
 
     def rows(self, batch: EvaluatedBatch) -> pa.Table:
         """Return a row per image and budget."""

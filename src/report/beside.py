@@ -15,7 +15,7 @@ from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import rankings
 from ..artifacts.card import read_facts
-from ..artifacts.comparable import ALIKE, differences, differing
+from ..artifacts.comparable import ALIKE, differences, differing, networks_of
 from ..artifacts.jobs import FinishedJob, find_jobs, name_jobs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
@@ -422,7 +422,8 @@ def at_reference(
     """Return a job's outcomes at the stored or another budget, with the stored denominators."""
     plain = [name for name in targets if name in record.targets]
     eps = first.reference if eps_255 is None else eps_255
-    return outcomes_of(rows, attack, record.source, plain, first.protocol, eps)
+    place = first.protocol, eps, networks_of(record)
+    return outcomes_of(rows, attack, record.source, plain, *place)
 
 
 def cost_of(job: FinishedJob) -> float:

@@ -27,6 +27,7 @@ from ..utils.checked_dataclass import checked
 from ..utils.formats import format_cells
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .results import Results
+from .trainings import over_trainings
 from .words import said
 
 AXES = ("attack", "source", "target", "defence")
@@ -44,6 +45,7 @@ _ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence"}
 """Columns that are never averaged, by the axis that each belongs to."""
 _NEAR = 1e-9
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
+_FOLDED = "has means over trainings: leave out differences and value=counts."
 _FLAGS = ["best", "undecided", "untested"]
 _KIND = ["relation", "ensemble", "source_defence"]
 """Columns that all pairs of a mean share."""
@@ -69,6 +71,7 @@ class TableSpec:
     clean: bool = False
     differences: bool = False
     published: bool = False
+    networks: bool = False
     related: bool = True
     defence: str | None = None
     names: Mapping[str, str] | None = None
@@ -95,8 +98,11 @@ class TableSpec:
             (f"{clean}counts.", self.clean and not (named and self.value in (COUNTS, "accuracy"))),
             (f"{published}value=success.", self.published and not (ranked and pairs)),
             (differences, self.differences and not (ranked and self.average)),
+            (f"networks {_FOLDED}", self.networks and (self.differences or self.value == COUNTS)),
         ):
             raise ValueError(reason)
+        if self.networks:
+            object.__setattr__(self, "intervals", True)
 
     @classmethod
     def of(cls, **options: Any) -> Self:
@@ -125,6 +131,8 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
             several attacks or several kinds of sources.
     """
     rows = _rows_at(results, spec)
+    if spec.networks:
+        rows = over_trainings(rows, VALUES[spec.value].column)
     if spec.defence is not None:
         if spec.defence not in (known := list(rows["defence"].unique())):
             raise ValueError(f"defence={spec.defence}: choose from {', '.join(known)}.")
@@ -219,7 +227,7 @@ def _cells(
     white = cells["relation"].notna() & (cells["relation"] != TRANSFER)
     used = used[used[quantity.column].notna() & (used["relation"] == TRANSFER)]
     cells = cells.assign(white=white, partial=_partial(cells, used, names) & ~white)
-    if "attack" in names and spec.value in ("success", "accuracy"):
+    if "attack" in names and spec.value in ("success", "accuracy") and not spec.networks:
         return _marked(cells, results, spec, names)
     return cells.assign(**dict.fromkeys(_FLAGS, False), **dict.fromkeys(_ENDS, np.nan))
 
@@ -253,7 +261,15 @@ def _partial(cells: pd.DataFrame, used: pd.DataFrame, names: Sequence[str]) -> p
         used = used[single]
     every = cells[[*names]].merge(used[axes].drop_duplicates(), how="cross")
     places = zip(every["source"], every["target"], strict=True)
-    others = np.array([relation(*map(ModelRef.parse, its)) == TRANSFER for its in places], bool)
+    networks = {
+        model: network
+        for axis in ("source", "target")
+        for model, network in zip(used[axis], used[f"{axis}_network"], strict=True)
+    }
+    kinds = [
+        relation(ModelRef.parse(one), ModelRef.parse(other), networks) for one, other in places
+    ]
+    others = np.array([its == TRANSFER for its in kinds], bool)
     counts = [its.groupby([*names], sort=False).size() for its in (used, every[others])]
     here, all_ = (count.reindex(pd.MultiIndex.from_frame(cells[[*names]])) for count in counts)
     return pd.Series(here.fillna(0).to_numpy() < all_.fillna(0).to_numpy(), cells.index)

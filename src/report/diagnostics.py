@@ -23,6 +23,7 @@ from ..analysis.diagnostics import (
     pair_similarity,
     success_over_iterations,
 )
+from ..artifacts.comparable import networks_of
 from ..artifacts.jobs import FinishedJob
 from ..config.errors import explain
 from ..config.sections import ChartSettings
@@ -239,7 +240,8 @@ def _iterations(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
     pair = record.source, record.targets
     rows = success_over_iterations(table, job.predictions, *pair, record.protocol)
     targets = map(ModelRef.parse, rows["target"])
-    return rows.assign(relation=[relation(record.source_model, target) for target in targets])
+    pairs, networks = ((record.source_model, target) for target in targets), networks_of(record)
+    return rows.assign(relation=[relation(*pair, networks) for pair in pairs])
 
 
 def _defences(results: Results) -> pd.DataFrame:

@@ -82,6 +82,8 @@ def table(
             - `clean=True`: add a first row with the accuracies on all clean images;
             - `published=True`: add a grey row below each attack with comparable published success
               rates, and a verdict on each;
+            - `networks=True`: fold the trainings of one network into one row or column: means over
+              trainings, and the range of their pairs in small print;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
             - `defence`: show only targets behind this defence, such as `none`;
@@ -276,12 +278,12 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
     marks = shown["undecided"].map({True: "=" * is_tied(ranked), False: ""})
     frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
     if of == "attack":
-        ends = _points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
+        ends = points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
         frame["mean success"] += pd.Series(ends, shown.index)
     else:
         beyond = shown["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-    frame["minus the first"] = _points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
+    frame["minus the first"] = points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
     frame["images"] = shown["images"].map("{:g}".format)
     if of == "attack" and shown["gradients"].notna().any():
         heads = {"gradients": "gradients\n/ image", "fit_gradients": "fit\n/ image"}
@@ -290,7 +292,7 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
     return Grid([*frame], frame.to_numpy().tolist(), heading, notes, left=(1,), data=data)
 
 
-def _points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
+def points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
     """Format shares in percent, or differences in points, leaving out unknown intervals."""
     numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
     forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]

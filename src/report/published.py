@@ -11,11 +11,14 @@ import numpy as np
 import pandas as pd
 import yaml
 from pydantic import BaseModel
+from scipy.special import stdtrit
 
 from ..analysis.intervals import wilson_interval
+from ..artifacts.comparable import network_of
 from ..artifacts.record import JobRecord
 from ..utils.package import find_asset
 from .results import Results
+from .trainings import without_training_seed
 
 _CHANGED = re.compile(r"[(,] ?(\w+)=")
 """Settings in an attack's label, which differ from its defaults."""
@@ -36,6 +39,8 @@ class PublishedTable(BaseModel):
         settings: Settings that differ from our attack's defaults, by our names.
         models: Published names of models, by public names or digests of weights.
         clean: Published clean accuracies of targets in percent.
+        recipe: How the networks were trained, if cells have counts for several trainings. Then the
+            models are networks, and any images of the data set are compared.
     """
 
     title: str
@@ -49,14 +54,22 @@ class PublishedTable(BaseModel):
     settings: dict[str, dict[str, float]] = {}
     models: dict[str, str]
     clean: dict[str, float] = {}
+    recipe: str = ""
 
 
 @cache
 def load_published() -> tuple[dict[str, PublishedTable], pd.DataFrame]:
     """Load the settings of the published tables by name, and their cells."""
     sections = yaml.safe_load(find_asset("assets/published.yaml").read_text("utf-8"))
+    tables = {name: PublishedTable(**its) for name, its in sections.items()}
     cells = pd.read_csv(find_asset("assets/published.csv"), dtype={"attack": str})
-    return {name: PublishedTable(**its) for name, its in sections.items()}, cells
+    cells["eps_255"] = cells["table"].map({name: its.eps_255 for name, its in tables.items()})
+    counts = pd.read_csv(find_asset("assets/transferlab.csv"))
+    counts = counts.assign(table="transferlab", goal="untargeted")
+    counts["steps"] = counts["attack"].map({"fgsm": 1, "pgd": 40})
+    counts["step_size_255"] = counts["eps_255"] * counts["attack"].map({"fgsm": 1, "pgd": 0.25})
+    counts["success_percent"] = 100 * counts["fooled"] / counts["joint"]
+    return tables, pd.concat([cells, counts[[*cells]]], ignore_index=True)
 
 
 def add_published(
@@ -69,7 +82,11 @@ def add_published(
         the sources of these rows, and on attacks without a comparable cell.
     """
     jobs = [row[0].job for row in results.attacked]
-    records: dict[Any, JobRecord] = {(job.attack, job.record.source): job.record for job in jobs}
+    records = dict[Any, JobRecord]()
+    for job in jobs:
+        network = network_of(job.record, job.record.source)
+        records.setdefault((without_training_seed(job.attack), network), job.record)
+        records[job.attack, job.record.source] = job.record
     parts, notes, left_out = [body], dict[str, None](), defaultdict[str, Counter[str]](Counter)
     for (attack, source), of_job in pairs.groupby(["attack", "source"], sort=False):
         found = _compare_all(records[attack, source], of_job)
@@ -79,7 +96,7 @@ def add_published(
                 rows = rows.assign(attack=f"{attack}, {table.title}", **_UNMARKED)
                 rows = rows[[*keys, "value", "verdict", *_UNMARKED]]
                 parts.append(rows.set_axis([first] * len(rows)))
-                notes[f"{table.title}: {table.source}; published, and our value minus it"] = None
+                notes[f"{table.title}: {table.source}; {_differences(of_job, table)}"] = None
             else:
                 left_out[f"{attack}, {table.title}"].update(rows["reason"])
         if not found:
@@ -122,18 +139,26 @@ def _compare(
     theirs = theirs[same & (pair["defence"] == "none")]
     models, side = record.config["model"], round((record.values / 3) ** 0.5)
     sizes = {models.get(pair[key], {}).get("input_size") or side for key in ("source", "target")}
-    rows, eps_255 = theirs.to_dict("records"), pair["eps_255"]
-    same_steps = theirs[[_has_steps(record, eps_255, row, table) for row in rows]]
+    eps_255, budgets = pair["eps_255"], {*theirs["eps_255"]}
+    theirs = theirs[theirs["eps_255"].eq(eps_255) | (eps_255 not in budgets)]
+    rows = theirs.to_dict("records")
+    same_steps = theirs[np.array([_has_steps(record, eps_255, row, table) for row in rows], bool)]
     reasons = {
         "weights": theirs.empty,
         "size": sizes | {side} != {table.image_size},
-        "images": record.images != table.n or record.dataset not in table.datasets,
-        "denominator": pair["protocol"] != table.protocol,
+        "images": record.dataset not in table.datasets
+        or (record.images != table.n and not table.recipe),
+        "denominator": pair["protocol"] != table.protocol or np.isnan(pair["success_rate"]),
         "steps": same_steps.empty,
-        "budget": record.norm != "linf" or eps_255 != table.eps_255,
+        "budget": record.norm != "linf" or eps_255 not in budgets,
     }
     reason = next((reason for reason, holds in reasons.items() if holds), "")
-    value = np.nan if same_steps.empty else same_steps["success_percent"].iloc[0] / 100
+    values = same_steps["success_percent"] / 100
+    value = np.nan if values.empty else values.mean()
+    if table.recipe and not reason:
+        trainings = int(pair.get("source_trainings", 1))
+        verdict = compare_trainings(pair["success_rate"], [*values], trainings)
+        return {"value": value, "reason": "", "verdict": verdict}
     known = target in table.clean and not pair["targeted"]
     clean_gap = table.clean[str(target)] / 100 - pair["clean_accuracy"] if known else None
     numbers = pair["success_rate"], pair["denominator"], value, table.n, clean_gap
@@ -163,12 +188,45 @@ def compare(
     return f"off by {100 * (ours - theirs):+z.1f}"
 
 
+def compare_trainings(ours: float, theirs: Sequence[float], trainings: int) -> str:
+    """Return whether the mean of some new trainings is in the 95 % prediction interval of others.
+
+    The interval is mean +- t(R - 1) s sqrt(1 / R + 1 / m) from R published values with standard
+    deviation s, for the mean of m new values: other trainings on the same images, by one recipe.
+
+    Reference:
+        G. J. Hahn and W. Q. Meeker, Statistical Intervals (1991), 4.7.
+    """
+    count, mean = len(theirs), np.mean(theirs)
+    spread = np.std(theirs, ddof=1) * np.sqrt(1 / count + 1 / trainings)
+    half = stdtrit(count - 1, 0.975) * spread
+    place = "inside" if abs(ours - mean) <= half else "outside"
+    low, high, width = (100 * its for its in (mean - half, mean + half, 2 * half))
+    return f"{place} {low:z.1f} to {high:z.1f}, {width:.1f} wide"
+
+
+def _differences(pairs: pd.DataFrame, table: PublishedTable) -> str:
+    """Say what the verdicts on a table are, and what differs from it."""
+    if not table.recipe:
+        return "published, and our value minus it"
+    here = pairs.groupby("target", sort=False)["clean_accuracy"].mean()
+    here = here.rename(table.models)[lambda its: its.index.isin([*table.clean])]
+    accuracies = (
+        f"{name} {100 * its:.1f} ({table.clean[str(name)]:.1f})" for name, its in here.items()
+    )
+    counted = f"{pairs['denominator'].max():g} images counted at most (theirs: of {table.n:,})"
+    clean = f"clean accuracy in % here (theirs): {', '.join(accuracies)}"
+    recipe = f"their recipe: {table.recipe}"
+    return f"mean of their trainings, 95 % prediction for ours; {counted}; {clean}; {recipe}"
+
+
 def _identify(record: JobRecord, name: str, table: PublishedTable) -> str | None:
     """Return the published name of a model by the digest of its weights, or by its public name."""
     section = record.config["model"].get(name, {})
     network = section.get("network", {})
     public = network.get("name") if section.get("weights") == "included" else None
-    return table.models.get(record.weights.get(name, "")) or table.models.get(str(public))
+    model = network_of(record, name) if table.recipe else record.weights.get(name, "")
+    return table.models.get(model) or table.models.get(str(public))
 
 
 def _has_steps(

@@ -29,7 +29,7 @@ from ..analysis.quantities import COUNTED, QUANTITIES, STATISTICS
 from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_rankings
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import rates_of
-from ..artifacts.comparable import Group, groups_of, overlaps, training_of
+from ..artifacts.comparable import Group, groups_of, networks_of, overlaps, training_of
 from ..artifacts.jobs import FinishedJob, find_jobs, rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..artifacts.tables import Alarm
@@ -158,8 +158,9 @@ class Results:
 
         The keys are `group` (number of the comparable jobs), `attack`, `source`, `target`,
         `defence`, `variant`, `norm`, `protocol`, `seed` and `eps_255`. `source_training` and
-        `target_training` are the seed or file of a model's weights. A source, target or seed `mean`
-        stands for the mean over them:
+        `target_training` are the seed or file of a model's weights; `source_network` and
+        `target_network` are the networks that the models are trainings of. A source, target or seed
+        `mean` stands for the mean over them:
 
         - over sources or targets, of pairs with one `relation`, without ensembles among single
           sources, and for each defence of the sources; over both, targets weigh equally;
@@ -324,7 +325,7 @@ def _read(job: FinishedJob) -> JobResults:
     shared = {its: ", ".join(overlaps(record, record.source, its)) for its in record.targets}
     for variant, predictions in variants.items():
         pairs = evaluated_pairs(predictions, record.targets)
-        every = job_outcomes(predictions, record.source, pairs, "all")
+        every = job_outcomes(predictions, record.source, pairs, "all", networks_of(record))
         for protocol in every.protocols:
             counted = under(every, protocol)
             parts.append(_rates(job, variant, protocol, rates_of(counted), shared))
@@ -390,8 +391,9 @@ def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
     columns |= {"primary": primary, "reference": counted & (rates["eps_255"] == record.reference)}
     columns |= {name: nan for name in _OF_JOB} | dict(result.cost)
     trainings = {name: training_of(record, name) for name in record.weights}
-    columns["source_training"] = trainings.get(record.source_model.model, "")
-    columns["target_training"] = rates["target"].map(trainings).fillna("")
+    for name, its in (("training", trainings), ("network", networks_of(record))):
+        columns[f"source_{name}"] = its.get(record.source_model.model, "")
+        columns[f"target_{name}"] = rates["target"].map(its).fillna("")
     rows = rates.assign(group=group, row=row, **columns)
     if len(result.sizes):
         sizes = result.sizes.set_index("eps_255").reindex(rates["eps_255"])
@@ -487,9 +489,10 @@ def _mean_rows(
     ends = wilson_interval(columns["confidence"] * size, size)
     columns |= dict(zip(("confidence_low", "confidence_high"), ends, strict=True))
     columns |= {**numbers, "images": images, "overlap": np.full(len(names), "", object)}
-    for key, name in zip(keys, ("source", "target"), strict=False):
-        trainings = dict(zip(key, pairs[f"{name}_training"], strict=True)) | {MEAN: ""}
-        columns[f"{name}_training"] = np.array([trainings[its] for its in columns[name]], object)
+    for name in ("source_training", "target_training", "source_network", "target_network"):
+        axis = name.partition("_")[0]
+        texts = dict(zip(pairs[axis], pairs[name], strict=True)) | {MEAN: ""}
+        columns[name] = np.array([texts[model] for model in columns[axis]], object)
     columns |= {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
     return columns
 

@@ -1,23 +1,25 @@
 """Ranking of sources for an unseen target, for the terminal."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import combinations
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import source_rankings
 from ..analysis.source_choice import choices
-from ..artifacts.comparable import ALIKE, differences
+from ..analysis.trainings import network_rankings
+from ..artifacts.comparable import ALIKE, differences, networks_of
 from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
 from ..utils.formats import percents
 from ..utils.model_names import NO_DEFENCE, ModelRef
+from .beside import DIFFERENCES
 from .grid import Grid
+from .named_tables import points
 from .results import open_jobs
-from .words import choice_notes, spread_sentence
+from .trainings import seed_names, without_training_seed
+from .words import choice_notes, networks_notes, trainings_note
 
 
 @dataclass(frozen=True)
@@ -27,14 +29,13 @@ class SourceChoice:
     Attributes:
         ranking: The first ranking of `source_rankings`, with `on_itself`, the success rate on the
             source itself; NaN if the source is no target.
-        spread: Root mean square difference in `mean` between two trainings of one network; NaN if
-            no network has two.
+        networks: The result of `network_rankings`.
         choices: The result of `choices`.
     """
 
     heading: str
     ranking: pd.DataFrame
-    spread: float
+    networks: pd.DataFrame
     choices: pd.DataFrame
 
 
@@ -60,7 +61,7 @@ def choose_source(
     """
     alike = [name for name in ALIKE if name not in ("program's code", "seed")]
     jobs = [
-        job
+        replace(job, title=without_training_seed(job.row_title))
         for job in name_jobs(open_jobs(*folders, related=related), alike)
         if job.attacked and not job.record.source_model.is_defended
         if job.record.config["attack"]["target_label"] is None
@@ -71,10 +72,11 @@ def choose_source(
             f"the folders hold no jobs with {', '.join(attack or ['an untargeted attack'])}."
         )
     first = jobs[0].record
-    rest = [name for name in alike if name not in ("images", "model")]
-    ways = {MORE_IMAGES: ["images"], "Rename one of the networks.": ["model"]}
+    records = [job.record for job in jobs]
+    rest, names = [name for name in alike if name not in ("images", "model")], seed_names(records)
+    ways = {MORE_IMAGES: ["images"], "Rename one of the networks.": ["model"] * (not names)}
     for way, fields in (ways | {"Choose attacks that share it.": rest}).items():
-        if unlike := differences(*(job.record for job in jobs), fields=fields):
+        if unlike := differences(*records, fields=fields):
             raise ValueError(f"the jobs differ in {', '.join(unlike)}. {way}")
     eps, parts = first.reference if eps_255 is None else eps_255, []
     jobs = _of_shared_attacks(jobs)
@@ -82,7 +84,9 @@ def choose_source(
         pair = job.record.source, job.record.targets
         if eps not in job.record.budgets:
             raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
-        parts.append(outcomes_of(job.defended, job.row_title, *pair, first.protocol, eps))
+        networks, name = networks_of(job.record), job.row_title
+        outcome = outcomes_of(job.defended, name, *pair, first.protocol, eps, networks)
+        parts.append(outcome.renamed(names.get(job.record.key, {})))
         job.forget()
     outcomes = joined(parts).select(defence=NO_DEFENCE)
     chosen, ranked = choices(outcomes, first.seed), source_rankings(outcomes)
@@ -96,7 +100,7 @@ def choose_source(
         f"{attacks} on {first.dataset}, eps = {eps:g}/255, {first.protocol}"
         + ", without related pairs" * (not related),
         ranked.assign(on_itself=ranked["source"].map(_on_itself(outcomes))),
-        _spread(ranked),
+        network_rankings(outcomes),
         chosen,
     )
 
@@ -126,26 +130,22 @@ def _on_itself(outcomes: Outcomes) -> pd.Series:
     return rates.groupby(["source", "attack"])["rate"].mean().groupby("source").mean()
 
 
-def _spread(ranked: pd.DataFrame) -> float:
-    """Compute the root mean square difference between trainings of one network."""
-    networks = ranked["source"].map(lambda name: ModelRef((name,)).architecture)
-    means = ranked.groupby(networks)["mean"]
-    squares = [(a - b) ** 2 for _, its in means for a, b in combinations(its, 2)]
-    return float(np.sqrt(np.mean(squares))) if squares else np.nan
-
-
-def source_tables(choice: SourceChoice) -> tuple[Grid, Grid]:
-    """Lay out a choice of sources: the ranking, and the choice for each target in turn."""
-    ranking, choices = choice.ranking, choice.choices
-    near = ranking["mean"] >= ranking["mean"].iloc[0] - choice.spread
+def source_tables(choice: SourceChoice) -> Iterator[Grid]:
+    """Lay out a choice of sources: the ranking, the choice for each target, and the networks."""
+    ranking, choices, networks = choice.ranking, choice.choices, choice.networks
     ranks = percents(ranking[["source", "mean", "on_itself"]])
-    ranks["mean"] = np.where(near & (ranking.index > 0), "~", " ") + ranks["mean"]
     chosen = percents(choices[["target", "chosen", "success", "best", "most", "any"]])
     first, second = "Which source for an unseen target", "Each target in turn as the unseen target"
-    notes, heads = [spread_sentence(ranking, choice.spread)], ("source", "on others", "on itself")
+    notes, heads = [trainings_note(ranking, networks)], ("source", "on others", "on itself")
     more = ("target", "chosen", "success", "best", "success", "random")
     texts = ranks.to_numpy().tolist(), chosen.to_numpy().tolist()
-    return (
-        Grid(heads, texts[0], f"{first}: {choice.heading}", notes),
-        Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3)),
-    )
+    yield Grid(heads, texts[0], f"{first}, these trainings: {choice.heading}", notes)
+    yield Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3))
+    if len(networks):
+        shown = networks[["source", "trainings", "mean"]].astype({"trainings": str})
+        shown = percents(shown)
+        form = "{:+z.1f} [{:+z.1f}, {:+z.1f}]"
+        shown["difference"] = points(networks, DIFFERENCES, form)
+        columns = ("network", "trainings", "on others", "minus the first")
+        title = "Networks, for new trainings and images"
+        yield Grid(columns, shown.to_numpy().tolist(), title, networks_notes(networks))

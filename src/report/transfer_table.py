@@ -8,6 +8,7 @@ import pandas as pd
 
 from ..analysis import CLEAN
 from ..analysis.multiple_comparisons import FEWEST_TESTED
+from ..analysis.transfer_rates import ANOTHER_TRAINING
 from ..artifacts.record import JobRecord
 from ..utils.formats import span
 from ..utils.model_names import renamed
@@ -130,11 +131,12 @@ def _caption(
     every = "over targets, each over its sources, without white boxes"
     minus = "from the first in the ranking, in points, simultaneous 95 % intervals"
     few = f"source not evaluated, or fooled on fewer than {quantity.fewest} of these images"
+    trained = " and other trainings of the source" * (ANOTHER_TRAINING in {*pairs["relation"]})
     legend = said(
         ("bold: the best attack", there["best"]),
         ("italic: not significantly weaker (5 %)", there["undecided"]),
         (f"below {FEWEST_TESTED} common images nothing is tested", there["untested"]),
-        (f"{DAGGER}: white boxes", spec.white_boxes and there["white"]),
+        (f"{DAGGER}: white boxes{trained}", spec.white_boxes and there["white"]),
         ("without white boxes", not spec.white_boxes),
         ("without related pairs", not spec.related),
         (f"cells: means over {averaged}s without white boxes", averaged),
@@ -142,7 +144,8 @@ def _caption(
         ("means over sources: without ensembles and sources behind a defence", apart),
         (f"{difference}: {minus}", DIFFERENCE in columns),
         (f"n/a: {few}", unknown),
-        ("in brackets: 95 % intervals", spec.intervals),
+        ("in brackets: 95 % intervals", spec.intervals and not spec.networks),
+        ("means over trainings, in brackets the range of their pairs", spec.networks),
         (f"{clean}: accuracy on all clean images", spec.clean),
         ("\N{PLUS-MINUS SIGN}: standard deviation over the seeds", shown["sd"].notna().any()),
         (f"{PARTIAL}: mean over fewer sources or targets than others", there["partial"]),

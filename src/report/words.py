@@ -14,6 +14,7 @@ from ..analysis.intervals import FEWEST_IMAGES
 from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL, images_for
 from ..analysis.ranking import ALL_TARGETS, MEAN_OF
 from ..analysis.source_choice import FEWEST_FOR_INTERVAL
+from ..analysis.trainings import FEWEST_TRAININGS
 from ..analysis.transfer_rates import WHITE_BOX
 from ..utils.model_names import ModelRef
 
@@ -122,7 +123,8 @@ def ranking_heading(rows: pd.DataFrame, of: str) -> str:
     place = "other models" if target == ALL_TARGETS else target
     does = "target class reached" if first["targeted"] else "fooled"
     name = first[other] if first[f"{other}s"] > 1 else f"{other}: {first[other]}"
-    success = f"{of.capitalize()}s by mean success ({does})"
+    named = "Attacks" if of == "attack" else "Sources, these trainings,"
+    success = f"{named} by mean success ({does})"
     return f"{success} on {place}, eps = {first['eps_255']:g}/255, {name}"
 
 
@@ -491,16 +493,20 @@ def choice_notes(choices: pd.DataFrame) -> list[str]:
     ]
 
 
-def spread_sentence(ranking: pd.DataFrame, spread: float) -> str:
-    """Say how many sources are as good as the best within luck, or why that is unknown."""
+def trainings_note(ranking: pd.DataFrame, networks: pd.DataFrame) -> str:
+    """Say that a ranking of sources is of these trainings, or what it lacks."""
     if lacking := unranked(ranking, "source"):
         return lacking[0]
-    if np.isnan(spread):
-        return "Luck is unknown: no network has two trainings in this sweep (NAME, NAME_seed1)."
-    alike = ranking["mean"] >= ranking["mean"].iloc[0] - spread
-    return (
-        "~: behind the first by less than two trainings of one network differ in their success on "
-        f"others, {spread:.1%} (root mean square): {int(alike.sum()) - 1} sources."
+    general = f"networks in general need {FEWEST_TRAININGS} trainings of each (training_of)"
+    return "These trainings alone" + ("." if networks["p"].notna().any() else f": {general}.")
+
+
+def networks_notes(networks: pd.DataFrame) -> list[str]:
+    """Say what the intervals of differences between networks are for, and where there are none."""
+    few = networks["p"].isna().iloc[1:].any()
+    return said(
+        ("simultaneous 95 % intervals for new trainings and new images", networks["p"].any()),
+        (f"no interval below {FEWEST_TRAININGS} trainings: these trainings alone", few),
     )
 
 

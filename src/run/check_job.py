@@ -1,33 +1,54 @@
-"""Checks of a job: all refusals of its settings before anything runs."""
+"""The door of a job: its settings are checked, and end here in objects that have their own keys."""
 
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 
 from ..attacks import adapt
-from ..cache.keys import code_keys
-from ..config.attack_settings import AttackSettings, function_of
+from ..cache.keys import attack_parts, clean_parts, code_keys, defence_parts
+from ..config.attack_settings import AttackSettings, function_of, stated_about
 from ..config.command import BUDGETS, SET_BUDGETS
 from ..config.errors import refusal
 from ..config.fields import check_among
 from ..config.sections import PROGRAM_KEYWORDS, EpsilonSettings, reference_budget
 from ..config.settings import Settings
+from ..data import Batch, ImageDataset
+from ..data.dataset import SizeError
 from ..defences import Defence
 from ..images.attacker import Attack, accepted
 from ..images.saved import UNKNOWN, SavedImages
-from ..images.storage import TOLERANCE_255
+from ..images.storage import AS_SAVED, TOLERANCE_255
+from ..measure.attack_cost import AdversarialImages, AttackCost, most_pictures
+from ..measure.iterations import Iterations
+from ..measure.minimum_budget import MinimumBudget
 from ..measure.own_measurement import own_measurements
-from ..measure.registry import DIAGNOSTICS
+from ..measure.predictions import Clean, Control, Predictions
+from ..measure.protocol import Measurement
+from ..measure.registry import TABLES, make_tables
+from ..utils.about import About
 from ..utils.call_target import call_target, check_target
 from ..utils.devices import computes_in_tf32, device_of
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.refusals import suggestion, warn_once
-from .data import DataSets
-from .stages import Planned
+from ..utils.vocabulary import CONTROLS
+from .data import (
+    DataSets,
+    check_named,
+    mixing_pool,
+    open_fit_images,
+    open_images,
+    target_labels_of,
+)
+from .stages import JobAttack, JobContext, JobDefence, Planned
+from .trainer import for_device, root_device, speed_key
 
 
 def check_job(settings: Settings, sets: DataSets) -> Planned:
@@ -45,15 +66,183 @@ def check_job(settings: Settings, sets: DataSets) -> Planned:
     defences = {name: _build_defence(settings, name) for name in settings.defence}
     _check_tables(settings.diagnostics.tables)
     _check_budgets_of_files(settings)
-    code_keys(settings)  # reads the code now: files may be edited later
     crafted, saved = settings.attack.kind == "crafted", settings.attack.saved
-    attack = attack_function(settings.attack) if crafted else None
-    measurements = own_measurements(settings)
+    function = attack_function(settings.attack) if crafted else None
+    measurements = own_measurements(settings.measurements)
     images = None if saved is None else sets.open_saved(saved)
     settings = settings if images is None else _with_set(settings, images)
-    planned = Planned(settings, attack, defences, images, measurements=measurements)
+    planned = make_planned(settings, function, defences, images, measurements=measurements)
     _check_diagnostics(planned)
     return planned
+
+
+def make_planned(
+    settings: Settings,
+    function: Attack | None,
+    defences: Mapping[str, Defence],
+    saved: SavedImages | None = None,
+    **others: Any,
+) -> Planned:
+    """Return a job with the attack and the defences that its settings describe.
+
+    Their code is read now, because files may be edited later.
+    """
+    attack, trainer, name = settings.attack, settings.trainer, settings.source_defence
+    made = {
+        key: JobDefence(defences[key], section.repeats, defence_parts(section, settings.seed))
+        for key, section in settings.defence.items()
+    }
+    parts = attack_parts(
+        attack,
+        None if saved is None else saved.digest,
+        source_defence=[name != NO_DEFENCE and made[name].key, settings.source_draws],
+        ensemble=settings.ensemble,
+        layers=settings.layers,
+        seed=settings.seed,
+        gradient_batch=trainer.gradient_batch,
+        attack_precision=trainer.attack_precision,
+    )
+    sections = {"attack": attack.settings}
+    sections |= {name: settings.model[name].network for name in settings.models}
+    sections |= {f"defence.{name}": section.call for name, section in settings.defence.items()}
+    crafting = JobAttack(
+        function,
+        name=attack.name,
+        target_label=attack.target_label,
+        mixes=_may_mix(attack),
+        draws=settings.source_draws,
+        stated=settings.gradients,
+        seed=settings.seed,
+        precision=trainer.attack_precision,
+        augmentation=(settings.training.crop_padding, settings.training.flip),
+        parts=parts,
+    )
+    return Planned(settings, crafting, made, code_keys(sections), saved, **others)
+
+
+def _may_mix(attack: AttackSettings) -> bool:
+    """Return True if an attack may use other images of the data set.
+
+    A file that is based on another one inherits its statement. So the statement of an attack's
+    function comes first, then that of a file that has no category of this program. Parts that a
+    file adds may mix.
+    """
+    parts = json.dumps([its for key, its in attack.settings.items() if key != "_target_"])
+    stated = stated_about(attack.settings)
+    if isinstance(stated, About):
+        return stated.mixes or '"_target_"' in parts
+    return attack.about.mixes or attack.about.category != "own" or '"_target_"' in parts
+
+
+def open_job(planned: Planned, sets: DataSets) -> tuple[Planned, JobContext]:
+    """Open a job's images before any model is trained, and complete its settings for the device.
+
+    Raises:
+        ValueError: A file is damaged, or there are too few images.
+    """
+    settings, attack, pool = planned.settings, planned.attack, None
+    images = open_images(planned, sets)
+    try:
+        images.digest()  # reads all files, so a bad one is refused here
+    except SizeError as error:
+        sides = [side for name in settings.models if (side := settings.model[name].input_size)]
+        raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
+    if settings.controls and len(images) < 2:
+        text = "it adds the perturbation of another image to each."
+        raise ValueError(f"controls=true needs at least 2 images: {text}")
+    if attack.function is not None:
+        target_labels_of(attack.target_label, images)  # refused before any model is built
+        pool = mixing_pool(sets.open(settings, "test", whole=True), settings.dataset.seed)
+    fitted_on = open_fit_images(planned, images, sets)
+    planned = replace(planned, settings=for_device(settings, len(images)))
+    return planned, build_job(planned, images, root_device(settings.trainer), {}, pool, fitted_on)
+
+
+def build_job(
+    planned: Planned,
+    images: ImageDataset,
+    device: torch.device,
+    models: Mapping[str, Any],
+    pool: Batch | None = None,
+    fit_images: ImageDataset | None = None,
+) -> JobContext:
+    """Return a job of its plan, images and models; see `JobContext`."""
+    settings = planned.settings
+    budgets, report, side = settings.budgets, settings.report, images.image_size
+    check_named(report.images, images.indices)
+    by_class = images.indices[np.argsort(images.labels, kind="stable")]
+    count = min(report.examples, len(images), most_pictures(side, len(budgets)))
+    examples = [int(by_class[position * len(images) // count]) for position in range(count)]
+    size = 4 * 3 * side**2 * len(budgets) * len(images)
+    stores_all = settings.save_adversarial or size <= settings.cache.images_mb * 1e6
+    storage, trainer = settings.storage or AS_SAVED, settings.trainer
+    largest = settings.gradient_batch(device.type, side)
+    stored = images.indices if stores_all else [*report.images, *examples]
+    measured = _measurements(settings, storage, stored, largest)
+    return JobContext(
+        images=images,
+        diagnosed=images.subset(settings.diagnostics.n_images, settings.dataset.seed),
+        pool=pool,
+        fit_images=fit_images,
+        device=device,
+        source=ModelRef.parse(settings.source_name),
+        targets=[*map(ModelRef.parse, settings.targets)],
+        evaluated=settings.evaluated,
+        budgets=budgets,
+        reference=settings.reference,
+        norm=settings.attack.norm,
+        name=settings.job,
+        models=models,
+        members=settings.source,
+        attacked=settings.source_model,
+        attack=planned.attack,
+        saved=planned.saved,
+        defences=planned.defences,
+        measurements=[*measured, *planned.measurements],
+        max_batch=max(1, largest // settings.source_draws),  # draws share memory
+        trainer=trainer,
+        arithmetic=clean_parts(device.type, trainer.precision, trainer.fold_batch_norms),
+        check=settings.clean_accuracy_check,
+        cache_dir=Path(settings.cache.dir),
+        rerun=settings.rerun,
+        speed_key=speed_key(settings, side),
+        named=report.images,
+        examples=examples,
+        stores_all=stores_all,
+        call=planned.call,
+        on_first_batch=planned.on_first_batch,
+    )
+
+
+def _measurements(
+    settings: Settings, storage: str, stored: Sequence[int] | np.ndarray, max_batch: int
+) -> list[Measurement]:
+    """Return the program's measurements that a job asks for.
+
+    `stored` are the images whose adversarial versions are stored.
+    """
+    asked, seed, universal = settings.diagnostics, settings.seed, settings.attack.about.universal
+    measured: list[Measurement] = [Clean("clean images")]
+    if settings.budgets:
+        if settings.attack.kind == "crafted":
+            measured += [AttackCost(settings.gradients), AdversarialImages(stored)]
+        # The primary format comes first; other tables need the logits of unrounded images.
+        formats = dict.fromkeys((storage, *settings.variants))
+        measured += [Predictions(name, name == storage) for name in formats]
+        if settings.controls:
+            measured += [Control(name, storage, seed, universal) for name in CONTROLS]
+        if asked.bisection:
+            measured.append(MinimumBudget(asked.bisection))
+        if asked.iterations:
+            own, eps_255 = settings.attack.settings, settings.reference
+            relative = own.get("relative_step_size") or 1 / own.get("steps", 1)
+            step_255 = float(own.get("step_size_255") or relative * eps_255)
+            measured.append(Iterations(asked.iterations, eps_255, step_255))
+    return measured + [
+        table
+        for table in make_tables(settings.reference, seed, max_batch)
+        if {table.name, "all"} & {*asked.tables} and (settings.budgets or not table.attacked)
+    ]
 
 
 def _check_precision(settings: Settings) -> None:
@@ -70,10 +259,11 @@ def _check_precision(settings: Settings) -> None:
 
 def _check_diagnostics(planned: Planned) -> None:
     """Refuse diagnostics that the attack cannot give, or for whose budgets it is not fitted."""
-    part, diagnostics = planned.fitted, planned.settings.diagnostics
-    if planned.attack and diagnostics.iterations and "iterates" not in accepted(planned.attack):
+    attack, diagnostics = planned.attack, planned.settings.diagnostics
+    part, function = attack.fitted, attack.function
+    if function and diagnostics.iterations and "iterates" not in accepted(function):
         raise ValueError(
-            f"diagnostics.iterations: attack={planned.settings.attack.name} has no keyword "
+            f"diagnostics.iterations: attack={attack.name} has no keyword "
             "`iterates`. The attacks of src.attacks have it."
         )
     if part is None or part.one_state:
@@ -81,16 +271,15 @@ def _check_diagnostics(planned: Planned) -> None:
     for key in ("bisection", "iterations"):
         if value := getattr(diagnostics, key):
             raise ValueError(
-                f"diagnostics.{key}={value}: attack={planned.settings.attack.name} is fitted only "
+                f"diagnostics.{key}={value}: attack={attack.name} is fitted only "
                 "for the budgets in epsilon.grid. Leave the diagnostic out."
             )
 
 
 def _check_tables(names: Sequence[str]) -> None:
-    known = [*{its.name: "" for its in DIAGNOSTICS if its.switched_by == "tables"}]
     for name in names:
-        if name not in (*known, "all"):
-            listed = f"Use all, or any of {', '.join(known)}.{suggestion(name, known)}"
+        if name not in (*TABLES, "all"):
+            listed = f"Use all, or any of {', '.join(TABLES)}.{suggestion(name, TABLES)}"
             raise ValueError(f"diagnostics.tables={name}: no such table. {listed}")
 
 

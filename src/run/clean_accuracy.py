@@ -14,7 +14,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from ..analysis import is_at_chance, wilson_interval
-from ..config.settings import Settings
+from ..config.sections import CheckSettings
 from ..data import ImageDataset, to_unit
 from ..models import ModelError, PixelClassifier, weight_facts
 from ..models.pixel_classifier import NORMALISATION
@@ -154,39 +154,37 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     )
     counts = correct.agg(["sum", "count"])
     shares = ", ".join(f"{ModelRef.parse(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
-    _log_once(f"{len(job.images)} clean images, correct: {shares}", job.settings.sweep)
-    check = job.settings.clean_accuracy_check
-    for name in job.settings.models:  # no accuracy is expected behind a defence
-        columns = ModelRef.parse(name).columns
-        expected = job.models[name].expected_accuracy if columns in counts.index else None
+    _log_once(f"{len(job.images)} clean images, correct: {shares}")
+    for name, its in job.models.items():  # no accuracy is expected behind a defence
+        columns, check = ModelRef.parse(name).columns, job.check
+        expected = its.expected_accuracy if columns in counts.index else None
         if expected is None:
             continue
         k, n = (int(value) for value in counts.loc[columns])
         low, high = (float(bound) for bound in wilson_interval(k, n))
-        stated_by_user = job.settings.model[name].expected_accuracy is not None
-        above = stated_by_user and low > expected + check.tolerance
+        above = its.is_stated and low > expected + check.tolerance
         if above or high < expected - check.tolerance:
-            origin = "file expects" if stated_by_user else "weights state"
-            model = job.models[name].classifier
+            origin = "file expects" if its.is_stated else "weights state"
+            model = its.classifier
             advice = suggest(model, job.images) if isinstance(model, PixelClassifier) else ""
             message = (
                 f"model {name}: clean accuracy is {format_cell(k, n)}, but its {origin} "
                 f"{expected:.2%} +- {check.tolerance:.2%}. Likely causes are wrong preprocessing "
                 f"(mean, std, input_size), weights or labels{advice}"
             )
-            if stated_by_user and check.action == "stop":
+            if its.is_stated and check.action == "stop":
                 raise ValueError(f"{message}. To continue: clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
 
 
 @cache
-def _log_once(text: str, sweep: str | None) -> None:
+def _log_once(text: str) -> None:
     """Log a line that several jobs of a sweep share."""
     log.info("%s", text)
 
 
-def check_trained(settings: Settings, name: str, file: Path, num_classes: int) -> None:
-    """Warn if trained weights are no better than chance, or stop if settings say so."""
+def check_trained(check: CheckSettings, name: str, file: Path, num_classes: int) -> None:
+    """Warn if trained weights are no better than chance, or stop if the check says so."""
     tested = weight_facts(file, name).tested
     if not is_at_chance(*tested, num_classes):
         return
@@ -194,6 +192,6 @@ def check_trained(settings: Settings, name: str, file: Path, num_classes: int) -
         f"model {name} is at chance: {format_cell(*tested)} test images correct after training "
         "(too few epochs or images, too high or low a learning rate, or a mix-up of labels)"
     )
-    if settings.clean_accuracy_check.action == "stop":
+    if check.action == "stop":
         raise ValueError(f"{text}. Raise training.epochs, or set clean_accuracy_check.action=warn.")
     log.warning("%s.", text)

@@ -14,14 +14,12 @@ from torch import Tensor, nn
 
 from ..attacks import FitBatch, FitTask, Fitted, image_seeds
 from ..cache.keys import content_key
-from ..config.settings import Settings
 from ..data import Batch, to_unit
 from ..defences import AttackedDefence
 from ..images.attacker import Attacker
 from ..models.weights import tensors_digest
 from ..utils.devices import deterministic, move_states
 from ..utils.files import atomic_write, is_held
-from ..utils.model_names import NO_DEFENCE
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
 from ..utils.terminal import Progress
@@ -36,34 +34,32 @@ _LONGEST = 150  # characters of a file name before its key; an ensemble may have
 
 def make_attacker(job: JobContext) -> Attacker:
     """Return a job's attack on its source."""
-    settings, attack = job.settings, job.settings.attack
-    source, pool, fitted = job.models[settings.source_name], job.data.pool, job.planned.fitted
-    assert job.planned.attack is not None
-    layers = source.as_built if fitted and fitted.as_built else None
+    attack, source = job.attack, job.models[job.source.model]
+    assert attack.function is not None
+    layers = source.as_built if attack.fitted and attack.fitted.as_built else None
     attacker = Attacker(
         _behind_its_defence(job, layers or source.classifier),
-        job.planned.attack,
-        norm=attack.norm,
+        attack.function,
+        norm=job.norm,
         target_label_rule=attack.target_label,
         num_classes=job.images.num_classes,
-        data_target_labels=target_labels_of(settings, job.images),
-        seed=settings.seed,
-        pool=pool and (pool.images, pool.labels),
-        max_batch=job.gradient_batch,
-        precision=settings.trainer.attack_precision,
+        data_target_labels=target_labels_of(attack.target_label, job.images),
+        seed=attack.seed,
+        pool=job.pool and (job.pool.images, job.pool.labels),
+        max_batch=job.max_batch,
+        precision=attack.precision,
         name=attack.name,
     )
-    attacker.states = move_states(fitted_states(job, attacker), job.data.device)
+    attacker.states = move_states(fitted_states(job, attacker), job.device)
     return attacker
 
 
 def _behind_its_defence(job: JobContext, classifier: nn.Module) -> nn.Module:
-    """Return the source behind `source_defence`, as an adaptive attacker sees it."""
-    name = job.settings.source_defence
-    if name == NO_DEFENCE:
+    """Return the source behind its defence, as an adaptive attacker sees it."""
+    name, draws = job.attacked.defence, job.attack.draws
+    if not job.attacked.is_defended:
         return classifier
-    draws = job.settings.source_draws
-    model = AttackedDefence(classifier, job.planned.defences[name], draws, name)
+    model = AttackedDefence(classifier, job.defences[name].function, draws, name)
     if draws > model.draws:
         raise ValueError(f"source_draws={draws}: source_defence={name} is not random; set it to 1.")
     return model
@@ -74,23 +70,19 @@ def fit_files(job: JobContext) -> dict[float, Path]:
 
     The budget is 0 if one state serves all budgets.
     """
-    part = job.planned.fitted
+    part = job.attack.fitted
     if part is None:
         return {}
-    settings, folder = job.settings, Path(job.settings.cache.dir) / "fitted"
-    name = name_fit(settings)
-    budgets = (0.0,) if part.one_state else settings.budgets
+    stem = job.cache_dir / "fitted" / name_fit(job.attack.name, str(job.attacked))
     return {
-        eps: folder / f"{name}-{eps:g}-{job.fit_key(eps)}.safetensors"
-        if eps
-        else folder / f"{name}-{job.fit_key(eps)}.safetensors"
-        for eps in budgets
+        eps: Path(f"{stem}-{f'{eps:g}-' * bool(eps)}{job.fit_key(eps)}.safetensors")
+        for eps in ((0.0,) if part.one_state else job.budgets)
     }
 
 
-def name_fit(settings: Settings) -> str:
+def name_fit(attack: str, source: str) -> str:
     """Return the start of the names of a job's fitted states."""
-    return f"{settings.attack.name}-{settings.attacked}"[:_LONGEST]
+    return f"{attack}-{source}"[:_LONGEST]
 
 
 def fitted_states(job: JobContext, attacker: Attacker) -> dict[float, State]:
@@ -99,13 +91,13 @@ def fitted_states(job: JobContext, attacker: Attacker) -> dict[float, State]:
     If several processes need the same state, one fits it and the others wait. An interrupted fit
     resumes after its last complete epoch. A damaged state is fitted again.
     """
-    part, states = job.planned.fitted, {}
+    part, states = job.attack.fitted, {}
     for eps, file in fit_files(job).items():
         assert part is not None
         state = _read(file, job.fit_key(eps))
         if state is None:
             if is_held(file.with_suffix(".lock")):
-                log.info("Waiting for another process to fit %s.", job.settings.job)
+                log.info("Waiting for another process to fit %s.", job.name)
             file.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(file.with_suffix(".lock")):
                 state = _read(file, job.fit_key(eps)) or _fit(job, attacker, part, eps, file)
@@ -124,10 +116,10 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
     """Fit an attack for one budget, and write its state to a file."""
     from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
 
-    settings, images, device = job.settings, job.data.fit_images, job.data.device
+    attack, images, device = job.attack, job.fit_images, job.device
     assert images is not None
-    shown = settings.trainer.progress_bar and is_first_process()
-    name = f"{settings.job} at {eps:g}/255" if eps else settings.job
+    shown = job.trainer.progress_bar and is_first_process()
+    name = f"{job.name} at {eps:g}/255" if eps else job.name
     progress, partial = Progress(f"fitting {name}", shown), file.with_suffix(".part")
     key = job.fit_key(eps)
     state = _read(partial, key)
@@ -154,9 +146,9 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
             task = FitTask(
                 attacker.make_counted(),
                 eps / 255,
-                settings.attack.norm,
-                job.planned.fit_rule is not None,
-                settings.seed,
+                job.norm,
+                attack.fit_rule is not None,
+                attack.seed,
                 len(images),
                 reader.read,
                 attacker.max_batch,
@@ -180,19 +172,19 @@ class _Reader:
 
     def read(self, positions: Sequence[int], generator: torch.Generator | None) -> FitBatch:
         """Return a batch; see `FitTask`."""
-        job, training = self.job, self.job.settings.training
-        assert job.data.fit_images is not None
-        batch = job.data.fit_images[np.asarray(positions)]
+        attack, chosen, device = self.job.attack, self.job.fit_images, self.job.device
+        assert chosen is not None
+        batch = chosen[np.asarray(positions)]
         if generator is not None:
             from ..training import augment  # slow to import
 
-            images = augment(batch.images, training.crop_padding, training.flip, generator)
+            images = augment(batch.images, *attack.augmentation, generator)
             batch = batch._replace(images=images)
-        batch = Batch(*(column.to(job.data.device) for column in batch))
+        batch = Batch(*(column.to(device) for column in batch))
         images = to_unit(batch.images)
-        labels, rule = batch.labels, job.planned.fit_rule
+        labels, rule = batch.labels, attack.fit_rule
         if rule == "data":
-            aims = job.data.fit_images.target_labels
+            aims = chosen.target_labels
             assert aims is not None
             labels = torch.from_numpy(aims[np.asarray(positions)]).to(labels)
         elif rule is not None:
@@ -200,12 +192,12 @@ class _Reader:
                 aimed = self.attacker.target_labels(images, batch)
             assert aimed is not None
             labels = aimed
-        trained = self.job.planned.fitted is not None and self.job.planned.fitted.as_built
+        trained = attack.fitted is not None and attack.fitted.as_built
         if generator is not None or not trained:  # else only batch norms are renewed
             self.seen += len(positions)
         share = min(1.0, self.seen / max(1, self.total))
         self.progress.update(share, f"{self.seen:,} / {self.total:,} images")
-        seeds = image_seeds(job.settings.seed, batch.index)
+        seeds = image_seeds(attack.seed, batch.index)
         return FitBatch(images, labels, batch.labels, seeds)
 
 

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -12,18 +11,15 @@ import numpy as np
 from ..attacks import Fitted
 from ..config.attack_settings import SavedSettings
 from ..config.errors import explain
-from ..config.sections import DatasetSettings
+from ..config.sections import DatasetSettings, TargetLabelRule
 from ..config.settings import Settings
 from ..data import Batch, ImageDataset, load_dataset
 from ..data.classes import place_classes
-from ..data.dataset import SizeError
 from ..data.image_files import has_splits
 from ..data.load import make_dataset, open_source
 from ..images.saved import SavedImages, open_set, saved_dataset
-from ..measure.attack_cost import check_named
 from ..utils.refusals import shortened
-from .stages import Data, Planned
-from .trainer import for_device, root_device
+from .stages import Planned
 
 _POOL = 32  # images that attacks may mix in
 _FOLDER = "src.data.image_files.image_folder"
@@ -124,6 +120,14 @@ class DataSets:
         return self._subset(train, n_images, settings.training.seed)
 
 
+def check_named(named: Iterable[int], index: np.ndarray) -> None:
+    """Raise ValueError if a number in `report.images` is none of the job's images, int64 (n,)."""
+    if unknown := sorted({*named} - {*index.tolist()}):
+        raise ValueError(
+            f"report.images: image {unknown[0]} is not one of the job's {len(index)} images."
+        )
+
+
 def open_images(planned: Planned, sets: DataSets) -> ImageDataset:
     """Open a job's images, or those of its saved set."""
     settings = planned.settings
@@ -131,33 +135,6 @@ def open_images(planned: Planned, sets: DataSets) -> ImageDataset:
         return sets.open(settings, "test")
     stated = settings.dataset.model_dump(include={"num_classes", "class_names", "images", "seed"})
     return saved_dataset(planned.saved, n_images=settings.n_images, **stated)
-
-
-def open_data(planned: Planned, sets: DataSets) -> tuple[Planned, Data]:
-    """Open a job's images before any model is trained, and complete its settings for the device.
-
-    Raises:
-        ValueError: A file is damaged, or there are too few images.
-    """
-    settings = planned.settings
-    images = open_images(planned, sets)
-    try:
-        images.digest()  # reads all files, so a bad one is refused here
-    except SizeError as error:
-        sides = [side for name in settings.models if (side := settings.model[name].input_size)]
-        raise ValueError(f"{error}{f'={max(sides)}' if sides else ''}") from error
-    seed = settings.dataset.seed
-    if settings.controls and len(images) < 2:
-        text = "it adds the perturbation of another image to each."
-        raise ValueError(f"controls=true needs at least 2 images: {text}")
-    diagnosed = images.subset(settings.diagnostics.n_images, seed)
-    pool = None
-    if planned.attack is not None:
-        target_labels_of(settings, images)  # refused before any model is built
-        pool = mixing_pool(sets.open(settings, "test", whole=True), seed)
-    fitted_on = open_fit_images(planned, images, sets)
-    planned = replace(planned, settings=for_device(settings, len(images)))
-    return planned, Data(images, diagnosed, pool, root_device(settings.trainer), fitted_on)
 
 
 def open_fit_images(
@@ -181,7 +158,7 @@ def open_fit_images(
         ValueError: There are no training images, they differ from the evaluated ones in classes or
             size, one of them is also evaluated, or their target labels are unknown.
     """
-    settings, part, name = planned.settings, planned.fitted, planned.settings.attack.name
+    settings, part, name = planned.settings, planned.attack.fitted, planned.attack.name
     if part is None:
         return None
     key = f"attack={name} is fitted on training images (attack.fit_images={part.fit_images})"
@@ -200,7 +177,7 @@ def open_fit_images(
             f"attack={name} would be fitted on {both.sum():,} of the evaluated images, "
             f"such as image {images.indices[both][0]}. Set attack.fit_images=FOLDER to use others."
         )
-    if planned.fit_rule != "data":
+    if planned.attack.fit_rule != "data":
         return chosen.with_target_labels(None)
     aims = np.unique([] if images.target_labels is None else images.target_labels)
     if chosen.target_labels is None and len(aims) != 1:
@@ -212,25 +189,23 @@ def open_fit_images(
     return chosen.with_target_labels(np.full(len(chosen), aims[0]) if own is None else own)
 
 
-def target_labels_of(settings: Settings, images: ImageDataset) -> dict[int, int]:
-    """Return the data set's target labels by image index; empty unless the attack uses them.
+def target_labels_of(rule: TargetLabelRule | None, images: ImageDataset) -> dict[int, int]:
+    """Return the data set's target labels by image index; empty unless the rule is `data`.
 
     Raises:
         ValueError: There are none, or one is the image's class.
     """
-    if settings.attack.target_label != "data":
+    if rule != "data":
         return {}
-    name = settings.dataset.name
     if images.target_labels is None:
         raise ValueError(
-            f"attack.target_label=data, but the data set {name} has no target labels. "
+            "attack.target_label=data, but the data set has no target labels. "
             "Use least_likely, random or next."
         )
     wrong = images.indices[images.target_labels == images.labels]
     if len(wrong):
         raise ValueError(
-            f"attack.target_label=data, but the target label of image {wrong[0]} of {name} is "
-            "its true class."
+            f"attack.target_label=data, but the target label of image {wrong[0]} is its true class."
         )
     return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))
 

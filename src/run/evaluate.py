@@ -19,8 +19,7 @@ from ..data import to_unit
 from ..images.storage import TOLERANCE_255, AttackedImages
 from ..measure.attack_cost import AdversarialImages, AttackCost
 from ..measure.prediction_rows import with_cost
-from ..measure.predictions import Predictions
-from ..measure.registry import CLEAN, CRAFTED, measurements_of
+from ..measure.predictions import Clean, Predictions
 from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
 from ..utils.model_names import ModelRef
@@ -85,7 +84,8 @@ class Evaluation:
 
     def clean(self) -> None:
         """Compute the predictions of the job's models for the clean images, and check them."""
-        parts = [part for part in parts_of(self.job, [CLEAN]) if part.target not in self._clean]
+        clean = [its for its in self.job.measurements if isinstance(its, Clean)]
+        parts = [part for part in parts_of(self.job, clean) if part.target not in self._clean]
         self._compute(parts)
         self._clean |= {part.target: part for part in parts}
         if parts:
@@ -93,8 +93,9 @@ class Evaluation:
 
     def craft_first(self) -> None:
         """Attack the first batch of each process that has not been attacked; keep its images."""
-        if self.job.planned.attack is not None and self.job.settings.budgets:
-            self._crafted = [*parts_of(self.job, CRAFTED)]
+        crafted = [its for its in self.job.measurements if isinstance(its, AttackCost)]
+        if crafted:
+            self._crafted = [*parts_of(self.job, crafted)]
             self._seconds += self._compute(self._crafted, first=True)
 
     def rest(self) -> None:
@@ -102,9 +103,8 @@ class Evaluation:
         self.clean()
         job = self.job
         clean = from_first_process(self._table(self._clean[pair] for pair in job.classifiers))
-        measured = [*measurements_of(job.settings), *job.planned.measurements]
-        done = {CLEAN, *(part.measurement for part in self._crafted)}
-        others = [measurement for measurement in measured if measurement not in done]
+        done = {part.measurement for part in [*self._clean.values(), *self._crafted]}
+        others = [measurement for measurement in job.measurements if measurement not in done]
         parts = [*self._crafted, *parts_of(job, others, clean)]
         self._compute([part for part in parts if not part.measurement.attacked])
         self._seconds += self._compute([part for part in parts if part.measurement.attacked])
@@ -117,7 +117,7 @@ class Evaluation:
     def folder(self) -> str:
         """Folder of the job's rows in the cache: of its attack or, without one, of its models."""
         clean = next(iter(self._clean.values()))
-        return self.job.attack_key if self.job.settings.budgets else clean.place[0]
+        return self.job.attack_key if self.job.budgets else clean.place[0]
 
     def craft(self, index: Sequence[int]) -> None:
         """Store the adversarial versions of some images; attack them if they are not stored."""
@@ -129,10 +129,10 @@ class Evaluation:
         Raises:
             ValueError: Another command has removed stored images.
         """
-        job, budgets = self.job, self.job.settings.budgets
+        job, budgets = self.job, self.job.budgets
         batch = job.images[np.searchsorted(job.images.indices, index)]
-        if job.planned.saved is not None:
-            versions = [*job.planned.saved.versions(batch, budgets).images]
+        if job.saved is not None:
+            versions = [*job.saved.versions(batch, budgets).images]
         else:
             with ExitStack() as locks:
                 with suppress(WriteError):  # a read-only cache
@@ -142,9 +142,9 @@ class Evaluation:
             if not all({*index} <= images.keys() for images in stored):
                 raise ValueError("Another command has removed images of this job. Start it again.")
             versions = [torch.from_numpy(np.stack([its[i] for i in index])) for its in stored]
-        clean, norm = to_unit(batch.images), job.settings.attack.norm
+        clean = to_unit(batch.images)
         return [
-            AttackedImages(clean, images, batch, eps, norm)
+            AttackedImages(clean, images, batch, eps, job.norm)
             for eps, images in zip(budgets, versions, strict=True)
         ]
 
@@ -153,7 +153,7 @@ class Evaluation:
 
         Return the seconds that this took; NaN if some rows were stored.
         """
-        job, stored, rerun = self.job, self.stored, self.job.settings.rerun
+        job, stored, rerun = self.job, self.stored, self.job.rerun
         with ExitStack() as locks:
             if is_first_process():
                 old = [part for part in parts if rerun and part.place not in self._renewed]
@@ -168,17 +168,19 @@ class Evaluation:
             if not missing:
                 return math.nan
             # The first batch has been attacked before the others.
-            decisive = [part for part in parts if first or part.measurement not in CRAFTED]
+            decisive = [
+                part for part in parts if first or not isinstance(part.measurement, AttackCost)
+            ]
             whole = all(len(missing.get(part, ())) == len(part.index) for part in decisive)
             attacked = any(part.measurement.attacked for part in missing)
             size = self._batch_size or job.attack_batch
             if not attacked:
-                size = int(job.settings.trainer.batch_size)
+                size = int(job.trainer.batch_size)
             start, succeeded = time.perf_counter(), False
             while missing and not (first and succeeded):
                 if succeeded:
                     raise ValueError(
-                        f"cache.dir={job.settings.cache.dir}: rows of {len(missing)} tables are "
+                        f"cache.dir={job.cache_dir}: rows of {len(missing)} tables are "
                         "missing. All processes of a job need the same folder."
                     )
                 try:
@@ -201,15 +203,16 @@ class Evaluation:
 
         if self._pass is None:
             self._pass = JobPass(self.job, self.stored)
-        if attacked and self.job.planned.attack is not None and self._pass.attacker is None:
-            if self.job.settings.rerun:
+        if attacked and self.job.attack.function is not None and self._pass.attacker is None:
+            if self.job.rerun:
                 discard_fits(self.job)
             self._pass.attacker = make_attacker(self.job)
         return self._pass
 
     def _halve(self, size: int, attacked: bool, error: BaseException) -> int:
         """Return half the batch size after an out-of-memory error; refuse what cannot be halved."""
-        if size == 1 or (attacked and not self.job.images_apart):  # other batches: other rows
+        depends = attacked and not self.job.attack.keeps_images_apart  # of rows on their batch
+        if size == 1 or depends:
             text = f"trainer.batch_size={size} needs more free memory." + " Lower it." * (size > 1)
             raise ValueError(text) from error
         log.warning("Out of memory: continuing with batches of %d images, not %d.", size // 2, size)

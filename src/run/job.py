@@ -13,7 +13,6 @@ from omegaconf import DictConfig
 from ..artifacts.jobs import JobInMemory
 from ..artifacts.record import JobRecord, clear, record_of
 from ..artifacts.sweep_state import fail, running, start_clock
-from ..cache.keys import code_keys
 from ..cache.rows import Rows
 from ..config.errors import refuse
 from ..config.settings import Settings
@@ -30,8 +29,7 @@ from ..utils.processes import (
     is_one_of_several,
 )
 from ..utils.refusals import first_line, printable
-from .check_job import check_weights
-from .data import open_data
+from .check_job import check_weights, open_job
 from .evaluate import Evaluation, JobTables
 from .models import ModelPool, with_ensemble
 from .outputs import choose_pictures, make_job, save_adversarial_images, write_results
@@ -50,13 +48,13 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
     Return its statistics, but None if another process writes the results.
     """
     cache = Rows(Path(planned.settings.cache.dir))
-    evaluation = prepare_job(planned, pool, tracker, cache)
+    planned, evaluation = prepare_job(planned, pool, tracker, cache)
     start_clock(folder)
-    finished = finish_job(evaluation, folder)
+    finished = finish_job(planned, evaluation, folder)
     pictures = choose_pictures(evaluation, finished)
     if finished is None:
         return None  # the first process of this job writes the results
-    job, settings = evaluation.job, evaluation.job.settings
+    job, settings = evaluation.job, planned.settings
     clear(folder)  # remove an earlier job's files
     statistics = write_results(evaluation, finished, pictures)
     if settings.save_adversarial:
@@ -67,53 +65,48 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
     return statistics
 
 
-def prepare_job(planned: Planned, pool: ModelPool, tracker: Tracker, cache: Rows) -> Evaluation:
+def prepare_job(
+    planned: Planned, pool: ModelPool, tracker: Tracker, cache: Rows
+) -> tuple[Planned, Evaluation]:
     """Open a job's images and get its models; those at hand are checked on the clean images first.
 
     If targets have to be trained, a first batch is attacked before, so that a broken attack fails.
+    Return the plan, complete for the device, with the evaluation.
     """
-    planned, data = open_data(planned, pool.sets)
-    settings = planned.settings
-    models = pool.train(planned, data, settings.source, tracker)
+    planned, job = open_job(planned, pool.sets)
+    settings, images = planned.settings, job.images
+    models = pool.train(planned, images, settings.source, tracker)
     meet(settings.trainer)
     command_key(from_first_process(command_key()))
-    later = from_first_process(pool.untrained(planned, data))
+    later = from_first_process(pool.untrained(planned, images))
     ready = [name for name in settings.models if name not in {*models, *later}]
-    models |= pool.train(planned, data, ready, tracker)
-    evaluation = Evaluation(JobContext(planned, data, with_ensemble(settings, models)), cache)
+    models |= pool.train(planned, images, ready, tracker)
+    evaluation = Evaluation(replace(job, models=with_ensemble(settings, models)), cache)
     if later:
         evaluation.clean()
         evaluation.craft_first()
-        models |= pool.train(planned, data, later, tracker)
+        models |= pool.train(planned, images, later, tracker)
         models = {name: models[name] for name in settings.models}
-        evaluation.job = JobContext(planned, data, with_ensemble(settings, models))
+        evaluation.job = replace(job, models=with_ensemble(settings, models))
     if planned.saved is not None:
         check_weights(planned.saved, {name: model.digest for name, model in models.items()})
-    return evaluation
+    return planned, evaluation
 
 
-def compute_job(
-    job: JobContext, cache: Rows, folder: Path | None = None
-) -> tuple[Evaluation, JobInMemory]:
-    """Compute a job of this process whose models are all there; return what it gives."""
-    evaluation = Evaluation(job, cache)
-    finished = finish_job(evaluation, folder)
-    assert finished is not None
-    return evaluation, finished
-
-
-def finish_job(evaluation: Evaluation, folder: Path | None) -> JobInMemory | None:
+def finish_job(planned: Planned, evaluation: Evaluation, folder: Path | None) -> JobInMemory | None:
     """Compute a job's tables and what they give; None unless this is the first process."""
     evaluation.rest()
     if (tables := evaluation.tables) is None:
         return None
     job = evaluation.job
-    return make_job(job, tables, make_record(job, tables, folder), folder or Path())
+    return make_job(job, tables, make_record(planned, job, tables, folder), folder or Path())
 
 
-def make_record(job: JobContext, results: JobTables, folder: Path | None = None) -> JobRecord:
+def make_record(
+    planned: Planned, job: JobContext, results: JobTables, folder: Path | None
+) -> JobRecord:
     """Return the record of a finished job, with its overrides as read from its folder."""
-    settings, saved = job.settings, job.planned.saved
+    settings, saved, on = planned.settings, job.saved, job.fit_images
     # A complete saved set is comparable with jobs that attack the same clean images.
     stated = saved.data if saved and len(job.images) == len(saved) else ""
     trainer = settings.trainer
@@ -122,6 +115,7 @@ def make_record(job: JobContext, results: JobTables, folder: Path | None = None)
     if not trainer.distributed:  # which GPU the job has used is chance
         trainer = trainer.model_copy(update={"devices": 1})
     settings = settings.model_copy(update={"trainer": trainer})
+    each = 0.0 if on is None else settings.attack.fit_gradients(len(job.budgets), len(on)) or 0.0
     return record_of(
         settings,
         folder,
@@ -130,12 +124,12 @@ def make_record(job: JobContext, results: JobTables, folder: Path | None = None)
         crafting=job.attack_key,
         target_keys=job.target_keys,
         gradients=results.gradients,
-        fit_gradients=job.fit_gradients,
+        fit_gradients=each * len(settings.source) * settings.source_draws,
         zero_gradients=None if math.isnan(results.zero_gradients) else results.zero_gradients,
         seconds=None if math.isnan(results.seconds) else results.seconds,
-        code=code_keys(settings),
+        code=dict(planned.code),
         weights={name: model.digest for name, model in job.models.items()},
-        device=job.data.device.type,
+        device=job.device.type,
         nondeterministic=tuple(results.kernels),
         data=stated or job.images.digest(),
         images=len(job.images),

@@ -5,7 +5,6 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -39,8 +38,8 @@ from ..utils.processes import is_first_process
 from ..utils.refusals import class_order, shortened, warn_once
 from .check_job import attack_function
 from .clean_accuracy import check_trained
-from .data import DataSets, open_data
-from .stages import Data, JobContext, Model, Planned
+from .data import DataSets
+from .stages import Model, Planned
 from .track import publish_training
 
 _SPARE = 2**31  # bytes of pooled weights that the current job does not need
@@ -58,17 +57,17 @@ class ModelPool:
         self._frozen: dict[str, Model] = {}
         self._files: dict[str, Path] = {}  # of trained weights
 
-    def build(self, planned: Planned, data: Data) -> dict[str, PixelClassifier]:
+    def build(self, planned: Planned, images: ImageDataset) -> dict[str, PixelClassifier]:
         """Build the models of a job, and return those that are not frozen yet.
 
         A model that does not fit the images or the attack is refused before hours of training.
         """
-        settings, images = planned.settings, data.images
+        settings = planned.settings
         keys = {name: _make_key(planned, name, images) for name in settings.models}
         self._make_room(set(keys.values()))
         missing = [name for name, key in keys.items() if key not in {**self._built, **self._frozen}]
         built = {name: build(settings, name, images) for name in missing}
-        for name in built.keys() & set(settings.source if planned.attack else ()):
+        for name in built.keys() & set(settings.source if planned.attack.function else ()):
             check_gradient(name, built[name], images.image_size)
         files = Trainings(settings, images, self.sets).files(built)
         if not all(file.exists() for file in files.values()):  # trainings end with all test images
@@ -76,16 +75,16 @@ class ModelPool:
             training_attack(settings.training)
         if settings.clean_accuracy_check.action == "stop":
             for name, file in files.items():
-                check_trained(settings, name, file, images.num_classes)
+                check_trained(settings.clean_accuracy_check, name, file, images.num_classes)
         self._built |= {keys[name]: classifier for name, classifier in built.items()}
         return {name: self._built[key] for name, key in keys.items() if key in self._built}
 
     def train(
-        self, planned: Planned, data: Data, names: Iterable[str], tracker: Tracker
+        self, planned: Planned, images: ImageDataset, names: Iterable[str], tracker: Tracker
     ) -> dict[str, Model]:
         """Return the named models of a job with their weights; train those without weights."""
-        settings, images, models = planned.settings, data.images, dict[str, Model]()
-        built = self.build(planned, data)
+        settings, models = planned.settings, dict[str, Model]()
+        built = self.build(planned, images)
         for name in names:
             key = _make_key(planned, name, images)
             if name in built:
@@ -97,28 +96,16 @@ class ModelPool:
                 self._frozen[key] = freeze(settings, name, classifier, images, keep)
                 del built[name], self._built[key]
             if key in self._files:  # each job's log warns
-                check_trained(settings, name, self._files[key], images.num_classes)
+                check, file = settings.clean_accuracy_check, self._files[key]
+                check_trained(check, name, file, images.num_classes)
             models[name] = self._frozen[key]
         return models
 
-    def untrained(self, planned: Planned, data: Data) -> list[str]:
+    def untrained(self, planned: Planned, images: ImageDataset) -> list[str]:
         """Return the names of a job's models that have to be trained."""
-        trainings = Trainings(planned.settings, data.images, self.sets)
-        files = trainings.files(self.build(planned, data))
+        trainings = Trainings(planned.settings, images, self.sets)
+        files = trainings.files(self.build(planned, images))
         return [name for name, file in files.items() if not file.exists()]
-
-    def prepare(self, planned: Planned) -> tuple[JobContext, dict[str, PixelClassifier]]:
-        """Return a job as it is without further trainings, and the models that lack theirs."""
-        planned, data = open_data(planned, self.sets)
-        settings, built = planned.settings, self.build(planned, data)
-        files = Trainings(settings, data.images, self.sets).files(built)
-        untrained = {name: built[name] for name in self.untrained(planned, data)}
-        trained = [name for name in settings.models if name not in untrained]
-        models = self.train(planned, data, trained, Tracker())
-        for name, model in untrained.items():
-            parts = _parts_of(settings, name, model, "not trained")
-            models[name] = Model(model, "", {**parts, "file": files[name].name})
-        return JobContext(planned, data, with_ensemble(settings, models)), untrained
 
     def _make_room(self, needed: Set[str]) -> None:
         """Remove models that are not needed, the oldest first, if they take much memory."""
@@ -162,7 +149,7 @@ def stored_classifier(
 
 def _keeps_layers(planned: Planned, name: str) -> bool:
     """Return True if the attack's fit needs the model's layers as built."""
-    part = planned.fitted
+    part = planned.attack.fitted
     return part is not None and part.as_built and name in planned.settings.source
 
 
@@ -185,7 +172,7 @@ def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelCl
     for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # Lightning is slow to import
         set_seed(settings.training.seed)
     model = settings.model[name]
-    section = model.model_dump(exclude={"expected_accuracy", "url"})
+    section = model.model_dump(exclude={"expected_accuracy", "training_of", "url"})
     if images is None:
         return build_classifier(name, **section)
     facts, names = read_facts(settings, name), images.class_names
@@ -265,23 +252,16 @@ def freeze(
     digest, opaque = classifier.digest, classifier.state.opaque
     if opaque and is_first_process():
         warn_once(f"model {name}: {opaque} has no digest. Later commands do not reuse its rows.")
-    parts = _parts_of(settings, name, classifier, digest)
+    layers, seed = network_text(classifier.network), settings.training.seed if opaque else None
+    parts = model_parts(settings.model[name], digest, layers, classifier.state.text, seed)
     classifier.eval().requires_grad_(False)
     as_built = copy_network(classifier) if keep_layers else None
     speed_up(settings, classifier, images.image_size)
     expected, facts = settings.model[name].expected_accuracy, read_facts(settings, name)
-    if expected is None and facts.class_names == images.class_names:
+    is_stated = expected is not None
+    if not is_stated and facts.class_names == images.class_names:
         expected = facts.expected_accuracy
-    return Model(classifier, digest, parts, expected, as_built)
-
-
-def _parts_of(
-    settings: Settings, name: str, classifier: PixelClassifier, weights: str
-) -> dict[str, Any]:
-    """Return the parts of a built model's key; `weights` is the digest of its weights."""
-    state, layers = classifier.state, network_text(classifier.network)
-    seed = settings.training.seed if state.opaque else None
-    return model_parts(settings.model[name], weights, layers, state.text, seed)
+    return Model(classifier, digest, parts, expected, is_stated, as_built)
 
 
 def speed_up(settings: Settings, classifier: PixelClassifier, image_size: int) -> None:

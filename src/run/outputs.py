@@ -39,10 +39,8 @@ from ..data import to_unit
 from ..defences import Defended
 from ..images.attacker import Attack
 from ..images.saved import write_set
-from ..images.storage import AS_SAVED
-from ..measure.attack_cost import examples, most_pictures, stores_all
+from ..measure.attack_cost import most_pictures
 from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
-from ..measure.registry import measurements_of
 from ..report.results import JobResults, Results, described_images, results_of
 from ..report.sanity_checks import (
     alarms,
@@ -70,8 +68,7 @@ _TOGETHER = 256  # adversarial images written at once
 
 def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Path) -> JobInMemory:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
-    measurements = [*measurements_of(job.settings), *job.planned.measurements]
-    schemas = {measurement.name: measurement.schema for measurement in measurements}
+    schemas = {measurement.name: measurement.schema for measurement in job.measurements}
     tables = {
         name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
     } | _predictions(results, record)
@@ -98,8 +95,8 @@ def write_results(
     for (attacked,) in statistics.attacked:
         _write_tables(attacked, folder)
     if pictures:
-        _write_pictures(evaluation, pictures, folder)
-    tables = {**finished.tables, TOP_FIVE: _top_five(evaluation, pictures)}
+        _write_pictures(evaluation, pictures, record.storage, folder)
+    tables = {**finished.tables, TOP_FIVE: _top_five(evaluation, record.storage, pictures)}
     tables[PREDICTIONS] = tables.pop(PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
@@ -128,9 +125,9 @@ def _predictions(results: JobTables, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(evaluation: Evaluation, shown: Sequence[int]) -> pa.Table:
+def _top_five(evaluation: Evaluation, primary: str, shown: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
-    primary, results = evaluation.job.settings.storage or AS_SAVED, evaluation.tables
+    results = evaluation.tables
     assert results is not None
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
     index = pa.array(shown, pa.int64())
@@ -142,18 +139,19 @@ def _top_five(evaluation: Evaluation, shown: Sequence[int]) -> pa.Table:
     return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in [results.clean, *attacked])
 
 
-def _write_pictures(evaluation: Evaluation, index: Sequence[int], folder: Path) -> None:
+def _write_pictures(
+    evaluation: Evaluation, index: Sequence[int], storage: str, folder: Path
+) -> None:
     """Write pictures of images in 8 bits: clean ones, and adversarial ones at all budgets."""
     order = np.argsort(index)  # images are read in the order of their index
     job, place = evaluation.job, np.argsort(order)
     attacked = evaluation.images(np.array(index)[order].tolist())
-    storage = job.settings.storage or AS_SAVED
     versions = [np.rint(255 * version.as_stored(storage).numpy()) for version in attacked]
     with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             index=np.array(index),
-            eps_255=np.array(job.settings.budgets),
+            eps_255=np.array(job.budgets),
             clean=attacked[0].batch.images.numpy()[place],
             adversarial=np.stack(versions).astype(np.uint8)[:, place],
         )
@@ -178,7 +176,7 @@ def save_adversarial_images(evaluation: Evaluation, finished: JobInMemory) -> No
 
 def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -> Iterator[Alarm]:
     """Run a job's sanity checks, and yield the alarms that they raise."""
-    record, saved = finished.record, job.planned.saved
+    record, saved = finished.record, job.saved
     classes, pair = len(record.class_names), (record.source, record.targets)
     if saved is not None:
         if not saved.breaches:
@@ -199,8 +197,8 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
         protocol=record.protocol,
         iterative=record.iterative,
     )
-    if job.planned.attack is not None:
-        yield from _attack_alarms(job, job.planned.attack, results)
+    if job.attack.function is not None:
+        yield from _attack_alarms(job, record.label, job.attack.function, results)
     if record.defences:
         yield from many_abstentions(finished.defended, *pair, record.protocol)
     yield from _model_alarms(job)
@@ -211,7 +209,7 @@ def _model_alarms(job: JobContext) -> Iterator[Alarm]:
     batch, networks = job.images[:_IMAGES], job.networks.items()
     defences = {pair.defence: net for pair, net in networks if isinstance(net, Defended)}
     for name, defended in defences.items():
-        change = 255 * defended.mean_change(batch.images.to(job.data.device) / 255, batch.index)
+        change = 255 * defended.mean_change(batch.images.to(job.device) / 255, batch.index)
         if change < IDLE:
             text = f"defence {name}: clean images change by {change:.2f}/255 on average"
             yield Alarm("idle_defence", text)
@@ -227,31 +225,33 @@ def _model_alarms(job: JobContext) -> Iterator[Alarm]:
             yield Alarm("probabilities", f"{pair}: {text}")
 
 
-def _attack_alarms(job: JobContext, function: Attack, results: JobTables) -> Iterator[Alarm]:
+def _attack_alarms(
+    job: JobContext, label: str, function: Attack, results: JobTables
+) -> Iterator[Alarm]:
     """Yield the alarms that an attack's gradients and steps raise."""
-    attack, budgets, members = job.settings.attack, job.settings.budgets, len(job.settings.source)
+    attack, budgets, passes = job.attack, job.budgets, len(job.members) * job.attack.draws
     if k := results.not_finite:
-        cell, name = format_cell(k, len(job.images)), job.settings.source_name
+        cell, name = format_cell(k, len(job.images)), job.source.model
         finding = f"NaN or infinity in gradients for {cell} of the images"
         yield Alarm("gradients_not_finite", f"{name}: {finding}")
     if len(clipped := results.clipped):
         finding = f"{format_cell(len(clipped), len(job.images))} of the images exceeded the budget"
         moved = f"and were clipped to it, by up to {clipped.max():.3g}/255 in a pixel"
-        yield Alarm("clipped", f"{attack.label}: {finding} {moved}")
+        yield Alarm("clipped", f"{label}: {finding} {moved}")
     its = {name: parameter.default for name, parameter in signature(function).parameters.items()}
-    stated, alone = (attack.gradients(count, members) for count in (len(budgets), 1))
+    stated, alone = (attack.stated(count) for count in (len(budgets), 1))
     if stated is not None and alone is not None:
-        taken = results.gradients_per_image / members / job.settings.source_draws
+        taken, stated, alone = results.gradients_per_image / passes, stated / passes, alone / passes
         # Budgets in several gradient batches do not share their first gradient.
-        apart = job.gradient_batch < len(budgets) or its.get("copies_average") == "logits"
+        apart = job.max_batch < len(budgets) or its.get("copies_average") == "logits"
         if not 0.99 * stated <= taken <= 1.01 * (len(budgets) * alone if apart else stated):
             text = f"{taken:g} gradients per image and member, but {stated:g} are stated or assumed"
-            yield Alarm("gradients_not_as_stated", f"{attack.label}: {text}")
-    if "steps" in its and its.get("update") is steepest_ascent and attack.norm == "linf":
+            yield Alarm("gradients_not_as_stated", f"{label}: {text}")
+    if "steps" in its and its.get("update") is steepest_ascent and job.norm == "linf":
         step = (its["step_size_255"] or 0) / budgets[-1] or its["relative_step_size"] or 1
         if its["steps"] * step < 1 - 1e-6:
             finding = f"its steps add up to {its['steps'] * step:.2g} of the budget {budgets[-1]:g}"
-            yield Alarm("steps_too_short", f"{attack.label}: {finding}/255")
+            yield Alarm("steps_too_short", f"{label}: {finding}/255")
 
 
 def _write_tables(result: JobResults, folder: Path) -> None:
@@ -296,16 +296,16 @@ def choose_pictures(evaluation: Evaluation, finished: FinishedJob | None) -> lis
     the job; None: another process has it.
     """
     job = evaluation.job
-    if not job.planned.attack and not job.planned.saved:
+    if not job.attack.function and not job.saved:
         return []
     chosen = list[int]()
-    if finished is not None and job.settings.report.examples:
+    if finished is not None and job.examples:
         chosen = _affordable(job, _chosen(finished))
         finished.forget()
     index: Sequence[int] = from_first_process(chosen)
-    if index and job.planned.attack and not stores_all(job):
+    if index and job.attack.function and not job.stores_all:
         evaluation.craft(index)
-    return list(dict.fromkeys([*job.settings.report.images, *index, *examples(job)]))
+    return list(dict.fromkeys([*job.named, *index, *job.examples]))
 
 
 def _chosen(finished: FinishedJob) -> list[int]:
@@ -325,9 +325,11 @@ def _chosen(finished: FinishedJob) -> list[int]:
 
 def _affordable(job: JobContext, chosen: Sequence[int]) -> list[int]:
     """Return the first of the chosen images: as many as are stored or may be attacked again."""
-    known, most = {*examples(job)}, most_pictures(job)
-    if job.planned.attack and not stores_all(job):
+    most = most_pictures(job.images.image_size, len(job.budgets))
+    known = {*job.named, *job.examples}
+    if job.attack.function and not job.stores_all:
         # None if results would differ without the other images of a batch.
-        most = min(most, int(ATTACKED_AGAIN * len(job.images)) if job.images_apart else 0)
+        again = int(ATTACKED_AGAIN * len(job.images)) if job.attack.keeps_images_apart else 0
+        most = min(most, again)
     others = [index for index in chosen if index not in known][:most]
     return [index for index in chosen if index in known.union(others)]

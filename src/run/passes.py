@@ -23,9 +23,8 @@ from ..utils import stopping
 from ..utils.devices import arithmetic, deterministic, is_out_of_memory
 from ..utils.processes import is_first_process
 from ..utils.terminal import Progress
-from .hours import note_seconds
 from .stages import GRADIENT, JobContext, Part, StoredRows, Work, work_of
-from .trainer import Batches, make_trainer
+from .trainer import Batches, make_trainer, note_seconds
 
 _PAUSE = 0.05  # seconds
 
@@ -114,7 +113,7 @@ class JobPass(pl.LightningModule):
         self.crafted: dict[float, dict[int, np.ndarray]] = {}
         self.kernels = set[str]()
         self.expected = 0.0  # work per image of the first batch
-        self.runner = make_trainer(job.settings.trainer)
+        self.runner = make_trainer(job.trainer)
 
     def run_pass(
         self, job: JobContext, missing: Mapping[Part, np.ndarray], size: int, first: bool
@@ -126,18 +125,18 @@ class JobPass(pl.LightningModule):
         Raises:
             RuntimeError: A batch is too large, in this process or another: see `is_out_of_memory`.
         """
-        settings, device = job.settings, job.data.device.type
+        device = job.device.type
         self.job, self.missing, self.first = job, missing, first
         models = dict.fromkeys(model for part in missing for model in part.models)
         self.names, self.networks = [*models], nn.ModuleList(job.networks[name] for name in models)
         for network in self.networks:
-            choose_layout(network, device, settings.trainer.precision)
+            choose_layout(network, device, job.trainer.precision)
         torch.cuda.empty_cache()  # after a failure: cuBLAS allocates outside PyTorch's allocator
         attacked = any(part.measurement.attacked for part in missing)
         # The label omits the targets: in 80 columns they would leave no room for the bar.
-        label = f"{'first batch of ' * first}{settings.job}" if attacked else "clean images"
-        told = job.planned.on_first_batch if attacked or not settings.budgets else None
-        shown, runner = settings.trainer.progress_bar, self.runner
+        label = f"{'first batch of ' * first}{job.name}" if attacked else "clean images"
+        told = job.on_first_batch if attacked or not job.budgets else None
+        shown, runner = job.trainer.progress_bar, self.runner
         batches, images = self._batches(size, first, attacked), job.images.indices
         if first:
             images = images[np.array(batches.positions[0], np.int64)]
@@ -164,9 +163,9 @@ class JobPass(pl.LightningModule):
             self._wait()  # the first process reads the rows of all
             self._raise_if_failed()
         progress = self.progress
-        counted = progress.gradients or (settings.attack.kind != "crafted" and progress.done)
+        counted = progress.gradients or (job.attack.function is None and progress.done)
         if counted and progress.processes == 1:
-            note_seconds(settings, job.images.image_size, progress.pace)
+            note_seconds(job.cache_dir, job.speed_key, progress.pace)
 
     def _batches(self, size: int, first: bool, attacked: bool) -> Batches:
         """Return this process's batches; images in one lack rows at the same budgets."""
@@ -179,7 +178,7 @@ class JobPass(pl.LightningModule):
         _, groups = np.unique(lacking, axis=0, return_inverse=True)
         groups = np.where(lacking[:, 0], groups.reshape(-1), -1)
         paired = any(part.measurement.paired for part in self.missing)
-        whole = attacked and (paired or not job.images_apart)
+        whole = attacked and (paired or not job.attack.keeps_images_apart)
         place = self.runner.world_size, self.runner.global_rank
         batches = Batches(job.images, size, *place, groups, whole)
         if first:
@@ -192,14 +191,15 @@ class JobPass(pl.LightningModule):
         self._raise_if_failed()
         if not len(batch.index):
             return 0
-        settings = self.job.settings
         # Seeds attacks that use PyTorch's global generator: independent of earlier batches.
-        state = np.random.SeedSequence([settings.seed, int(batch.index[0])]).generate_state(1)
+        state = np.random.SeedSequence([self.job.attack.seed, int(batch.index[0])]).generate_state(
+            1
+        )
         pl.seed_everything(int(state[0]), verbose=False)
         self.progress.start_batch(len(batch.index))
         index = batch.index.tolist()
         parts = [part for part, lacking in self.missing.items() if np.isin(index, lacking).any()]
-        with arithmetic(batch.images.device.type, settings.trainer.precision):
+        with arithmetic(batch.images.device.type, self.job.trainer.precision):
             adversarial = self._craft(batch, parts)
             tables = self._rows(batch, parts, adversarial)
         self.stored.add(tables)
@@ -217,12 +217,12 @@ class JobPass(pl.LightningModule):
 
         An image whose cost is unknown is attacked.
         """
-        job, saved = self.job, self.job.planned.saved
+        job, saved, apart = self.job, self.job.saved, self.job.attack.keeps_images_apart
         budgets = tuple(sorted({eps_255 for part in parts for eps_255 in part.budgets}))
         if not budgets or saved is not None:
             return saved.versions(batch, budgets) if saved and budgets else None
         assert self.attacker is not None
-        budgets = budgets if job.images_apart else job.settings.budgets
+        budgets = budgets if apart else job.budgets
         images, index = to_unit(batch.images), batch.index.tolist()
         adversarial = images.new_empty(len(budgets), *images.shape)
         known = torch.zeros(adversarial.shape[:2], dtype=torch.bool)
@@ -232,7 +232,7 @@ class JobPass(pl.LightningModule):
                 stored = np.stack([versions[index[row]] for row in rows])
                 adversarial[place, rows] = torch.from_numpy(stored).to(images)
                 known[place, rows] = True
-        if not job.images_apart and not known.all():
+        if not apart and not known.all():
             known[:] = False
         labels = self.attacker.target_labels(images, batch)
         cost = torch.full((len(COST), *known.shape), torch.nan, dtype=torch.float64)

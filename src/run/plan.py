@@ -11,12 +11,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..cache.keys import clean_parts, code_keys, content_key
+from ..cache.keys import clean_parts, content_key
 from ..cache.rows import Rows
 from ..config.sections import ModelSettings
 from ..config.settings import Settings
 from ..data import ImageDataset
-from ..measure.registry import measurements_of
 from ..models.providers import LOADER, find
 from ..report.grid import Grid
 from ..utils import stopping
@@ -24,11 +23,12 @@ from ..utils.devices import device_of
 from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration
+from .check_job import build_job, open_job
 from .craft import name_fit
-from .data import DataSets, open_data, open_images
-from .hours import read_seconds, speed_key
+from .data import DataSets, open_images
 from .models import ModelPool, fetches
-from .stages import GRADIENT, Data, JobContext, Planned, parts_of, work_of
+from .stages import GRADIENT, Planned, parts_of, work_of
+from .trainer import read_seconds
 
 log = logging.getLogger(__name__)
 
@@ -144,7 +144,8 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
                 plan.jobs.append(_count_gradients(settings))
             else:
                 if here and not first.only:
-                    pool.build(*open_data(planned, sets))
+                    opened, job = open_job(planned, sets)
+                    pool.build(opened, job.images)
                 plan.jobs.append(_plan_job(planned, open_images(planned, sets), plan, seen))
         except ValueError as error:  # this job will fail with the same error; the others run
             plan.jobs.append(JobPlan(settings.job, seconds=0, refused=first_line(error)))
@@ -158,17 +159,17 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
 
 def finished_key(planned: Planned, images: int) -> str:
     """Return a key of what a plan knows of a job: settings, code, and stamps of weight files."""
-    settings = planned.settings
-    trainer = {"precision", "attack_precision", "fold_batch_norms", "gradient_batch"}
+    settings, trainer = planned.settings, planned.settings.trainer
+    device = device_of(trainer.accelerator)
     files = [Path(str(model.weights)) for model in settings.model.values()]
     stamps = [(its.stat().st_size, its.stat().st_mtime_ns) for its in files if its.is_file()]
     return content_key(
         {
             "settings": settings.model_dump(exclude=_UNKEYED),
-            "trainer": settings.trainer.model_dump(include=trainer),
+            "trainer": [trainer.attack_precision, trainer.gradient_batch],
             "training": settings.training.model_dump(exclude={"device"}),
-            "arithmetic": clean_parts(settings, device_of(settings.trainer.accelerator)),
-            "code": [code_keys(settings), *(its.stored_as for its in planned.measurements)],
+            "arithmetic": clean_parts(device, trainer.precision, trainer.fold_batch_norms),
+            "code": [planned.code, *(its.stored_as for its in planned.measurements)],
             "files": [images, stamps, planned.saved and planned.saved.digest],
         }
     )
@@ -177,16 +178,14 @@ def finished_key(planned: Planned, images: int) -> str:
 def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]) -> JobPlan:
     """Plan a job whose images are there; clean predictions in `seen` are another job's."""
     settings = planned.settings
-    diagnosed = images.subset(settings.diagnostics.n_images, settings.dataset.seed)
     names: Any = dict.fromkeys([*settings.models, "+".join(settings.source)])
     names.pop("", None)
-    job = JobContext(planned, Data(images, diagnosed, None, torch.device("cpu")), names)
+    job = build_job(planned, images, torch.device("cpu"), names)
     rows = Rows(Path(settings.cache.dir))
     done = rows.is_finished(finished_key(planned, len(images)), images.digest)
     if done and not settings.rerun:
         return JobPlan(settings.job, len(images), seconds=0, stored=True)
-    measured = [*measurements_of(settings), *planned.measurements]
-    missing = {part: part.index for part in parts_of(job, measured)}
+    missing = {part: part.index for part in parts_of(job, job.measurements)}
     for part in [its for its in missing if not its.measurement.attacked]:
         name = part.measurement.name
         place = (settings.dataset.model_dump_json(), len(images), name, part.target)
@@ -197,14 +196,13 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     result = JobPlan(settings.job, len(images), work.gradients, work.predictions)
     if work.gradients is None or not plan.here:
         return result
-    speed = read_seconds(settings).get(speed_key(settings, images.image_size), math.nan)
+    speed = read_seconds(job.cache_dir).get(job.speed_key, math.nan)
     return replace(result, seconds=result.work * speed)
 
 
 def _count_gradients(job: Settings) -> JobPlan:
     """Plan a job without its images."""
-    stated = job.attack.gradients(len(job.budgets), len(job.source))
-    each = None if stated is None else stated * len(job.source) * job.source_draws
+    each = job.gradients(len(job.budgets))
     count = job.n_images or 0
     gradients = each if each is None or not job.source else each * max(1, count)
     return JobPlan(job.job, count, gradients, None)
@@ -215,8 +213,9 @@ def _list_first(planned: Planned) -> list[str]:
     settings, folder = planned.settings, Path(planned.settings.cache.dir)
     names = {name for name in settings.models if not settings.model[name].weights}
     files = {name: f"checkpoints/{name}-{settings.dataset.name}-*.safetensors" for name in names}
-    if planned.fitted:
-        files[settings.job] = f"fitted/{name_fit(settings)}-*.safetensors"
+    if planned.attack.fitted:
+        start = name_fit(planned.attack.name, settings.attacked)
+        files[settings.job] = f"fitted/{start}-*.safetensors"
     return [name for name, pattern in files.items() if not any(folder.glob(pattern))]
 
 

@@ -1,6 +1,5 @@
 """Stages of a job: its plan, data and models, and the context that combines them."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,61 +18,53 @@ from torch import nn
 
 from ..artifacts.tables import IMAGE
 from ..attacks import Fitted
-from ..cache.keys import (
-    attack_parts,
-    clean_parts,
-    content_key,
-    defence_parts,
-    described,
-    fit_parts,
-    lasting_key,
-    rows_place,
-)
+from ..cache.keys import content_key, described, fit_parts, lasting_key, rows_place
 from ..cache.rows import Rows
-from ..config.attack_settings import AttackSettings, stated_about
-from ..config.sections import TargetLabelRule
+from ..config.sections import CheckSettings, TargetLabelRule, TrainerSettings
 from ..config.settings import Settings
 from ..data import Batch, ImageDataset
 from ..defences import Defence, Defended
 from ..images.attacker import Attack, keeps_images_apart
 from ..images.saved import SavedImages
-from ..measure.attack_cost import AdversarialImages
-from ..measure.protocol import Measurement, Needs
-from ..measure.registry import CRAFTED, measurements_of
-from ..utils.about import About
+from ..measure.attack_cost import AdversarialImages, AttackCost
+from ..measure.protocol import Job, Measurement, Needs
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from ..utils.processes import command_key
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A job whose settings are valid.
+@dataclass(frozen=True, eq=False)
+class JobAttack:
+    """How a job's adversarial images are made: by an attack, or taken from files.
 
     Attributes:
-        settings: Settings, completed from the saved set if there is one.
-        attack: The attack as a function; None without an attack.
-        defences: The job's defences by name.
-        saved: Saved set that replaces the attack, if any.
-        call: Identity of a call from Python, because keys cannot identify its functions and
-            modules.
-        measurements: Measurements that the config names.
-        on_first_batch: Called after the first attacked batch with the seconds per gradient and the
-            number of gradients that the job's pass still needs.
+        function: The attack; None: the images are those of a saved set, or there are none.
+        name: Name of the attack.
+        target_label: Rule of the target labels; None: an untargeted attack.
+        mixes: True if it may use other images of the data set.
+        draws: Number of draws of the source's defence per gradient.
+        stated: See `Settings.gradients`.
+        seed: Seed of all random numbers.
+        precision: Precision of the gradients.
+        augmentation: Padding of crops, and flips, of training images in a fit.
+        parts: Parts of the key that do not depend on images and models.
     """
 
-    settings: Settings
-    attack: Attack | None
-    defences: Mapping[str, Defence]
-    saved: SavedImages | None = None
-    call: str = ""
-    measurements: Sequence[Measurement] = ()
-    on_first_batch: Callable[[float, float], None] | None = None
+    function: Attack | None
+    name: str
+    target_label: TargetLabelRule | None
+    mixes: bool
+    draws: int
+    stated: Callable[[int], float | None]
+    seed: int
+    precision: str
+    augmentation: tuple[int, bool]
+    parts: Mapping[str, Any]
 
     @cached_property
     def fitted(self) -> Fitted | None:
         """The part of the attack that needs a fit; None if there is none."""
-        part_class = getattr(getattr(self.attack, "func", self.attack), "fitted", None)
-        keywords = getattr(self.attack, "keywords", {})
+        part_class = getattr(getattr(self.function, "func", self.function), "fitted", None)
+        keywords = getattr(self.function, "keywords", {})
         if part_class is None or keywords.get("file") is not None:
             return None
         part: Fitted = part_class(
@@ -83,26 +75,63 @@ class Planned:
     @property
     def fit_rule(self) -> TargetLabelRule | None:
         """Rule of the target labels in the attack's fit; None: the fit uses the true classes."""
-        aimed = getattr(self.fitted, "reads_target_labels", True)
-        return self.settings.attack.target_label if aimed else None
+        return self.target_label if getattr(self.fitted, "reads_target_labels", True) else None
+
+    @property
+    def keeps_images_apart(self) -> bool:
+        """True if an image's perturbation does not depend on the other images in its batch."""
+        return self.function is None or keeps_images_apart(self.function)
 
 
 @dataclass(frozen=True)
-class Data:
-    """A job's images.
+class JobDefence:
+    """A defence of a job.
 
     Attributes:
-        diagnosed: Images of the diagnostics.
-        pool: Images that attacks may mix in; None without an attack.
-        fit_images: Training images that the attack is fitted on; None for an attack without a fit.
-        device: Device that processes the images.
+        function: The defence.
+        repeats: Number of draws of a randomised defence.
+        parts: Parts of its key, with the seed.
     """
 
-    images: ImageDataset
-    diagnosed: ImageDataset
-    pool: Batch | None
-    device: torch.device
-    fit_images: ImageDataset | None = None
+    function: Defence
+    repeats: int
+    parts: Mapping[str, Any]
+
+    @cached_property
+    def key(self) -> str:
+        """Key of everything that decides its output."""
+        return lasting_key(self.parts)
+
+    @property
+    def passes(self) -> int:
+        """Number of forward passes for an image that a network classifies behind it."""
+        return int(getattr(self.function, "copies", 1)) * self.repeats
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A job whose settings are valid, with the objects that need neither images nor models.
+
+    Attributes:
+        settings: Settings, completed from the saved set if there is one.
+        defences: The job's defences by name.
+        code: Digests of the code that the settings name.
+        saved: Saved set that replaces the attack, if any.
+        call: Identity of a call from Python, because keys cannot identify its functions and
+            modules.
+        measurements: Measurements that the config names.
+        on_first_batch: Called after the first attacked batch with the seconds per gradient and the
+            number of gradients that the job's pass still needs.
+    """
+
+    settings: Settings
+    attack: JobAttack
+    defences: Mapping[str, JobDefence]
+    code: Mapping[str, str]
+    saved: SavedImages | None = None
+    call: str = ""
+    measurements: Sequence[Measurement] = ()
+    on_first_batch: Callable[[float, float], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,6 +144,7 @@ class Model:
             settings. None stands for a part without a digest.
         expected_accuracy: Expected share of correctly classified clean images, from its settings
             or else from its weights.
+        is_stated: True if the expected share is from its settings.
         as_built: The classifier with its layers as built, without folded batch norms; kept for
             attacks that train it.
     """
@@ -123,6 +153,7 @@ class Model:
     digest: str
     parts: Mapping[str, Any]
     expected_accuracy: float | None = None
+    is_stated: bool = False
     as_built: nn.Module | None = None
 
     @property
@@ -136,40 +167,65 @@ class Model:
         return lasting_key(self.key_parts)
 
 
-@dataclass(frozen=True)
-class JobContext:
-    """Everything that decides the rows of a job.
+@dataclass(frozen=True, eq=False)
+class JobContext(Job):
+    """Everything that decides the rows of a job, and the keys; no settings.
 
     Attributes:
+        name: Name of the job.
+        pool: Images that attacks may mix in; None without an attack.
+        fit_images: Training images that the attack is fitted on; None for an attack without a fit.
+        device: Device that processes the images.
         models: Source and targets by name, plus the ensemble if there are several sources.
+        members: Names of the sources.
+        attacked: The source behind its defence.
+        attack: How its adversarial images are made.
+        saved: Saved set that replaces the attack, if any.
+        defences: Its defences by name.
+        measurements: All tables, in the order in which a batch is measured.
+        max_batch: Largest number of images in a gradient batch of the attack.
+        trainer: Device and batches.
+        arithmetic: Parts of all rows' keys: code and arithmetic.
+        check: Check of the clean accuracies.
+        cache_dir: Folder of fits and speeds.
+        rerun: True: stored rows are computed again.
+        speed_key: Name of its speed, see `note_seconds`.
+        named: Images that the report names.
+        examples: Further images of the report, spread over the classes.
+        stores_all: True if the adversarial versions of all images are stored.
+        call: As in `Planned`, as is `on_first_batch`.
     """
 
-    planned: Planned
-    data: Data
+    name: str
+    pool: Batch | None
+    fit_images: ImageDataset | None
+    device: torch.device
     models: Mapping[str, Model]
-
-    @property
-    def settings(self) -> Settings:
-        """The job's settings."""
-        return self.planned.settings
-
-    @property
-    def images(self) -> ImageDataset:
-        """The job's images."""
-        return self.data.images
-
-    @property
-    def diagnosed(self) -> ImageDataset:
-        """The images used for diagnostics."""
-        return self.data.diagnosed
+    members: Sequence[str]
+    attacked: ModelRef
+    attack: JobAttack
+    saved: SavedImages | None
+    defences: Mapping[str, JobDefence]
+    measurements: Sequence[Measurement]
+    max_batch: int
+    trainer: TrainerSettings
+    arithmetic: Mapping[str, Any]
+    check: CheckSettings
+    cache_dir: Path
+    rerun: bool
+    speed_key: str
+    named: Sequence[int]
+    examples: Sequence[int]
+    stores_all: bool
+    call: str
+    on_first_batch: Callable[[float, float], None] | None
 
     @property
     def classifiers(self) -> Sequence[ModelRef]:
-        """Models, then targets behind defences, then the source behind `source_defence`."""
-        settings = self.settings
-        pairs = [*map(ModelRef.parse, self.models), *settings.evaluated]
-        if settings.source:  # a saved set may have none
-            pairs.append(settings.source_model)
+        """Models, then targets behind defences, then the source behind its defence."""
+        pairs = [*map(ModelRef.parse, self.models), *self.evaluated]
+        if self.members:  # a saved set may have none
+            pairs.append(self.attacked)
         return [pair for pair in dict.fromkeys(pairs) if pair.model in self.models]
 
     @cached_property
@@ -178,27 +234,25 @@ class JobContext:
         return {pair: self._network(pair) for pair in self.classifiers}
 
     def _network(self, pair: ModelRef) -> nn.Module:
-        network, settings, defence = self.models[pair.model].classifier, self.settings, pair.defence
+        network, name = self.models[pair.model].classifier, pair.defence
         if not pair.is_defended:
             return network
-        repeats = settings.defence[defence].repeats
-        return Defended(network, self.planned.defences[defence], repeats, settings.seed, defence)
+        defence = self.defences[name]
+        return Defended(network, defence.function, defence.repeats, self.attack.seed, name)
 
     def model_key(self, pair: ModelRef) -> str:
         """Return the key of everything that decides the logits of a model behind a defence."""
         key = self.models[pair.model].key
-        if not pair.is_defended:
-            return key
-        return content_key([key, lasting_key(defence_parts(self.settings, pair.defence))])
+        return content_key([key, self.defences[pair.defence].key]) if pair.is_defended else key
 
     @property
     def target_keys(self) -> dict[str, str]:
         """Keys of everything that decides the targets' logits, by name, e.g. `resnet50@jpeg`."""
-        return {str(pair): self.model_key(pair) for pair in self.settings.evaluated}
+        return {str(pair): self.model_key(pair) for pair in self.evaluated}
 
     @property
     def _source_keys(self) -> list[str]:
-        return [self.models[name].key for name in self.settings.source]
+        return [self.models[name].key for name in self.members]
 
     @cached_property
     def attack_key(self) -> str:
@@ -212,22 +266,21 @@ class JobContext:
         For an attack without the keyword `seeds` they include the batches, because an image's
         result may depend on the other images in its batch.
         """
-        settings, planned, images = self.settings, self.planned, self.images
-        mixed = self.data.pool if _may_mix(settings.attack) else None
-        batches = None
-        if not self.images_apart:
+        attack, images, mixed, batches = self.attack, self.images, self.pool, None
+        if not attack.keeps_images_apart:
             dealt = [images.digest(), images.dealt.tolist()]
-            batches = [dealt, settings.budgets, self.attack_batch, self.gradient_batch]
-        others = {
+            batches = [dealt, self.budgets, self.attack_batch, self.max_batch]
+        return {
+            **self.arithmetic,
+            **attack.parts,
+            "source": self._source_keys,
             "num_classes": images.num_classes,
             "image_size": images.image_size,
-            "call": planned.call,
-            "mixed_images": mixed and _digest(mixed),
+            "call": self.call,
+            "mixed_images": mixed and _digest(mixed) if attack.mixes else None,
             "batches": batches,
-            "fit": self.fit_key(0.0) if planned.fitted else None,
+            "fit": self.fit_key(0.0) if attack.fitted else None,
         }
-        saved = None if planned.saved is None else planned.saved.digest
-        return attack_parts(settings, self.data.device.type, saved, self._source_keys, others)
 
     def fit_key(self, eps_255: float) -> str:
         """Return the key of everything that decides a fit of the attack.
@@ -237,22 +290,22 @@ class JobContext:
         return lasting_key(self._fit_parts(eps_255))
 
     def _fit_parts(self, eps_255: float) -> dict[str, Any]:
-        planned, images = self.planned, self.data.fit_images
-        assert images is not None and planned.fitted is not None
-        facts = planned.call, repr(planned.fitted), [planned.fit_rule, images.digest()]
-        return fit_parts(self.settings, eps_255, *facts, self._source_keys)
+        attack, images = self.attack, self.fit_images
+        assert images is not None and attack.fitted is not None
+        facts = self.call, repr(attack.fitted), [attack.fit_rule, images.digest()]
+        return fit_parts(attack.parts, eps_255, *facts, self._source_keys, attack.augmentation)
 
     @property
     def key(self) -> str:
         """Key of the job, of the keys of its rows: equal keys mean equal tables and names."""
-        settings, images = self.settings, self.images
-        measured = [*measurements_of(settings), *self.planned.measurements]
-        parts = [*parts_of(self, [its for its in measured if its not in CRAFTED])]
+        images, measured = self.images, self.measurements
+        parts = [*parts_of(self, [its for its in measured if not isinstance(its, AttackCost)])]
         keys = [[part.measurement.name, str(part.target), *part.place] for part in parts]
         chosen = {id(its.index): its.index.tolist() for its in parts}
         chosen.pop(id(images.indices), None)  # their digest stands for them
         pairs = any(its.measurement.paired for its in parts) and images.partners.tolist()
-        return content_key([images.digest(), settings.attacked, keys, [*chosen.values()], pairs])
+        facts = images.digest(), str(self.attacked), keys, [*chosen.values()], pairs
+        return content_key(facts)
 
     @property
     def key_parts(self) -> dict[str, str]:
@@ -260,23 +313,15 @@ class JobContext:
 
         No part contains another one: models and defences are apart from attack and fit.
         """
-        settings = self.settings
         parts: dict[str, Any] = {**self._attack_parts, "images": self.images.digest()}
-        parts["fit"] = self._fit_parts(0.0) if self.planned.fitted else {}
+        parts["fit"] = self._fit_parts(0.0) if self.attack.fitted else {}
         for part in (parts, parts["fit"]):
             for name in ("source", "source_defence"):
                 part.pop(name, None)
-        parts["model"] = {name: self.models[name].key_parts for name in settings.models}
-        parts["defence"] = {
-            name: {**defence_parts(settings, name), "seed": {}} for name in settings.defence
-        }
+        names = dict.fromkeys([*self.members, *(pair.model for pair in self.targets)])
+        parts["model"] = {name: self.models[name].key_parts for name in names}
+        parts["defence"] = {name: {**its.parts, "seed": {}} for name, its in self.defences.items()}
         return described(parts)
-
-    @property
-    def gradient_batch(self) -> int:
-        """Largest number of images in a gradient batch of the attack."""
-        largest = self.settings.gradient_batch(self.data.device.type, self.images.image_size)
-        return max(1, largest // self.settings.source_draws)  # draws share memory
 
     @cached_property
     def attack_batch(self) -> int:
@@ -285,49 +330,14 @@ class JobContext:
         A killed job loses at most one batch. The limit does not depend on measured time, because a
         different batch size may change the rows.
         """
-        settings, members = self.settings, len(self.settings.source)
-        gradients = settings.attack.gradients(len(settings.budgets), members)
-        size = int(settings.trainer.batch_size)
+        gradients, size = self.attack.stated(len(self.budgets)), int(self.trainer.batch_size)
         if not gradients:
             return size
-        limit = settings.trainer.gradients_per_batch
+        limit = self.trainer.gradients_per_batch
         if limit is None:
             pixels = max(64, self.images.image_size) ** 2
-            limit = (20_000 if self.data.device.type == "cpu" else 1_000_000) * 64**2 // pixels
-        return max(1, min(size, int(limit / (gradients * members * settings.source_draws))))
-
-    @property
-    def fit_gradients(self) -> float:
-        """Number of gradients that the attack's fits need, for all budgets."""
-        settings, images = self.settings, self.data.fit_images
-        if images is None:
-            return 0.0
-        stated = settings.attack.fit_gradients(len(settings.budgets), len(images)) or 0.0
-        return stated * len(settings.source) * settings.source_draws
-
-    @property
-    def images_apart(self) -> bool:
-        """True if an image's perturbation does not depend on the other images in its batch."""
-        return self.planned.attack is None or keeps_images_apart(self.planned.attack)
-
-    @cached_property
-    def common_parts(self) -> dict[str, Any]:
-        """Parts of all rows' keys: code and arithmetic."""
-        return clean_parts(self.settings, self.data.device.type)
-
-
-def _may_mix(attack: AttackSettings) -> bool:
-    """Return True if an attack may use other images of the data set.
-
-    A file that is based on another one inherits its statement. So the statement of an attack's
-    function comes first, then that of a file that has no category of this program. Parts that a
-    file adds may mix.
-    """
-    parts = json.dumps([its for key, its in attack.settings.items() if key != "_target_"])
-    stated = stated_about(attack.settings)
-    if isinstance(stated, About):
-        return stated.mixes or '"_target_"' in parts
-    return attack.about.mixes or attack.about.category != "own" or '"_target_"' in parts
+            limit = (20_000 if self.device.type == "cpu" else 1_000_000) * 64**2 // pixels
+        return max(1, min(size, int(limit / gradients)))
 
 
 def _digest(batch: Batch) -> str:
@@ -368,10 +378,8 @@ class Part:
         job, measurement = self.job, self.measurement
         attack = job.attack_key if measurement.attacked else None
         models = sorted(map(job.model_key, self.models))
-        parts = self.needs.key_parts
-        return rows_place(
-            job.common_parts, attack, models, measurement.stored_as, self.budgets, parts
-        )
+        own = measurement.stored_as, self.budgets, measurement.key_parts
+        return rows_place(job.arithmetic, attack, models, *own)
 
 
 def parts_of(
@@ -504,31 +512,21 @@ class Work:
 
 def work_of(job: JobContext, missing: Mapping[Part, np.ndarray]) -> Work:
     """Return the work for the missing images, from what attack and measurements state."""
-    settings, members = job.settings, len(job.settings.source)
     predictions, runs, lacking = 0, Counter[int](), Counter[int]()  # runs: images by budgets
     for part, index in missing.items():
-        measurement = part.measurement
-        if measurement.name == "crafting":
+        measurement, target = part.measurement, part.target
+        if type(measurement) is AttackCost:
             lacking.update(index.tolist())
-        runs[1] += len(index) * measurement.attacks(settings)
-        if part.target is not None:
-            passes = measurement.passes(settings) * _passes_of(job, part.target)
-            predictions += len(index) * passes
+        runs[1] += len(index) * measurement.attacks
+        if target is not None:
+            passes = job.defences[target.defence].passes if target.is_defended else 1
+            predictions += len(index) * measurement.passes * len(target.members) * passes
     images = len(np.unique(np.concatenate([*missing.values(), []])))
     runs.update(lacking.values())
     total = 0.0
     for budgets, count in runs.items():
-        stated = settings.attack.gradients(budgets, members)
+        stated = job.attack.stated(budgets)
         if count and stated is None:
             return Work(images, None, predictions)
-        total += count * (stated or 0) * members * settings.source_draws
+        total += count * (stated or 0)
     return Work(images, total, predictions)
-
-
-def _passes_of(job: JobContext, target: ModelRef) -> int:
-    """Return the number of forward passes per image that a target classifies."""
-    members = len(target.members)
-    if not target.is_defended:
-        return members
-    copies = int(getattr(job.planned.defences[target.defence], "copies", 1))
-    return members * copies * job.settings.defence[target.defence].repeats

@@ -1,27 +1,33 @@
-"""Lightning trainer for a pass over the images, and settings that depend on the device."""
+"""Lightning trainer for a pass over the images, and what depends on the device: batches, speed."""
 
 import json
 import logging
+import platform
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from pydantic import PositiveFloat, TypeAdapter
 
+from ..cache.keys import content_key
 from ..config.sections import TrainerSettings
 from ..config.settings import Settings
 from ..data import Batch, ImageDataset
-from ..utils.devices import free_gpu, is_cuda
+from ..utils.devices import device_of, free_gpu, is_cuda
+from ..utils.files import WriteError, write_text
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
 
 log = logging.getLogger(__name__)
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
+_SPEEDS = "seconds.json"
 _SHARED = 8  # batches of a job that processes share, at least
 
 
@@ -117,6 +123,38 @@ def meet(trainer: TrainerSettings) -> None:
 
         loader = DataLoader(TensorDataset(torch.zeros(1)))
         make_trainer(trainer).predict(Nothing(), loader, return_predictions=False)
+
+
+_NOTES = TypeAdapter(dict[str, PositiveFloat])
+
+
+def speed_key(settings: Settings, image_size: int) -> str:
+    """Return the source, size of images, precision and device that a speed is noted for."""
+    device = device_of(settings.trainer.accelerator)
+    if is_cuda(device):
+        device = torch.cuda.get_device_name()
+    else:
+        device = f"{device} of {platform.node()} with {torch.get_num_threads()} threads"
+    models = [settings.model[name] for name in settings.source]
+    networks = [model.model_dump(include={"network", "input_size"}) for model in models]
+    source = f"{settings.attack.kind} {settings.attacked} ({content_key(networks)})"
+    return f"{source}, {image_size} pixels, {settings.trainer.attack_precision}, {device}"
+
+
+def read_seconds(cache_dir: Path) -> dict[str, float]:
+    """Return the noted seconds per gradient by `speed_key`; none if the file is damaged."""
+    file = cache_dir / _SPEEDS
+    try:
+        return _NOTES.validate_json(file.read_bytes()) if file.is_file() else {}
+    except (OSError, ValueError):
+        return {}
+
+
+def note_seconds(cache_dir: Path, key: str, seconds: float) -> None:
+    """Note the seconds per gradient of a job beside the cache; they serve plans only."""
+    notes = _NOTES.dump_json(read_seconds(cache_dir) | {key: seconds}, indent=1)
+    with suppress(WriteError):  # a read-only cache
+        write_text(cache_dir / _SPEEDS, notes.decode())
 
 
 _PART = 8  # images that a thread decodes in turn

@@ -1,8 +1,6 @@
 """Conditional success against plain loops, and against the counts of a public study."""
 
-import os
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,8 +11,7 @@ from src import load_sweep
 from src.analysis import rates
 from tests.conftest import REPOSITORY
 
-SHARED = Path(os.environ.get("TRANSFER_DATA", REPOSITORY.parent / "shared" / "data")).parent
-STUDY = SHARED / "published" / "transferlab-283049a.csv"
+STUDY = REPOSITORY / "src" / "assets" / "transferlab.csv"
 COUNTS = ["conditional_success", "conditional_images"]
 SHARES = ["conditional", "conditional_low", "conditional_high"]
 
@@ -111,8 +108,6 @@ def test_made_tables_have_the_counts_of_plain_loops(source, targeted, images):
 
 
 def test_counts_of_a_public_study_are_of_this_definition():
-    if not STUDY.exists():
-        pytest.skip(f"no {STUDY.name}")
     study = pd.read_csv(STUDY)
     for its in study.itertuples():
         both, source_only = its.fooled_given_source, its.source_fooled - its.fooled_given_source

@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, studentized_range
 
 from src import images_needed
 from src.analysis.multiple_comparisons import (
@@ -172,3 +172,13 @@ def test_one_against_the_others_is_tested_alone():
     assert np.isnan(one.p[0, 1]) and one.p[2, 2] == every.p[2, 2]
     pair = compare_pairs(scores[[1, 2]], one=0)
     assert pair.p[0, 1] == compare_pairs(scores[[1, 2]]).p[0, 1]
+
+
+@pytest.mark.parametrize("discordance", [0.0025, 0.01, 0.2])
+def test_a_decided_difference_is_worth_whole_images_also_in_the_number_needed(discordance):
+    cutoff = studentized_range.ppf(0.95, 8, np.inf) / np.sqrt(2)
+    images = images_needed(0.05, discordance, 8)
+    for n in (30, images - 2 / 0.05, images):
+        assert detectable(cutoff, discordance, n) * n > cutoff
+    assert detectable(cutoff, discordance, images - 2 / 0.05) <= 0.05
+    assert discordance > 0.0025 or detectable(cutoff, discordance, images - 2 / 0.05 - 2) > 0.05

@@ -134,7 +134,7 @@ def test_the_command_prints_a_choice_or_why_there_is_none(capsys):
     demo = str(REPOSITORY / "docs" / "results" / "demo")
     assert main([demo]) == 0
     printed = capsys.readouterr().out
-    assert "vit_small        resnet_small" in printed and "Luck is unknown" in printed
+    assert "vit_small        resnet_small" in printed and "These trainings alone" in printed
     assert main([demo, "--no-related"]) == 0
     assert "without related pairs" in capsys.readouterr().out
     for words in ([demo, "--attack", "none"], [demo, "--eps", "3"], ["nowhere"]):

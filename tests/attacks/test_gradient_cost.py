@@ -16,9 +16,11 @@ from tests.attacks.conftest import FITTED, SECTIONS
 from tests.config.test_settings import read
 
 ONE_STEP = ("fgsm", "fgsm_l2", "llc", "rfgsm")
+DEFAULT_AND_COST = {"gradients": 7, "steps": 10}
 COARSE = {
     *[(name, "steps", 200) for name in ("decowa", "pgn", "vmi", "vni")],
     *[("gra", "steps", 399), ("s4st", "copies", 200), ("s4st", "copies", 399)],
+    *[("ops", "steps", 200), ("ops", "steps", 399)],
 }
 """Attacks of two sources that cannot take as many, within 5 %, by steps or by copies."""
 
@@ -89,6 +91,8 @@ def test_draws_and_sources_count(two_sources):
     words = ("source_defence=random_resize_pad", "source_draws=4", "source=[resnet50,vgg16]")
     attack = read("attack=mi", "attack.decay=0.5", "attack.gradients=200", *words).attack
     assert attack.settings["steps"] == 25 and attack.label == "mi (200 gradients, decay=0.5)"
+    million = read("attack=mi", "source=resnet50", "attack.gradients=1000000").attack
+    assert million.label == "mi (1000000 gradients)"
 
 
 def test_transfer_takes_a_number_of_gradients(network, batch):
@@ -99,3 +103,5 @@ def test_transfer_takes_a_number_of_gradients(network, batch):
     assert {job.record.label for job in results.jobs} == {"mi (7 gradients)"}
     assert {job.record.config["attack"]["settings"]["steps"] for job in results.jobs} == {7}
     assert {job.record.gradients for job in results.jobs} == {7 * len(images)}
+    with pytest.raises(ValueError, match=r"sets attack\.steps"):  # also if it is the default
+        transfer(models, models, images, labels, **words | {"attacks": {"mi": DEFAULT_AND_COST}})

@@ -20,9 +20,11 @@ from src.attacks import (
     cfm,
     decowa,
     emi,
+    l2t,
     mi,
     naa,
     ni,
+    ops,
     pi_patchwise,
     s4st,
     usmm,
@@ -46,6 +48,7 @@ from tests.attacks.published_inputs import (
     strongly_scaled,
     warped,
 )
+from tests.attacks.published_operations import learned_operations, sampled_operators
 
 RULES = {
     "ni": (ni, nesterov),
@@ -60,6 +63,8 @@ RULES = {
         partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6, chain_rule=False),
         partial(masked, chain_rule=False),
     ),
+    "ops": (partial(ops, copies=3, radius=1.5), sampled_operators),
+    "l2t": (partial(l2t, copies=4, learning_rate=1e4), partial(learned_operations, rate=1e4)),
     "decowa": (partial(decowa, copies=3, rho=0.5), warped),
     "patch_out": (partial(mi, estimator=PatchOut(kept=0.7, patches=3)), some_patches),
     "pi_patchwise": (partial(pi_patchwise, amplification=4.2, spread=0.5), patch_wise),

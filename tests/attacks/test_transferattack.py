@@ -425,11 +425,17 @@ def test_keeps_to_l2_balls_on_the_real_clone(real, network, batch):
     assert (size <= EPS[:, None] + 1e-6).all() and (size.amax(1) > 0.8 * EPS).all()
 
 
-@pytest.mark.parametrize("name", ["ops", "sia", "bsr", "pgn", "dim", "ens", "svre", "logit"])
+BY_NAME = ("adaea", "smer", "mig", "anda", "awt")
+"""Attacks that this program has by TransferAttack's name only."""
+
+
+@pytest.mark.parametrize("name", [*BY_NAME, "sia", "bsr", "pgn", "dim", "ens", "svre", "logit"])
 def test_draws_by_the_seeds_on_the_real_clone(name, real, classifier, batch):
-    images, labels = batch(height=32)
+    images, labels = batch(1 if name == "anda" else 4, height=32)
+    before = [tensor.clone() for tensor in classifier.state_dict().values()]
     given = (classifier, images, (labels + 1) % 5, 8 / 255)
     words = {"epoch": 2, "targeted": name == "logit", "true_labels": labels}
     found = attack_of(name, real)(*given, **words)
     assert torch.equal(found, attack_of(name, real)(*given, **words))
     assert 1 / 255 < (found - images).abs().amax() < 8.001 / 255
+    assert all(map(torch.equal, before, classifier.state_dict().values()))

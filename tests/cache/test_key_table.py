@@ -1,6 +1,7 @@
 """A table of changes to a job: each changes the keys that it names, and no others."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from src.attacks import mi
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
-from src.measure.registry import CLEAN
-from src.run.check_job import check_job
+from src.measure.predictions import Clean
+from src.run.check_job import check_job, open_job
 from src.run.models import ModelPool, Trainings
-from src.run.stages import parts_of
+from src.run.stages import Model, parts_of
+from src.tracking import Tracker
 from src.utils.model_names import ModelRef
 from tests.conftest import TINY
 
@@ -98,18 +100,25 @@ def keys(workspace: Path, tiny_weights: Path) -> Callable[..., dict[str, str]]:
 
     def compute(*words: str) -> dict[str, str]:
         config = compose_words(CONF, [*JOB, *words], "conf")
-        job, _ = pool.prepare(check_job(read_job(config, config.hydra), pool.sets))
+        planned = check_job(read_job(config, config.hydra), pool.sets)
+        planned, job = open_job(planned, pool.sets)
+        built, untrained = pool.build(planned, job.images), pool.untrained(planned, job.images)
+        trainings = Trainings(planned.settings, job.images, pool.sets)
+        trained = [name for name in planned.settings.models if name not in untrained]
+        models = pool.train(planned, job.images, trained, Tracker())
+        for name, file in trainings.files({name: built[name] for name in untrained}).items():
+            models[name] = Model(built[name], "", {"file": file.name})
+        job = replace(job, models=models)
         name = ModelRef.parse("coarse")
-        place = next(its.place for its in parts_of(job, [CLEAN]) if its.target == name)
-        built = job.models.get("net")
-        trainings = Trainings(job.settings, job.images, pool.sets)
-        file = built and trainings.file("net", built.classifier)
+        clean = parts_of(job, [Clean("clean images")])
+        place = next(part.place for part in clean if part.target == name)
+        file = trainings.file("net", built["net"]) if "net" in built else None
         return {
             "clean": " ".join(place),
             "attack": job.attack_key,
             "model": job.models["coarse"].key,
             "defence": job.target_keys["coarse@jpeg"],
-            **({"fit": job.fit_key(0.0)} if job.planned.fitted else {}),
+            **({"fit": job.fit_key(0.0)} if job.attack.fitted else {}),
             "job": job.key,
             **({"weights": file.name} if file else {}),
         }

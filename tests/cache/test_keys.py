@@ -4,12 +4,10 @@ import json
 import shutil
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from importlib import import_module
 
 import numpy as np
 import pytest
-import torch
 from pydantic import create_model
 from torch import nn
 
@@ -149,17 +147,16 @@ def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer
     images = ImageDataset(LabelledImages(pixels, np.arange(3), ("a", "b", "c")))
     networks = {name: nn.Flatten() for name in ("x", "y")}
     trainer, about = TRAINER.model_copy(update=trainer), {"mixes": False}
-    job = make_context(images, networks, trainer=trainer, about=about)
-    job = replace(job, data=replace(job.data, device=torch.device(device)))
+    job = make_context(images, networks, trainer=trainer, about=about, device=device)
     first, *others = map(ModelRef.parse, names)
 
     class Rows(Measurement):
         name = "table"
-        targets, others, rows = lambda *_: [first], lambda *_: others, None
-        budgets, key_parts = lambda *_: (), lambda *_: key_parts
+        targets, others = lambda *_: [first], lambda *_: others
+        budgets, rows = lambda *_: (), None
 
         def __init__(self, attacked):
-            self.attacked = attacked
+            self.attacked, self.key_parts = attacked, key_parts
 
     return tuple(part.place for part in parts_of(job, map(Rows, (False, True))))
 

@@ -54,7 +54,7 @@ def state(monkeypatch):
     def make(cells=CELLS, steps=10, **changes):
         own = {"table": "theirs", "attack": "mifgsm", "goal": "untargeted", "source": "A"}
         rows = [{**own, "target": name, "success_percent": value} for name, value in cells.items()]
-        values = pd.DataFrame(rows).assign(steps=steps, step_size_255=0.8)
+        values = pd.DataFrame(rows).assign(steps=steps, step_size_255=0.8, eps_255=8.0)
         tables = {"theirs": PublishedTable(**{**TABLE, **changes})}
         monkeypatch.setattr(published, "load_published", lambda: (tables, values))
 

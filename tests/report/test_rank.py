@@ -32,6 +32,22 @@ def test_a_function_of_four_arguments_is_enough():
     assert result.own.set_index("attack").loc["fgsm", "difference"] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("attack", "gradients", "labels", "notes"),
+    [
+        ("dem", 10, ["dem (10 gradients)", "dem (10 gradients, spend=copies)"], 0),
+        ("vmi", 19, ["vmi (19 gradients, spend=copies)"], 1),
+        ("mi", 3, ["mi (3 gradients)"], 0),
+    ],
+)
+def test_tuning_ranks_both_ways_to_spend_gradients(attack, gradients, labels, notes):
+    results = rank(attack, source="vgg_small", tuning=True, gradients=gradients)
+    assert [result.attack for result in results] == labels
+    assert {result.cost for result in results} == {gradients}
+    assert sum("The nearest" in note for note in results.notes) == notes
+
+
 def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     calls: list[tuple[Callable[[], object], str]] = [
         (lambda: rank("fgsm", preset="large"), "large: .*photographs, small"),
@@ -46,6 +62,8 @@ def test_refusals_of_rank(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
         (lambda: rank("nowhere.card"), "does not exist"),
         (lambda: rank("pipe"), "is a named pipe"),
         (lambda: rank(tmp_path, tuning=True), "tuning"),
+        (lambda: rank(tmp_path, gradients=10), "gradients"),
+        (lambda: rank(attacks.mi, gradients=10), "name of an attack"),
     ]
     monkeypatch.chdir(tmp_path)
     mkfifo("pipe")

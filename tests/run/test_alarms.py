@@ -52,7 +52,8 @@ def test_a_defence_that_hardly_changes_the_clean_images_raises_an_alarm(offset, 
 
 def alarms_of(run: SimpleNamespace) -> dict[str, str]:
     """Return the findings of a run's alarms by name."""
-    finished = make_job(run.job, run.results, make_record(run.job, run.results), Path())
+    record = make_record(run.planned, run.job, run.results, None)
+    finished = make_job(run.job, run.results, record, Path())
     return {alarm.name: alarm.finding for alarm in finished.raised}
 
 
@@ -137,7 +138,7 @@ def test_the_assumed_number_of_gradients_includes_a_warm_up(words, dataset, netw
     monkeypatch.setattr(attacks, "mine", mine, raising=False)
     found = run_modules(dataset, networks, mine, keys={"_target_": "src.attacks.mine"})
     (taken,) = reported(found)
-    assert found.job.settings.attack.gradients(2, 1) == taken
+    assert found.job.attack.stated(2) == taken
     assert "gradients_not_as_stated" not in alarms_of(found)
 
 

@@ -1,6 +1,5 @@
 """The pass over a small data set."""
 
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -13,7 +12,7 @@ from src.data import to_unit
 from src.models import PixelClassifier
 from src.run.job import make_record
 from src.run.trainer import for_device
-from tests.job_context import TRAINER, make_context
+from tests.job_context import TRAINER, plan_modules
 
 BUDGETS = (2.0, 16.0)
 
@@ -173,21 +172,21 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog)
         run({name: Cramped(network, room=0) for name, network in networks.items()})
 
 
-def test_the_device_decides_what_is_automatic(dataset, networks):
-    automatic = make_context(dataset, networks, trainer=changed(batch_size="auto")).settings
+def test_the_device_decides_what_is_automatic(networks):
+    automatic = plan_modules(networks, trainer=changed(batch_size="auto")).settings
     assert for_device(automatic).trainer.batch_size == 50
-    chosen = make_context(dataset, networks).settings
+    chosen = plan_modules(networks).settings
     assert for_device(chosen) == chosen
 
 
-def test_processes_share_at_least_eight_batches(dataset, networks, caplog):
+def test_processes_share_at_least_eight_batches(networks, caplog):
     for devices, images, size, idle in (
         *((2, 200, 25, 0), (1, 200, 25, 0), (8, 1000, 50, 0)),  # 50: the most on a CPU
         *((16, 20, 3, 6), (16, 100, 13, 7)),
     ):
         caplog.clear()
         shared = changed(batch_size="auto", devices=devices, strategy="ddp")
-        settings = for_device(make_context(dataset, networks, trainer=shared).settings, images)
+        settings = for_device(plan_modules(networks, trainer=shared).settings, images)
         assert settings.trainer.batch_size == size
         reported = [text for text in caplog.messages if "have no work" in text]
         assert len(reported) == (idle > 0)
@@ -198,10 +197,9 @@ def test_the_gpu_of_a_job_is_in_no_key_and_no_record(run, networks):
     result = run(networks)
     records = []
     for devices in (1, [3]):
-        trainer = result.job.settings.trainer.model_copy(update={"devices": devices})
-        settings = result.job.settings.model_copy(update={"trainer": trainer})
-        job = replace(result.job, planned=replace(result.job.planned, settings=settings))
-        records.append(make_record(job, result.results).model_dump(exclude={"created"}))
+        planned = plan_modules(networks, trainer=changed(devices=devices))
+        record = make_record(planned, result.job, result.results, None)
+        records.append(record.model_dump(exclude={"created"}))
     assert records[0] == records[1]
 
 

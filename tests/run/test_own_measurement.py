@@ -102,6 +102,7 @@ def test_rows_are_kept_and_a_larger_job_measures_its_new_images(place, run_job):
         ("entropy.Entropy", "similarity", "this program has a table"),
         ("entropy.Entropy", "a-b", "no free name for a table"),
         ("entropy.Nothing", "entropy", "cannot be found"),
+        ("tests.own_measurement.Earlier", "entropy", "key_parts is an attribute"),
         ("builtins.dict", "entropy", "is no src.measure"),
         ("entropy.Entropy, base: 3", "entropy", "failed with TypeError"),
         ("entropy.Entropy, chart: {y: nothing}", "entropy", "chart.y=nothing"),
@@ -147,10 +148,10 @@ NET = ModelRef.parse("net")
 JOB = SimpleNamespace(
     images=SimpleNamespace(indices=np.arange(2, 8)),
     classifiers=[NET],
-    settings=SimpleNamespace(budgets=(8.0,)),
+    budgets=(8.0,),
 )
 BATCH = SimpleNamespace(batch=SimpleNamespace(index=torch.arange(2, 5)), budgets=(8.0,))
-NEEDS = Needs([NET], [], (8.0,), np.arange(2, 5), None)
+NEEDS = Needs([NET], [], (8.0,), np.arange(2, 5))
 TABLE = pa.table({"index": [2, 3, 4], "eps_255": [8.0] * 3})
 
 

@@ -163,12 +163,13 @@ class StructureInvariant:
         right = x.start + moved(x.offset, x.size, kind == 1, (kind == 3) | (kind == 4), share)
         pixels = images.flatten(-2)
         exact = pixels.gather(-1, (down * width + right).flatten(-2).expand_as(pixels))
-        factor = torch.where(kind == 5, share, torch.where(kind == 9, scale, 1))
-        noisy = (images + noise).clamp(0, 1)
-        changed = torch.where(kind == 6, noisy, factor * exact.view_as(images))
         filters = (_filters(axis).to(images.dtype) for axis in (rows, columns))
-        shrunk, smooth = along_axes(next(filters), images, next(filters))
-        return torch.where(kind == 7, shrunk, torch.where(kind == 8, smooth, changed))
+        filtered = along_axes(next(filters), images, next(filters))
+        is_noisy, *is_filtered = ((kind == number).to(images.dtype) for number in (6, 7, 8))
+        factor = torch.where(kind == 5, share, torch.where(kind == 9, scale, (kind < 6).to(scale)))
+        # A pixel's other terms are exact zeros.
+        changed = factor * exact.view_as(images) + is_noisy * (images + noise).clamp(0, 1)
+        return changed + (torch.stack(is_filtered)[:, None] * filtered).sum(0)
 
 
 def _cuts(random: PerImageRandom, blocks: int, length: int) -> Axis:

@@ -423,6 +423,7 @@ function renderMatrix() {
     kinds.has("white box") && [el("span", { class: "swatch hatched" }),
     " White box: the target is the source; in no mean. "],
   kinds.has("own") && "Hatched, too: the source\u2019s network behind another defence. ",
+  kinds.has("another training") && "Hatched, too: another training of the source\u2019s network; in no mean. ",
   el("span", { class: "swatch pair" }), words_ ? ` The pair of the image: ${words_}. ` : " ",
   "Small lines: over the budget, 0 to 100 %. ", means && many && "Bottom right: the mean of the bottom row."]));
   const title = titleOf("matrix", `${selection.attack} at ${budget(selection.eps)}${behindWords()}`

@@ -1,0 +1,88 @@
+"""Trainings of one network as one row or column: means over trainings, with their range."""
+
+import re
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ..analysis.estimates import MEAN
+from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER
+from ..artifacts.comparable import model_digest, training_of
+from ..artifacts.record import JobRecord
+
+_KEYS = ["attack", "source", "target", "defence", "norm", "protocol", "eps_255"]
+_KEYS += ["variant", "relation", "ensemble", "source_defence", "targeted"]
+
+
+def over_trainings(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+    """Fold the trainings of one network in rows of the frame.
+
+    Args:
+        rows: Rows of the frame at one budget of each job, all of the primary variant.
+        column: Column of which the range is computed.
+
+    Returns:
+        A row per attack, source network and target network, or `another training` as the target.
+        Numbers are means over the source's trainings, each the mean over the target's trainings.
+        Pairs that are missing are in no mean. `COLUMN_low` and `COLUMN_high` are the smallest and
+        the largest value of a pair of trainings, NaN for a single pair; `source_trainings` is the
+        number of the source's trainings. Then the means over source and target networks, as `mean`,
+        of networks other than the source. Attacks of a sweep over `training.seed` are one attack.
+    """
+    pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
+    names = {axis: pairs[f"{axis}_network"] for axis in ("source", "target")}
+    names = {axis: its.where(its != "", pairs[axis]) for axis, its in names.items()}
+    another = pairs["relation"] == ANOTHER_TRAINING
+    names["target"] = names["target"].mask(another, ANOTHER_TRAINING)
+    names |= {"training": pairs["source"] + "\n" + pairs["source_training"]}
+    names |= {"attack": pairs["attack"].map(without_training_seed)}
+    pairs = pairs.assign(**names, seed="")
+    cells = _means(_means(pairs, [*_KEYS, "training"]), _KEYS)
+    of_cell, ends = pairs.groupby(_KEYS, sort=False), [f"{column}_low", f"{column}_high"]
+    several = np.tile((of_cell.size() > 1).to_numpy()[:, None], 2)
+    spread = of_cell[column].agg(["min", "max"]).where(several)
+    cells = cells.assign(
+        denominator=cells["denominator"].round(),
+        source_trainings=of_cell["training"].nunique().to_numpy(),
+    )
+    cells[ends] = spread.to_numpy()
+    others = cells[cells["relation"] == TRANSFER].assign(**dict.fromkeys(ends, np.nan))
+    rest = [name for name in _KEYS if name not in ("source", "target")]
+    of_sources = _means(others, [*rest, "source"]).assign(target=MEAN)
+    of_targets = _means(others, [*rest, "target"]).assign(source=MEAN)
+    both = _means(of_targets, rest).assign(source=MEAN, target=MEAN)
+    return pd.concat([cells, of_sources, of_targets, both], ignore_index=True)
+
+
+def without_training_seed(title: str) -> str:
+    """Return the title of a job without the seed of its training."""
+    return re.sub(r" training\.seed=\d+", "", title)
+
+
+def seed_names(records: Sequence[JobRecord]) -> dict[str, dict[str, str]]:
+    """Return names `NAME_seedN` by a record's key and NAME, where NAME has several trainings.
+
+    Empty if models of one name differ in more than the seed of their training.
+    """
+    weights, models = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
+    for record in records:
+        for name, its in record.weights.items():
+            weights[name].add(its)
+    names = dict[str, dict[str, str]]()
+    for record in records:
+        several = {its: f"{its}_seed{training_of(record, its)}" for its in record.weights}
+        several = {name: new for name, new in several.items() if len(weights[name]) > 1}
+        names[record.key] = several
+        for name in record.weights:
+            models[several.get(name, name)].add(model_digest(record, name))
+    return names if all(len(its) == 1 for its in models.values()) else {}
+
+
+def _means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return the means of numbers, and the first of other values, of rows with equal keys."""
+    rest = rows.columns.difference([*keys], sort=False)
+    numbers = [name for name in rest if rows[name].dtype.kind in "fiu"]
+    rules = {name: "mean" if name in numbers else "first" for name in rest}
+    return rows.groupby([*keys], sort=False).agg(rules).reset_index()
