@@ -8,19 +8,22 @@ from inspect import signature
 from itertools import zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from ..artifacts.card import read_facts
 from ..cache.rows import Rows
 from ..config.command import BUDGETS
 from ..config.fields import find_preset
 from ..config.resolvers import CONF
-from ..images.attacker import Attack
 from ..report.beside import cost_of
 from ..tracking import Tracker
 from .check_job import checked
 from .job import finish_job, prepare_job
 from .models import ModelPool
 from .stages import Planned
+
+_SWITCHES = {"warm_up_scale": "warm_up_steps", "start_radius": "random_start"}
+"""Settings that have no effect while another one is off."""
 
 
 def paper_jobs(words: Sequence[Sequence[str]], planned: Sequence[Planned]) -> list[list[str]]:
@@ -44,7 +47,10 @@ def paper_jobs(words: Sequence[Sequence[str]], planned: Sequence[Planned]) -> li
 
 def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
     settings, source, cost = planned.settings, planned.settings.source_name, _cost(planned)
-    reference = [f"epsilon.grid=[{settings.reference:g}]", f"epsilon.reference={settings.reference}"]
+    reference = [
+        f"epsilon.grid=[{settings.reference:g}]",
+        f"epsilon.reference={settings.reference}",
+    ]
     trainings = [path.stem for path in (CONF / "model").glob(f"{source}_seed*.yaml")]
     plain = [word for word in words if not word.startswith(("attack=", "attack.", "+attack."))]
     base = [*plain, f"attack={settings.base}", *[f"attack.gradients={cost}"] * bool(cost)]
@@ -60,15 +66,16 @@ def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
         yield _changed(base, question, *changed)
     tuning = len(read_facts(find_preset(settings.beside))["tuning"]) if settings.beside else 0
     few = [*reference, "defences=none", f"n_images={min(tuning, settings.n_images or tuning)}"]
-    for change in _settings(planned.attack) if tuning and planned.attack else ():
+    for change in _settings(planned.attack.function) if tuning else ():
         yield _changed(words, change, *few, f"attack.{change}")
 
 
-def _settings(attack: Attack) -> Iterator[str]:
+def _settings(attack: Any) -> Iterator[str]:
     """Yield each number of an attack at half and at twice its value, if the attack allows it."""
     parameters = signature(attack).parameters
     for key, value in ((key, its.default) for key, its in parameters.items()):
-        if type(value) not in (int, float) or key in BUDGETS:
+        unused = key in _SWITCHES and not parameters[_SWITCHES[key]].default
+        if type(value) not in (int, float) or key in BUDGETS or unused:
             continue
         for number in (value // 2 if isinstance(value, int) else value / 2, 2 * value):
             with suppress(ValueError):
@@ -85,13 +92,14 @@ def _changed(words: Sequence[str], question: str, *changed: str) -> list[str]:
 
 def _cost(planned: Planned) -> float:
     """Return an attack's gradients per image at one budget, as stated or taken on ten images."""
-    settings, members = planned.settings, len(planned.settings.source)
-    if (stated := settings.attack.gradients(1, members)) is not None:
-        return stated * members
+    settings = planned.settings
+    if (stated := settings.gradients(1)) is not None:
+        return stated
     epsilon = settings.epsilon.model_copy(update={"grid": (settings.reference,)})
     few = {"n_images": 10, "targets": settings.source, "defences": (), "epsilon": epsilon}
     job = replace(planned, settings=settings.model_copy(update=few))
     with TemporaryDirectory() as cache:
-        finished = finish_job(prepare_job(job, ModelPool(), Tracker(), Rows(Path(cache))), None)
+        prepared = prepare_job(job, ModelPool(), Tracker(), Rows(Path(cache)))
+        finished = finish_job(*prepared, None)
     assert finished is not None
     return cost_of(finished)

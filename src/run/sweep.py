@@ -5,7 +5,7 @@ import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -33,7 +33,7 @@ from ..config.settings import Settings
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
-from ..report.paper import is_paper, paper_text, print_paper, ranks_of
+from ..report.paper import jobs_of, paper_text, ranks_of
 from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import Tracker, open_tracker
@@ -200,13 +200,17 @@ class Sweep:
         results = self._rank(_results_of(finished, console), console)
         if self.settings[0].report.tries:
             results = audited(results)
+        paper = paper_text(results) if jobs_of(results) else ""
+        console.print(paper.partition("\n")[0], style="bold")
         texts = []
-        for show in (print_paper, print_matrices, print_rankings, print_alarms, print_audits):
+        for show in (print_matrices, print_rankings, print_alarms, print_audits):
             show(results, console)
             wide = io.StringIO()
             show(results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
             texts.append(wide.getvalue())
-        written = self._write_files(results, jobs, "".join(texts).strip("\n"), console)
+        written = self._write_files(
+            results, jobs, {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}, console
+        )
         if results.jobs and self.settings[0].report.name != "none":
             written &= self._report(results, console)
         for job, failure in failures.items():
@@ -221,8 +225,8 @@ class Sweep:
                 settings = self.settings[number]
                 publish_failure(self.tracker, self.manifest.id, settings, failures[job])
         failed = f"{len(failures) + missing} of {len(jobs) + missing} jobs failed."
-        paper, matrices, rankings, alarms, audits = texts
-        note = "".join([paper, audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
+        matrices, rankings, alarms, audits = texts
+        note = "".join([audits, rankings, matrices, alarms]).strip("\n")  # may be truncated
         self._publish(results, note, self.stopped or failed * bool(failures or missing))
         if results.jobs and (link := self.tracker.link(self.manifest.id)):
             console.print(link)
@@ -248,17 +252,15 @@ class Sweep:
         return results
 
     def _write_files(
-        self, results: Results, jobs: Sequence[Path], text: str, console: Console
+        self, results: Results, jobs: Sequence[Path], texts: Mapping[str, str], console: Console
     ) -> bool:
-        """Write a sweep's tables and its text; return False if they cannot be written."""
+        """Write a sweep's tables, and texts by file; return False if they cannot be written."""
         try:
             if jobs != [self.folder]:  # a single job has already cleared its folder
                 clear_sweep(self.folder)
             write_tables(results, self.folder)
-            if is_paper(results):
-                write_text(self.folder / PAPER, paper_text(results))
-            if text:
-                write_text(self.folder / SUMMARY, text)
+            for name in filter(texts.get, texts):
+                write_text(self.folder / name, texts[name])
         except WriteError as error:
             console.print(str(error), style="yellow")
             return False
