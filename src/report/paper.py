@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,7 @@ def paper_text(results: Results) -> str:
     grids, first = paper_grids(results), jobs_of(results)["primary", False]
     folder, alarms = first[0].sweep_folder, [its.finding for job in first for its in job.alarms]
     notes = dict.fromkeys([*(its for rank in results.ranks for its in rank.notes), *alarms])
+    stored = folder != Path()
     lines = [f"# {grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
         if name == "stored":
@@ -211,8 +213,10 @@ def paper_text(results: Results) -> str:
             words = f"{shlex.quote(str(folder))} --as paper --question {name} --to latex"
             lines += [f"{grid.caption}."] * (name != "primary")
             lines += [replace(grid, caption="").markdown().strip()]
-            lines += [f"LaTeX: `{command('table')} {words}`"]
+            lines += [f"LaTeX: `{command('table')} {words}`"] * stored
         else:
             lines += ["No finished job, and no stored attack, answers this."]
-    lines += [f"PDF of the budgets: `{command('figure')} curves {shlex.quote(str(folder))}`"]
+    lines += [
+        f"PDF of the budgets: `{command('figure')} curves {shlex.quote(str(folder))}`"
+    ] * stored
     return "\n\n".join(lines) + "\n"
