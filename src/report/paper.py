@@ -199,14 +199,15 @@ def paper_grids(results: Results) -> dict[str, Grid]:
 
 def paper_text(results: Results) -> str:
     """Return `paper.md`: the primary comparison, notes, and the answer to each question."""
+    results = replace(results, ranks=results.ranks or ranks_of(results))
     grids, first = paper_grids(results), jobs_of(results)["primary", False]
     folder, alarms = first[0].sweep_folder, [its.finding for job in first for its in job.alarms]
-    notes = dict.fromkeys([*(its for rank in results.ranks for its in rank.notes), *alarms])
+    notes = [*(note for rank in results.ranks for note in rank.notes), *sentences(alarms)]
     stored = folder != Path()
     lines = [f"# {grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
         if name == "stored":
-            lines += ["\n".join(f"- {its}" for its in sentences(notes))]
+            lines += ["\n".join(f"- {note}" for note in dict.fromkeys(notes))]
             lines += ["# Secondary, not corrected"]
         lines += [f"## {asked}"]
         if grid := grids.get(name):
