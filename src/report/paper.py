@@ -52,6 +52,12 @@ def jobs_of(results: Results) -> Jobs:
     return jobs
 
 
+def is_paper(results: Results) -> bool:
+    """Return True if the primary comparison of `experiment=paper` is finished."""
+    jobs = jobs_of(results)
+    return all(jobs["primary", of_base] for of_base in (False, True))
+
+
 def ranks_of(results: Results) -> Ranks:
     """Return the attack among stored ones, those of its category, or of its base's, named."""
     first = jobs_of(results)["primary", False]
@@ -62,7 +68,13 @@ def ranks_of(results: Results) -> Ranks:
     kinds = {its.record.attack: _category(its) for its in stored}
     base = kinds.get(first[0].record.config["base"])
     kind = _category(first[0]) if _category(first[0]) in kinds.values() else base
-    return beside(first, preset, [name for name in kinds if kinds[name] == kind], (facts, stored))
+    named = [name for name in kinds if kinds[name] == kind]
+    try:
+        return beside(first, preset, named, (facts, stored))
+    except ValueError as error:  # nothing can be compared
+        ranks = Ranks()
+        ranks.notes = (str(error),)
+        return ranks
 
 
 def _category(job: FinishedJob) -> str:
@@ -85,10 +97,10 @@ def _asked(jobs: Jobs, base: str) -> Iterator[tuple[str, str, str, Side, Side]]:
         yield "frequencies", f"{band}-pass", f"{band}-pass noise", (one, part), (one, noise)
     blind: Any = [(jobs, _behind) for jobs in (one, other)]
     known: Any = [(jobs["known", of_base], _behind) for of_base in (False, True)]
-    defence = one[0].record.defences[-1]
-    yield "defence", f"{defence}, unknown", base, *blind
-    yield "defence", f"{defence}, known", base, *known
-    yield "defence", f"{defence}, known", "the same, unknown", known[0], blind[0]
+    for defence in one[0].record.defences[-1:]:
+        yield "defence", f"{defence}, unknown", base, *blind
+        yield "defence", f"{defence}, known", base, *known
+        yield "defence", f"{defence}, known", "the same, unknown", known[0], blind[0]
     for (question, of_base), its in [*jobs.items()]:
         if question.startswith("from ") and not of_base:
             yield "trainings", question, base, (its, _plain), (jobs[question, True], _plain)
@@ -155,7 +167,7 @@ def paper_grids(results: Results) -> dict[str, Grid]:
         ValueError: The primary comparison of `experiment=paper` is not among the jobs.
     """
     jobs, ranks = jobs_of(results), results.ranks or ranks_of(results)
-    if not (jobs["primary", False] and jobs["primary", True]):
+    if not is_paper(results):
         raise ValueError("The jobs have no finished primary comparison of experiment=paper.")
     first, base = (jobs["primary", of_base][0] for of_base in (False, True))
     rows, record = first.predictions, first.record
@@ -166,7 +178,7 @@ def paper_grids(results: Results) -> dict[str, Grid]:
             few = question == "settings"
             images = (sides[0][0][0].predictions["index"] if few else tested).unique()
             row = _margin(sides, images) | {"what": what, "than": than, "of": len(images)}
-            row["use"] = "tuning" if few or not (ranks and ranks[0].reported) else "reporting"
+            row["use"] = "tuning" if few or (ranks and not ranks[0].reported) else "reporting"
             if question == "budgets":  # whose gradients are of several budgets
                 row["gradients"] = rates["primary"][0]["gradients"]
             rates[question].append(row)
@@ -202,7 +214,8 @@ def paper_text(results: Results) -> str:
     results = replace(results, ranks=results.ranks or ranks_of(results))
     grids, first = paper_grids(results), jobs_of(results)["primary", False]
     folder, alarms = first[0].sweep_folder, [its.finding for job in first for its in job.alarms]
-    notes = [*(note for rank in results.ranks for note in rank.notes), *sentences(alarms)]
+    notes = [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]
+    notes += sentences(alarms)
     stored = folder != Path()
     lines = [f"# {grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():

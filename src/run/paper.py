@@ -57,8 +57,9 @@ def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
     questions = {
         "primary": [*reference, "controls=true", "diagnostics.tables=[filtered]"],
         "budgets": ["defences=none"],
-        "known": [*reference, f"source_defence={settings.defences[-1]}"],
     }
+    for defence in settings.defences[-1:]:
+        questions["known"] = [*reference, f"source_defence={defence}"]
     for training in [source, *trainings] if trainings else ():
         questions[f"from {training}"] = [*reference, "defences=none", f"source={training}"]
     for question, changed in questions.items():

@@ -33,7 +33,7 @@ from ..config.settings import Settings
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
-from ..report.paper import jobs_of, paper_text, ranks_of
+from ..report.paper import is_paper, paper_text, ranks_of
 from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import Tracker, open_tracker
@@ -200,8 +200,9 @@ class Sweep:
         results = self._rank(_results_of(finished, console), console)
         if self.settings[0].report.tries:
             results = audited(results)
-        paper = paper_text(results) if jobs_of(results) else ""
-        console.print(paper.partition("\n")[0], style="bold")
+        paper = paper_text(results) if is_paper(results) else ""
+        if paper:
+            console.print(paper.partition("\n")[0], style="bold")
         texts = []
         for show in (print_matrices, print_rankings, print_alarms, print_audits):
             show(results, console)
