@@ -230,7 +230,8 @@ def paper_text(results: Results) -> str:
             lines += [f"LaTeX: `{command('table')} {words}`"] * stored
         else:
             lines += ["No finished job, and no stored attack, answers this."]
-    lines += [
-        f"PDF of the budgets: `{command('figure')} curves {shlex.quote(str(folder))}`"
-    ] * stored
+    budgets = [its for key, its in jobs_of(results).items() if key[0] == "budgets"]
+    folders = shlex.join(str(job.folder) for its in budgets for job in its)
+    pdf = f"PDF of the budgets: `{command('figure')} curves {folders} --out curves.pdf`"
+    lines += [pdf] * (stored and bool(budgets))
     return "\n\n".join(lines) + "\n"
