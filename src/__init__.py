@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from .api.classifier import load_classifier
     from .api.comparison import compare
     from .api.frames import images_needed, load_sweep, load_table, rankings, rates
-    from .api.rank import rank
+    from .api.rank import paper, rank
     from .api.transfer import transfer
     from .report.audit import tries
     from .report.figure import (
@@ -72,7 +72,7 @@ _HOMES = {
     "api.classifier": "load_classifier",
     "api.comparison": "compare",
     "api.frames": "images_needed load_sweep load_table rankings rates",
-    "api.rank": "rank",
+    "api.rank": "paper rank",
     "api.transfer": "transfer",
     "attacks": "attacks",
     "report.audit": "tries",

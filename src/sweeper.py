@@ -42,6 +42,8 @@ class JobSweeper(Sweeper):
             raise ValueError("hydra/sweeper: the program has a sweeper. Leave this word out.")
         fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
         jobs = split_jobs(loader, [*fixed, *arguments])
+        if self.config.base is not None:
+            jobs = self._of_paper(loader, jobs)
         sweep = begin(self.config, (loader.load_sweep_config(self.config, job) for job in jobs))
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         launcher = Plugins.instance().instantiate_launcher(
@@ -53,6 +55,15 @@ class JobSweeper(Sweeper):
             for job in launcher.launch(batch, initial_job_idx=first):
                 _ = job.return_value  # raises an error that the job's folder does not have
         sweep.summarise()
+
+    def _of_paper(self, loader: Any, jobs: list[list[str]]) -> list[list[str]]:
+        """Return the jobs of a paper, from those of the attack."""
+        from .run.check_job import check_job  # here: loads torch
+        from .run.data import DataSets
+        from .run.paper import paper_jobs
+
+        read = (loader.load_sweep_config(self.config, job) for job in jobs)
+        return paper_jobs(jobs, [check_job(read_job(job, job.hydra), DataSets()) for job in read])
 
 
 def run_sweep(loader: Loader, words: list[str]) -> None:
@@ -70,6 +81,8 @@ def run_alone(loader: Loader, words: list[str]) -> None:
     """Run a single job, as a sweep of one."""
     config = loader.load_configuration("config", words, RunMode.RUN)
     config.hydra.mode = RunMode.RUN
+    if config.base is not None:
+        raise ValueError("experiment=paper is a sweep of several jobs: add -m.")
     sweep = begin(config, [config])
     context = context_of(loader, config)
     _ = run_job(partial(_run, sweep), config, "hydra.run.dir", None, context).return_value

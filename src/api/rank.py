@@ -1,7 +1,9 @@
-"""Rank an attack among the stored attacks of a preset, in one call."""
+"""Rank an attack among the stored attacks of a preset, or ask what reviewers ask, in one call."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeGuard
@@ -20,10 +22,13 @@ from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
 from ..report.beside import Ranks, beside, read_preset
-from ..report.results import Results, open_jobs
+from ..report.paper import paper_text
+from ..report.results import Results, open_jobs, results_of
 from ..run.check_job import check_job, make_planned
 from ..run.job import finish_job, prepare_job
 from ..run.models import ModelPool
+from ..run.paper import paper_jobs
+from ..run.stages import Planned
 from ..tracking import Tracker
 from ..utils.about import listed
 from .transfer import craft, quiet
@@ -105,10 +110,10 @@ def rank(
     jobs, refused = list[FinishedJob](), list[ValueError]()
     with quiet(), TemporaryDirectory() as cache:
         for way in ways:
-            line = [*words, *way]
+            line = [*words, *way, f"cache.dir={cache}"]
             try:
                 jobs += [
-                    _run(crafted or attack, [*line, f"source={its}"], pool, cache, call)
+                    _run(attack, name, [*line, f"source={its}"], pool, call)
                     for its in distinct(chosen)
                 ]
             except ValueError as error:
@@ -118,6 +123,38 @@ def rank(
     ranks = beside(jobs, preset, named, known_preset)
     ranks.notes += (*map(str, refused),)
     return ranks
+
+
+def paper(
+    attack: Attack | str,
+    base: str = "mi",
+    *,
+    source: str | Sequence[str] = ("vgg_small", "resnet_small", "vit_small"),
+    n_images: int = 1000,
+    name: str = "mine",
+) -> str:
+    """Answer what reviewers ask of an attack, as `experiment=paper` does.
+
+    Args:
+        attack: A function, an object, a class or a name, as for `rank`.
+        base: Name of the attack that it is compared with at equal cost.
+        source: One or more sources.
+        n_images: Number of images; the first 200 are for tuning.
+        name: The attack's name in the text.
+
+    Returns:
+        The text of `paper.md`, the primary comparison first.
+
+    Raises:
+        ValueError: The attack cannot be used, or the base does not take as many gradients.
+    """
+    pool, call = ModelPool(), uuid4().hex
+    with quiet(), TemporaryDirectory() as cache:
+        words = ("experiment=paper", f"base={base}", f"n_images={n_images}", f"cache.dir={cache}")
+        lines = [[*words, *_OTHERS, f"source={its}"] for its in distinct(listed(source) or ())]
+        planned = [_plan(attack, name, line, pool, call) for line in lines]
+        jobs = [_run(attack, name, line, pool, call) for line in paper_jobs(lines, planned)]
+    return paper_text(results_of(jobs))
 
 
 def _ways(gradients: float | None, spend: str | None, both: bool) -> list[list[str]]:
@@ -155,20 +192,31 @@ def _compose(words: Sequence[str]) -> DictConfig:
         raise ValueError(explain(error)) from error
 
 
-def _run(attack: Any, words: Sequence[str], pool: ModelPool, cache: str, call: str) -> FinishedJob:
+def _run(attack: Any, name: str, words: Sequence[str], pool: ModelPool, call: str) -> FinishedJob:
     """Run a job as the command line would with some words, without files."""
-    word = attack if isinstance(attack, str) else "fgsm"  # replaced below
-    config = _compose([*words, f"attack={word}", f"cache.dir={cache}"])
     try:
-        settings = read_job(config, config.hydra)
-        if isinstance(attack, str):
-            planned = check_job(settings, pool.sets)
-        else:
-            settings = settings.model_copy(update={"attack": attack[0]})
-            planned = make_planned(settings, attack[1], {}, call=call)
-        prepared = prepare_job(planned, pool, Tracker(), Rows(Path(cache)))
-        finished = finish_job(*prepared, None)
+        planned = _plan(attack, name, words, pool, call)
+        rows = Rows(Path(planned.settings.cache.dir))
+        finished = finish_job(*prepare_job(planned, pool, Tracker(), rows), None)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error.__cause__
     assert finished is not None
     return replace(finished, title=finished.record.label)
+
+
+def _plan(attack: Any, name: str, words: Sequence[str], pool: ModelPool, call: str) -> Planned:
+    """Check a job of some words, which name another attack or change settings of this one."""
+    named = isinstance(attack, str) or any(word.startswith("attack=") for word in words)
+    keys = [] if named else [word for word in words if word.startswith("attack.")]
+    word = [f"attack={attack}"] if isinstance(attack, str) else ["attack=fgsm"]  # replaced below
+    word *= not any(word.startswith("attack=") for word in words)
+    config = _compose([*(word for word in words if word not in keys), *word])
+    planned = check_job(read_job(config, config.hydra), pool.sets)
+    if named:
+        return planned
+    values = (key.removeprefix("attack.").split("=") for key in keys)
+    changed = {key: json.loads(value) for key, value in values}
+    crafted, function = craft(name, partial(attack, **changed) if changed else attack, {}, "")
+    settings = planned.settings.model_copy(update={"attack": crafted})
+    defences = {key: its.function for key, its in planned.defences.items()}
+    return make_planned(settings, function, defences, call=call)

@@ -12,7 +12,7 @@ TOP_FIVE = "top_five"
 ALARMS = "alarms.json"
 IMAGES = "images.npz"
 """Pictures of the report, see `FinishedJob.pictures`."""
-PAGE = "report.html"
+PAGE, PAPER = "report.html", "paper.md"
 MANIFEST = "sweep.json"
 FAILURE = "error.txt"
 RATES, EXCESS = "rates.csv", "excess.csv"
@@ -43,11 +43,11 @@ def folder_of_command(folder: Path) -> Path:
 
 def files_of_sweep(folder: Path) -> list[Path]:
     """Return a sweep's own files: report and rankings."""
-    return [path for name in (PAGE, ATTACKS, SOURCES) if (path := folder / name).exists()]
+    return [path for name in (PAGE, ATTACKS, SOURCES, PAPER) if (path := folder / name).exists()]
 
 
 def clear_summary(folder: Path) -> None:
     """Remove a sweep's rankings, text and report, and what kills have left."""
     remove_temporaries(folder)
-    for name in (ATTACKS, SOURCES, PAGE, SUMMARY):
+    for name in (ATTACKS, SOURCES, PAGE, PAPER, SUMMARY):
         (folder / name).unlink(missing_ok=True)

@@ -26,7 +26,7 @@ from ..utils.about import listed
 from ..utils.package import CLONE, INSTALLED, find_asset
 from .fields import Budget, Budgets, Name, Place, check_units, distinct
 
-TargetLabelRule = Literal["data", "least_likely", "random", "next"]
+TargetLabelRule = Literal["data", "least_likely", "random", "next", "next_image"]
 PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
 """Keyword arguments of attacks that the program sets."""
 DEFAULT_TARGETS = ("vgg16", "resnet50", "inception")

@@ -42,6 +42,8 @@ class Settings(Section):
         defence: The defences that the job names.
         measurements: Measurements of the user's, by the name of their table.
         beside: Preset of stored attacks that each attack is ranked among at the end.
+        base: Attack that `experiment=paper` compares the attack with; None: no such sweep.
+        question: What the job answers in such a sweep.
     """
 
     attack: AttackSettings
@@ -72,6 +74,8 @@ class Settings(Section):
     clean_accuracy_check: CheckSettings = CheckSettings()
     report: ReportSettings = ReportSettings()
     beside: Preset | None = None
+    base: Name | None = None
+    question: str | None = None
     cache: CacheSettings = CacheSettings()
     plan: PlanSettings = PlanSettings()
     rerun: bool = False

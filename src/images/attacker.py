@@ -132,7 +132,7 @@ class Attacker(nn.Module):
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
             least likely class for the clean image, without a defence; `random`, a fixed class other
             than the true one; `next`, the class after the true one; None, an untargeted attack.
-        data_target_labels: Target label by image index, for the rule `data`.
+        data_target_labels: Target label by image index, for the rules `data` and `next_image`.
         seed: Seed of all random numbers; an image's numbers depend on it and the image's index.
         pool: Images to mix in, uint8 (P, 3, H, W), and their classes.
         max_batch: Largest number of images in a gradient batch; None: no limit.

@@ -195,11 +195,15 @@ def neighbours(table: pd.DataFrame, attack: str, *named: str) -> Iterator[tuple[
     also = ranked.index[ranked["attack"].isin(named)]
     for place in sorted({0, at - 1, at, at + 1, *also} & {*ranked.index}):
         its = ranked.iloc[place]
-        points = [points_text(its[key]) for key in DIFFERENCES if not np.isnan(its[key])]
-        ends = f" [{', '.join(points[1:])}], p = {its['p']:.2g}" if points[1:] else ""
         cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
-        difference = "".join(points[:1]) + ends
-        yield f"{its['rank']:.0f}", its["attack"], cost, f"{its['mean']:.1%}", difference
+        yield f"{its['rank']:.0f}", its["attack"], cost, f"{its['mean']:.1%}", margin_text(its)
+
+
+def margin_text(row: Mapping[str, Any]) -> str:
+    """Return the difference of a row in points, with its interval and p if it is tested."""
+    points = [points_text(row[key]) for key in DIFFERENCES if not np.isnan(row[key])]
+    ends = f" [{', '.join(points[1:])}], p = {row['p']:.2g}" if points[1:] else ""
+    return "".join(points[:1]) + ends
 
 
 def points_text(difference: float) -> str:

@@ -21,6 +21,7 @@ from .audit import tries_table
 from .beside import DIFFERENCES
 from .cells import TableSpec
 from .grid import FORMATS, Grid
+from .paper import paper_table
 from .results import Results, open_results
 from .transfer_table import transfer_table
 from .words import is_tied, ranking_heading, ranking_notes, said
@@ -51,8 +52,9 @@ def table(
             folders by name, as in `{"day1": "outputs/DATE"}`.
         *more: Further folders.
         name: `transfer`; `matrix`, `ranking`, `sources` or `defences`, as the report's summary has
-            them; `tries`, some rows of the function `tries`; or `MODULE.FUNCTION`, your own
-            function from `Results` and keywords to a `Grid`.
+            them; `tries`, some rows of the function `tries`; `paper`, an answer of
+            `experiment=paper`; or `MODULE.FUNCTION`, your own function from `Results` and keywords
+            to a `Grid`.
         to: `latex` (needs booktabs and xcolor), `markdown`, `html` or `csv` (numbers without a
             caption); None: a `Grid`, which a notebook shows.
         wide: LaTeX: span both columns of the page.
@@ -60,7 +62,8 @@ def table(
         related: False: leave out pairs of networks with the same weights, architecture or
             family.
         **options: Keywords of the table. `matrix` and `defences` take `attack`, `tries` takes
-            `eps_255`, `defence`, `protocol` and `names`. `transfer` takes all but `attack`:
+            `eps_255`, `defence`, `protocol` and `names`, and `paper` takes `question`. `transfer`
+            takes all of these but `attack` and `question`:
 
             - `rows`: one or more of `attack`, `source` (both by default), `target` and `defence`;
               if there are several defences, rows or columns have `defence` in any case;
@@ -303,5 +306,6 @@ TABLES: dict[str, Callable[..., Grid]] = {
     "sources": partial(ranking, "source"),
     "tries": tries_table,
     "defences": defences,
+    "paper": paper_table,
 }
 """Tables by name; their options are the keywords of the functions."""

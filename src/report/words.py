@@ -422,6 +422,38 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     return lead, f" at {eps:g}/255: {rest}", details
 
 
+def margins_sentence(rows: Sequence[Any], attack: str, place: str) -> str:
+    """Say what an attack is better or worse than, by how many points, on what and at which cost.
+
+    Of more than four rows, the counts are told, and the lowest and the highest difference.
+    """
+    texts = [
+        f"{row['what']}{', ' * bool(row['what'])}{attack} {_side(row)} {row['than']}: "
+        f"{row['mean']:.1%} and {row['other']:.1%} fooled, {row['text']} points"
+        for row in rows
+    ]
+    if len(rows) > 4:
+        order = np.argsort([row["difference"] for row in rows], kind="stable")
+        sides = [f"{attack} {_side(row)} {row['than']}" for row in rows]
+        counts = [f"{side} in {sides.count(side)} of {len(rows)}" for side in dict.fromkeys(sides)]
+        texts = [*counts, f"lowest: {texts[order[0]]}", f"highest: {texts[order[-1]]}"]
+    n = " to ".join(f"{its:g}" for its in sorted({row["images"] for row in rows}))
+    of = f"{rows[0]['of']} images for {rows[0]['use']}"
+    costs = ", ".join(dict.fromkeys(row["gradients"] for row in rows))
+    where = f"{place}; " * bool(place)
+    return f"{'; '.join(texts)} (n = {n} of the {of}; {where}{costs} gradients per image)"
+
+
+def _side(row: Any) -> str:
+    side, *_ = said(
+        ("is not tested against", np.isnan(row["p"])),
+        ("cannot be told apart from", row["undecided"]),
+        ("is better than", row["difference"] > 0),
+        ("is worse than", True),
+    )
+    return side
+
+
 def _are(number: int) -> str:
     return f"{'is' if number == 1 else 'are'} {number}"
 

@@ -386,6 +386,11 @@ def attack_function(attack: AttackSettings) -> Attack:
     if unchecked := [key for key in call.keywords if key not in parameters]:
         text = "attack=%s takes any keyword; unchecked: %s"
         warn_once(text, attack.name, ", ".join(unchecked))
+    return checked(call, parameters)
+
+
+def checked(call: Any, parameters: Mapping[str, inspect.Parameter]) -> Any:
+    """Return a `partial` with converted keywords; refuse invalid ones, and those in conflict."""
     made = {key: _convert(key, value, parameters) for key, value in call.keywords.items()}
     if check := getattr(call.func, "check", None):
         check({**made})

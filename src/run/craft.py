@@ -183,7 +183,7 @@ class _Reader:
         batch = Batch(*(column.to(device) for column in batch))
         images = to_unit(batch.images)
         labels, rule = batch.labels, attack.fit_rule
-        if rule == "data":
+        if rule in ("data", "next_image"):
             aims = chosen.target_labels
             assert aims is not None
             labels = torch.from_numpy(aims[np.asarray(positions)]).to(labels)

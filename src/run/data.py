@@ -132,7 +132,9 @@ def open_images(planned: Planned, sets: DataSets) -> ImageDataset:
     """Open a job's images, or those of its saved set."""
     settings = planned.settings
     if planned.saved is None:
-        return sets.open(settings, "test")
+        images = sets.open(settings, "test")
+        by_next = settings.attack.target_label == "next_image"
+        return images.with_target_labels(next_labels(images.labels)) if by_next else images
     stated = settings.dataset.model_dump(include={"num_classes", "class_names", "images", "seed"})
     return saved_dataset(planned.saved, n_images=settings.n_images, **stated)
 
@@ -177,6 +179,8 @@ def open_fit_images(
             f"attack={name} would be fitted on {both.sum():,} of the evaluated images, "
             f"such as image {images.indices[both][0]}. Set attack.fit_images=FOLDER to use others."
         )
+    if planned.attack.fit_rule == "next_image":
+        return chosen.with_target_labels(next_labels(chosen.labels))
     if planned.attack.fit_rule != "data":
         return chosen.with_target_labels(None)
     aims = np.unique([] if images.target_labels is None else images.target_labels)
@@ -190,24 +194,38 @@ def open_fit_images(
 
 
 def target_labels_of(rule: TargetLabelRule | None, images: ImageDataset) -> dict[int, int]:
-    """Return the data set's target labels by image index; empty unless the rule is `data`.
+    """Return target labels by image index; empty unless the rule is `data` or `next_image`.
 
     Raises:
         ValueError: There are none, or one is the image's class.
     """
-    if rule != "data":
+    if rule not in ("data", "next_image"):
         return {}
     if images.target_labels is None:
         raise ValueError(
-            "attack.target_label=data, but the data set has no target labels. "
+            f"attack.target_label={rule}, but the data set has no target labels. "
             "Use least_likely, random or next."
         )
     wrong = images.indices[images.target_labels == images.labels]
     if len(wrong):
         raise ValueError(
-            f"attack.target_label=data, but the target label of image {wrong[0]} is its true class."
+            f"attack.target_label={rule}, but the target label of image {wrong[0]} is its true "
+            "class."
         )
     return dict(zip(images.indices.tolist(), images.target_labels.tolist(), strict=True))
+
+
+def next_labels(labels: np.ndarray) -> np.ndarray:
+    """Return the class of the next image of another class, from the last to the first one on.
+
+    TransferBench takes the next image's class. If all classes are equal, the result is this class.
+
+    >>> next_labels(np.array([0, 0, 1])).tolist()
+    [1, 1, 0]
+    """
+    after = np.concatenate([labels, labels])
+    pairs = enumerate(labels)
+    return np.array([after[i + np.argmax(after[i : i + len(labels)] != its)] for i, its in pairs])
 
 
 def mixing_pool(dataset: ImageDataset, seed: int) -> Batch:

@@ -34,7 +34,8 @@ log = logging.getLogger(__name__)
 
 _SHOWN = 30  # maximum number of jobs in the table
 _UNKEYED = {
-    *("cache", "tracking", "report", "beside", "plan", "rerun", "sweep", "clean_accuracy_check"),
+    *("cache", "tracking", "report", "beside", "base", "question", "plan", "rerun"),
+    *("sweep", "clean_accuracy_check"),
     *("trainer", "training"),
 }
 """Sections that decide no row, or of which `finished_key` has some keys."""

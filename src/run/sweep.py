@@ -5,7 +5,7 @@ import logging
 import shlex
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import lru_cache, partial
@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
 from ..artifacts.jobs import find_jobs
-from ..artifacts.layout import FAILURE, MANIFEST, PAGE, SUMMARY, files_of_sweep
+from ..artifacts.layout import FAILURE, MANIFEST, PAGE, PAPER, SUMMARY, files_of_sweep
 from ..artifacts.record import files_of_job, job_record, public
 from ..artifacts.sweep_state import (
     SweepManifest,
@@ -33,6 +33,7 @@ from ..config.settings import Settings
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
+from ..report.paper import is_paper, paper_text, ranks_of
 from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import Tracker, open_tracker
@@ -199,13 +200,18 @@ class Sweep:
         results = self._rank(_results_of(finished, console), console)
         if self.settings[0].report.tries:
             results = audited(results)
+        paper = paper_text(results) if is_paper(results) else ""
+        if paper:
+            console.print(paper.partition("\n")[0], style="bold")
         texts = []
         for show in (print_matrices, print_rankings, print_alarms, print_audits):
             show(results, console)
             wide = io.StringIO()
             show(results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
             texts.append(wide.getvalue())
-        written = self._write_files(results, jobs, "".join(texts).strip("\n"), console)
+        written = self._write_files(
+            results, jobs, {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}, console
+        )
         if results.jobs and self.settings[0].report.name != "none":
             written &= self._report(results, console)
         for job, failure in failures.items():
@@ -239,21 +245,23 @@ class Sweep:
         preset = self.settings[0].beside
         if preset and results.attacked:
             try:
-                return replace(results, ranks=beside(results.jobs, preset))
+                paper = self.settings[0].base is not None
+                ranks = ranks_of(results) if paper else beside(results.jobs, preset)
+                return replace(results, ranks=ranks)
             except ValueError as error:
                 console.print(f"beside={preset}: {error}", style="yellow")
         return results
 
     def _write_files(
-        self, results: Results, jobs: Sequence[Path], text: str, console: Console
+        self, results: Results, jobs: Sequence[Path], texts: Mapping[str, str], console: Console
     ) -> bool:
-        """Write a sweep's tables and its text; return False if they cannot be written."""
+        """Write a sweep's tables, and texts by file; return False if they cannot be written."""
         try:
             if jobs != [self.folder]:  # a single job has already cleared its folder
                 clear_sweep(self.folder)
             write_tables(results, self.folder)
-            if text:
-                write_text(self.folder / SUMMARY, text)
+            for name in filter(texts.get, texts):
+                write_text(self.folder / name, texts[name])
         except WriteError as error:
             console.print(str(error), style="yellow")
             return False
