@@ -429,7 +429,7 @@ def margins_sentence(rows: Sequence[Any], attack: str, place: str) -> str:
     """
     texts = [
         f"{row['what']}{', ' * bool(row['what'])}{attack} {_side(row)} {row['than']}: "
-        f"{row['mean']:.1%} and {row['other']:.1%} fooled, {row['text']} points"
+        f"{row['mean']:.1%} and {row['other']:.1%} fooled, points: {row['text']}"
         for row in rows
     ]
     if len(rows) > 4:
