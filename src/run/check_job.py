@@ -85,7 +85,7 @@ def make_planned(
 ) -> Planned:
     """Return a job with the attack and the defences that its settings describe.
 
-    Their code is read now, because files may be edited later.
+    Their code and files are read now: before a sweep, and again when a job is opened.
     """
     attack, trainer, name = settings.attack, settings.trainer, settings.source_defence
     made = {
@@ -141,6 +141,9 @@ def open_job(planned: Planned, sets: DataSets) -> tuple[Planned, JobContext]:
         ValueError: A file is damaged, or there are too few images.
     """
     settings, attack, pool = planned.settings, planned.attack, None
+    defences = {name: its.function for name, its in planned.defences.items()}
+    now = make_planned(settings, attack.function, defences, planned.saved)  # files may be new
+    planned = replace(planned, attack=now.attack, defences=now.defences, code=now.code)
     images = open_images(planned, sets)
     try:
         images.digest()  # reads all files, so a bad one is refused here
