@@ -97,6 +97,27 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
     assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
 
 
+def test_rows_are_of_a_file_as_it_is_when_the_job_begins(run_job, workspace):
+    code = (
+        "import numpy as np\ndef shifted(model, images, labels, eps, *, file: str, then: float):\n"
+    )
+    code += "    size = float(np.load(file))\n    np.save(file, then)\n"
+    (workspace / "shifting.py").write_text(f"{code}    return (images + size * eps).clamp(0, 1)\n")
+    text = "_target_: shifting.shifted\nname: shifted\nfile: size.npy\nthen: 1.0\n"
+    (workspace / "conf" / "attack" / "shifted.yaml").write_text(text)
+    np.save(workspace / "size.npy", 1.0)
+    words = ["attack=shifted", "attack.then=0.5,-1.0", "epsilon.grid=[8]", GO_ON]
+    assert run_job("-m", *words, "hydra.sweep.dir=both") == 0  # the second finds the first's 0.5
+    np.save(workspace / "size.npy", 0.5)
+    words[1], second = "attack.then=-1.0", next(workspace.glob("both/1-*"))
+    assert run_job(*words, "cache.dir=other", "hydra.run.dir=alone") == 0
+    same_tables(second, workspace / "alone", ["predictions"])
+    np.save(workspace / "size.npy", 1.0)
+    assert run_job(*words, "hydra.run.dir=anew") == 0
+    with pytest.raises(AssertionError):
+        same_tables(second, workspace / "anew", ["predictions"])
+
+
 @pytest.mark.slow
 def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
     run_job, workspace, attacked, capsys

@@ -68,8 +68,7 @@ class OwnMeasurement(Measurement):
         self.name, self.measurement, self.key = name, measurement, key
         self.schema, self.order = schema, measurement.order
         self.attacked, self.correct_only = measurement.attacked, measurement.correct_only
-        self.each_budget, self.key_parts = measurement.each_budget, measurement.key_parts
-        measurement.name = name
+        self.each_budget, measurement.name = measurement.each_budget, name
 
     @property
     def stored_as(self) -> str:
@@ -84,6 +83,7 @@ class OwnMeasurement(Measurement):
         """
         with self._refusals("needs"):
             needs = self.measurement.needs(job)
+            self.key_parts = self.measurement.key_parts  # which may follow from the job
             models, index = {*needs.targets, *needs.others} - {None}, np.asarray(needs.images)
             if unknown := [str(model) for model in models if model not in job.classifiers]:
                 raise ValueError(f"it has the model {min(unknown)}, which the job lacks")

@@ -85,23 +85,28 @@ def make_planned(
 ) -> Planned:
     """Return a job with the attack and the defences that its settings describe.
 
-    Their code is read now, because files may be edited later.
+    Their code and files are read now: before a sweep, and again when a job is opened.
     """
     attack, trainer, name = settings.attack, settings.trainer, settings.source_defence
     made = {
-        key: JobDefence(defences[key], section.repeats, defence_parts(section, settings.seed))
+        key: JobDefence(
+            defences[key], section.repeats, partial(defence_parts, section, settings.seed)
+        )
         for key, section in settings.defence.items()
     }
-    parts = attack_parts(
-        attack,
-        None if saved is None else saved.digest,
-        source_defence=[name != NO_DEFENCE and made[name].key, settings.source_draws],
-        ensemble=settings.ensemble,
-        layers=settings.layers,
-        seed=settings.seed,
-        gradient_batch=trainer.gradient_batch,
-        attack_precision=trainer.attack_precision,
-    )
+
+    def parts() -> Mapping[str, Any]:
+        return attack_parts(
+            attack,
+            None if saved is None else saved.digest,
+            source_defence=[name != NO_DEFENCE and made[name].key, settings.source_draws],
+            ensemble=settings.ensemble,
+            layers=settings.layers,
+            seed=settings.seed,
+            gradient_batch=trainer.gradient_batch,
+            attack_precision=trainer.attack_precision,
+        )
+
     sections = {"attack": attack.settings}
     sections |= {name: settings.model[name].network for name in settings.models}
     sections |= {f"defence.{name}": section.call for name, section in settings.defence.items()}
@@ -115,7 +120,7 @@ def make_planned(
         seed=settings.seed,
         precision=trainer.attack_precision,
         augmentation=(settings.training.crop_padding, settings.training.flip),
-        parts=parts,
+        make_parts=parts,
     )
     return Planned(settings, crafting, made, code_keys(sections), saved, **others)
 
@@ -141,6 +146,9 @@ def open_job(planned: Planned, sets: DataSets) -> tuple[Planned, JobContext]:
         ValueError: A file is damaged, or there are too few images.
     """
     settings, attack, pool = planned.settings, planned.attack, None
+    defences = {name: its.function for name, its in planned.defences.items()}
+    now = make_planned(settings, attack.function, defences, planned.saved)  # files may be new
+    planned = replace(planned, attack=now.attack, defences=now.defences, code=now.code)
     images = open_images(planned, sets)
     try:
         images.digest()  # reads all files, so a bad one is refused here

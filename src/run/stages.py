@@ -46,7 +46,7 @@ class JobAttack:
         seed: Seed of all random numbers.
         precision: Precision of the gradients.
         augmentation: Padding of crops, and flips, of training images in a fit.
-        parts: Parts of the key that do not depend on images and models.
+        make_parts: Makes `parts` when they are first needed, because files may change until then.
     """
 
     function: Attack | None
@@ -58,7 +58,12 @@ class JobAttack:
     seed: int
     precision: str
     augmentation: tuple[int, bool]
-    parts: Mapping[str, Any]
+    make_parts: Callable[[], Mapping[str, Any]]
+
+    @cached_property
+    def parts(self) -> Mapping[str, Any]:
+        """Parts of the key that do not depend on images and models."""
+        return self.make_parts()
 
     @cached_property
     def fitted(self) -> Fitted | None:
@@ -90,12 +95,17 @@ class JobDefence:
     Attributes:
         function: The defence.
         repeats: Number of draws of a randomised defence.
-        parts: Parts of its key, with the seed.
+        make_parts: As of an attack.
     """
 
     function: Defence
     repeats: int
-    parts: Mapping[str, Any]
+    make_parts: Callable[[], Mapping[str, Any]]
+
+    @cached_property
+    def parts(self) -> Mapping[str, Any]:
+        """Parts of its key, with the seed."""
+        return self.make_parts()
 
     @cached_property
     def key(self) -> str:
