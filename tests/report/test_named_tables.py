@@ -37,7 +37,7 @@ def test_a_function_of_the_user_is_a_table(results, tmp_path, monkeypatch):
         src.table(results, rows="attack", **words)
 
 
-@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("name", [name for name in TABLES if name != "paper"])  # of other jobs
 def test_a_table_has_equal_rows_in_all_formats(results, name):
     texts = {to: src.table(results, name=name, to=to) for to in FORMATS}
     grid = src.table(results, name=name)
