@@ -34,7 +34,7 @@ from ..utils.processes import command_key
 
 @dataclass(frozen=True, eq=False)
 class JobAttack:
-    """How a job's adversarial images are made: by an attack, or taken from files.
+    """The maker of a job's adversarial images: an attack, or files.
 
     Attributes:
         function: The attack; None: the images are those of a saved set, or there are none.
