@@ -1,4 +1,4 @@
-"""Answers to what reviewers ask of an attack, from the jobs of `experiment=paper`: tables, and `paper.md`."""
+"""Answers to what reviewers ask of an attack, from jobs of `experiment=paper`: `paper.md`."""
 
 import shlex
 from collections import defaultdict
