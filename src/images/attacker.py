@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from ..attacks import Philox, image_seeds, project
 from ..attacks.source import finite
@@ -138,6 +139,7 @@ class Attacker(nn.Module):
         max_batch: Largest number of images in a gradient batch; None: no limit.
         precision: Precision of the gradients, `32-true`, `tf32` or `bf16`. Predictions use the
             trainer's precision.
+        targets: Networks that the attack must not call; checked on the first batch.
 
     Attributes:
         states: States of a fitted attack, by budget in [0, 1] units; empty: the attack has no fit.
@@ -163,6 +165,7 @@ class Attacker(nn.Module):
         max_batch: int | None = None,
         precision: str = "32-true",
         name: str = "attack",
+        targets: Sequence[nn.Module] = (),
     ) -> None:
         super().__init__()
         if target_label_rule is not None and num_classes < 2:
@@ -184,6 +187,7 @@ class Attacker(nn.Module):
         self.states: Mapping[float, Mapping[str, Tensor]] = {}
         self.on_pass: Callable[[int, int], None] = lambda gradients, forwards: None
         self.gradients = 0
+        self._unchecked = [*targets]  # a list: not part of this module
 
     def forward(
         self,
@@ -257,7 +261,9 @@ class Attacker(nn.Module):
         device = images.device.type
         choose_layout(counted, device, self.precision)
         # Lightning's predict loop disables gradients, and predictions may have another precision.
-        with self.named_errors(), torch.enable_grad(), self.arithmetic(device):
+        targets, self._unchecked = self._unchecked, []
+        refusal = refused_calls(targets, counted) if targets else nullcontext()
+        with self.named_errors(), torch.enable_grad(), self.arithmetic(device), refusal:
             adversarial = self.attack(counted, *copies, **arguments)
         if steps:
             adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
@@ -323,6 +329,30 @@ class Attacker(nn.Module):
             return others.argmin(dim=1)
         chosen = [self.data_target_labels[number] for number in batch.index.tolist()]
         return torch.tensor(chosen, device=labels.device)
+
+
+@contextmanager
+def refused_calls(networks: Sequence[nn.Module], source: nn.Module) -> Iterator[None]:
+    """Raise a ValueError if a layer ran that shares weights with a network, but not with the source.
+
+    This finds the networks themselves and copies of them.
+    """
+    marks, called = set().union(*map(_marks, networks)) - _marks(source), set[tuple[Any, ...]]()
+    handle = register_module_forward_pre_hook(
+        lambda layer, _: called.update(marks & _marks(layer, recurse=False))
+    )
+    try:
+        yield
+    finally:
+        handle.remove()
+    if called:
+        raise ValueError("it calls a target network. An attack may use the source alone.")
+
+
+def _marks(network: nn.Module, recurse: bool = True) -> set[tuple[Any, ...]]:
+    """Return the shape and first numbers of each matrix of weights in a network."""
+    weights = (its.detach() for its in network.parameters(recurse) if its.ndim > 1)
+    return {(its.shape, *its.flatten()[:8].tolist()) for its in weights}
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:

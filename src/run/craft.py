@@ -49,6 +49,7 @@ def make_attacker(job: JobContext) -> Attacker:
         max_batch=job.max_batch,
         precision=attack.precision,
         name=attack.name,
+        targets=[its.classifier for name, its in job.models.items() if name not in job.members],
     )
     attacker.states = move_states(fitted_states(job, attacker), job.device)
     return attacker
