@@ -7,9 +7,10 @@ RUN python -m venv /venv
 COPY constraints.txt /clone/
 RUN pip install --no-cache-dir --constraint /clone/constraints.txt --index-url https://download.pytorch.org/whl/cpu torch torchvision
 COPY . /clone
-RUN pip install --no-cache-dir --constraint /clone/constraints.txt "/clone[joblib]"
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels /clone
+RUN pip install --no-cache-dir --constraint /clone/constraints.txt "$(ls /wheels/*.whl)[joblib]"
 
-# The image has the installed program alone: the clone stays in the stage above.
+# The image has the installed wheel alone: the clone stays in the stage above.
 FROM python:3.13-slim
 COPY --from=build /venv /venv
 ENV PATH=/venv/bin:$PATH HOME=/work
