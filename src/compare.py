@@ -54,7 +54,7 @@ def _print_changes(
     console = Console(markup=False, highlight=False)
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()
     where = ", ".join(f"{eps:g}/255 ({norm})" for eps, norm in budgets)
-    images = " to ".join(f"{its:g}" for its in sorted({*changes["images"].agg(["min", "max"])}))
+    images = " to ".join(f"{eps:g}" for eps in sorted({*changes["images"].agg(["min", "max"])}))
     notes = [f"{images} images at {where}", *changes.attrs[NOTES], ""]
     firsts = (change_sentence(row) for _, row in changes.drop_duplicates("measure").iterrows())
     console.print(*notes, *firsts, sep="\n", soft_wrap=True)

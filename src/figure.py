@@ -36,12 +36,12 @@ def _parse(words: Sequence[str] | None) -> Namespace:
         if "number" in keywords:
             one.add_argument("number", metavar="image", help="number or file, as in images.csv")
         add_sweeps(one)
-        options = [its for name, its in keywords.items() if name not in _ELSEWHERE]
+        options = [option for name, option in keywords.items() if name not in _ELSEWHERE]
         add_options(one, options, draw, of, FIGURES["matrix"], budgets="eps")
         one.add_argument("--out", type=Path, required=True, help="file: .pdf, .svg or .png")
     for option in (word.partition("=")[0] for word in parser.parse_known_args(words)[1]):
-        usages = {kind: its.format_usage() for kind, its in kinds.choices.items()}
-        if takers := " or ".join(kind for kind, its in usages.items() if f"[{option} " in its):
+        usages = {kind: parser.format_usage() for kind, parser in kinds.choices.items()}
+        if takers := " or ".join(kind for kind, usage in usages.items() if f"[{option} " in usage):
             parser.error(f"{option}: only figures of the kind {takers} take it")
     return parser.parse_args(words)
 

@@ -33,13 +33,13 @@ def main(words: Sequence[str] | None = None) -> int:
     return run_command(_start, parse_flags, words, at_once=False)
 
 
-def _start(**known: Any) -> None:
+def _start(**keywords: Any) -> None:
     """Check the overrides, and run the command's jobs, or print what a flag asks for."""
-    arguments = Namespace(**known)
+    arguments = Namespace(**keywords)
     command = Command.parse(arguments.overrides)
     command.check(CONF)
     for flag in ("config_name", "config_path", "experimental_rerun"):
-        if known.get(flag):
+        if keywords.get(flag):
             way = "the program has one config. Add files of yours with --config-dir."
             raise ValueError(f"--{flag.replace('_', '-')}: {way}")
     loader = Loader(command.sources, arguments.config_dir)

@@ -35,7 +35,7 @@ def _parse(words: Sequence[str] | None) -> Namespace:
     )
     add_sweeps(parser)
     parser.add_argument("--as", **choice)
-    keywords = [its for key, its in keywords_of(name).items() if key != "names"]
+    keywords = [parameter for key, parameter in keywords_of(name).items() if key != "names"]
     add_options(parser, keywords, table)
     add = parser.add_argument
     add("--beside", metavar="PRESET", help="rank each attack among stored ones, such as small")

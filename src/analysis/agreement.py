@@ -67,7 +67,7 @@ def wrong_outcomes(
     likely = zip(both["top5_classes"], both["top5_confidences"], strict=True)
     chances = [dict(zip(*pair, strict=True)) for pair in likely]
     classes = both["predicted_stated"]
-    of_stated = [its.get(name, 0.0) for its, name in zip(chances, classes, strict=True)]
+    of_stated = [chance.get(name, 0.0) for chance, name in zip(chances, classes, strict=True)]
     wrong = (both["predicted"] < 0) != (classes < 0)  # one of the two abstains
     wrong |= both["confidence"].isna() != both["confidence_stated"].isna()
     wrong |= both["confidence"] - of_stated > limit

@@ -122,7 +122,7 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame({"k": list(among), "n": n, "correct": correct})
     table["accuracy"] = ratio(correct, n)
     table["accuracy_low"], table["accuracy_high"] = wilson_interval(correct, n)
-    table["confidence"] = [its.astype(np.float64).mean() for its in values]
+    table["confidence"] = [confidences.astype(np.float64).mean() for confidences in values]
     return table
 
 

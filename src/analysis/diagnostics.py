@@ -22,8 +22,8 @@ def mean_visibility(rows: pd.DataFrame) -> pd.DataFrame:
     Returns:
         One row per budget: `eps_255`, the number of `images`, and the means.
     """
-    known = rows.replace({"psnr": {np.inf: np.nan}}).groupby("eps_255", as_index=False)
-    return known.agg(images=("index", "size"), **{name: (name, "mean") for name in SIZES})
+    finite = rows.replace({"psnr": {np.inf: np.nan}}).groupby("eps_255", as_index=False)
+    return finite.agg(images=("index", "size"), **{name: (name, "mean") for name in SIZES})
 
 
 def success_over_iterations(

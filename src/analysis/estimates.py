@@ -104,12 +104,12 @@ def mean_weights(
         seed has no mean if it lacks a pair that another seed has in it.
     """
     names, rows = list[tuple[Any, Any, Any]](), list[Values]()
-    every = [[*dict.fromkeys(axis.tolist())] for axis in (sources, targets, seeds)]
-    for source, target in product((*every[0], MEAN), (*every[1], MEAN)):
+    axes = [[*dict.fromkeys(axis.tolist())] for axis in (sources, targets, seeds)]
+    for source, target in product((*axes[0], MEAN), (*axes[1], MEAN)):
         over = shared if source == MEAN else sources == source
         over = over if target == MEAN else over & (targets == target)
         pairs = len({*zip(sources[over], targets[over], strict=True)})
-        for seed in (*every[2], *[MEAN] * over_seeds):
+        for seed in (*axes[2], *[MEAN] * over_seeds):
             at = over if seed == MEAN else over & (seeds == seed)
             whole = seed == MEAN or np.count_nonzero(at) == pairs
             if pairs and whole and MEAN in (source, target, seed):

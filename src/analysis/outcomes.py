@@ -174,9 +174,9 @@ class Outcomes:
         """Return the outcomes with new names of models; ensembles keep theirs."""
         jobs = [(attack, names.get(source, source)) for attack, source in self.jobs]
         refs = [
-            ModelRef.parse(names.get(its.model, its.model), its.defence) for its in self.targets
+            ModelRef.parse(names.get(pair.model, pair.model), pair.defence) for pair in self.targets
         ]
-        networks = {names.get(name, name): its for name, its in self.networks.items()}
+        networks = {names.get(name, name): network for name, network in self.networks.items()}
         return replace(self, jobs=jobs, targets=refs, networks=networks)
 
     def on_images(self, index: NDArray[np.int64]) -> "Outcomes":
@@ -204,8 +204,8 @@ def same_network(source: ModelRef, target: ModelRef, networks: Mapping[str, str]
     A model that `networks` lacks has the name of its network, or ends in `_seedN` after it.
     """
     names = [*source.members, target.model]
-    *own, other = (networks.get(name, ModelRef((name,)).architecture) for name in names)
-    return source.includes(target) or other in own
+    *members, other = (networks.get(name, ModelRef((name,)).architecture) for name in names)
+    return source.includes(target) or other in members
 
 
 def outcomes_by_budget(outcome: JobOutcomes, attack: str) -> dict[float, Outcomes]:
@@ -268,7 +268,7 @@ def joined(parts: Sequence[Outcomes]) -> Outcomes:
         counted[block], fooled[block], correct[block] = part.counted, part.fooled, part.correct
         first += len(rows)
     targeted = np.concatenate([part.targeted for part in parts])
-    networks = {name: its for part in parts for name, its in part.networks.items()}
+    networks = {name: network for part in parts for name, network in part.networks.items()}
     return Outcomes(
         jobs, targets, index, targeted, evaluated, counted, fooled, correct, networks=networks
     )
@@ -277,8 +277,8 @@ def joined(parts: Sequence[Outcomes]) -> Outcomes:
 def ratio(numerator: NDArray[np.generic], denominator: NDArray[np.int64] | Values) -> Values:
     """Divide, with NaN and no warning where the denominator is 0."""
     top = numerator.astype(np.float64)
-    known = np.broadcast_to(denominator > 0, top.shape)
-    return np.divide(top, denominator, out=np.full_like(top, np.nan), where=known)
+    any_counted = np.broadcast_to(denominator > 0, top.shape)
+    return np.divide(top, denominator, out=np.full_like(top, np.nan), where=any_counted)
 
 
 def job_outcomes(
@@ -299,9 +299,9 @@ def job_outcomes(
     pairs, code = _coded_pairs(predictions)
     _check_known("target", targets, pairs)
     place = _places_of(pairs, code, targets)
-    mine = place >= 0
-    index = np.unique(predictions["index"].to_numpy()[mine])
-    eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[mine])
+    is_present = place >= 0
+    index = np.unique(predictions["index"].to_numpy()[is_present])
+    eps = np.union1d([0.0], predictions["eps_255"].to_numpy(np.float64)[is_present])
     row = _rows_at(predictions, place, len(targets), index, eps)
     present = row >= 0
     any_row = row.max(axis=(0, 2))  # any row of an image will do: all have its label
@@ -358,18 +358,18 @@ def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[M
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
     attacked = np.bincount(code[predictions["eps_255"].to_numpy() > 0], minlength=len(pairs)) > 0
     evaluated = {
-        pair: None for pair, its in zip(pairs, attacked, strict=True) if its or not pair.is_defended
+        pair: None for pair, hit in zip(pairs, attacked, strict=True) if hit or not pair.is_defended
     }
-    every = behind_each(targets, (pair.defence for pair in evaluated))
-    return [pair for pair in every if pair in evaluated]
+    all_pairs = behind_each(targets, (pair.defence for pair in evaluated))
+    return [pair for pair in all_pairs if pair in evaluated]
 
 
 def _coded_pairs(table: pd.DataFrame) -> tuple[list[ModelRef], NDArray[np.intp]]:
     """Return the targets of a table in their order, and each row's place among them."""
     coded = [pd.factorize(with_defence(table)[name]) for name in TARGET_COLUMNS]
     (models, model_names), (defences, defence_names) = coded
-    code, every = pd.factorize(models * len(defence_names) + defences)
-    names = (divmod(int(pair), len(defence_names)) for pair in every)
+    code, pairs_there = pd.factorize(models * len(defence_names) + defences)
+    names = (divmod(int(pair), len(defence_names)) for pair in pairs_there)
     return [ModelRef.parse(model_names[one], defence_names[other]) for one, other in names], code
 
 
@@ -382,10 +382,10 @@ def _share_correct(
     return np.where(present, correct.to_numpy()[row], 0.0)
 
 
-def _check_known(what: str, names: Sequence[object], known: Iterable[object]) -> None:
-    there = list(known)
-    if not names or set(names) - set(there):
-        named, listed = (", ".join(map(str, values)) for values in (names, there))
+def _check_known(what: str, names: Sequence[object], available: Iterable[object]) -> None:
+    names_there = list(available)
+    if not names or set(names) - set(names_there):
+        named, listed = (", ".join(map(str, values)) for values in (names, names_there))
         raise ValueError(f"{what} {named or '(none)'}: choose from {listed}.")
 
 
@@ -452,10 +452,10 @@ def _rows_at(
         axes[0].get_indexer(pd.Index(table["index"])),
         axes[1].get_indexer(pd.Index(table["eps_255"])),
     )
-    known = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in places]))
+    complete = np.flatnonzero(np.logical_and.reduce([axis >= 0 for axis in places]))
     rows = np.full([targets, *map(len, axes)], -1)
-    rows[tuple(axis[known] for axis in places)] = known
-    if len(known) > np.count_nonzero(rows >= 0):
+    rows[tuple(axis[complete] for axis in places)] = complete
+    if len(complete) > np.count_nonzero(rows >= 0):
         raise ValueError(
             "the table has several rows for one image, target and budget; select one attack, "
             "source and variant."

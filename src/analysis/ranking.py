@@ -126,12 +126,12 @@ def source_rankings(outcomes: Outcomes) -> pd.DataFrame:
         shared = [seeds for name, seeds in attacks.items() if sources_of[name] == every_source]
         groups = {f"mean of {len(shared)} attacks": shared} if len(shared) > 1 else {}
         groups |= {name: [seeds] for name, seeds in attacks.items() if len(sources_of[name]) > 1}
-        every = {ALL_TARGETS: targets} if len(targets) > 1 else {}
-        every |= {outcomes.targets[target].model: [target] for target in targets}
+        places = {ALL_TARGETS: targets} if len(targets) > 1 else {}
+        places |= {outcomes.targets[target].model: [target] for target in targets}
         for name, members in groups.items() if len(every_source) > 1 else ():
-            for target, its in every.items():
-                rows = _rank_sources(outcomes, members, its)
-                if len(rows) > 1 and (target == next(iter(every)) or not rows[0]["lacks"]):
+            for target, chosen in places.items():
+                rows = _rank_sources(outcomes, members, chosen)
+                if len(rows) > 1 and (target == next(iter(places)) or not rows[0]["lacks"]):
                     of = {"attack": name, "attacks": len(members), "target": target}
                     ranked += [row | place | of for row in rows]
     return pd.DataFrame(ranked, columns=SOURCE_COLUMNS)
@@ -161,8 +161,8 @@ def _groups(outcomes: Outcomes) -> Iterator[tuple[dict[str, Any], list[int], Map
     ]
     for group in sorted({*groups}):
         for defence in dict.fromkeys(defences):
-            targets = [place for place, its in enumerate(defences) if its == defence]
-            pairs = outcomes.pairs((job for job, its in enumerate(groups) if its == group), targets)
+            targets = [place for place, of_target in enumerate(defences) if of_target == defence]
+            pairs = outcomes.pairs((job for job, key in enumerate(groups) if key == group), targets)
             counting = {outcomes.jobs[pair[0]][1] for pair in pairs if outcomes.counted[pair].any()}
             attacks = dict[str, dict[Pair, list[int]]]()
             for job, target in pairs:
@@ -179,20 +179,20 @@ def _rank_attacks(
 ) -> list[Row]:
     """Rank the attacks of some sources; those that lack a pair of the others come last."""
     pairs = {
-        attack: {pair: its for pair, its in seeds.items() if pair[0] in members}
+        attack: {pair: by_seed for pair, by_seed in seeds.items() if pair[0] in members}
         for attack, seeds in attacks.items()
     }
-    pairs = {attack: its for attack, its in pairs.items() if its}
+    pairs = {attack: measured for attack, measured in pairs.items() if measured}
 
     def texts(pairs: Iterable[Pair]) -> list[str]:
         return sorted(f"{source} -> {outcomes.targets[target]}" for source, target in pairs)
 
-    def completeness(its: Seeds) -> tuple[int, int, list[str]]:
+    def completeness(seen: Seeds) -> tuple[int, int, list[str]]:
         """Names decide between equals, so that the order of jobs does not."""
-        return len(its), sum(its.keys() <= other.keys() for other in pairs.values()), texts(its)
+        return len(seen), sum(seen.keys() <= other.keys() for other in pairs.values()), texts(seen)
 
     complete = max(pairs.values(), key=completeness)
-    names = [attack for attack, its in pairs.items() if its.keys() >= complete.keys()]
+    names = [attack for attack, measured in pairs.items() if measured.keys() >= complete.keys()]
     scores = np.array(
         [[outcomes.scores(pairs[attack][pair], pair[1]) for pair in complete] for attack in names]
     )
@@ -200,7 +200,7 @@ def _rank_attacks(
     some = counted.any(axis=1)
     if not some.any():
         return []
-    sources, targets = (np.array(its) for its in zip(*complete, strict=True))
+    sources, targets = (np.array(axis) for axis in zip(*complete, strict=True))
 
     def over(chosen: Sequence[int]) -> tuple[Values, Values]:
         """Return what images contribute to the means over some targets, and at most."""
@@ -221,7 +221,7 @@ def _rank_attacks(
         values * values.shape[1],
         against,
         counting,
-        lambda its: (part := over(its)[0]) * part.shape[1],
+        lambda images: (part := over(images)[0]) * part.shape[1],
     )
     for attack in (attack for attack in pairs if attack not in names):
         first, *others = texts(complete.keys() - pairs[attack].keys())
@@ -241,22 +241,22 @@ def _rank_sources(
     ]
     one = len(targets) == 1
     sources = list(dict.fromkeys(source for source, _ in (pairs if one else attacks[0])))
-    jobs = sorted({job for its in attacks for seeds in its.values() for job in seeds})
+    jobs = sorted({job for by_pair in attacks for seeds in by_pair.values() for job in seeds})
     tried = sorted({target for _, target in pairs})
-    every = outcomes.counted_for_all(jobs, tried)
-    targets = [target for target, images in zip(tried, every, strict=True) if images.any()]
-    counted = every[every.any(axis=1)]
+    in_all = outcomes.counted_for_all(jobs, tried)
+    targets = [target for target, images in zip(tried, in_all, strict=True) if images.any()]
+    counted = in_all[in_all.any(axis=1)]
     lacks = "an image that a target counts for every source"
-    there = np.array([[(source, target) in pairs for target in targets] for source in sources])
+    measured = np.array([[(source, target) in pairs for target in targets] for source in sources])
     if targets:
-        known = [str(outcomes.targets[target]) for target in targets]
-        lacks = "" if one else missing_target(there, sources, known)
+        target_names = [str(outcomes.targets[target]) for target in targets]
+        lacks = "" if one else missing_target(measured, sources, target_names)
     if lacks:
         return [{"source": source, "lacks": lacks, **_UNRANKED} for source in sources]
-    scores = np.full((*there.shape, len(outcomes.index)), np.nan)
-    for row, column in np.argwhere(there):
+    scores = np.full((*measured.shape, len(outcomes.index)), np.nan)
+    for row, column in np.argwhere(measured):
         pair = sources[row], targets[column]
-        seeds = [outcomes.scores(its[pair], pair[1]) for its in attacks]
+        seeds = [outcomes.scores(by_pair[pair], pair[1]) for by_pair in attacks]
         scores[row, column] = np.mean(seeds, axis=0)
     values = source_contributions(scores, counted)
     mean = values.mean(axis=1)
@@ -272,7 +272,7 @@ def _rank_sources(
         values,
         None,
         {outcomes.targets[target].model: column for column, target in enumerate(targets)},
-        lambda its: source_contributions(scores[:, its], counted[its]),
+        lambda chosen: source_contributions(scores[:, chosen], counted[chosen]),
     )
 
 
@@ -288,10 +288,10 @@ def source_contributions(scores: Values, counted: Mask) -> Values:
         Contributions (S, M) on the M images counted for any target, scaled so that the mean over
         images is the source's value.
     """
-    there = np.isfinite(scores).sum(axis=2) > 0
+    measured = np.isfinite(scores).sum(axis=2) > 0
     images = counted.any(axis=0)
     rates = np.where(counted, scores, 0) / counted.sum(axis=1, keepdims=True)
-    values: Values = (source_values(there) @ rates[there])[:, images] * images.sum()
+    values: Values = (source_values(measured) @ rates[measured])[:, images] * images.sum()
     return values
 
 
@@ -329,11 +329,11 @@ def _tested(
     if against is None and others and len(targets) > 1 and (p[others] < LEVEL).all():
         for name in targets:
             rest = compare_pairs(
-                values_of([targets[its] for its in targets if its != name]), one=first
+                values_of([targets[other] for other in targets if other != name]), one=first
             )
             ahead = (rest.difference[first] > 0) & (rest.p[first] < LEVEL)
             depends += [name] * (not ahead[others].all())
-    every = {
+    of_columns = {
         str(names.name): names.to_numpy(),
         **numbers,
         "difference": difference,
@@ -346,6 +346,6 @@ def _tested(
         "lacks": "",
         "depends_on": np.where(np.arange(len(names)) == first, ", ".join(depends), ""),
     }
-    rows = (np.broadcast_to(its, len(names))[order].tolist() for its in every.values())
+    rows = (np.broadcast_to(column, len(names))[order].tolist() for column in of_columns.values())
     ranked = enumerate(zip(*rows, strict=True), 1)
-    return [dict(zip(every, row, strict=True), rank=float(rank)) for rank, row in ranked]
+    return [dict(zip(of_columns, row, strict=True), rank=float(rank)) for rank, row in ranked]

@@ -52,7 +52,7 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
         )
     sources = list(dict.fromkeys(source for _, source in outcomes.jobs))
     runs = runs_of(outcomes, sources)
-    there = outcomes.transfers[runs].all(axis=0)
+    measured = outcomes.transfers[runs].all(axis=0)
     fooled = outcomes.fooled[runs].astype(np.float64)
     counted = outcomes.counted_for_all(*map(range, outcomes.evaluated.shape))
     random, count = np.random.default_rng(seed), len(outcomes.index)
@@ -61,7 +61,7 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     weights = halves.T.astype(np.float64)
     sums = (counted * fooled.mean(axis=0)) @ weights
     rates = np.moveaxis(ratio(sums, counted.astype(np.float64) @ weights), -1, 0)
-    rates[:, ~there] = np.nan
+    rates[:, ~measured] = np.nan
     rows, contributions = [], []
     for target, name in enumerate(outcomes.targets):
         able = np.flatnonzero(np.isfinite(rates[0, :, target]))
@@ -114,8 +114,8 @@ def runs_of(outcomes: Outcomes, sources: Sequence[str]) -> NDArray[np.intp]:
 def _values(rates: Values) -> Values:
     """Compute the values of sources from rates (S, T), NaN where missing; see `source_values`."""
     rates = rates[:, np.isfinite(rates).any(axis=0)]
-    there = np.isfinite(rates)
-    values: Values = source_values(there) @ rates[there]
+    measured = np.isfinite(rates)
+    values: Values = source_values(measured) @ rates[measured]
     return values
 
 
@@ -140,7 +140,7 @@ def _mean_of_new_targets(images: Values) -> dict[str, float]:
     return numbers | ends
 
 
-def source_values(there: Mask) -> Values:
+def source_values(measured: Mask) -> Values:
     """Return the matrix from the rates of S sources on T targets to the sources' values.
 
     A value is the mean over all targets of the least-squares fit rate = source + target.
@@ -152,18 +152,18 @@ def source_values(there: Mask) -> Values:
         The matrix, shape (S, pairs), for rates in the order of `rates[there]`; NaN for sources that
         the targets do not connect with the others.
     """
-    source, target = np.nonzero(there)
-    design = np.zeros((len(source), sum(there.shape)))
+    source, target = np.nonzero(measured)
+    design = np.zeros((len(source), sum(measured.shape)))
     rows = np.arange(len(source))
-    design[rows, source] = design[rows, len(there) + target] = 1
-    wanted = np.full((len(there), design.shape[1]), 1 / max(there.shape[1], 1))
-    wanted[:, : len(there)] = np.eye(len(there))
+    design[rows, source] = design[rows, len(measured) + target] = 1
+    wanted = np.full((len(measured), design.shape[1]), 1 / max(measured.shape[1], 1))
+    wanted[:, : len(measured)] = np.eye(len(measured))
     matrix: Values = wanted @ np.linalg.pinv(design)
     matrix[~np.isclose(matrix @ design, wanted).all(axis=1)] = np.nan
     return matrix
 
 
-def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) -> str:
+def missing_target(measured: Mask, sources: Sequence[str], targets: Sequence[str]) -> str:
     """Return what to add so that each two sources have enough common targets; empty if nothing.
 
     Args:
@@ -172,12 +172,12 @@ def missing_target(there: Mask, sources: Sequence[str], targets: Sequence[str]) 
         targets: Names of the targets.
     """
     for first, second in combinations(range(len(sources)), 2):
-        if (more := COMMON_TARGETS - int((there[first] & there[second]).sum())) > 0:
+        if (more := COMMON_TARGETS - int((measured[first] & measured[second]).sum())) > 0:
             both = sources[first], sources[second]
-            other = there[first] ^ there[second]
-            names = [name for name, its in zip(targets, other, strict=True) if its]
-            own = {member for name in both for member in ModelRef.parse(name).members}
-            if known := [name for name in names if not own & {*ModelRef.parse(name).members}]:
-                return f"{known[0]} as a target of both {both[0]} and {both[1]}"
+            other = measured[first] ^ measured[second]
+            names = [name for name, is_missing in zip(targets, other, strict=True) if is_missing]
+            members = {member for name in both for member in ModelRef.parse(name).members}
+            if others := [name for name in names if not members & {*ModelRef.parse(name).members}]:
+                return f"{others[0]} as a target of both {both[0]} and {both[1]}"
             return f"{more} more target{'s' * (more > 1)} besides {', '.join(sources)}"
     return ""

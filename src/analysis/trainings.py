@@ -23,7 +23,7 @@ Values = NDArray[np.float64]
 def compare_networks(
     fooled: Values,
     counted: Mask,
-    there: Mask,
+    measured: Mask,
     models: tuple[Sequence[str], Sequence[str]],
     networks: Mapping[str, str],
 ) -> pd.DataFrame:
@@ -61,12 +61,12 @@ def compare_networks(
         Ann. Stat. 9 (1981).
     """
     n, images = counted.sum(axis=1), np.count_nonzero(counted.any(axis=0))
-    there = there & (n > 0)
+    measured = measured & (n > 0)
     rates = np.where(counted, fooled, 0).sum(axis=2) / np.maximum(n, 1)
     parts = np.where(counted, fooled - rates[..., None], 0) / np.maximum(n, 1)[:, None]
     of = [np.array([networks[name] for name in names]) for names in models]
     names = np.array([*dict.fromkeys(of[0].tolist())])
-    chosen = [its == np.array([*dict.fromkeys(its.tolist())])[:, None] for its in of]
+    chosen = [axis == np.array([*dict.fromkeys(axis.tolist())])[:, None] for axis in of]
     trainings = [*dict.fromkeys((*models[0], *models[1]))]
     count = pd.Series([networks[name] for name in trainings]).value_counts()
 
@@ -79,11 +79,11 @@ def compare_networks(
         whole = both.any(axis=(2, 3))
         return np.asarray(source_values(whole) @ rates[whole])
 
-    mean, by_image = values(rates, there), values(parts, there)
+    mean, by_image = values(rates, measured), values(parts, measured)
     without = dict[str, list[Values]]()
     for name in (name for name in trainings if count[networks[name]] > 1):
-        kept = [np.array(its) != name for its in models]
-        pairs = there & kept[0][:, None] & kept[1]
+        kept = [np.array(axis) != name for axis in models]
+        pairs = measured & kept[0][:, None] & kept[1]
         without.setdefault(networks[name], []).append(values(rates, pairs))
     tested = (count[names] >= FEWEST_TRAININGS).to_numpy()
     tests = max(tested.sum() * (tested.sum() - 1) / 2, 1)
@@ -94,10 +94,10 @@ def compare_networks(
         if tested[[at, first]].all():
             squares = np.square(by_image[at] - by_image[first]).sum()
             variances, degrees = [squares * images / (images - 1)], [images - 1]
-            for its in without.values():
-                differences = np.array([value[at] - value[first] for value in its])
-                variances.append(differences.var() * (len(its) - 1))
-                degrees.append(np.intp(len(its) - 1))
+            for left_out in without.values():
+                differences = np.array([value[at] - value[first] for value in left_out])
+                variances.append(differences.var() * (len(left_out) - 1))
+                degrees.append(np.intp(len(left_out) - 1))
             total, squares = sum(variances), np.square(variances) / degrees
             freedom = total**2 / max(squares.sum(), 1e-300)
             difference, error = mean[at] - mean[first], max(np.sqrt(total), 1e-12)
@@ -116,8 +116,8 @@ def network_rankings(outcomes: Outcomes) -> pd.DataFrame:
     Returns:
         Its rows for the mean over the attacks; none if no source network has two trainings.
     """
-    single = [str(its) for its in outcomes.sources if not its.is_ensemble]
-    sources, targets = [*dict.fromkeys(single)], [str(its) for its in outcomes.targets]
+    single = [str(source) for source in outcomes.sources if not source.is_ensemble]
+    sources, targets = [*dict.fromkeys(single)], [str(target) for target in outcomes.targets]
     networks = {
         name: outcomes.networks.get(name, ModelRef((name,)).architecture)
         for name in (*sources, *targets)
@@ -125,7 +125,7 @@ def network_rankings(outcomes: Outcomes) -> pd.DataFrame:
     if len({networks[name] for name in sources}) in (1, len(sources)):
         return pd.DataFrame(columns=NETWORK_COLUMNS)
     runs = runs_of(outcomes, sources)
-    there: Mask = np.all(outcomes.transfers[runs], axis=0)
+    measured: Mask = np.all(outcomes.transfers[runs], axis=0)
     counted = outcomes.counted_for_all(runs.ravel().tolist(), range(len(targets)))
     fooled = outcomes.fooled[runs].mean(axis=0)
-    return compare_networks(fooled, counted, there, (sources, targets), networks)
+    return compare_networks(fooled, counted, measured, (sources, targets), networks)

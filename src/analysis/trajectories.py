@@ -99,8 +99,8 @@ def by_kind(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
     rows = {NEVER: table[table["first_flip_eps_255"].isna()]}
     rows |= {kind: table[table[kind]] for kind in KINDS if kind in table}
     return {
-        kind: its.iloc[np.lexsort((its["index"], -_CLEAREST[kind](its)))]
-        for kind, its in rows.items()
+        kind: kind_rows.iloc[np.lexsort((kind_rows["index"], -_CLEAREST[kind](kind_rows)))]
+        for kind, kind_rows in rows.items()
     }
 
 
@@ -185,8 +185,8 @@ def _refine(
     row = row_positions(flips.assign(eps_255=0.0), result.targets, result.index, [0.0])[:, :, 0]
     if (counted & ~np.isnan(first) & (row < 0)).any():  # bisection covered only some images
         counted = counted & (row >= 0)
-    known = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
-    return counted, np.fmin(first, known)
+    eps = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
+    return counted, np.fmin(first, eps)
 
 
 def _first_budget(mask: Mask, eps: Values) -> Values:

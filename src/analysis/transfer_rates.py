@@ -146,7 +146,7 @@ def evaluated_budgets(outcome: JobOutcomes) -> tuple[dict[str, NDArray[Any]], Ma
     """Return the evaluated budgets: columns target, defence, eps_255, and a mask (T, K)."""
     evaluated: Mask = np.any(outcome.present | outcome.abstained, axis=1)
     target, budget = np.nonzero(evaluated)
-    names = np.array([its.columns for its in outcome.targets], object)[target]
+    names = np.array([pair.columns for pair in outcome.targets], object)[target]
     named = {name: names[:, place] for place, name in enumerate(TARGET_COLUMNS)}
     return named | {"eps_255": outcome.eps_255[budget]}, evaluated
 
@@ -155,7 +155,7 @@ def rates_of(outcome: JobOutcomes) -> dict[str, NDArray[Any]]:
     """Return the columns of `rates`."""
     columns, evaluated = evaluated_budgets(outcome)
     source = outcome.source
-    relations = [relation(source, its, outcome.networks) for its in outcome.targets]
+    relations = [relation(source, pair, outcome.networks) for pair in outcome.targets]
     same = {
         "ensemble": source.is_ensemble,
         "source_defence": source.defence,

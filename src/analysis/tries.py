@@ -119,13 +119,13 @@ def _judged(
         ahead = (part - number) % _PARTS
         judged, learned = ahead == 0, (ahead > 0) & (ahead <= _PARTS // 2)
         order, alone = _learn(fooled, counted & learned, available)
-        for target, mine in enumerate(available.T):
+        for target, usable in enumerate(available.T):
             others = np.arange(len(counted)) != target
             unseen, _ = _learn(fooled[:, others], counted[others] & learned, available[:, others])
-            tried = [candidate for candidate in order if mine[candidate]][:tries]
-            blind = [candidate for candidate in unseen if mine[candidate]][:tries]
+            tried = [candidate for candidate in order if usable[candidate]][:tries]
+            blind = [candidate for candidate in unseen if usable[candidate]][:tries]
             most = np.cumsum(costs[tried])
-            cheap = mine & ~(costs > most[:, None])
+            cheap = usable & ~(costs > most[:, None])
             single = np.where(cheap, alone, -1).argmax(axis=1)
             shares[0, :, target] += np.logical_or.accumulate(fooled[tried, target]) & judged
             shares[1, :, target] += np.logical_or.accumulate(fooled[blind, target]) & judged

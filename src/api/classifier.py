@@ -92,14 +92,14 @@ def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Map
     def by_name(models: Any) -> Mapping[str, Modules]:
         if not isinstance(models, list | tuple):
             return models  # checked by the caller
-        if not all(isinstance(its, str | Mapping) for its in models):
+        if not all(isinstance(model, str | Mapping) for model in models):
             raise ValueError(
                 "models must be a list of names, or of mappings from names to modules."
             )
         named = [
-            {str(ModelRef.typed(its)): load(its)} if isinstance(its, str) else its for its in models
+            {str(ModelRef.typed(one)): load(one)} if isinstance(one, str) else one for one in models
         ]
-        return {name: module for its in named for name, module in dict(its).items()}
+        return {name: module for modules in named for name, module in dict(modules).items()}
 
     return by_name(sources), by_name(targets)
 

@@ -85,15 +85,15 @@ def compare(
         rows, weights = _means(measure, first.columns)
         tables = first.notna().astype(float), first.fillna(0), second.fillna(0)
         weights = weights * len(first) / first.count().to_numpy()
-        shown, before, after = (weights @ table.to_numpy().T for table in tables)
-        most, rows["images"] = shown.max(axis=1), (shown > 0).sum(axis=1)
-        for name, its in (("old", before), ("new", after)):
-            rows[name] = its.mean(axis=1).clip(max=1)  # of rounding
+        values, before, after = (weights @ table.to_numpy().T for table in tables)
+        most, rows["images"] = values.max(axis=1), (values > 0).sum(axis=1)
+        for name, rows_of in (("old", before), ("new", after)):
+            rows[name] = rows_of.mean(axis=1).clip(max=1)  # of rounding
             rows[f"{name}_right"] = (rows[name] * rows["images"]).round(6)
         steps = (after - before).round(9)
         rows["lost"], rows["gained"] = (steps < 0).sum(axis=1), (steps > 0).sum(axis=1)
         changed = rows.loc[~rows["is_mean"], ["lost", "gained"]]
-        rows["p"] = changed.apply(lambda its: binomtest(max(its), max(its.sum(), 1)).pvalue, axis=1)
+        rows["p"] = changed.apply(lambda row: binomtest(max(row), max(row.sum(), 1)).pvalue, axis=1)
         alone = rows["p"].fillna(0).to_numpy()
         parts.append(rows.assign(**compare_versions(before, after, most=most, alone=alone)))
     frame = pd.concat(parts, ignore_index=True)
@@ -130,9 +130,9 @@ def _in_both(
             f"{cell_name(few[0])}: {old[few[0]].count()} images are too few to compare: "
             f"{FEWEST_TESTED} are needed."
         )
-    left: dict[str, Any] = {f"only in {name}": its for name, its in only.items()}
+    left: dict[str, Any] = {f"only in {name}": names for name, names in only.items()}
     left["too few images"] = few
-    notes = [f"{why}: {shortened([*map(cell_name, its)])}" for why, its in left.items() if len(its)]
+    notes = [f"{why}: {shortened([*map(cell_name, ids)])}" for why, ids in left.items() if len(ids)]
     return old.drop(columns=few), new.drop(columns=few), notes
 
 
@@ -239,7 +239,7 @@ def _read(
         raise ValueError(f"{name} has two jobs with {cell_name(doubled[0])}. Keep one of them.")
     if pd.concat(labels).groupby(level=0).nunique().max() > 1:
         raise ValueError(f"{name} has several sets of images. Compare sweeps on one set.")
-    wide = {measure: pd.DataFrame(its) for measure, its in right.items()}
+    wide = {measure: pd.DataFrame(columns) for measure, columns in right.items()}
     wide[ROBUST].columns.names, wide[CLEAN].columns.names = CELL, _TARGET
     return _Side(jobs, targets, wide)
 

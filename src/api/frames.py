@@ -93,8 +93,8 @@ def load_table(name: str, *folders: str | Path, **named: str | Path) -> pd.DataF
         if name in job.files
     ]
     if not frames:
-        known = ", ".join(sorted({table for job in jobs for table in job.files}))
-        raise ValueError(f"No job has the table {name}. There are {known}.")
+        tables = ", ".join(sorted({table for job in jobs for table in job.files}))
+        raise ValueError(f"No job has the table {name}. There are {tables}.")
     rows = pd.concat(frames, ignore_index=True)
     return rows[[*dict.fromkeys(["attack", "source", *rows])]]
 
@@ -131,8 +131,8 @@ def rates(
     parts = {}
     for place, rows in frame.groupby(keys, observed=True, sort=False):
         attack, name, variant, norm, job_protocol = map(str, place)
-        there = rows.loc[rows["eps_255"] > 0, "target"].unique()
-        wanted = [target for target in there if targets is None or target in targets]
+        attacked = rows.loc[rows["eps_255"] > 0, "target"].unique()
+        wanted = [target for target in attacked if targets is None or target in targets]
         if wanted:
             chosen = protocol or job_protocol
             job_rates = analysis.rates(rows, name, wanted, chosen)
@@ -161,7 +161,7 @@ def add_options(
     Raises:
         ValueError: A keyword has the name of an option that the command has for all functions.
     """
-    docs = "\n\n".join(getdoc(its) or "" for its in documented)
+    docs = "\n\n".join(getdoc(function) or "" for function in documented)
     lines = re.findall(r"(?ms)^ *(?:- `)?(\w+)[^`:\n]*`?: (.*?)[;.]$", docs)
     texts = {key: " ".join(text.removeprefix("False: ").split()) for key, text in lines[::-1]}
     for keyword in keywords:
@@ -175,7 +175,7 @@ def add_options(
         else:
             typed = keyword.annotation is not Parameter.empty
             types = re.findall(r"\w+", str(keyword.annotation) if typed else type(default).__name__)
-            number = next((its for its in (float, int) if its.__name__ in types), str)
+            number = next((kind for kind in (float, int) if kind.__name__ in types), str)
             several = {"Sequence", "list", "tuple"} & {*types}
             kind |= {"type": number, "metavar": option.upper()}
             kind |= {"nargs": "+"} if several else {}
@@ -193,15 +193,15 @@ def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:
     """
     for folder, (left, jobs) in unfinished(folders).items():
         print(f"{folder}: {left} of {jobs} jobs are not done.", file=sys.stderr)
-    known = {analysis.CLEAN, AVERAGE, DIFFERENCE}
+    reserved = {analysis.CLEAN, AVERAGE, DIFFERENCE}
     finished = find_jobs(folders)
     if on_other_images(finished):
         print(MORE_IMAGES, file=sys.stderr)
     for job in finished:
         for name in (job.attack, job.record.source, *job.record.targets, *job.record.defences):
-            known |= {name, *parts_of(name)}
+            reserved |= {name, *parts_of(name)}
     for name in names:
-        if name not in known:
+        if name not in reserved:
             print(f"--names {name}: no attack, model or defence has this name.", file=sys.stderr)
 
 

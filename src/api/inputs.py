@@ -58,7 +58,7 @@ class Inputs:
             name: _classifier(name, module).to(self.device) for name, module in modules.items()
         }
         with torch.autocast(self.device.type, enabled=False):  # as when a job runs
-            tried = (try_classifier(its, None, levels.shape[-1]) for its in self.networks.values())
+            tried = (try_classifier(net, None, levels.shape[-1]) for net in self.networks.values())
             counts = sorted({logits.shape[1] for logits in tried})
         if len(counts) > 1:
             way = " If the first of them is the background, let a module return logits[:, 1:]."
@@ -186,10 +186,10 @@ def read_images(key: str, images: Any, labels: Any = None) -> tuple[Tensor, Any]
             labels, or two sets of them.
     """
     if isinstance(images, Dataset | DataLoader):
-        images, own = _read_items(images)
-        if own and labels is not None:
+        images, items = _read_items(images)
+        if items and labels is not None:
             raise ValueError(f"{key} have labels of their own. Leave out labels.")
-        labels = (own or None) if labels is None else labels
+        labels = (items or None) if labels is None else labels
     if hasattr(images, "__iter__") and not isinstance(images, str | np.ndarray | Tensor):
         images = _stack(key, list(images))
     if labels is None:

@@ -113,8 +113,8 @@ def rank(
             line = [*words, *way, f"cache.dir={cache}"]
             try:
                 jobs += [
-                    _run(attack, name, [*line, f"source={its}"], pool, call)
-                    for its in distinct(chosen)
+                    _run(attack, name, [*line, f"source={model}"], pool, call)
+                    for model in distinct(chosen)
                 ]
             except ValueError as error:
                 refused.append(error)
@@ -151,7 +151,7 @@ def paper(
     pool, call = ModelPool(), uuid4().hex
     with quiet(), TemporaryDirectory() as cache:
         words = ("experiment=paper", f"base={base}", f"n_images={n_images}", f"cache.dir={cache}")
-        lines = [[*words, *_OTHERS, f"source={its}"] for its in distinct(listed(source) or ())]
+        lines = [[*words, *_OTHERS, f"source={model}"] for model in distinct(listed(source) or ())]
         planned = [_plan(attack, name, line, pool, call) for line in lines]
         jobs = [_run(attack, name, line, pool, call) for line in paper_jobs(lines, planned)]
     return paper_text(results_of(jobs))
@@ -218,5 +218,5 @@ def _plan(attack: Any, name: str, words: Sequence[str], pool: ModelPool, call: s
     changed = {key: json.loads(value) for key, value in values}
     crafted, function = craft(name, partial(attack, **changed) if changed else attack, {}, "")
     settings = planned.settings.model_copy(update={"attack": crafted})
-    defences = {key: its.function for key, its in planned.defences.items()}
+    defences = {key: defence.function for key, defence in planned.defences.items()}
     return make_planned(settings, function, defences, call=call)

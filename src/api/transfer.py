@@ -161,10 +161,10 @@ def transfer(
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
             jobs = [
-                (its.cost, at_cost(job, typed.get(its.name, ())), attack)
-                for its, attack in crafted
+                (part.cost, at_cost(job, typed.get(part.name, ())), attack)
+                for part, attack in crafted
                 for source in sources
-                for job in [Settings(attack=its, **plain, **inputs.settings(source))]
+                for job in [Settings(attack=part, **plain, **inputs.settings(source))]
             ]
         except ValidationError as error:
             raise ValueError(refusal(error)) from None

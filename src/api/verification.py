@@ -102,11 +102,11 @@ def _compare(
     data = pool.sets.open(Settings.model_validate(settings, strict=False), "test")
     if (data.digest(), len(data)) != (record.data, record.images):
         return counts, "images"
-    listed, shown = empty / "images.csv", data.listed().iloc[positions]
-    shown.to_csv(listed, index=False, columns=["index", "label"])
+    listed, sample = empty / "images.csv", data.listed().iloc[positions]
+    sample.to_csv(listed, index=False, columns=["index", "label"])
     settings |= {"dataset": settings["dataset"] | {"images": str(listed)}, "n_images": None}
     # A job's files have the five likeliest classes of the images that its report shows.
-    settings |= {"report": {"name": "none", "examples": 0, "images": shown["index"].tolist()}}
+    settings |= {"report": {"name": "none", "examples": 0, "images": sample["index"].tolist()}}
     for number, name in enumerate(variants.keys() - CONTROLS):
         settings["storage"] = name if record.attack else None
         planned = check_job(Settings.model_validate(settings, strict=False), pool.sets)
@@ -137,7 +137,7 @@ def _settings(record: JobRecord, typed: dict[str, str]) -> dict[str, Any]:
     unknown = ["attack.path"] * (config["attack"]["kind"] == "saved")  # images in files
     parts = [("attack", record.attack, attack), ("dataset", record.dataset, config["dataset"])]
     for group in ("model", "defence"):
-        parts += [(f"{group}.{name}", name, its) for name, its in config[group].items()]
+        parts += [(f"{group}.{name}", name, section) for name, section in config[group].items()]
     for start, name, part in parts:
         path = files(start.partition(".")[0], [CONF]).get(name)
         texts = _of_file(path, f"{start}.") if path else {}

@@ -28,7 +28,7 @@ _PLACE, _ALARMS = TypeAdapter(tuple[str, int]), TypeAdapter(list[Alarm])
 _REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
 _COLUMNS = (*PREDICTION_SCHEMA, *NAMES, pa.field("variant", TEXT), pa.field("record", TEXT))
 _TEXTS = pa.dictionary(pa.int32(), TEXT)
-SCHEMA = pa.schema([(its.name, _TEXTS if its.name in _REPEATED else its.type) for its in _COLUMNS])
+SCHEMA = pa.schema([(col.name, _TEXTS if col.name in _REPEATED else col.type) for col in _COLUMNS])
 """Columns of a card; a text that many rows share is stored once."""
 _MOST_ROWS, _MOST_BYTES = 10_000_000, 1 << 30  # of a card, unpacked
 _LONGEST = {"record": 1 << 20}  # bytes of a text, which may be repeated in every row; else 1,024

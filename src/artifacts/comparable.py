@@ -45,24 +45,24 @@ def model_digest(record: JobRecord, name: str) -> str:
 
 
 FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
-    "images": lambda its: f"{its.images} of digest {its.data}",
-    "norm": lambda its: its.norm,
-    "epsilon.reference": lambda its: f"{its.reference!r}".removesuffix(".0"),
-    "protocol": lambda its: its.protocol,
-    "storage": lambda its: its.storage,
-    "trainer.precision": lambda its: its.precision,
-    "trainer.attack_precision": lambda its: its.config["trainer"]["attack_precision"],
-    "trainer.fold_batch_norms": lambda its: its.config["trainer"]["fold_batch_norms"],
-    "program's code": lambda its: its.code.get("program", ""),
-    "seed": lambda its: its.seed,
-    "attack.target_label": lambda its: its.config["attack"]["target_label"],
-    "epsilon.grid": lambda its: [*its.budgets[1:]],
-    "attack": lambda its: its.crafting,
-    "settings": lambda its: digest(
+    "images": lambda record: f"{record.images} of digest {record.data}",
+    "norm": lambda record: record.norm,
+    "epsilon.reference": lambda record: f"{record.reference!r}".removesuffix(".0"),
+    "protocol": lambda record: record.protocol,
+    "storage": lambda record: record.storage,
+    "trainer.precision": lambda record: record.precision,
+    "trainer.attack_precision": lambda record: record.config["trainer"]["attack_precision"],
+    "trainer.fold_batch_norms": lambda record: record.config["trainer"]["fold_batch_norms"],
+    "program's code": lambda record: record.code.get("program", ""),
+    "seed": lambda record: record.seed,
+    "attack.target_label": lambda record: record.config["attack"]["target_label"],
+    "epsilon.grid": lambda record: [*record.budgets[1:]],
+    "attack": lambda record: record.crafting,
+    "settings": lambda record: digest(
         [
-            its.config["attack"].get("settings"),
-            its.config["attack"].get("target_label"),
-            its.code.get("attack"),
+            record.config["attack"].get("settings"),
+            record.config["attack"].get("target_label"),
+            record.code.get("attack"),
         ]
     ),
 }
@@ -85,17 +85,17 @@ ALIKE = (*[*FIELDS][:10], "model", "defence")
 Group = tuple[tuple[str, str], ...]
 """Key of jobs that may be averaged and ranked together: the names and values of `ALIKE`."""
 _WORDS: Mapping[str, Callable[[JobRecord], Sequence[str]]] = {
-    "images": lambda its: (
-        f"{its.images} images",
-        f"{round((its.values / 3) ** 0.5)} px",
-        f"images {its.data[:6]}",
-        f"images {its.data}",
+    "images": lambda record: (
+        f"{record.images} images",
+        f"{round((record.values / 3) ** 0.5)} px",
+        f"images {record.data[:6]}",
+        f"images {record.data}",
     ),
-    "norm": lambda its: (its.norm,),
-    "epsilon.reference": lambda its: (f"reference {its.reference:g}",),
-    "protocol": lambda its: (its.protocol,),
-    "storage": lambda its: (its.storage,),
-    "trainer.precision": lambda its: (its.arithmetic,),
+    "norm": lambda record: (record.norm,),
+    "epsilon.reference": lambda record: (f"reference {record.reference:g}",),
+    "protocol": lambda record: (record.protocol,),
+    "storage": lambda record: (record.storage,),
+    "trainer.precision": lambda record: (record.arithmetic,),
 }
 """Words for a fact in a title, the shortest first."""
 
@@ -123,7 +123,7 @@ def differing(*records: JobRecord, fields: Iterable[str] = ALIKE) -> dict[str, l
     for record in records:
         for name, value in facts(record, fields).items():
             values[name][value] = None
-    return {name: [*its] for name, its in values.items() if len(its) > 1}
+    return {name: [*texts] for name, texts in values.items() if len(texts) > 1}
 
 
 def differences(*records: JobRecord, fields: Iterable[str] = ALIKE) -> list[str]:
@@ -141,7 +141,7 @@ def groups_of(records: Iterable[JobRecord], fields: Iterable[str] = ALIKE) -> li
     jobs = list(records)
     unlike = differing(*jobs, fields=fields)
     return [
-        tuple(its for its in facts(record, fields).items() if its[0] in FIELDS or its[0] in unlike)
+        tuple(two for two in facts(record, fields).items() if two[0] in FIELDS or two[0] in unlike)
         for record in jobs
     ]
 
@@ -155,7 +155,7 @@ def titles_of(groups: Mapping[Group, Sequence[JobRecord]]) -> dict[Group, str]:
     told = {name for group in groups for name, _ in group}
     for name in [*(name for name in FIELDS if name in told), *sorted(told - {*FIELDS})]:
         texts = zip(*(_words(name, records) for records in groups.values()), strict=True)
-        best = max(texts, key=lambda its: len({*its}))  # the first of several
+        best = max(texts, key=lambda choice: len({*choice}))  # the first of several
         longer = {key: (*titles[key], text) for key, text in zip(groups, best, strict=True)}
         if len({*longer.values()}) > len({*titles.values()}):
             titles = longer
@@ -170,7 +170,7 @@ def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
     values = [*dict.fromkeys(filter(None, stated))]
     short = [value[:6] if len(value) > 8 else value for value in values]
     label = re.sub(r"^(model|trainer)\.|'s code$", "", name)
-    return [f"{label} {', '.join(its)}" * bool(its) for its in (short, values)]
+    return [f"{label} {', '.join(texts)}" * bool(texts) for texts in (short, values)]
 
 
 def recipe(record: JobRecord) -> str:
@@ -183,8 +183,8 @@ def recipe(record: JobRecord) -> str:
     if any("function" in part for part in parts):  # from Python: no key identifies it
         settings.append(record.crafting)
     rest = [field for field in (*ALIKE, "epsilon.grid") if field not in ("images", "seed")]
-    known = record.model_dump(mode="json", include=_FACTS)
-    return digest([facts(record, rest), known, settings])
+    stated = record.model_dump(mode="json", include=_FACTS)
+    return digest([facts(record, rest), stated, settings])
 
 
 def training_of(record: JobRecord, model: str) -> str:
@@ -206,7 +206,7 @@ def network_of(record: JobRecord, model: str) -> str:
     """
     models = record.config["model"]
     name = models.get(model, {}).get("training_of") or ModelRef((model,)).architecture
-    built = [[models.get(its, {}).get(key) for key in _BUILT] for its in (model, name)]
+    built = [[models.get(title, {}).get(key) for key in _BUILT] for title in (model, name)]
     return name if name not in models or built[0] == built[1] else model
 
 
@@ -227,7 +227,7 @@ def overlaps(record: JobRecord, source: str, target: str) -> tuple[str, ...]:
     """
     stated, members = _shared(record, target), ModelRef.parse(source).members
     shared = [stated.items() & _shared(record, member).items() for member in members]
-    return tuple(name for name in stated if any((name, stated[name]) in its for its in shared))
+    return tuple(name for name in stated if any((name, stated[name]) in pairs for pairs in shared))
 
 
 def _shared(record: JobRecord, name: str) -> dict[str, str]:

@@ -159,8 +159,8 @@ class FinishedJob:
         budgets = [0.0, *arrays["eps_255"].tolist()]
         versions = zip(arrays["clean"], *arrays["adversarial"], strict=True)
         return {
-            index: dict(zip(budgets, its, strict=True))
-            for index, its in zip(arrays["index"].tolist(), versions, strict=True)
+            index: dict(zip(budgets, paths, strict=True))
+            for index, paths in zip(arrays["index"].tolist(), versions, strict=True)
         }
 
 
@@ -207,7 +207,7 @@ def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[Finishe
         return jobs[place]
 
     cards = [folder for folder in names if folder.is_file()]
-    for folder, sweep in ((its, names[its]) for its in names if its not in cards):
+    for folder, sweep in ((place, names[place]) for place in names if place not in cards):
         if not folder.is_dir():
             raise ValueError(f"{folder} {kind_of(folder)}. Name a folder of sweeps, or a card.")
         paths = folder.glob("*.parquet") if of_jobs else folder.rglob("*.parquet")
@@ -263,7 +263,7 @@ def on_other_images(jobs: Iterable[FinishedJob]) -> bool:
     images = defaultdict[str, set[str]](set)
     for job in jobs:
         images[recipe(job.record)].add(job.record.data)
-    return any(len(its) > 1 for its in images.values())
+    return any(len(digests) > 1 for digests in images.values())
 
 
 def rows_of_seeds(jobs: Iterable[FinishedJob]) -> list[list[FinishedJob]]:
@@ -305,9 +305,9 @@ def name_jobs(jobs: Sequence[FinishedJob], alike: Sequence[str] = ALIKE) -> list
     clash |= table.groupby(place)["sweeps"].transform("nunique") > 1
     clash = table["sweeps"].isin(table.loc[clash, "sweeps"])
     table["title"] += (" (" + table["sweeps"] + ")").where(clash, "")
-    for (title, source), its in table.groupby(place, sort=False):
-        if len(its) > 1:
-            first, second = (rows[at][0] for at in its.index[:2])
+    for (title, source), members in table.groupby(place, sort=False):
+        if len(members) > 1:
+            first, second = (rows[at][0] for at in members.index[:2])
             raise ValueError(
                 f"{first.folder} and {second.folder} have different jobs named {title} on "
                 f"{source}. Name their sweeps, as in day1={first.sweep_folder}."
@@ -325,7 +325,7 @@ def _titles(rows: Sequence[Sequence[FinishedJob]], alike: Sequence[str]) -> list
     members = defaultdict[str, defaultdict[Group, list[JobRecord]]](lambda: defaultdict(list))
     for row, group in zip(rows, groups, strict=True):
         members[row[0].title][group] += [job.record for job in row]
-    told = {title: titles_of(its) for title, its in members.items()}
+    told = {title: titles_of(records) for title, records in members.items()}
     titles, first = list[str](), dict[str, Group]()
     for row, group in zip(rows, groups, strict=True):
         fact = told[row[0].title][group]
@@ -346,8 +346,8 @@ def _with_swept(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
         shared = set.intersection(*overrides[job.record.label, job.sweep_folder])
         left_out = {*shared, f"seed={job.record.seed}"}
         swept = [word for word in job.record.overrides if word not in left_out]
-        shown = (word for word in swept if not job.record.shows(word))
-        titled.append(replace(job, title=" ".join([job.record.label, *shown])))
+        words = (word for word in swept if not job.record.shows(word))
+        titled.append(replace(job, title=" ".join([job.record.label, *words])))
     return titled
 
 

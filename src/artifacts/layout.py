@@ -31,8 +31,8 @@ def kind_of(path: Path) -> str:
     """Say what a path is, such as `is a folder` or `does not exist`, for a refusal."""
     kinds = {"dir": "folder", "file": "file", "fifo": "named pipe", "socket": "socket"}
     kinds |= dict.fromkeys(("char_device", "block_device"), "device")
-    its = (kind for test, kind in kinds.items() if getattr(path, f"is_{test}")())
-    return next((f"is a {kind}" for kind in its), "does not exist")
+    names = (kind for test, kind in kinds.items() if getattr(path, f"is_{test}")())
+    return next((f"is a {kind}" for kind in names), "does not exist")
 
 
 def folder_of_command(folder: Path) -> Path:

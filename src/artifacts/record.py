@@ -191,8 +191,8 @@ class JobRecord(BaseModel):
     @property
     def program(self) -> str:
         """The program as text: its commit, or if that is unknown `version 0.5.0`."""
-        known, number = self.commit != "unknown", self.versions.get(INSTALLED, "unknown")
-        return f"commit {self.commit}" if known else f"version {number}"
+        is_committed, number = self.commit != "unknown", self.versions.get(INSTALLED, "unknown")
+        return f"commit {self.commit}" if is_committed else f"version {number}"
 
     def shows(self, word: str) -> bool:
         """Return True if an override is visible in the attack's label or the source's name."""

@@ -159,7 +159,7 @@ def job_folders(folder: Path, manifest: SweepManifest) -> dict[int, Path]:
         return {0: folder}
     if manifest.id == _CALL:
         paths = enumerate(folder / Path(name).name for name in manifest.jobs)
-        return {its: path for its, path in paths if (path / f"{PREDICTIONS}.parquet").exists()}
+        return {word: path for word, path in paths if (path / f"{PREDICTIONS}.parquet").exists()}
     folders, sweep = {}, re.compile(rf"^sweep: '?{re.escape(manifest.id)}\b", re.MULTILINE)
     for path in folder.iterdir():  # a text search: parsing YAML is far slower
         match, config = re.match(r"(\d+)-", path.name), path / CONFIG_OF_JOB
@@ -193,7 +193,7 @@ def unfinished(folders: Iterable[Path]) -> dict[Path, tuple[int, int]]:
     for manifest in (path for folder in folders for path in sorted(folder.rglob(MANIFEST))):
         sweeps.setdefault(manifest.parent.resolve(), manifest.parent)
     states = {path: [status.state for status in job_statuses(path)] for path in sweeps.values()}
-    left = {folder: (len(its) - its.count("done"), len(its)) for folder, its in states.items()}
+    left = {folder: (len(jobs) - jobs.count("done"), len(jobs)) for folder, jobs in states.items()}
     return {folder: numbers for folder, numbers in left.items() if numbers[0]}
 
 

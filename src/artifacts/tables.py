@@ -154,9 +154,9 @@ def _check_values(table: pa.Table, classes: int) -> None:
             continue
         high = ranges[_HIGH].decode()
         bounds = float(ranges[_LOW]), classes - 1 if high == CLASSES else float(high)
-        extremes = [its for its in pc.min_max(values).as_py().values() if its is not None]
+        extremes = [value for value in pc.min_max(values).as_py().values() if value is not None]
         undefined = pc.any(pc.is_nan(values)).as_py() and _NAN not in ranges
-        if missing or undefined or any(its < bounds[0] or its > bounds[1] for its in extremes):
+        if missing or undefined or any(end < bounds[0] or end > bounds[1] for end in extremes):
             interval = f"{bounds[0]:g} to {bounds[1]:g}"
             raise ValueError(f"in column {field.name} some values are outside {interval}")
 

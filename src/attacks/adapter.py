@@ -47,14 +47,14 @@ def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             raise ValueError("it takes one budget for all images, not one per image.")
         results = []
         for budget in eps.tolist():
-            its, *batch = copy_network((model, images.contiguous(), labels))
-            if isinstance(its, nn.Module):
-                its.register_forward_pre_hook(keep_layout)
+            network, *batch = copy_network((model, images.contiguous(), labels))
+            if isinstance(network, nn.Module):
+                network.register_forward_pre_hook(keep_layout)
             tensors = {
                 key: value.clone() for key, value in keywords.items() if torch.is_tensor(value)
             }
             try:
-                result = function(its, *batch, budget, **keywords | tensors)
+                result = function(network, *batch, budget, **keywords | tensors)
             except (AttributeError, TypeError) as error:
                 if re.search("'float' object|not '?float", str(error)):
                     raise ValueError(f"{first_line(error)}: eps is one number. {_WAY}") from error

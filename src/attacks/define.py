@@ -73,11 +73,11 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     if "gradients" not in stated:
         counts = {"gradients": _default_count(words, special), **counts}
     special |= {"states": _STATES} if fitted else {}
-    face, known = _make_signature(special, hidden, values)
+    face, accepted = _make_signature(special, hidden, values)
 
     def settings_of(keywords: dict[str, Any]) -> Settings:
         """Take the settings out of keywords."""
-        made = {name: keywords.pop(name, default) for name, default in known.items()}
+        made = {name: keywords.pop(name, default) for name, default in accepted.items()}
         states = made.pop("states", None) or {}
         try:
             return _make_settings(parts, made, states)
@@ -153,14 +153,14 @@ def _make_signature(
     parameters = {**special, **dict(_parameters(Settings))}
     if unknown := sorted({*fixed, *defaults} - parameters.keys()):
         raise TypeError(f"{', '.join(unknown)}: no such settings")
-    known = {name: parameter.default for name, parameter in parameters.items()} | defaults
+    settings = {name: parameter.default for name, parameter in parameters.items()} | defaults
     main = [parameter for name, parameter in _parameters(ascend) if name != "settings"]
     keywords = [
-        parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=known[name])
-        for name in dict.fromkeys((*special, *defaults, *known))
+        parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=settings[name])
+        for name in dict.fromkeys((*special, *defaults, *settings))
         if name not in fixed
     ]
-    return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), known
+    return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), settings
 
 
 def _parameters(function: Callable[..., Any]) -> Iterable[tuple[str, Parameter]]:

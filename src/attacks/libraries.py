@@ -321,7 +321,7 @@ def _run_object(attack: Any, call: Call) -> Tensor:
         raise ValueError(f"{name} has layers of the model it was built with. {_WAY.format(name)}")
     budgets = {vars(attack)[key] for key in _BUDGETS & vars(attack).keys()}
     fixed = (vars(attack).get("alpha") or 0) * vars(attack).get("steps", 0)
-    if (is_own(attack) or any(isclose(fixed, its) for its in budgets)) and budgets != {call.radius}:
+    if (is_own(attack) or any(isclose(fixed, eps) for eps in budgets)) and budgets != {call.radius}:
         text = "%s was built for another budget. If steps depend on its budget, p%s"
         warn_once(text, name, _WAY.format(name)[1:])
     values = dict.fromkeys(_BUDGETS, call.radius) | {"attack_mode": "default", "seed": call.seed}

@@ -120,10 +120,10 @@ class Philox:
     def _words(self, blocks: int, draws: int, rows: slice = slice(None)) -> Tensor:
         """Return the words of this draw and the next ones, (draws, N, 4, blocks)."""
         place = torch.arange(blocks, device=self.key[0].device)
-        drawn = torch.arange(self.drawn, self.drawn + draws, device=place.device)[:, None, None]
+        numbers = torch.arange(self.drawn, self.drawn + draws, device=place.device)[:, None, None]
         # Tensors from Python numbers are copied, and the copies wait for a GPU.
         stream, zero = place.new_full((), self.stream), place.new_zeros(())
-        words = philox4x32((place, drawn, stream, zero), [word[rows] for word in self.key])
+        words = philox4x32((place, numbers, stream, zero), [word[rows] for word in self.key])
         return words.movedim(0, 2)
 
 

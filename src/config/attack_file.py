@@ -42,9 +42,9 @@ def crafted_settings(name: str, keys: Mapping[str, Any], within: str = "attack")
 def _load(name: str) -> Any:
     """Load an attack's file."""
     folder = CONF / "attack"
-    known = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
-    if name not in known:
+    names = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
+    if name not in names:
         raise ValueError(
-            f"attacks: unknown attack {name!r}. Known: {', '.join(known)}.{suggestion(name, known)}"
+            f"attacks: unknown attack {name!r}. Known: {', '.join(names)}.{suggestion(name, names)}"
         )
     return OmegaConf.load(folder / f"{name}.yaml")

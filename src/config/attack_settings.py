@@ -74,9 +74,9 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
         if switched or key in _PARTS or (key in _RUNS and key not in covered):
             raise ValueError(f"attack.{key} may change the count.")
     parameter = signature(function_of(settings)).parameters.get("transforms")
-    own = [type(transform).__name__ for transform in parameter.default or ()] if parameter else []
-    targets = [str(its["_target_"]) for its in settings.get("transforms") or ()]
-    if [target.rpartition(".")[2] for target in targets] != own:
+    names = [type(transform).__name__ for transform in parameter.default or ()] if parameter else []
+    targets = [str(transform["_target_"]) for transform in settings.get("transforms") or ()]
+    if [target.rpartition(".")[2] for target in targets] != names:
         raise ValueError(f"{targets} may multiply the count.")
     return count(SimpleNamespace(**{**defaults, **settings, **numbers}))
 

@@ -50,11 +50,11 @@ class Catalogue:
         self.folders = folders
         self.files = {group: files(group, folders) for group in (*NAMED, "panel")}
         self._sections = dict[str, Any]()  # by group and name
-        own, *others = map(Path, folders)
-        names = [file.relative_to(own) for file in own.rglob("*.yaml")] if others else []
+        first, *others = map(Path, folders)
+        names = [file.relative_to(first) for file in first.rglob("*.yaml")] if others else []
         for folder, name in product(others, names):
             file = folder / name
-            if file.is_file() and not file.samefile(own / name):
+            if file.is_file() and not file.samefile(first / name):
                 way = "the program has a file of this name. Rename it."
                 raise ValueError(f"{file} is not read: {way}")
 
@@ -108,14 +108,14 @@ class Catalogue:
     def _section(self, group: str, name: str, key: str, sections: DictConfig) -> Any:
         """Return the section in the file of a name; refuse a name without a file."""
         if name not in self.files[group]:
-            texts = {its: file.read_text("utf-8-sig") for its, file in self.files[group].items()}
+            texts = {name: file.read_text("utf-8-sig") for name, file in self.files[group].items()}
             # Files with a value that the user must set are not listed.
-            listed = {its for its, text in texts.items() if not re.search(r": *\?\?\?", text)}
+            listed = {name for name, text in texts.items() if not re.search(r": *\?\?\?", text)}
             panels = [PANEL + panel for panel in self.files["panel"]] * (key == "targets")
-            known = sorted({*listed, *(str(n) for n in sections if _is_complete(sections[n]))})
-            near = suggestion(name, [*known, *panels])
+            names = sorted({*listed, *(str(n) for n in sections if _is_complete(sections[n]))})
+            near = suggestion(name, [*names, *panels])
             near = near or (near_models(name) if group == "model" else "")
-            available = f" Available: {', '.join(known)}."
+            available = f" Available: {', '.join(names)}."
             raise ValueError(f"{key}: there is no {group} {name!r}.{near or available}")
         if "." in name:
             raise ValueError(f"{self.files[group][name]}: no dots in names. Rename it.")
@@ -133,7 +133,7 @@ class Catalogue:
                 raise ValueError(f"{path}: defaults may only have names of {group} files.")
             names = [Path(base.partition("@")[0]).name for base in bases]
             names += ["_self_"] * ("_self_" not in names)  # later ones replace earlier ones
-            parts = [section if its == "_self_" else self._read(f"{group}/{its}") for its in names]
+            parts = [section if key == "_self_" else self._read(f"{group}/{key}") for key in names]
             self._sections[place] = OmegaConf.merge(*parts)
         return self._sections[place]
 

@@ -97,7 +97,7 @@ class Command:
     @property
     def sources(self) -> list[str]:
         """Names in `source`, including those of all jobs of a sweep."""
-        named = [its for its in self.overrides if its.key_or_group == "source"]
+        named = [override for override in self.overrides if override.key_or_group == "source"]
         return [name for override in named for name in flat(override.value())]
 
     @property
@@ -108,7 +108,7 @@ class Command:
     def check(self, folder: Path) -> None:
         """Refuse repeated overrides of attack or source, and options without a file in `folder`."""
         for key in ("attack", "source"):
-            again = [its for its in self.overrides if its.get_key_element() == key]
+            again = [override for override in self.overrides if override.get_key_element() == key]
             if len(again) > 1:
                 values = dict.fromkeys(override.get_value_string() for override in again)
                 word = shlex.quote(f"{key}={','.join(values)}")

@@ -71,10 +71,10 @@ def explain(error: BaseException) -> str:
             return f"hydra/launcher needs the extra {extra}: {install_command(extra)}"
         if new := REPLACED.get(f"{group}={name}"):
             return f"{group}={name} is replaced by {new}."
-        known = [option for option in error.options or () if not option.startswith("_")]
+        options = [option for option in error.options or () if not option.startswith("_")]
         stem = re.sub("[-_]fgsm$", "", name.lower())  # papers write MI-FGSM for mi
-        near = suggestion(stem, known)
-        listed = f" {group} has {', '.join(known)}." if known and not near else ""
+        near = suggestion(stem, options)
+        listed = f" {group} has {', '.join(options)}." if options and not near else ""
         return f"{text.rstrip('.')}.{near}{listed}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         text = first_line(error).partition(". Did you mean")[0]  # of OmegaConf 2.4
@@ -102,7 +102,7 @@ def dotted(section: Any, start: str = "") -> Iterator[tuple[str, Any]]:
         yield from dotted(value, f"{start}{key}.")
 
 
-def refusal(error: ValidationError, known: Sequence[str] = (), within: str = "") -> str:
+def refusal(error: ValidationError, names: Sequence[str] = (), within: str = "") -> str:
     """Return pydantic's message about the first invalid key, with similar `known` keys."""
     first = error.errors()[0]
     # The keys of `saved` are the attack's.
@@ -114,7 +114,7 @@ def refusal(error: ValidationError, known: Sequence[str] = (), within: str = "")
         return f"{key}: {first['msg']}"
     if first["type"] == "string_type" and isinstance(first["input"], bool):
         return misread(key, first["input"])
-    near = suggestion(key.rpartition(".")[2], known) if first["type"] == "extra_forbidden" else ""
+    near = suggestion(key.rpartition(".")[2], names) if first["type"] == "extra_forbidden" else ""
     return f"{key}={str(first['input'])[:120]}: {first['msg']}.{near}"
 
 

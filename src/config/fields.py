@@ -49,8 +49,8 @@ def find_preset(name: str) -> Path:
     """Return the card of a preset; refuse an unknown name."""
     cards = {path.stem: path for path in sorted(PRESETS.glob("*.card"))}
     if str(name) not in cards:  # from Python it may be anything
-        known = f"Available: {', '.join(cards)}.{suggestion(str(name), [*cards])}"
-        raise ValueError(f"{name or repr(name)}: no such preset. {known}")
+        available = f"Available: {', '.join(cards)}.{suggestion(str(name), [*cards])}"
+        raise ValueError(f"{name or repr(name)}: no such preset. {available}")
     return cards[str(name)]
 
 

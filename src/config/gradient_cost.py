@@ -49,9 +49,9 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
     except Exception as error:
         reason = str(error) if isinstance(error, ValueError) else "The attack states no count."
         raise ValueError(f"{wanted} has no computable cost. {reason}") from error
-    number = min(near, key=lambda its: abs(near[its] - cost))
+    number = min(near, key=lambda value: abs(near[value] - cost))
     if abs(near[number] - cost) > TOLERANCE * cost:
-        nearest = " or ".join(f"{taken:.10g} (attack.{key}={its})" for its, taken in near.items())
+        nearest = " or ".join(f"{taken:.10g} (attack.{key}={n})" for n, taken in near.items())
         raise ValueError(f"{wanted} cannot take so many per image. The nearest: {nearest}.")
     changed = attack.settings | {key: number}
     first = [f"{cost:.10g} gradient{'s' * (cost != 1)}"]

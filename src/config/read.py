@@ -173,8 +173,8 @@ def _validate(settings_class: type[Validated], values: Mapping[str, Any]) -> Val
         return settings_class(**values)
     except ValidationError as error:
         sections: list[type[BaseModel]] = [settings_class, About, *Section.__subclasses__()]
-        known = {key for section in sections for key in section.model_fields}
-        raise ValueError(refusal(error, sorted(known))) from error
+        keys = {key for section in sections for key in section.model_fields}
+        raise ValueError(refusal(error, sorted(keys))) from error
 
 
 def _to_plain(config: DictConfig, keep: Mapping[str, set[str]]) -> dict[str, Any]:

@@ -217,8 +217,8 @@ class ChartSettings(Section):
     def check(self, columns: Collection[str]) -> None:
         """Refuse columns that a table does not have; `source` is the job's."""
         for key in ("y", "x", "colour", "dash"):
-            known = (*columns, "source", *[""] * (key in ("colour", "dash")))
-            if (column := getattr(self, key)) not in known:
+            available = (*columns, "source", *[""] * (key in ("colour", "dash")))
+            if (column := getattr(self, key)) not in available:
                 raise ValueError(f"chart.{key}={column}: the table has no such column")
 
 

@@ -87,9 +87,9 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
         raise ValueError("dataset.file is not set. Set it to a .npz file")
     path, classes = Path(file).expanduser(), None
     try:
-        for its in filter(None, (file, labels)):
-            if not Path(its).expanduser().is_file():  # a pipe would wait for ever
-                raise ValueError(f"{its} is not a file")
+        for given in filter(None, (file, labels)):
+            if not Path(given).expanduser().is_file():  # a pipe would wait for ever
+                raise ValueError(f"{given} is not a file")
         if path.suffix.lower() == ".npz":
             if labels is not None:
                 raise ValueError("a .npz file has its own labels. Leave out dataset.labels")

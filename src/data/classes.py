@@ -69,12 +69,12 @@ def place_classes(classes: Sequence[str], names: Sequence[str]) -> list[int] | N
     Classes are found by name. In 1,000 names, they are also found by WordNet id of ImageNet, and in
     those of ImageNet by number, 0 to 999, if all classes are ids or all are numbers.
     """
-    known = [names, imagenet_ids()] if len(names) == 1000 else [names]
+    lists = [names, imagenet_ids()] if len(names) == 1000 else [names]
     if is_imagenet(names):
-        known.append([str(number) for number in range(len(names))])
+        lists.append([str(number) for number in range(len(names))])
         classes = [str(name) for name in numbers_of(classes) or classes]
-    for its in known:
-        places = {name: place for place, name in enumerate(its)}
+    for listed in lists:
+        places = {name: place for place, name in enumerate(listed)}
         if {*classes} <= places.keys():
             return [places[name] for name in classes]
     return None

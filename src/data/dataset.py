@@ -291,11 +291,11 @@ class ImageDataset(Dataset[Batch]):
 
         With `paired`, the digest of its partner and the partner's position, which seeds it, follow.
         """
-        its, partners = self.image_digests[places], self.partners[places]
+        digests, partners = self.image_digests[places], self.partners[places]
         if not paired:
-            return its
+            return digests
         others = np.char.add(self.image_digests[partners], self.indices[partners].astype(str))
-        return np.char.add(its, others)
+        return np.char.add(digests, others)
 
     def holds(
         self, index: ArrayLike, digests: ArrayLike, paired: bool = False

@@ -43,13 +43,13 @@ def image_folder(split: str, *, root: str | None) -> LabelledImages:
         needed = "/ or ".join(wanted)
         raise ValueError(f"dataset.root={root} has no {split} split. Add a folder {needed}/")
     reference = train if train.is_dir() and folders != [folder] else folders[-1]
-    known = {name.casefold() for name in _subfolders(reference)}
-    labelled = [its for its in folders if known & {*map(str.casefold, _subfolders(its))}]
+    classes = {name.casefold() for name in _subfolders(reference)}
+    labelled = [folder for folder in folders if classes & {*map(str.casefold, _subfolders(folder))}]
     chosen = [*labelled, *folders][0]
     if chosen != folders[0]:
         of = f"of the classes of {reference.name}/"
         warn_once(f"dataset.root={root}: test/ has none {of}, so val/ is attacked.")
-    if known and not labelled:
+    if classes and not labelled:
         raise ValueError(
             f"dataset.root={root}: {chosen.name}/ has no labels: none of its folders is a class of "
             f"train/. For labels in a list: dataset=image_csv; for its own: dataset.root={chosen}"
@@ -156,8 +156,8 @@ def image_csv(
     rows = _read_rows(path, id_column, label_column)
     ids = rows[id_column].tolist()
     columns = [rows[name] for name in (label_column, target_column) if name in rows]
-    wordnet = [its.str.extract(r"^(n\d{8})(?: |$)", expand=False) for its in columns]
-    by_id = [its.notna().mean() >= 0.5 for its in wordnet]  # Kaggle adds boxes
+    wordnet = [column.str.extract(r"^(n\d{8})(?: |$)", expand=False) for column in columns]
+    by_id = [column.notna().mean() >= 0.5 for column in wordnet]  # Kaggle adds boxes
     classes = sorted({*pd.concat(wordnet).dropna()}) if any(by_id) else None
     if classes and not all(by_id):
         classes = list(imagenet_ids())

@@ -24,8 +24,8 @@ def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
     from torchvision import datasets  # slow to import
 
     if kind not in NAMES:
-        known = f"dataset=torchvision supports {', '.join(NAMES)}."
-        raise ValueError(f"dataset.name={kind}: {known}{suggestion(str(kind), NAMES)}")
+        available = f"dataset=torchvision supports {', '.join(NAMES)}."
+        raise ValueError(f"dataset.name={kind}: {available}{suggestion(str(kind), NAMES)}")
     build = getattr(datasets, kind)
     takes = inspect.signature(build).parameters
     split = "val" if (kind, split) == ("Imagenette", "test") else split
@@ -35,7 +35,7 @@ def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
     if not hasattr(data, "targets"):
         data.targets = [data[i][1] for i in range(len(data))]
     classes = DIGITS if kind == "SVHN" else getattr(data, "classes", ())
-    data.classes = [its if isinstance(its, str) else its[0] for its in classes]  # first synonym
+    data.classes = [name if isinstance(name, str) else name[0] for name in classes]  # first synonym
     return data
 
 

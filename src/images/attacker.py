@@ -72,11 +72,11 @@ class Counts:
         zero = (cleaned == 0).flatten(1).all(dim=1).sum() * passes
         self.zeros = self.zeros.to(zero.device) + zero
         wrong = (cleaned != gradient).flatten(1).any(dim=1)
-        every = self.not_finite.to(wrong.device)
-        part = range(len(every))[self.images] or range(len(every))
+        flags = self.not_finite.to(wrong.device)
+        part = range(len(flags))[self.images] or range(len(flags))
         hits = pad(wrong, (0, -len(wrong) % len(part))).view(-1, len(part)).any(dim=0)
         # Nothing in place: `torch.func.grad` refuses that for tensors from outside.
-        self.not_finite = every | pad(hits, (part[0], len(every) - part[-1] - 1))
+        self.not_finite = flags | pad(hits, (part[0], len(flags) - part[-1] - 1))
         return cleaned
 
 
@@ -333,7 +333,7 @@ class Attacker(nn.Module):
 
 @contextmanager
 def refused_calls(networks: Sequence[nn.Module], source: nn.Module) -> Iterator[None]:
-    """Raise a ValueError if a layer ran that shares weights with a network, but not with the source.
+    """Raise a ValueError if a layer ran that shares weights with a network, but not the source.
 
     This finds the networks themselves and copies of them.
     """
@@ -351,15 +351,15 @@ def refused_calls(networks: Sequence[nn.Module], source: nn.Module) -> Iterator[
 
 def _marks(network: nn.Module, recurse: bool = True) -> set[tuple[Any, ...]]:
     """Return the shape and first numbers of each matrix of weights in a network."""
-    weights = (its.detach() for its in network.parameters(recurse) if its.ndim > 1)
-    return {(its.shape, *its.flatten()[:8].tolist()) for its in weights}
+    weights = (weight.detach() for weight in network.parameters(recurse) if weight.ndim > 1)
+    return {(weight.shape, *weight.flatten()[:8].tolist()) for weight in weights}
 
 
 def accepted(attack: Attack) -> tuple[str, ...]:
     """Return the keyword arguments in `PROGRAM_KEYWORDS` that an attack accepts."""
     parameters: Mapping[str, Any] = inspect.signature(attack).parameters
-    every = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    return tuple(word for word in PROGRAM_KEYWORDS if every or word in parameters)
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return tuple(word for word in PROGRAM_KEYWORDS if takes_all or word in parameters)
 
 
 def keeps_images_apart(attack: Attack) -> bool:

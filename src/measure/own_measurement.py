@@ -25,7 +25,7 @@ from .protocol import EvaluatedBatch, Job, Measurement, Needs
 from .registry import TABLES
 
 _RESERVED = {PREDICTIONS, TOP_FIVE, "float32", "uint8", "stored", *CONTROLS, *TABLES}
-_RESERVED |= {its.name for its in (AttackCost, AdversarialImages, MinimumBudget, Iterations)}
+_RESERVED |= {kind.name for kind in (AttackCost, AdversarialImages, MinimumBudget, Iterations)}
 _ADDED = {*(field.name for field in (*NAMES, IMAGE)), "attack", "source", "key", "file"}
 """Columns that are added to a table: by the job, by `load_table`, and in the cache."""
 
@@ -133,9 +133,9 @@ class OwnMeasurement(Measurement):
         # have held a budget.
         if "eps_255" in table.column_names and (batch.budgets or not self.attacked):
             budgets = pa.array(batch.budgets or (0.0,), pa.float32())
-            known = pc.is_in(table["eps_255"].cast(pa.float32()), budgets)
-            if not pc.all(known, min_count=0).as_py():
-                other = pc.filter(table["eps_255"], pc.invert(known))[0].as_py()
+            is_budget = pc.is_in(table["eps_255"].cast(pa.float32()), budgets)
+            if not pc.all(is_budget, min_count=0).as_py():
+                other = pc.filter(table["eps_255"], pc.invert(is_budget))[0].as_py()
                 asked = [*batch.budgets] or [0.0]
                 raise ValueError(f"rows with eps_255={other} for the budgets {asked}")
         if len(table.group_by(self._identity).aggregate([])) < len(table):

@@ -24,5 +24,5 @@ def make_tables(eps_255: float, seed: int, max_batch: int) -> list[Measurement]:
     ]
 
 
-TABLES = [*dict.fromkeys(its.name for its in make_tables(0, 0, 1))]
+TABLES = [*dict.fromkeys(table.name for table in make_tables(0, 0, 1))]
 """Names of the tables."""

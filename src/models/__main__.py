@@ -53,15 +53,15 @@ def _check(words: Sequence[str], config_dir: str | None) -> None:
     classifier = load_classifier(name, *others, config_dir=config_dir)
     settings = model_settings(["attack=none", f"targets=[{name}]", *others], config_dir)
     images = DataSets().open(settings, "test").subset(_IMAGES)
-    scores, own, n = search(classifier, images), stated(classifier), len(images)
+    scores, now, n = search(classifier, images), stated(classifier), len(images)
     best = next(iter(scores))
     print(f"{'normalisation':<24}channels  input_size  correct")
-    for its, (_, correct) in scores.items():
-        place = f"{its.name:<24}{its.channels:<10}{its.input_size or 'as stored':<12}"
+    for way, (_, correct) in scores.items():
+        place = f"{way.name:<24}{way.channels:<10}{way.input_size or 'as stored':<12}"
         print(f"{place}{format_cell(correct, n)}")
     print(f"The best row is chosen on these {n} images: on others it is less accurate.")
-    print("The model's file has the best row:" if best == own else "Lines for the model's file:")
-    print(*best.lines, *[f"input_size: {best.input_size}"] * (best[4] != own[4]), sep="\n")
+    print("The model's file has the best row:" if best == now else "Lines for the model's file:")
+    print(*best.lines, *[f"input_size: {best.input_size}"] * (best[4] != now[4]), sep="\n")
 
 
 if __name__ == "__main__":

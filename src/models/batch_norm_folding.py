@@ -37,7 +37,7 @@ def _fold(network: nn.Module) -> None:
     try:
         # A network that keeps values would keep those of the trace, so a copy is traced.
         tensors = [*network.parameters(), *network.buffers()]
-        graph = _Tracer().trace(copy_network(network, {id(its): its for its in tensors}))
+        graph = _Tracer().trace(copy_network(network, {id(tensor): tensor for tensor in tensors}))
     except Exception:  # of any type: the control flow may depend on the data
         return
     modules: dict[str, nn.Module] = dict(network.named_modules())
@@ -78,8 +78,8 @@ def _only_input(node: fx.Node) -> fx.Node | None:
 def _is_plain(convolution: nn.Conv2d) -> bool:
     """Return False where hooks or a subclass may change the weight; ``Conv2dSame`` only pads."""
     hooked = convolution._forward_pre_hooks or convolution._forward_hooks
-    known = type(convolution) is nn.Conv2d or type(convolution).__name__ == "Conv2dSame"
-    return known and not hooked
+    is_plain = type(convolution) is nn.Conv2d or type(convolution).__name__ == "Conv2dSame"
+    return is_plain and not hooked
 
 
 def _remainder(norm: nn.BatchNorm2d) -> nn.Module | None:

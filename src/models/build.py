@@ -44,19 +44,19 @@ def build_classifier(
         feature_layer: Name of the module whose output feature-level attacks change.
     """
     file = None if weights == "included" else weights
-    known = {"num_classes": num_classes, "image_size": input_size or image_size}  # as it sees them
-    settings = {key: known.get(key) if value is None else value for key, value in network.items()}
+    sizes = {"num_classes": num_classes, "image_size": input_size or image_size}  # as it sees them
+    settings = {key: sizes.get(key) if value is None else value for key, value in network.items()}
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces all weights: no download
     try:
         module = call_target(settings)
         defaults = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or defaults.get("mean"), std or defaults.get("std")
-        its = defaults.get("num_classes", num_classes)  # of the weights, from timm
-        num_classes = num_classes or its
-        if settings.get("pretrained") and weights == "included" and its != num_classes:
+        classes = defaults.get("num_classes", num_classes)  # of the weights, from timm
+        num_classes = num_classes or classes
+        if settings.get("pretrained") and weights == "included" and classes != num_classes:
             way = f"name another model, or train it: model.{name}.weights=null"
-            raise ValueError(f"its weights are for {its} classes, not {num_classes}; {way}")
+            raise ValueError(f"its weights are for {classes} classes, not {num_classes}; {way}")
         if mean is None or std is None:
             raise ValueError("mean or std is null, and the network's pretrained_cfg has none.")
         if file is not None:

@@ -33,7 +33,7 @@ def onnx_network(file: str) -> nn.Module:
     except Exception as error:  # of any type: each operator has its own converter
         reason = f"{type(error).__name__}: {first_line(error)[:200]}"
         if operators := _find_unconvertible(model):
-            versions = ", ".join(str(its.version) for its in model.opset_import)
+            versions = ", ".join(str(opset.version) for opset in model.opset_import)
             reason = (
                 f"onnx2torch has no conversion for {', '.join(operators)} (opset {versions}). "
                 "Export the network without these operators, or with another opset"
@@ -112,7 +112,7 @@ def _find_unconvertible(model: Any) -> list[str]:
     from onnx2torch.onnx_graph import OnnxGraph
 
     graph, failed = OnnxGraph(infer_shapes(model).graph), set[str]()
-    versions = {its.domain: its.version for its in model.opset_import}
+    versions = {opset.domain: opset.version for opset in model.opset_import}
     for node in graph.nodes.values():
         operation, domain = node.operation_type, node.domain
         try:

@@ -52,7 +52,7 @@ def section_of(name: str) -> dict[str, Any]:
     """Return a model file's keys for a public model, without downloading or building it."""
     model = find(name)
     network = {"_target_": LOADER, "name": name, "pretrained": True, "version": model.version}
-    layers = [layer for known, layer in _LAYERS.items() if re.match(known, name)]
+    layers = [layer for pattern, layer in _LAYERS.items() if re.match(pattern, name)]
     layer = layers[0] if layers else None
     return {"network": network, "weights": "included", "feature_layer": layer, **model.section}
 
@@ -91,8 +91,8 @@ def fetch_missing(networks: Iterable[Mapping[str, Any]]) -> None:
     Raises:
         ValueError: Weights cannot be downloaded. The message names all that are missing.
     """
-    wanted = (its for its in networks if its["_target_"] == LOADER and its.get("pretrained", True))
-    missing = sorted({its["name"] for its in wanted if not find(its["name"]).path.exists()})
+    wanted = (net for net in networks if net["_target_"] == LOADER and net.get("pretrained", True))
+    missing = sorted({net["name"] for net in wanted if not find(net["name"]).path.exists()})
     for number, name in enumerate(missing):
         try:
             load_network(name)
@@ -104,8 +104,8 @@ def find(name: str) -> PublicModel:
     """Return a public model; raise ValueError for an unknown name."""
     package, _, identifier = name.partition("/")
     provider = open_provider(package)
-    if package not in _UNLISTED and identifier not in (known := provider.names()):
-        raise not_found(name, [f"{package}/{other}" for other in known])
+    if package not in _UNLISTED and identifier not in (listed := provider.names()):
+        raise not_found(name, [f"{package}/{other}" for other in listed])
     return provider.find(identifier)
 
 

@@ -93,10 +93,10 @@ def load_pickle(path: Path, mmap: bool = False) -> tuple[Any, list[str]]:
         def find_class(self, module: str, name: str) -> Any:
             module = module.replace("__builtin__", "builtins").replace("numpy.core", "numpy._core")
             constant = vars(torch).get(name) if module == "torch" else None
-            known = constant if isinstance(constant, _CONSTANTS) else _KNOWN.get(f"{module}.{name}")
-            if known is None:
+            value = constant if isinstance(constant, _CONSTANTS) else _KNOWN.get(f"{module}.{name}")
+            if value is None:
                 hidden[f"{module}.{name}"] = None
-            return Stub if known is None else known
+            return Stub if value is None else value
 
     reader = SimpleNamespace(__name__="restricted_pickle", Unpickler=Unpickler)
     reader.load = lambda file, **keywords: Unpickler(file, **keywords).load()

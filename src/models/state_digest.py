@@ -82,21 +82,21 @@ class StateDigest:
             return [self._parts(kind, place), value.name, self._parts(value.value, place)]
         if kind in (dict, OrderedDict):
             return [
-                [self._parts(key, place), self._parts(its, f"{place}[{key!r:.40}]")]
-                for key, its in value.items()
+                [self._parts(key, place), self._parts(item, f"{place}[{key!r:.40}]")]
+                for key, item in value.items()
             ]
         if kind in (set, frozenset):
-            return sorted(json.dumps(self._parts(its, place)) for its in value)
+            return sorted(json.dumps(self._parts(item, place)) for item in value)
         if kind is list or (isinstance(value, tuple) and not hasattr(value, "__dict__")):
-            items = [self._parts(its, f"{place}[{n}]") for n, its in enumerate(value)]
+            items = [self._parts(item, f"{place}[{n}]") for n, item in enumerate(value)]
             return [kind.__name__, *items]
         if _is_named(value):
             name = [canonical_name(str(value.__module__)), value.__qualname__]
             return [*name, self._parts(held, place)] if (held := _held_by(value)) else name
         if isinstance(value, MethodType):
-            return [self._parts(its, place) for its in (value.__func__, value.__self__)]
+            return [self._parts(item, place) for item in (value.__func__, value.__self__)]
         if kind is partial:
-            return [self._parts(its, place) for its in (value.func, value.args, value.keywords)]
+            return [self._parts(item, place) for item in (value.func, value.args, value.keywords)]
         if isinstance(value, fx.Graph):
             called = [node.target for node in value.nodes if node.op == "call_function"]
             return [value.python_code("self").src, self._parts(called, place)]
@@ -111,9 +111,9 @@ class StateDigest:
             self.opaque = self.opaque or f"a hook of {place}"
         kind = fx.GraphModule if isinstance(module, fx.GraphModule) else kind  # each has its own
         names = ("_parameters", "_buffers", "_modules")
-        parts = {f"{place}.{key}": its for name in names for key, its in attributes[name].items()}
-        own = sorted(attributes.keys() - _EVERY_MODULE - _SHOWN)
-        parts |= {f"{place}.{name}": attributes[name] for name in own}
+        parts = {f"{place}.{key}": item for name in names for key, item in attributes[name].items()}
+        names_there = sorted(attributes.keys() - _EVERY_MODULE - _SHOWN)
+        parts |= {f"{place}.{name}": attributes[name] for name in names_there}
         return [self._parts(kind, place), *([key, self._parts(parts[key], key)] for key in parts)]
 
 
@@ -155,7 +155,7 @@ def _held_by(value: Any) -> list[Any]:
     """Return the values that a function carries beside its code; none for a class."""
     if not isinstance(value, FunctionType):
         return []
-    named = {name: its for name, its in vars(value).items() if name != "__wrapped__"}
+    named = {name: attribute for name, attribute in vars(value).items() if name != "__wrapped__"}
     cells = [cell.cell_contents for cell in value.__closure__ or ()]
     held = [value.__defaults__, value.__kwdefaults__, cells, named]
     return held if any(held) else []

@@ -109,8 +109,8 @@ def _in_order(stated: Any, by_name: bool) -> tuple[str, ...]:
             ways.reverse()
         numbers = [str(number) for number in range(len(pairs))]
         tables = ({str(number): name for number, name in way} for way in ways)
-        stated = next(([its[n] for n in numbers] for its in tables if {*its} == {*numbers}), None)
-    texts = isinstance(stated, list | tuple) and all(isinstance(its, str | int) for its in stated)
+        stated = next(([ids[n] for n in numbers] for ids in tables if {*ids} == {*numbers}), None)
+    texts = isinstance(stated, list | tuple) and all(isinstance(name, str | int) for name in stated)
     return tuple(map(str, stated)) if texts else ()
 
 
@@ -135,15 +135,15 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
     path = Path(path)
     # What the file lacks stays as it is, or shares memory with what it has.
     state, stored = network.state_dict(), _read(path)
-    needed = {name: its for name, its in tensors_of(network) if not name.endswith(COUNTER)}
+    needed = {name: tensor for name, tensor in tensors_of(network) if not name.endswith(COUNTER)}
     prefix = find_prefix(path, stored, needed, averaged) if needed else ""
     for name in names_under(prefix, stored):
         short, value = name.removeprefix(prefix), stored[name]
         if short in state or (torch.is_tensor(value) and not short.startswith(TRAINING_ONLY)):
             state[short] = value
-    for name, own in tensors_of(network):
+    for name, tensor in tensors_of(network):
         new = state.get(name)
-        if torch.is_tensor(new) and own.is_floating_point() and not new.is_floating_point():
+        if torch.is_tensor(new) and tensor.is_floating_point() and not new.is_floating_point():
             raise ValueError(
                 f"{path}: {name} is {new.dtype}. Save floating-point weights, unpacked."
             )
@@ -178,7 +178,7 @@ def find_prefix(
     starts = ((name, (0, *(m.end() for m in re.finditer("[./]", name)))) for name in tensors)
     counts = Counter(name[:at] for name, places in starts for at in places if name[at:] in needed)
     missing = {prefix: _missing(prefix, tensors, needed) for prefix in counts or ("",)}
-    named = [its for its in missing if not missing[its] and not _OF_AN_OPTIMIZER.search(its)]
+    named = [key for key in missing if not missing[key] and not _OF_AN_OPTIMIZER.search(key)]
     if not named:
         best = max(missing, key=lambda prefix: (counts[prefix], len(prefix)))
         raise ValueError(
@@ -186,21 +186,21 @@ def find_prefix(
             f"{shortened([*needed])}. Under {best or 'no prefix'}, {counts[best]} of {len(needed)} "
             f"names are found, but not {shortened(missing[best])}."
         )
-    own = {name: its.shape for name, its in needed.items() if not is_lazy(its)}
-    stated = ({k: tensors[its + k].shape for k in own if its + k in tensors} for its in named)
-    fits = [its for its, shapes in zip(named, stated, strict=True) if shapes.items() <= own.items()]
+    new = {name: one.shape for name, one in needed.items() if not is_lazy(one)}
+    stated = ({k: tensors[key + k].shape for k in new if key + k in tensors} for key in named)
+    fits = [key for key, shapes in zip(named, stated, strict=True) if shapes.items() <= new.items()]
     means = [prefix for prefix in fits if _AVERAGED.search(prefix)]
     others = [prefix for prefix in fits or named[:1] if prefix not in means]
     chosen = means if means and (averaged or not others) else others
-    known = [its for key in WRAPPERS for its in chosen if its.startswith(f"{key}/")]
-    if len(chosen) > 1 and not known:
+    wrapped = [start for key in WRAPPERS for start in chosen if start.startswith(f"{key}/")]
+    if len(chosen) > 1 and not wrapped:
         raise ValueError(f"{path}: weights under {shortened(chosen)} fit. Keep one of them.")
-    prefix = [*known, *chosen][0]
+    prefix = [*wrapped, *chosen][0]
     directory = prefix[: prefix.rfind("/") + 1]
     beside = [name for name in names_under(directory, tensors) if not name.startswith(prefix)]
     if means and others and averaged:
         warn_once("%s: %s are averaged. For the others: model.NAME.averaged=false", path, prefix)
-    elif beside := [*beside, *(its for its in fits if its != prefix)]:
+    elif beside := [*beside, *(start for start in fits if start != prefix)]:
         warn_once("%s: the weights under %s are used, not %s.", path, prefix, shortened(beside))
     return prefix
 
@@ -208,7 +208,7 @@ def find_prefix(
 def _missing(prefix: str, tensors: Mapping[str, Tensor], needed: Mapping[str, Tensor]) -> list[str]:
     """Return the names that a prefix lacks, except those in the memory of a found tensor."""
     missing = [name for name in needed if prefix + name not in tensors]
-    memory = {name: its.untyped_storage() for name, its in needed.items() if missing and its.nbytes}
+    memory = {name: one.untyped_storage() for name, one in needed.items() if missing and one.nbytes}
     found = memory.keys() - {*missing}
     whole = {memory[k].data_ptr() for k in found if memory[k].nbytes() == needed[k].nbytes}
     return [name for name in missing if name not in memory or memory[name].data_ptr() not in whole]

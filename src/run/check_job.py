@@ -132,7 +132,7 @@ def _may_mix(attack: AttackSettings) -> bool:
     function comes first, then that of a file that has no category of this program. Parts that a
     file adds may mix.
     """
-    parts = json.dumps([its for key, its in attack.settings.items() if key != "_target_"])
+    parts = json.dumps([value for key, value in attack.settings.items() if key != "_target_"])
     stated = stated_about(attack.settings)
     if isinstance(stated, About):
         return stated.mixes or '"_target_"' in parts
@@ -146,7 +146,7 @@ def open_job(planned: Planned, sets: DataSets) -> tuple[Planned, JobContext]:
         ValueError: A file is damaged, or there are too few images.
     """
     settings, attack, pool = planned.settings, planned.attack, None
-    defences = {name: its.function for name, its in planned.defences.items()}
+    defences = {name: defence.function for name, defence in planned.defences.items()}
     now = make_planned(settings, attack.function, defences, planned.saved)  # files may be new
     planned = replace(planned, attack=now.attack, defences=now.defences, code=now.code)
     images = open_images(planned, sets)
@@ -242,9 +242,9 @@ def _measurements(
         if asked.bisection:
             measured.append(MinimumBudget(asked.bisection))
         if asked.iterations:
-            own, eps_255 = settings.attack.settings, settings.reference
-            relative = own.get("relative_step_size") or 1 / own.get("steps", 1)
-            step_255 = float(own.get("step_size_255") or relative * eps_255)
+            keys, eps_255 = settings.attack.settings, settings.reference
+            relative = keys.get("relative_step_size") or 1 / keys.get("steps", 1)
+            step_255 = float(keys.get("step_size_255") or relative * eps_255)
             measured.append(Iterations(asked.iterations, eps_255, step_255))
     return measured + [
         table
@@ -407,14 +407,14 @@ def checked(call: Any, parameters: Mapping[str, inspect.Parameter]) -> Any:
 
 def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Parameter]:
     """Return the function's parameters by name; refuse keywords that it does not accept."""
-    every = [*_signature(call.func).parameters.values()][4:]  # after model, images, labels, eps
+    accepts = [*_signature(call.func).parameters.values()][4:]  # after model, images, labels, eps
     named = {
         parameter.name: parameter
-        for parameter in every
+        for parameter in accepts
         if parameter.kind is not parameter.VAR_KEYWORD
     }
     settings = [name for name in named if name not in PROGRAM_KEYWORDS]
-    any_key, keywords = len(named) < len(every), call.keywords
+    any_key, keywords = len(named) < len(accepts), call.keywords
     if attack.target_label is not None and not (any_key or "targeted" in named):
         raise ValueError(
             f"attack={attack.name} cannot take attack.target_label={attack.target_label}: its "

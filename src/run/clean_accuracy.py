@@ -52,7 +52,7 @@ class Preprocessing(NamedTuple):
     def lines(self) -> list[str]:
         """The lines of a model's file that set the normalisation."""
         values = {"mean": self.mean, "std": self.std}
-        lines = [f"{key}: [{', '.join(f'{x:.6g}' for x in its)}]" for key, its in values.items()]
+        lines = [f"{key}: [{', '.join(f'{x:.6g}' for x in row)}]" for key, row in values.items()]
         return [*lines, *["channels: BGR"] * (self.channels == "BGR")]
 
 
@@ -84,26 +84,26 @@ def suggest(classifier: PixelClassifier, images: ImageDataset) -> str:
 
     The search takes at most 30 seconds and keeps the model's size.
     """
-    few, its = images.subset(_FEW), stated(classifier)
-    scores = _evaluate(classifier, few, _common(its), _SECONDS) or {its: (0.0, 0)}
+    few, present = images.subset(_FEW), stated(classifier)
+    scores = _evaluate(classifier, few, _common(present), _SECONDS) or {present: (0.0, 0)}
     best = min(scores, key=scores.__getitem__)
     at_chance = is_at_chance(scores[best][1], len(few), images.num_classes)
-    if at_chance or scores[best][0] > _CLEARLY * scores[its][0]:
+    if at_chance or scores[best][0] > _CLEARLY * scores[present][0]:
         return ""
-    new, old = ("{:.2f} ({} correct)".format(*scores[which]) for which in (best, its))
+    new, old = ("{:.2f} ({} correct)".format(*scores[which]) for which in (best, present))
     return (
         f". On {len(few)} of the images, {', '.join(best.lines)} ({best.name}) give a "
         f"cross-entropy of {new} instead of {old}"
     )
 
 
-def _common(its: Preprocessing) -> list[Preprocessing]:
+def _common(base: Preprocessing) -> list[Preprocessing]:
     """Return a preprocessing, then all other common normalisations at its size."""
-    return [its] + [
-        Preprocessing(name, mean, std, channels, its.input_size)
+    return [base] + [
+        Preprocessing(name, mean, std, channels, base.input_size)
         for channels in ("RGB", "BGR")
         for name, (mean, std) in _COMMON.items()
-        if channels != its.channels or not np.allclose((mean, std), its[1:3])
+        if channels != base.channels or not np.allclose((mean, std), base[1:3])
     ]
 
 
@@ -119,8 +119,8 @@ def _evaluate(
     """
     scores, batch, device = dict[Preprocessing, Score](), images[:], classifier.mean.device
     end = time.monotonic() + seconds
-    for its in candidates:
-        trial = PixelClassifier(classifier.network, *its[1:3], its.input_size, None, its.channels)
+    for way in candidates:
+        trial = PixelClassifier(classifier.network, *way[1:3], way.input_size, None, way.channels)
         try:
             loss, correct = 0.0, 0
             for start in range(0, len(images), _BATCH):
@@ -133,7 +133,7 @@ def _evaluate(
                 correct += int((logits.argmax(1) == labels).sum())
         except ModelError:
             continue
-        scores[its] = (loss / len(images) if math.isfinite(loss) else math.inf), correct
+        scores[way] = (loss / len(images) if math.isfinite(loss) else math.inf), correct
     return scores
 
 
@@ -155,24 +155,24 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     counts = correct.agg(["sum", "count"])
     shares = ", ".join(f"{ModelRef.parse(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
     _log_once(f"{len(job.images)} clean images, correct: {shares}")
-    for name, its in job.models.items():  # no accuracy is expected behind a defence
+    for name, checked in job.models.items():  # no accuracy is expected behind a defence
         columns, check = ModelRef.parse(name).columns, job.check
-        expected = its.expected_accuracy if columns in counts.index else None
+        expected = checked.expected_accuracy if columns in counts.index else None
         if expected is None:
             continue
         k, n = (int(value) for value in counts.loc[columns])
         low, high = (float(bound) for bound in wilson_interval(k, n))
-        above = its.is_stated and low > expected + check.tolerance
+        above = checked.is_stated and low > expected + check.tolerance
         if above or high < expected - check.tolerance:
-            origin = "file expects" if its.is_stated else "weights state"
-            model = its.classifier
+            origin = "file expects" if checked.is_stated else "weights state"
+            model = checked.classifier
             advice = suggest(model, job.images) if isinstance(model, PixelClassifier) else ""
             message = (
                 f"model {name}: clean accuracy is {format_cell(k, n)}, but its {origin} "
                 f"{expected:.2%} +- {check.tolerance:.2%}. Likely causes are wrong preprocessing "
                 f"(mean, std, input_size), weights or labels{advice}"
             )
-            if its.is_stated and check.action == "stop":
+            if checked.is_stated and check.action == "stop":
                 raise ValueError(f"{message}. To continue: clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
 

@@ -49,7 +49,7 @@ def make_attacker(job: JobContext) -> Attacker:
         max_batch=job.max_batch,
         precision=attack.precision,
         name=attack.name,
-        targets=[its.classifier for name, its in job.models.items() if name not in job.members],
+        targets=[model.classifier for name, model in job.models.items() if name not in job.members],
     )
     attacker.states = move_states(fitted_states(job, attacker), job.device)
     return attacker
@@ -119,9 +119,9 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
 
     attack, images, device = job.attack, job.fit_images, job.device
     assert images is not None
-    shown = job.trainer.progress_bar and is_first_process()
+    is_visible = job.trainer.progress_bar and is_first_process()
     name = f"{job.name} at {eps:g}/255" if eps else job.name
-    progress, partial = Progress(f"fitting {name}", shown), file.with_suffix(".part")
+    progress, partial = Progress(f"fitting {name}", is_visible), file.with_suffix(".part")
     key = job.fit_key(eps)
     state = _read(partial, key)
     log.info(

@@ -64,7 +64,7 @@ class DataSets:
     def open_all(self, jobs: Iterable[Settings]) -> None:
         """Open each data set before the first job, to refuse what fails or lacks named images."""
         loaded = [job for job in jobs if job.attack.kind != "saved"]
-        keys = [(its.dataset.model_dump_json(), its.n_images, *its.report.images) for its in loaded]
+        keys = [(job.dataset.model_dump_json(), job.n_images, *job.report.images) for job in loaded]
         for job in dict(zip(keys, loaded, strict=True)).values():
             check_named(job.report.images, self.open(job, "test").indices)
 
@@ -189,8 +189,8 @@ def open_fit_images(
             f"{key} without target labels, and attack.target_label=data has several for the "
             "images. Set attack.target_label=random."
         )
-    own = chosen.target_labels
-    return chosen.with_target_labels(np.full(len(chosen), aims[0]) if own is None else own)
+    labels = chosen.target_labels
+    return chosen.with_target_labels(np.full(len(chosen), aims[0]) if labels is None else labels)
 
 
 def target_labels_of(rule: TargetLabelRule | None, images: ImageDataset) -> dict[int, int]:
@@ -225,7 +225,7 @@ def next_labels(labels: np.ndarray) -> np.ndarray:
     """
     after = np.concatenate([labels, labels])
     pairs = enumerate(labels)
-    return np.array([after[i + np.argmax(after[i : i + len(labels)] != its)] for i, its in pairs])
+    return np.array([after[i + np.argmax(after[i : i + len(labels)] != y)] for i, y in pairs])
 
 
 def mixing_pool(dataset: ImageDataset, seed: int) -> Batch:

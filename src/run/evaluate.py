@@ -84,7 +84,7 @@ class Evaluation:
 
     def clean(self) -> None:
         """Compute the predictions of the job's models for the clean images, and check them."""
-        clean = [its for its in self.job.measurements if isinstance(its, Clean)]
+        clean = [table for table in self.job.measurements if isinstance(table, Clean)]
         parts = [part for part in parts_of(self.job, clean) if part.target not in self._clean]
         self._compute(parts)
         self._clean |= {part.target: part for part in parts}
@@ -93,7 +93,7 @@ class Evaluation:
 
     def craft_first(self) -> None:
         """Attack the first batch of each process that has not been attacked; keep its images."""
-        crafted = [its for its in self.job.measurements if isinstance(its, AttackCost)]
+        crafted = [table for table in self.job.measurements if isinstance(table, AttackCost)]
         if crafted:
             self._crafted = [*parts_of(self.job, crafted)]
             self._seconds += self._compute(self._crafted, first=True)
@@ -141,7 +141,7 @@ class Evaluation:
                 stored = [self.stored.images(index, eps_255) for eps_255 in budgets]
             if not all({*index} <= images.keys() for images in stored):
                 raise ValueError("Another command has removed images of this job. Start it again.")
-            versions = [torch.from_numpy(np.stack([its[i] for i in index])) for its in stored]
+            versions = [torch.from_numpy(np.stack([rows[i] for i in index])) for rows in stored]
         clean = to_unit(batch.images)
         return [
             AttackedImages(clean, images, batch, eps, job.norm)

@@ -109,7 +109,7 @@ class ModelPool:
 
     def _make_room(self, needed: Set[str]) -> None:
         """Remove models that are not needed, the oldest first, if they take much memory."""
-        models = {**self._built, **{key: its.classifier for key, its in self._frozen.items()}}
+        models = {**self._built, **{key: model.classifier for key, model in self._frozen.items()}}
         sizes = {
             key: sum(value.nbytes for _, value in tensors_of(model))
             for key, model in models.items()
@@ -176,7 +176,7 @@ def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelCl
     if images is None:
         return build_classifier(name, **section)
     facts, names = read_facts(settings, name), images.class_names
-    reordered = (its for its in facts.lists if its != names and sorted(its) == sorted(names))
+    reordered = (ids for ids in facts.lists if ids != names and sorted(ids) == sorted(names))
     stated = facts.class_names or (next(reordered, ()) if images.own_names else ())
     if stated and not _agree(stated, names):
         old, new = _list_new(stated, names), _list_new(names, stated)
@@ -195,11 +195,11 @@ def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelCl
     try:
         return build_classifier(name, **section)
     except ValueError as error:
-        chosen, own = settings.dataset.class_names, len(images.own_names)
+        chosen, count = settings.dataset.class_names, len(images.own_names)
         way = "If the images have only some of the network's classes, set dataset.class_names "
         way += "(imagenet, or all in order), or dataset.num_classes of lists."
-        if chosen == "imagenet" and own and "background" not in str(error):
-            way = f"To number only the {own} classes of the images, set dataset.class_names=null "
+        if chosen == "imagenet" and count and "background" not in str(error):
+            way = f"To number only the {count} classes of the images, set dataset.class_names=null "
             way += "and dataset.num_classes=null."
         elif chosen is not None:
             raise
@@ -361,12 +361,12 @@ def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
         raise ValueError(f"training.attack={recipe.attack}: {error}") from error
     if getattr(getattr(attack, "func", attack), "fitted", None):
         raise ValueError(f"training.attack={recipe.attack} needs a fit. Use an attack without one.")
-    drawn = "seeds" in accepted(attack)
+    seeded = "seeds" in accepted(attack)
 
     def craft(model: nn.Module, images: Tensor, labels: Tensor, seeds: Tensor) -> Tensor:
         budgets = images.new_tensor([recipe.eps / 255])
         with torch.enable_grad():
-            return attack(model, images, labels, budgets, **({"seeds": seeds} if drawn else {}))[0]
+            return attack(model, images, labels, budgets, **({"seeds": seeds} if seeded else {}))[0]
 
     return craft
 

@@ -88,7 +88,7 @@ def write_results(
     The table of predictions is written last: if it exists, all other files exist.
     """
     job, record, folder = evaluation.job, finished.record, finished.folder
-    write_text(folder / ALARMS, json.dumps([its._asdict() for its in finished.raised], indent=1))
+    write_text(folder / ALARMS, json.dumps([row._asdict() for row in finished.raised], indent=1))
     write_csv(folder / IMAGE_LIST, job.images.listed())
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
     statistics = results_of([finished])
@@ -125,12 +125,12 @@ def _predictions(results: JobTables, record: JobRecord) -> dict[str, pa.Table]:
     return tables
 
 
-def _top_five(evaluation: Evaluation, primary: str, shown: Sequence[int]) -> pa.Table:
+def _top_five(evaluation: Evaluation, primary: str, numbers: Sequence[int]) -> pa.Table:
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
     results = evaluation.tables
     assert results is not None
     tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
-    index = pa.array(shown, pa.int64())
+    index = pa.array(numbers, pa.int64())
     attacked = [
         table.filter(pc.and_(pc.is_valid(table["eps_255"]), pc.is_in(table["index"], index)))
         for table in tables
@@ -167,8 +167,8 @@ def save_adversarial_images(evaluation: Evaluation, finished: JobInMemory) -> No
     )
     index = evaluation.job.images.indices
     starts = range(0, len(index), _TOGETHER)
-    shown = with_progress(starts, "writing images", len(starts))
-    parts = (index[first : first + _TOGETHER].tolist() for first in shown)
+    progress = with_progress(starts, "writing images", len(starts))
+    parts = (index[first : first + _TOGETHER].tolist() for first in progress)
     batches = map(evaluation.images, parts)
     write_set(folder / SAVED, record, batches, targets)
     log.info("Saved the adversarial images in %s", folder / SAVED)
@@ -238,19 +238,19 @@ def _attack_alarms(
         finding = f"{format_cell(len(clipped), len(job.images))} of the images exceeded the budget"
         moved = f"and were clipped to it, by up to {clipped.max():.3g}/255 in a pixel"
         yield Alarm("clipped", f"{label}: {finding} {moved}")
-    its = {name: parameter.default for name, parameter in signature(function).parameters.items()}
+    has = {name: parameter.default for name, parameter in signature(function).parameters.items()}
     stated, alone = (attack.stated(count) for count in (len(budgets), 1))
     if stated is not None and alone is not None:
         taken, stated, alone = results.gradients_per_image / passes, stated / passes, alone / passes
         # Budgets in several gradient batches do not share their first gradient.
-        apart = job.max_batch < len(budgets) or its.get("copies_average") == "logits"
+        apart = job.max_batch < len(budgets) or has.get("copies_average") == "logits"
         if not 0.99 * stated <= taken <= 1.01 * (len(budgets) * alone if apart else stated):
             text = f"{taken:g} gradients per image and member, but {stated:g} are stated or assumed"
             yield Alarm("gradients_not_as_stated", f"{label}: {text}")
-    if "steps" in its and its.get("update") is steepest_ascent and job.norm == "linf":
-        step = (its["step_size_255"] or 0) / budgets[-1] or its["relative_step_size"] or 1
-        if its["steps"] * step < 1 - 1e-6:
-            finding = f"its steps add up to {its['steps'] * step:.2g} of the budget {budgets[-1]:g}"
+    if "steps" in has and has.get("update") is steepest_ascent and job.norm == "linf":
+        step = (has["step_size_255"] or 0) / budgets[-1] or has["relative_step_size"] or 1
+        if has["steps"] * step < 1 - 1e-6:
+            finding = f"its steps add up to {has['steps'] * step:.2g} of the budget {budgets[-1]:g}"
             yield Alarm("steps_too_short", f"{label}: {finding}/255")
 
 
@@ -326,10 +326,10 @@ def _chosen(finished: FinishedJob) -> list[int]:
 def _affordable(job: JobContext, chosen: Sequence[int]) -> list[int]:
     """Return the first of the chosen images: as many as are stored or may be attacked again."""
     most = most_pictures(job.images.image_size, len(job.budgets))
-    known = {*job.named, *job.examples}
+    reported = {*job.named, *job.examples}
     if job.attack.function and not job.stores_all:
         # None if results would differ without the other images of a batch.
         again = int(ATTACKED_AGAIN * len(job.images)) if job.attack.keeps_images_apart else 0
         most = min(most, again)
-    others = [index for index in chosen if index not in known][:most]
-    return [index for index in chosen if index in known.union(others)]
+    others = [index for index in chosen if index not in reported][:most]
+    return [index for index in chosen if index in reported.union(others)]

@@ -37,11 +37,11 @@ def paper_jobs(words: Sequence[Sequence[str]], planned: Sequence[Planned]) -> li
         ValueError: There are several attacks or reference budgets, or the attack is its base.
     """
     first = planned[0].settings
-    if len({(its.settings.attack.label, its.settings.reference) for its in planned}) > 1:
+    if len({(plan.settings.attack.label, plan.settings.reference) for plan in planned}) > 1:
         raise ValueError("experiment=paper compares one attack at one reference budget.")
     if first.attack.name == first.base:
         raise ValueError(f"base={first.base} is the attack. Name another attack as base.")
-    jobs = (_from_source(*its) for its in zip(words, planned, strict=True))
+    jobs = (_from_source(*pair) for pair in zip(words, planned, strict=True))
     return [job for alike in zip_longest(*jobs) for job in alike if job]
 
 
@@ -74,7 +74,7 @@ def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
 def _settings(attack: Any) -> Iterator[str]:
     """Yield each number of an attack at half and at twice its value, if the attack allows it."""
     parameters = signature(attack).parameters
-    for key, value in ((key, its.default) for key, its in parameters.items()):
+    for key, value in ((key, parameter.default) for key, parameter in parameters.items()):
         unused = key in _SWITCHES and not parameters[_SWITCHES[key]].default
         if type(value) not in (int, float) or key in BUDGETS or unused:
             continue

@@ -47,12 +47,12 @@ class PassProgress:
         label: str,
         work: Work,
         images: int,
-        shown: bool,
+        is_visible: bool,
         processes: int,
         on_first_batch: Callable[[float, float], None] | None,
         expected: float,
     ) -> None:
-        self.bar, self.all = Progress(label, shown and is_first_process()), images
+        self.bar, self.all = Progress(label, is_visible and is_first_process()), images
         self.work, self.processes, self.on_first_batch = work, processes, on_first_batch
         stated = GRADIENT * (work.gradients or 0) + work.predictions
         self.expected = max(expected, stated / max(1, work.images))
@@ -136,14 +136,14 @@ class JobPass(pl.LightningModule):
         # The label omits the targets: in 80 columns they would leave no room for the bar.
         label = f"{'first batch of ' * first}{job.name}" if attacked else "clean images"
         told = job.on_first_batch if attacked or not job.budgets else None
-        shown, runner = job.trainer.progress_bar, self.runner
+        is_visible, runner = job.trainer.progress_bar, self.runner
         batches, images = self._batches(size, first, attacked), job.images.indices
         if first:
             images = images[np.array(batches.positions[0], np.int64)]
-        work = work_of(job, {part: np.intersect1d(its, images) for part, its in missing.items()})
-        every = len(np.unique(np.concatenate([*missing.values()])))
+        work = work_of(job, {part: np.intersect1d(at, images) for part, at in missing.items()})
+        total = len(np.unique(np.concatenate([*missing.values()])))
         self.progress = PassProgress(
-            label, work, every, shown, runner.world_size, told, self.expected
+            label, work, total, is_visible, runner.world_size, told, self.expected
         )
         self._begin()
         with (
@@ -205,8 +205,8 @@ class JobPass(pl.LightningModule):
         self.stored.add(tables)
         if self.first and adversarial is not None:
             versions = zip(adversarial.budgets, adversarial.images.cpu().numpy(), strict=True)
-            self.crafted = {eps: dict(zip(index, its, strict=True)) for eps, its in versions}
-        elif adversarial and any({*index} & its.keys() for its in self.crafted.values()):
+            self.crafted = {eps: dict(zip(index, images, strict=True)) for eps, images in versions}
+        elif adversarial and any({*index} & by_index.keys() for by_index in self.crafted.values()):
             self.crafted = {}
         self.progress.end_batch()
         self.expected = self.progress.expected if self.first else 0.0
@@ -225,27 +225,27 @@ class JobPass(pl.LightningModule):
         budgets = budgets if apart else job.budgets
         images, index = to_unit(batch.images), batch.index.tolist()
         adversarial = images.new_empty(len(budgets), *images.shape)
-        known = torch.zeros(adversarial.shape[:2], dtype=torch.bool)
+        is_stored = torch.zeros(adversarial.shape[:2], dtype=torch.bool)
         for place, eps_255 in enumerate(budgets):
             if versions := self._known(index, eps_255):
                 rows = torch.tensor([row for row, number in enumerate(index) if number in versions])
                 stored = np.stack([versions[index[row]] for row in rows])
                 adversarial[place, rows] = torch.from_numpy(stored).to(images)
-                known[place, rows] = True
-        if not apart and not known.all():
-            known[:] = False
+                is_stored[place, rows] = True
+        if not apart and not is_stored.all():
+            is_stored[:] = False
         labels = self.attacker.target_labels(images, batch)
-        cost = torch.full((len(COST), *known.shape), torch.nan, dtype=torch.float64)
-        for column in known.unique(dim=1).T:  # images that lack the same budgets
+        cost = torch.full((len(COST), *is_stored.shape), torch.nan, dtype=torch.float64)
+        for column in is_stored.unique(dim=1).T:  # images that lack the same budgets
             places = (~column).nonzero()[:, 0]
-            rows = (known == column[:, None]).all(dim=0).nonzero()[:, 0]
+            rows = (is_stored == column[:, None]).all(dim=0).nonzero()[:, 0]
             if len(places):
-                its = rows.to(images.device)
-                aims = None if labels is None else labels[its]
+                indices = rows.to(images.device)
+                aims = None if labels is None else labels[indices]
                 lacking = tuple(budgets[place] for place in places)
-                part = Batch(*(values[its] for values in batch))
-                attacked = self.attacker(images[its], part, lacking, aims)
-                adversarial[places[:, None].to(its), its] = attacked.images
+                part = Batch(*(values[indices] for values in batch))
+                attacked = self.attacker(images[indices], part, lacking, aims)
+                adversarial[places[:, None].to(indices), indices] = attacked.images
                 cost[:, places[:, None], rows] = attacked.cost
         return AdversarialBatch(adversarial, budgets, labels, cost)
 

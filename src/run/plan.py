@@ -94,8 +94,8 @@ class Plan:
     @property
     def work(self) -> list[float]:
         """Work per job: seconds if all are known, else gradients."""
-        known = not any(math.isnan(job.seconds) for job in self.jobs)
-        return [job.seconds if known else job.work for job in self.jobs]
+        has_times = not any(math.isnan(job.seconds) for job in self.jobs)
+        return [job.seconds if has_times else job.work for job in self.jobs]
 
     def tell_time_left(self, number: int, seconds: float, left: float) -> None:
         """Log the time left for the command, once: after the first batch that is attacked.
@@ -162,14 +162,14 @@ def finished_key(planned: Planned, images: int) -> str:
     settings, trainer = planned.settings, planned.settings.trainer
     device = device_of(trainer.accelerator)
     files = [Path(str(model.weights)) for model in settings.model.values()]
-    stamps = [(its.stat().st_size, its.stat().st_mtime_ns) for its in files if its.is_file()]
+    stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
     return content_key(
         {
             "settings": settings.model_dump(exclude=_UNKEYED),
             "trainer": [trainer.attack_precision, trainer.gradient_batch],
             "training": settings.training.model_dump(exclude={"device"}),
             "arithmetic": clean_parts(device, trainer.precision, trainer.fold_batch_norms),
-            "code": [planned.code, *(its.stored_as for its in planned.measurements)],
+            "code": [planned.code, *(table.stored_as for table in planned.measurements)],
             "files": [images, stamps, planned.saved and planned.saved.digest],
         }
     )
@@ -186,7 +186,7 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     if done and not settings.rerun:
         return JobPlan(settings.job, len(images), seconds=0, stored=True)
     missing = {part: part.index for part in parts_of(job, job.measurements)}
-    for part in [its for its in missing if not its.measurement.attacked]:
+    for part in [item for item in missing if not item.measurement.attacked]:
         name = part.measurement.name
         place = (settings.dataset.model_dump_json(), len(images), name, part.target)
         if place in seen:

@@ -169,7 +169,7 @@ class Model:
     @property
     def key_parts(self) -> dict[str, Any]:
         """The parts, with this command's key for one without a digest."""
-        return {name: command_key() if its is None else its for name, its in self.parts.items()}
+        return {name: command_key() if part is None else part for name, part in self.parts.items()}
 
     @cached_property
     def key(self) -> str:
@@ -309,11 +309,11 @@ class JobContext(Job):
     def key(self) -> str:
         """Key of the job, of the keys of its rows: equal keys mean equal tables and names."""
         images, measured = self.images, self.measurements
-        parts = [*parts_of(self, [its for its in measured if not isinstance(its, AttackCost)])]
+        parts = [*parts_of(self, [one for one in measured if not isinstance(one, AttackCost)])]
         keys = [[part.measurement.name, str(part.target), *part.place] for part in parts]
-        chosen = {id(its.index): its.index.tolist() for its in parts}
+        chosen = {id(part.index): part.index.tolist() for part in parts}
         chosen.pop(id(images.indices), None)  # their digest stands for them
-        pairs = any(its.measurement.paired for its in parts) and images.partners.tolist()
+        pairs = any(part.measurement.paired for part in parts) and images.partners.tolist()
         facts = images.digest(), str(self.attacked), keys, [*chosen.values()], pairs
         return content_key(facts)
 
@@ -330,7 +330,7 @@ class JobContext(Job):
                 part.pop(name, None)
         names = dict.fromkeys([*self.members, *(pair.model for pair in self.targets)])
         parts["model"] = {name: self.models[name].key_parts for name in names}
-        parts["defence"] = {name: {**its.parts, "seed": {}} for name, its in self.defences.items()}
+        parts["defence"] = {name: {**one.parts, "seed": {}} for name, one in self.defences.items()}
         return described(parts)
 
     @cached_property
@@ -388,8 +388,8 @@ class Part:
         job, measurement = self.job, self.measurement
         attack = job.attack_key if measurement.attacked else None
         models = sorted(map(job.model_key, self.models))
-        own = measurement.stored_as, self.budgets, measurement.key_parts
-        return rows_place(job.arithmetic, attack, models, *own)
+        facts = measurement.stored_as, self.budgets, measurement.key_parts
+        return rows_place(job.arithmetic, attack, models, *facts)
 
 
 def parts_of(
@@ -432,13 +432,13 @@ class StoredRows:
             held = self.job.images.holds(table["index"], table["image"], paired)
             table = table.filter(pa.array(held))
             if paired:
-                own = pc.utf8_slice_codeunits(table["image"], 0, 16)
-                table = table.set_column(table.column_names.index("image"), "image", own)
+                digests = pc.utf8_slice_codeunits(table["image"], 0, 16)
+                table = table.set_column(table.column_names.index("image"), "image", digests)
             for part in keys:
-                mine = table.filter(pc.equal(table["key"], part.place[1]))
-                mine = mine.filter(pc.is_in(mine["index"], pa.array(part.index)))
-                if len(mine):
-                    rows[part] = mine.drop_columns("key")
+                of_part = table.filter(pc.equal(table["key"], part.place[1]))
+                of_part = of_part.filter(pc.is_in(of_part["index"], pa.array(part.index)))
+                if len(of_part):
+                    rows[part] = of_part.drop_columns("key")
         return rows
 
     def add(self, tables: Mapping[Part, pa.Table]) -> None:

@@ -101,7 +101,7 @@ class Sweep:
         self.planned = [check_job(job, self.pool.sets) for job in jobs]
         models = (model for job in jobs for model in job.model.values())
         if not jobs[0].plan.only:
-            fetch_missing(its.network for its in models if its.weights in (None, "included"))
+            fetch_missing(model.network for model in models if model.weights in (None, "included"))
             open_tracker.cache_clear()
             self.tracker = open_tracker(jobs[0].tracking, jobs[0].dataset.name)
             self.pool.sets.open_all(jobs)
@@ -317,9 +317,9 @@ def _check_places(config: DictConfig, folder: Path, sweep: bool) -> None:
     raw: Any = OmegaConf.to_container(config.hydra.sweep, resolve=False)
     if sweep and not str(raw["subdir"]).startswith(start):
         raise ValueError(f"hydra.sweep.subdir must begin with {start}, so that jobs can be found.")
-    known = (folder / MANIFEST).exists() or job_record(folder) is not None
+    is_job = (folder / MANIFEST).exists() or job_record(folder) is not None
     files = [*files_of_sweep(folder), *([] if sweep else files_of_job(folder))]
-    if files and not known:
+    if files and not is_job:
         raise ValueError(
             f"{folder} is not a sweep's folder, and its file {files[0].name} would be replaced. "
             "Use another folder."

@@ -224,8 +224,8 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
     points, intervals = list[Point](), {}
     logged = {name: entry.metric for name, entry in QUANTITIES.items() if entry.metric}
     for name, metric in logged.items():
-        known = rows[["eps_255", name]].dropna().astype(float).to_numpy()
-        curve = [(f"{name}/curve", y, int(eps)) for eps, y in known if eps.is_integer()]
+        finite = rows[["eps_255", name]].dropna().astype(float).to_numpy()
+        curve = [(f"{name}/curve", y, int(eps)) for eps, y in finite if eps.is_integer()]
         # A point at budget 0 alone is no curve.
         if metric == "curve" and any(step > 0 for *_, step in curve):
             points += curve

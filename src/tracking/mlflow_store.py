@@ -136,7 +136,7 @@ class MlflowStore(MlflowClient):
         number, now = run.info.run_id, run.info.start_time
         new = [RunTag(*pair) for pair in texts.items() if pair[0] not in run.data.tags]
         self._send(self.log_batch, number, tags=new)
-        stored = {its.path for its in self.list_artifacts(number)} if files else ()
+        stored = {artifact.path for artifact in self.list_artifacts(number)} if files else ()
         for path in (path for path in files if path.name not in stored):
             self._send(self.log_artifact, number, str(path))
         if run.info.status != "RUNNING":
@@ -202,9 +202,9 @@ class MlflowStore(MlflowClient):
 
     def _moved_from(self, folder: Path) -> list[Path]:
         """Return the local places of these experiments that are not in the store's folder."""
-        known = (self.get_experiment_by_name(f"{self.prefix}{end}") for end in NOTES)
-        local = (its.artifact_location for its in known if its)
-        paths = [Path(url2pathname(urlsplit(its).path)) for its in local if its[:5] == "file:"]
+        experiments = (self.get_experiment_by_name(f"{self.prefix}{end}") for end in NOTES)
+        local = (experiment.artifact_location for experiment in experiments if experiment)
+        paths = [Path(url2pathname(urlsplit(url).path)) for url in local if url[:5] == "file:"]
         return [path for path in paths if not path.resolve().is_relative_to(folder.resolve())]
 
     def _open_experiment(self, end: str) -> str:
@@ -228,8 +228,8 @@ class MlflowStore(MlflowClient):
         if "data_digest" in tags:
             path, counts = tags.get("data_path"), ("images", "classes")
             kind, source = ("local", {"uri": path}) if path else ("package", {"name": self.dataset})
-            known = {name: int(tags[f"data_{name}"]) for name in counts if f"data_{name}" in tags}
-            profile, texts = json.dumps(known), (kind, json.dumps(source))
+            stored = {name: int(tags[f"data_{name}"]) for name in counts if f"data_{name}" in tags}
+            profile, texts = json.dumps(stored), (kind, json.dumps(source))
             data = Dataset(self.dataset, tags["data_digest"], *texts, profile=profile)
             tag = InputTag("mlflow.data.context", context)
             self._send(self.log_inputs, run, datasets=[DatasetInput(data, [tag])])

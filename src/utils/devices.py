@@ -173,13 +173,13 @@ def deterministic(device: str, kernels: set[str]) -> Iterator[None]:
 def _collect_names(kernels: set[str]) -> Iterator[None]:
     """Take PyTorch's warnings about kernels that are not deterministic; show all others."""
     with warnings.catch_warnings():
-        shown = warnings.showwarning
+        show = warnings.showwarning
 
         def collect(message: Warning | str, *place: Any, **options: Any) -> None:
             if named := _NAMED.search(str(message)):
                 kernels.add(str(named[named.lastgroup or 0]))
             else:
-                shown(message, *place, **options)
+                show(message, *place, **options)
 
         warnings.showwarning = collect
         warnings.filterwarnings("always", message=".*determinis", category=UserWarning)

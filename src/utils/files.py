@@ -91,7 +91,7 @@ def sha256_of(path: Path) -> str:
 def facts_of_files(files: Iterable[Path]) -> list[tuple[str, int, int, int, int]]:
     """Return path, size, times and inode of each file; they change with its content."""
     stats = [(str(file), file.stat()) for file in files]
-    return [(f, its.st_size, its.st_ino, its.st_mtime_ns, its.st_ctime_ns) for f, its in stats]
+    return [(f, stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns) for f, stat in stats]
 
 
 def remembered(name: str, files: Sequence[Path], compute: Callable[[], ArrayLike]) -> np.ndarray:
@@ -105,17 +105,17 @@ def remembered(name: str, files: Sequence[Path], compute: Callable[[], ArrayLike
         compute: Function that returns the array.
     """
     facts = facts_of_files(files)
-    newest = max((max(its[-2:]) for its in facts), default=math.inf)
+    newest = max((max(fact[-2:]) for fact in facts), default=math.inf)
     if time.time_ns() - newest < _YOUNG:
         return np.asarray(compute())
     home = os.environ.get("XDG_CACHE_HOME", "")
     folder = Path(home if os.path.isabs(home) else os.path.expanduser("~/.cache"), INSTALLED)
     place = hashlib.sha256(repr([name, *map(str, files)]).encode()).hexdigest()[:32]
-    path, known = folder / f"{place}.npz", repr(facts)
+    path, expected = folder / f"{place}.npz", repr(facts)
     with contextlib.suppress(Exception):  # missing or damaged
         if path.is_file():  # opening a named pipe would wait for ever
             with np.load(path) as stored:
-                if stored["facts"] == known:
+                if stored["facts"] == expected:
                     return stored["array"]
     array = np.asarray(compute())
     with contextlib.suppress(WriteError, OSError):
@@ -123,7 +123,7 @@ def remembered(name: str, files: Sequence[Path], compute: Callable[[], ArrayLike
             if time.time() - other.stat().st_mtime > _KEPT:
                 other.unlink()
         with atomic_write(path) as temporary:
-            np.savez(temporary, facts=known, array=array)
+            np.savez(temporary, facts=expected, array=array)
     return array
 
 

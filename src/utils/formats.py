@@ -41,7 +41,7 @@ def format_cells(
 
 def percents(rows: pd.DataFrame) -> pd.DataFrame:
     """Format shares in percent; texts stay, and NaN is empty."""
-    return rows.map(lambda its: its if isinstance(its, str) else "" if isnan(its) else f"{its:.1%}")
+    return rows.map(lambda x: x if isinstance(x, str) else "" if isnan(x) else f"{x:.1%}")
 
 
 def span(numbers: Iterable[float]) -> str:

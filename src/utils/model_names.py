@@ -98,8 +98,8 @@ class ModelRef:
 
 def behind_each(targets: Iterable[str], defences: Iterable[str]) -> tuple[ModelRef, ...]:
     """Return the targets without a defence, then each target behind each defence."""
-    models, every = [*map(ModelRef.parse, targets)], dict.fromkeys((NO_DEFENCE, *defences))
-    return tuple(model.behind(defence) for defence in every for model in models)
+    models, all_defences = [*map(ModelRef.parse, targets)], dict.fromkeys((NO_DEFENCE, *defences))
+    return tuple(model.behind(defence) for defence in all_defences for model in models)
 
 
 def renamed(name: str, names: Mapping[str, str]) -> str:
@@ -133,16 +133,16 @@ def check_listed(name: str) -> None:
         raise not_found(name)
 
 
-def not_found(name: str, known: Sequence[str] = ()) -> ValueError:
+def not_found(name: str, available: Sequence[str] = ()) -> ValueError:
     """Return the error for an unknown name, with similar listed or `known` names."""
-    near, provider = near_models(name, known), name.partition("/")[0]
+    near, provider = near_models(name, available), name.partition("/")[0]
     listing = f" List all: {command('models')} {provider}" * (provider in PROVIDERS)
     return ValueError(f"{name}: no such model.{near}{listing}")
 
 
-def near_models(name: str, known: Sequence[str] = ()) -> str:
+def near_models(name: str, available: Sequence[str] = ()) -> str:
     """Return a sentence with similar names of models, or with the tags to choose from."""
-    names = list(dict.fromkeys([*known, *_read()[1]]))
+    names = list(dict.fromkeys([*available, *_read()[1]]))
     if tags := [other for other in names if other.startswith(f"{name}.")]:
         return f" There are {', '.join(tags[:5])}."
     stems = [other.partition(".")[0] for other in names]

@@ -41,13 +41,13 @@ def printable_all(data: Any) -> Any:
     return data
 
 
-def suggestion(name: str, known: Sequence[str], cutoff: float = 0.7) -> str:
+def suggestion(name: str, available: Sequence[str], cutoff: float = 0.7) -> str:
     """Return a "Did you mean" question with the nearest known word; empty if none is similar.
 
     >>> suggestion("nrom", ["norm", "loss"])
     ' Did you mean norm?'
     """
-    matches = get_close_matches(name, known, n=1, cutoff=cutoff)
+    matches = get_close_matches(name, available, n=1, cutoff=cutoff)
     return f" Did you mean {matches[0]}?" if matches else ""
 
 

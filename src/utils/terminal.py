@@ -39,8 +39,8 @@ class Progress:
         first: Share of the work that was done earlier; its pace does not count.
     """
 
-    def __init__(self, label: str, shown: bool = True, first: float = 0.0) -> None:
-        self.label, self.shown, self.first = label, shown, first
+    def __init__(self, label: str, visible: bool = True, first: float = 0.0) -> None:
+        self.label, self.shown, self.first = label, visible, first
         self.start = time.monotonic()
         self.terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # or notebook
         self.next = self.start + (_BAR_SECONDS if self.terminal else _FIRST_LINE)

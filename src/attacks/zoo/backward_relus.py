@@ -155,8 +155,8 @@ class LinearPropagation:
         relus = late_relus(network, self.relus)
         blocks = [module for module in network.modules() if type(module).__name__ in _BLOCKS]
         inside = {module for block in blocks for module in block.modules()}
-        known = [block for block in blocks if type(block).__module__.startswith(_KNOWN)]
-        late = [block for block in known if not set(relus).isdisjoint(block.modules())]
+        residual = [block for block in blocks if type(block).__module__.startswith(_KNOWN)]
+        late = [block for block in residual if not set(relus).isdisjoint(block.modules())]
         return [*late, *(relu for relu in relus if relu not in inside)]
 
 

@@ -100,10 +100,10 @@ class VarianceReduction:
         momentum, estimate = torch.zeros_like(full_gradient), full_gradient
         for step in range(self.inner_steps * state.members):
             if step > 0:
-                drawn = state.random.shared.integers(0, state.members)
-                for member in drawn.unique().tolist():  # one, unless the batch mixes runs
+                picked = state.random.shared.integers(0, state.members)
+                for member in picked.unique().tolist():  # one, unless the batch mixes runs
                     corrected = gradient(point, member=member) - here[member] + full_gradient
-                    chosen = (drawn == member)[:, None, None, None]
+                    chosen = (picked == member)[:, None, None, None]
                     if not chosen.all():
                         corrected = torch.where(chosen.to(point.device), corrected, estimate)
                     estimate = corrected

@@ -166,8 +166,8 @@ class CleanFeatureMixup:
         def mix(member: int, layer: nn.Module, arguments: Any, output: Tensor) -> Tensor:
             if not features[layer]:
                 return output
-            drawn = problem.random.uniform(1 + output.shape[1])
-            ratio = self.max_ratio * drawn[:, 1:] * (drawn[:, :1] < self.mix_probability)
+            numbers = problem.random.uniform(1 + output.shape[1])
+            ratio = self.max_ratio * numbers[:, 1:] * (numbers[:, :1] < self.mix_probability)
             # Networks with windows have several rows per image.
             clean = features[layer].pop(0).unflatten(0, (count, -1))
             ratio = ratio.to(output.dtype)[:, None].expand(*clean.shape[:2], -1)

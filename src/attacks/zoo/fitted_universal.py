@@ -179,8 +179,8 @@ class UniversalPerturbation:
         if bool((budgets != budgets[:, :1]).any()):
             raise ValueError("a universal perturbation needs the same budget for all images")
         if self.file is None:
-            every = [state_of(states, eps)["perturbation"] for eps in budgets[:, 0].tolist()]
-            changes = torch.stack(every).to(images)
+            patterns = [state_of(states, eps)["perturbation"] for eps in budgets[:, 0].tolist()]
+            changes = torch.stack(patterns).to(images)
         else:
             change = read_perturbation(self.file, images.shape[-1], self.resize).to(images)
             changes = self._shrunk(change, state.eps[:, 0], state.norm)

@@ -68,8 +68,8 @@ class CollectedWeights:
             return
         stored = dict(state or {})
         done = int(stored.pop("epochs", 0))
-        trained = {id(its) for network in members_of(model) for its in network.parameters()}
-        parameters = {name: its for name, its in model.named_parameters() if id(its) in trained}
+        trained = {id(one) for network in members_of(model) for one in network.parameters()}
+        parameters = {name: one for name, one in model.named_parameters() if id(one) in trained}
         optimizer = torch.optim.SGD(
             parameters.values(), self.learning_rate, 0.9, weight_decay=self.weight_decay
         )
@@ -94,8 +94,8 @@ class CollectedWeights:
         self, model: nn.Module, optimizer: torch.optim.SGD, task: FitTask, epoch: int
     ) -> Iterator[dict[str, Tensor]]:
         """Train for an epoch and yield the weights collected in it."""
-        batches, every = -(-task.count // self.fit_batch), self.weights_per_epoch
-        stops = [-(-batches * (number + 1) // every) for number in range(every)]
+        batches, per_epoch = -(-task.count // self.fit_batch), self.weights_per_epoch
+        stops = [-(-batches * (number + 1) // per_epoch) for number in range(per_epoch)]
         for step, batch in enumerate(task.batches(epoch, self.fit_batch, augmented=True), start=1):
             for network in members_of(model):
                 network.train()

@@ -183,8 +183,8 @@ class Warp:
 
     def adapt(self, images: Tensor, random: PerImageRandom, copy: int, losses: Losses) -> None:
         """Draw the moves of warp number `copy`, adapt them and store them, (K, N, 2)."""
-        drawn = random.uniform(2, low=-self.radius, high=self.radius)
-        move = drawn.to(images).repeat(len(images), 1, 1).requires_grad_()
+        shifts = random.uniform(2, low=-self.radius, high=self.radius)
+        move = shifts.to(images).repeat(len(images), 1, 1).requires_grad_()
         (gradient,) = torch.autograd.grad(losses(_warp(images, move)).sum(), move)
         random.scratch[self, copy] = move.detach() - self.rho * gradient
 
