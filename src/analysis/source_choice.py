@@ -146,7 +146,7 @@ def source_values(measured: Mask) -> Values:
     A value is the mean over all targets of the least-squares fit rate = source + target.
 
     Args:
-        there: The pairs that have a rate, shape (S, T).
+        measured: The pairs that have a rate, shape (S, T).
 
     Returns:
         The matrix, shape (S, pairs), for rates in the order of `rates[there]`; NaN for sources that
@@ -167,7 +167,7 @@ def missing_target(measured: Mask, sources: Sequence[str], targets: Sequence[str
     """Return what to add so that each two sources have enough common targets; empty if nothing.
 
     Args:
-        there: The pairs of source and target that can be compared, shape (S, T).
+        measured: The pairs of source and target that can be compared, shape (S, T).
         sources: Names of the sources.
         targets: Names of the targets.
     """

@@ -45,7 +45,7 @@ def compare_networks(
     Args:
         fooled: Success from S sources on T targets for N images, in [0, 1], shape (S, T, N).
         counted: Images that a target counts for every source, shape (T, N).
-        there: Pairs of trainings of different networks that were measured, shape (S, T).
+        measured: Pairs of trainings of different networks that were measured, shape (S, T).
         models: Names of the sources and of the targets; a training has one name in both.
         networks: The network of each training.
 

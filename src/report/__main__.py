@@ -32,7 +32,7 @@ def main(words: Sequence[str] | None = None) -> int:
     return run_command(_start, parse_flags, words)
 
 
-def _start(overrides: list[str], flags: list[str], **known: Any) -> Any:
+def _start(overrides: list[str], flags: list[str], **keywords: Any) -> Any:
     """Make bare words, which are folders of sweeps, one `folder=[...]`, and hand all to Hydra."""
     words = [word for word in overrides if ("=" in word or word[:1] in "+~") and not exists(word)]
     if folders := [quoted(word) for word in overrides if word not in words]:

@@ -58,11 +58,11 @@ def tries(
         ValueError: No ranking compares the jobs; no image counts; or there is no such budget,
             defence or protocol.
     """
-    every, costs, _ = _candidates(open_jobs(folder, *more), protocol, eps_255)
-    every = every.select(defence=defence)
-    if not every.targets:
+    outcomes, costs, _ = _candidates(open_jobs(folder, *more), protocol, eps_255)
+    outcomes = outcomes.select(defence=defence)
+    if not outcomes.targets:
         raise ValueError(f"defence={defence}: no target is behind it.")
-    return success_within(every, costs)
+    return success_within(outcomes, costs)
 
 
 def tries_table(
@@ -78,17 +78,17 @@ def tries_table(
         frame[axis] = [renamed(name, names or {}) for name in frame[axis]]
     order = [f"{row.q}. {row.attack} from {row.source}" for row in frame.itertuples()]
     rows, first = frame[frame["q"].isin([*_SHOWN, len(frame)])], frame.iloc[0]
-    shown = pd.DataFrame({"candidates": rows["q"].map(str)})
+    columns = pd.DataFrame({"candidates": rows["q"].map(str)})
     for column, head in _HEADS.items():
-        shown[head] = [share(row, column).replace("%", "") for _, row in rows.iterrows()]
-    shown["gradients"] = rows["gradients"].map("{:,.0f}".format)
-    shown = shown.replace("nan", "n/a")
+        columns[head] = [share(row, column).replace("%", "") for _, row in rows.iterrows()]
+    columns["gradients"] = rows["gradients"].map("{:,.0f}".format)
+    columns = columns.replace("nan", "n/a")
     caption = (
         f"Images fooled within so many candidates, in % with 95 % intervals: {first['candidates']} "
         f"candidates, mean over {first['targets']} targets. Counted if so for all candidates: "
         f"{COUNTED[protocol]}, {first['images']} in all. Order: {', '.join(order[:_LISTED])}"
     )
-    return Grid([*shown], shown.to_numpy().tolist(), caption, data=frame)
+    return Grid([*columns], columns.to_numpy().tolist(), caption, data=frame)
 
 
 class Audit(NamedTuple):
@@ -139,7 +139,7 @@ def paired(plain: Audit, defended: Audit) -> Pairing:
     from scipy.stats import binomtest  # slow to import
 
     shared = plain.fooled.columns.intersection(defended.fooled.columns)
-    sides = (its.fooled[shared].any(axis=1) for its in (plain, defended))
+    sides = (side.fooled[shared].any(axis=1) for side in (plain, defended))
     one, other = pd.concat(sides, axis=1, join="inner").to_numpy().T
     stopped, added = int((one & ~other).sum()), int((other & ~one).sum())
     low, high = (float(end) for end in paired_interval(stopped, added, len(one)))
@@ -153,23 +153,23 @@ def audited(results: Results) -> Results:
 
     Candidates and images are those of `tries`, at the reference budget.
     """
-    jobs = [its.job for row in results.attacked for its in row]
+    jobs = [part.job for row in results.attacked for part in row]
     if not jobs:
         return results
     try:
-        every, costs, labels = _candidates(jobs, "target_correct")
+        whole, costs, labels = _candidates(jobs, "target_correct")
     except ValueError as error:
         return replace(results, audits=[Audit("", f"No audit: {error}")])
     audits, record = [], jobs[0].record
     for target in dict.fromkeys(pair for job in jobs for pair in job.record.evaluated):
         model, defence = target.columns
-        outcomes = every.select(target=model, defence=defence)
+        outcomes = whole.select(target=model, defence=defence)
         try:
             rows = success_within(outcomes, costs)
         except ValueError as error:
             audits.append(Audit(str(target), f"{target}: {error}"))
             continue
-        sources = {every.jobs[job][1] for job, _ in outcomes.pairs(range(len(every.jobs)), [0])}
+        sources = {whole.jobs[job][1] for job, _ in outcomes.pairs(range(len(whole.jobs)), [0])}
         place = f"{record.images} that {target} classifies correctly, at {record.reference:g}/255"
         sentence = reach_sentence(rows, len(sources), bool(outcomes.targeted[0]), place)
         classes = classes_sentence(*class_success(outcomes, labels), record.class_names)
@@ -229,6 +229,6 @@ def _candidates(
     if not parts:
         raise ValueError(f"eps_255={eps:g}: there are no images with this budget.")
     parts = [part for part in parts if not part[0].targeted[0]] or parts
-    every = joined([outcomes for outcomes, _ in parts])
-    classes = labels.reindex(every.index, fill_value=-1).to_numpy()
-    return every, [cost for _, cost in parts], classes
+    whole = joined([outcomes for outcomes, _ in parts])
+    classes = labels.reindex(whole.index, fill_value=-1).to_numpy()
+    return whole, [cost for _, cost in parts], classes

@@ -145,26 +145,26 @@ def beside(
     alike = [name for name in ALIKE if name not in _TOLERATED]
     for job in name_jobs([job for job in jobs if job.attacked], alike):
         attacks.setdefault(job.row_title, []).append(job)
-    known = dict[tuple[str, tuple[str, ...]], Outcomes]()
+    stored_by = dict[tuple[str, tuple[str, ...]], Outcomes]()
     names = {job.row_title for job in stored}
     named = {job.row_title: job.record.attack for job in stored if job.record.attack in against}
     results, refused = list[Beside](), dict[str, list[str]]()
-    for attack, its in attacks.items():
+    for attack, sources in attacks.items():
         title = attack
         while title in names | ({*attacks} - {attack}):
             title += " (mine)"
-        result = _beside(title, its, stored, facts, known)
+        result = _beside(title, sources, stored, facts, stored_by)
         results += [replace(result, named=named)] if isinstance(result, Beside) else []
         refused |= {} if isinstance(result, Beside) else {attack: result}
     if not results:
-        reasons = dict.fromkeys(reason for its in refused.values() for reason in its)
+        reasons = dict.fromkeys(reason for texts in refused.values() for reason in texts)
         why = " ".join(reasons) or "There is no attack."
         raise ValueError(f"nothing can be compared with preset {preset}. {why}")
     first = results[0].notes if len(results) > 1 else ()
-    shared = [note for note in first if all(note in its.notes for its in results)]
-    rest = [tuple(note for note in its.notes if note not in shared) for its in results]
-    ranks = Ranks(replace(its, notes=notes) for its, notes in zip(results, rest, strict=True))
-    ranks.notes = (*shared, *(f"{attack}: {' '.join(its)}" for attack, its in refused.items()))
+    shared = [note for note in first if all(note in rank.notes for rank in results)]
+    rest = [tuple(note for note in rank.notes if note not in shared) for rank in results]
+    ranks = Ranks(replace(rank, notes=notes) for rank, notes in zip(results, rest, strict=True))
+    ranks.notes = (*shared, *(f"{attack}: {' '.join(texts)}" for attack, texts in refused.items()))
     return ranks
 
 
@@ -179,7 +179,7 @@ def read_preset(name: str, against: Sequence[str] = ()) -> tuple[dict[str, Any],
     path = find_preset(name)
     jobs = [replace(job, title="") for job in find_jobs([path])]  # other code is tolerated
     attacks = sorted({job.record.attack for job in jobs})
-    if unknown := [its for its in against if its not in attacks]:
+    if unknown := [name for name in against if name not in attacks]:
         raise ValueError(f"against={unknown[0]}: preset {name} has {', '.join(attacks)}.")
     return read_facts(path), jobs
 
@@ -194,9 +194,9 @@ def neighbours(table: pd.DataFrame, attack: str, *named: str) -> Iterator[tuple[
     at = int(ranked.index[ranked["attack"] == attack][0])
     also = ranked.index[ranked["attack"].isin(named)]
     for place in sorted({0, at - 1, at, at + 1, *also} & {*ranked.index}):
-        its = ranked.iloc[place]
-        cost = "" if np.isnan(its["gradients"]) else f"{its['gradients']:g}"
-        yield f"{its['rank']:.0f}", its["attack"], cost, f"{its['mean']:.1%}", margin_text(its)
+        row = ranked.iloc[place]
+        cost = "" if np.isnan(row["gradients"]) else f"{row['gradients']:g}"
+        yield f"{row['rank']:.0f}", row["attack"], cost, f"{row['mean']:.1%}", margin_text(row)
 
 
 def margin_text(row: Mapping[str, Any]) -> str:
@@ -217,7 +217,7 @@ def _beside(
     jobs: Sequence[FinishedJob],
     stored: Sequence[FinishedJob],
     facts: Mapping[str, Any],
-    known: dict[tuple[str, tuple[str, ...]], Outcomes],
+    cache: dict[tuple[str, tuple[str, ...]], Outcomes],
 ) -> Beside | list[str]:
     """Return an attack beside the stored ones, or why nothing of it can be compared."""
     first, notes = stored[0].record, dict[str, None]()
@@ -227,38 +227,38 @@ def _beside(
         seeds = [job for job in jobs if job.record.source == source]
         over[source], costs[source], reasons = _of_source(title, seeds, stored, first)
         notes |= dict.fromkeys(reasons)
-        notes |= {its.finding: None for job in seeds for its in job.alarms if its.name in _BUDGET}
+        notes |= {row.finding: None for job in seeds for row in job.alarms if row.name in _BUDGET}
         if seeds_of := over[source].get(first.reference):
             sources[source] = joined(seeds_of)
-    counted = {source: _counted(its) for source, its in sources.items()}
-    untuned = {source: int(_untuned(its, facts).sum()) for source, its in counted.items()}
+    counted = {source: _counted(part) for source, part in sources.items()}
+    untuned = {source: int(_untuned(part, facts).sum()) for source, part in counted.items()}
     fewest = next((n for n in (FEWEST_TESTED, 1) if n <= max(untuned.values(), default=0)), 0)
-    for source in [its for its in sources if untuned[its] < fewest or not len(counted[its])]:
+    for source in [name for name in sources if untuned[name] < fewest or not len(counted[name])]:
         few = f"{untuned[source]} counted images for reporting; needed are {FEWEST_TESTED}"
         notes[f"Not compared: source {source} has {few}."] = None
         del sources[source], counted[source]
     if not sources:
         return [*notes]
-    shared = {name: tuple(its.model for its in both.targets) for name, both in sources.items()}
+    shared = {name: tuple(part.model for part in both.targets) for name, both in sources.items()}
     alike = [(job, shared[job.record.source]) for job in stored if job.record.source in shared]
     theirs = pd.Series([cost_of(job) for job, _ in alike], [job.row_title for job, _ in alike])
     mean = float(np.mean([costs[source] for source in sources]))
     cost = {**theirs.groupby(level=0).mean(), title: mean}
-    own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
+    of_own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
     near = {name for name in cost if abs(cost[name] - mean) <= NEAR * mean} - {title}
     if np.isnan(mean):
         notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
         notes[f"No stored attack costs {mean:g} gradients per image."] = None
     for job, targets in alike:
-        if job.row_title in own | near and (job.record.key, targets) not in known:
+        if job.row_title in of_own | near and (job.record.key, targets) not in cache:
             outcome = at_reference(job.predictions, job.row_title, job.record, targets, first)
-            known[job.record.key, targets] = outcome
+            cache[job.record.key, targets] = outcome
             job.forget()
     index = np.unique(np.concatenate([*counted.values()]))
     tables, parts = list[pd.DataFrame](), list[Outcomes]()
-    for chosen in (near, own):
-        parts = [known[job.record.key, its] for job, its in alike if job.row_title in chosen]
+    for chosen in (near, of_own):
+        parts = [cache[job.record.key, of] for job, of in alike if job.row_title in chosen]
         table = pd.DataFrame(columns=["attack"])
         if chosen:
             table = rank_untuned([*sources.values(), *parts], index, facts, title)
@@ -281,10 +281,10 @@ def _beside(
     images = np.unique(np.concatenate([sources[name].index for name in sources]))
     images = np.setdiff1d(images, facts["tuning"] if len(tested) < len(index) else ())
     by_budget = dict[float, Outcomes]()
-    for eps in {budget for its in sources for budget in over[its]}:
-        every = [*chain(*(over[its].get(eps, []) for its in sources))]
-        every += parts if eps == first.reference else []
-        by_budget[eps] = joined(every).on_images(images)
+    for eps in {budget for name in sources for budget in over[name]}:
+        joinable = [*chain(*(over[name].get(eps, []) for name in sources))]
+        joinable += parts if eps == first.reference else []
+        by_budget[eps] = joined(joinable).on_images(images)
     rows = stored[0].predictions
     digests = frozenset(rows.loc[rows["index"].isin(images), "image"])
     stored[0].forget()
@@ -301,7 +301,7 @@ def _of_source(
     title: str, jobs: Sequence[FinishedJob], stored: Sequence[FinishedJob], first: JobRecord
 ) -> tuple[dict[float, list[Outcomes]], float, list[str]]:
     """Return an attack's outcomes from one source by budget, its cost, and what is not compared."""
-    other = next((its for its in stored if its.record.source == jobs[0].record.source), None)
+    other = next((job for job in stored if job.record.source == jobs[0].record.source), None)
     if other is None:
         return {}, nan, [f"Not compared: source {jobs[0].record.source} is not stored."]
     notes, fitting = list[str](), list[tuple[FinishedJob, list[str]]]()
@@ -309,7 +309,7 @@ def _of_source(
         targets, reasons = _common(job, first, other.record)
         fitting += [(job, targets)] if targets else []
         notes += reasons
-    shared = [name for name in first.targets if all(name in its for _, its in fitting)]
+    shared = [name for name in first.targets if all(name in part for _, part in fitting)]
     parts, costs = dict[float, list[Outcomes]](), list[float]()
     for job, _ in fitting if shared else ():
         rows, reasons = _comparable_rows(job, other, shared, first)
@@ -322,8 +322,8 @@ def _of_source(
         job.forget()
     if not parts:
         return {}, nan, notes
-    there = {*shared, *other.record.source_model.members}
-    lacking = ", ".join(target for target in other.record.targets if target not in there)
+    models = {*shared, *other.record.source_model.members}
+    lacking = ", ".join(target for target in other.record.targets if target not in models)
     source = f"Source {other.record.source}:"
     notes += [f"{source} all means are without target {lacking}."] * bool(lacking)
     notes += [f"{source} mean of {len(costs)} seeds."] * (len(costs) > 1)
@@ -372,24 +372,24 @@ def _comparable_rows(
 
 def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list[str], list[str]]:
     """Return the targets of a job that can be compared with the stored ones, and why others not."""
-    mine, start = job.record, "Not compared:"
+    record, start = job.record, "Not compared:"
     both_stored = f"{PREDICTIONS}-{first.storage}" in job.files
     fields = ["norm", "trainer.precision", "attack.target_label", *["storage"] * (not both_stored)]
-    if unlike := differences(mine, stored, fields=fields):
+    if unlike := differences(record, stored, fields=fields):
         return [], [f"{start} the job and the stored one differ in {', '.join(unlike)}."]
-    if first.reference not in mine.budgets:
-        budgets = ", ".join(f"{eps:g}" for eps in mine.budgets if eps)
+    if first.reference not in record.budgets:
+        budgets = ", ".join(f"{eps:g}" for eps in record.budgets if eps)
         return [], [f"{start} budgets {budgets}/255; stored is {first.reference:g}/255."]
-    members = mine.source_model.members
-    others = differing(mine, stored, fields=["weights", "preprocessing"])
-    different = {name: _difference(name, mine, others) for name in mine.weights}
+    members = record.source_model.members
+    others = differing(record, stored, fields=["weights", "preprocessing"])
+    different = {name: _difference(name, record, others) for name in record.weights}
     for name in members:
         if differs := different.get(name):
             return [], [f"{start} source {name} has {differs} than the stored one."]
-    targets = [name for name in mine.targets if name in stored.targets]
+    targets = [name for name in record.targets if name in stored.targets]
     shared = [name for name in targets if not different[name]]
-    notes = [f"{start} targets behind {', '.join(mine.defences)}."] * bool(mine.defences)
-    code = differing(mine, stored, fields=["program's code"])
+    notes = [f"{start} targets behind {', '.join(record.defences)}."] * bool(record.defences)
+    code = differing(record, stored, fields=["program's code"])
     notes += ["The stored attacks were run by other code of this program."] * bool(code)
     notes += [
         f"{start} target {name} has {different[name]} than the stored one."
@@ -397,16 +397,16 @@ def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list
         if different[name]
     ]
     if {*shared} <= {*members}:
-        known = ", ".join(name for name in stored.targets if name not in members)
-        return [], [*notes, f"{start} no target is shared; those stored are {known}."]
-    absent = [name for name in mine.targets if name not in targets]
+        models = ", ".join(name for name in stored.targets if name not in members)
+        return [], [*notes, f"{start} no target is shared; those stored are {models}."]
+    absent = [name for name in record.targets if name not in targets]
     return shared, notes + [f"{start} target {name} is not stored." for name in absent]
 
 
-def _difference(name: str, mine: JobRecord, others: Collection[str]) -> str:
+def _difference(name: str, record: JobRecord, others: Collection[str]) -> str:
     """Say what of a model differs from the stored one, weights or preprocessing, or nothing."""
     if f"weights.{name}" in others:
-        model = mine.config["model"].get(name, {})
+        model = record.config["model"].get(name, {})
         built = "_target_" in model.get("network", {})
         passed = not built and model.get("weights") == "included"  # to `transfer`
         return f"another digest of {'a module passed to transfer' if passed else 'weights'}"

@@ -31,9 +31,7 @@ from .trainings import over_trainings
 from .words import said
 
 AXES = ("attack", "source", "target", "defence")
-Axes = Annotated[
-    Sequence[str], BeforeValidator(lambda its: (its,) if isinstance(its, str) else its)
-]
+Axes = Annotated[Sequence[str], BeforeValidator(lambda x: (x,) if isinstance(x, str) else x)]
 _DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
 COUNTS = "counts"
 """Name of the value that shows counts and their rate, as in the transfer matrix."""
@@ -79,9 +77,9 @@ class TableSpec:
     def __post_init__(self) -> None:
         chosen = {"rows": self.rows, "columns": self.columns, "value": [self.value]}
         for key, names in chosen.items():
-            known = VALUES if key == "value" else AXES
-            if not names or {*names} - {*known}:
-                raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(known)}.")
+            allowed = VALUES if key == "value" else AXES
+            if not names or {*names} - {*allowed}:
+                raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(allowed)}.")
         if VALUES[self.value].fewest:  # white boxes have no value
             object.__setattr__(self, "white_boxes", False)
         pairs, ranked = {"source", "target"} <= {*self.keys}, "attack" in self.rows
@@ -134,8 +132,8 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
     if spec.networks:
         rows = over_trainings(rows, VALUES[spec.value].column)
     if spec.defence is not None:
-        if spec.defence not in (known := list(rows["defence"].unique())):
-            raise ValueError(f"defence={spec.defence}: choose from {', '.join(known)}.")
+        if spec.defence not in (defences := list(rows["defence"].unique())):
+            raise ValueError(f"defence={spec.defence}: choose from {', '.join(defences)}.")
         rows = rows[rows["defence"] == spec.defence]
     if "defence" not in spec.keys and rows["defence"].nunique() > 1:
         spec = replace(spec, rows=(*spec.rows, "defence"))
@@ -177,18 +175,18 @@ def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
     rows = with_cell_columns(results.shown[results.shown["eps_255"] > 0])
     places = rows[rows["reference"]].groupby("group")[["eps_255", "protocol"]].first()
     chosen = {"eps_255": spec.eps_255, "protocol": spec.protocol}
-    places = places.assign(**{name: its for name, its in chosen.items() if its is not None})
+    places = places.assign(**{name: of for name, of in chosen.items() if of is not None})
     asked = places.loc[rows["group"]].set_axis(rows.index)
     at = rows[(rows[[*places]] == asked).all(axis=1)]
     jobs = rows[rows["source"] != MEAN].set_index(["group", "attack", "source"])
     lacking = jobs[~jobs.index.isin(at.set_index(jobs.index.names).index)]
     if len(lacking):
-        (group, attack, source), its = lacking.index[0], lacking.loc[[lacking.index[0]]]
+        (group, attack, source), rest = lacking.index[0], lacking.loc[[lacking.index[0]]]
         eps, protocol = places.loc[group]
-        known = [", ".join(map(str, its[name].unique())) for name in places]
+        choices = [", ".join(map(str, rest[name].unique())) for name in places]
         raise ValueError(
             f"eps_255={eps:g}, protocol={protocol}: {attack} on {source} has the "
-            f"budgets {known[0]} and the protocols {known[1]}."
+            f"budgets {choices[0]} and the protocols {choices[1]}."
         )
     order = [(row[0].job.attack, row[0].job.record.source) for row in results.attacked]
     ranks = pd.MultiIndex.from_tuples(order).get_indexer(at.set_index(["attack", "source"]).index)
@@ -212,16 +210,16 @@ def _cells(
     for axis in ("source", "target"):
         cells = cells[(cells[axis] != MEAN) == (axis in names)]
     for preferred in (cells["relation"] == TRANSFER, single_sources(cells)):
-        its = preferred.loc[cells.index]
-        some = its.groupby([cells[name] for name in names], sort=False).transform("any")
-        cells = cells[its | ~some]
+        best = preferred.loc[cells.index]
+        some = best.groupby([cells[name] for name in names], sort=False).transform("any")
+        cells = cells[best | ~some]
     if cells.duplicated(names).any():
         raise ValueError("add source to rows: a mean would be over several kinds of sources.")
     used = pairs.merge(cells[list(dict.fromkeys([*names, *_KIND]))])
     counted = used.loc[used[quantity.of] >= quantity.fewest, quantity.of]
     columns = {"value": "", "low": "_low", "high": "_high"}
-    shown = {name: cells.get(quantity.column + end, np.nan) for name, end in columns.items()}
-    cells = cells.assign(**shown, least=counted.min(), most=counted.max())
+    ends = {name: cells.get(quantity.column + end, np.nan) for name, end in columns.items()}
+    cells = cells.assign(**ends, least=counted.min(), most=counted.max())
     cells = pairs[names].drop_duplicates().merge(cells, how="left", on=names)
     cells = _with_seeds(cells, results, quantity.column)
     white = cells["relation"].notna() & (cells["relation"] != TRANSFER)
@@ -259,8 +257,8 @@ def _partial(cells: pd.DataFrame, used: pd.DataFrame, names: Sequence[str]) -> p
         return pd.Series(False, cells.index)
     if "source" in axes and (single := single_sources(used)).any():
         used = used[single]
-    every = cells[[*names]].merge(used[axes].drop_duplicates(), how="cross")
-    places = zip(every["source"], every["target"], strict=True)
+    whole = cells[[*names]].merge(used[axes].drop_duplicates(), how="cross")
+    places = zip(whole["source"], whole["target"], strict=True)
     networks = {
         model: network
         for axis in ("source", "target")
@@ -269,8 +267,8 @@ def _partial(cells: pd.DataFrame, used: pd.DataFrame, names: Sequence[str]) -> p
     kinds = [
         relation(ModelRef.parse(one), ModelRef.parse(other), networks) for one, other in places
     ]
-    others = np.array([its == TRANSFER for its in kinds], bool)
-    counts = [its.groupby([*names], sort=False).size() for its in (used, every[others])]
+    others = np.array([kind == TRANSFER for kind in kinds], bool)
+    counts = [of.groupby([*names], sort=False).size() for of in (used, whole[others])]
     here, all_ = (count.reindex(pd.MultiIndex.from_frame(cells[[*names]])) for count in counts)
     return pd.Series(here.fillna(0).to_numpy() < all_.fillna(0).to_numpy(), cells.index)
 
@@ -306,8 +304,8 @@ def _marked(
     marks = marks[["attack", *keys, "mean", *_FLAGS, *_ENDS]]
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)
     cells = cells.assign(source_defended=defended).merge(marks, how="left", on=["attack", *keys])
-    shown = cells["value"] if spec.value == "success" else 1 - cells["value"]
-    other = (shown - cells.pop("mean")).abs() > _NEAR
+    values = cells["value"] if spec.value == "success" else 1 - cells["value"]
+    other = (values - cells.pop("mean")).abs() > _NEAR
     other = other.groupby([cells[name] for name in keys], dropna=False).transform("any")
     cells[_ENDS] = cells[_ENDS].mask(other)
     cells[_FLAGS] = cells[_FLAGS].mask(other, False)

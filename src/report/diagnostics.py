@@ -71,10 +71,10 @@ class Diagnostic:
         for panel in self.panels:
             rows = _drawable(rows, panel)
         height = 180 if len(self.panels) > 1 else 220
-        drawn: list[Any] = [charts.statistic(rows, panel, height) for panel in self.panels]
-        chart = alt.concat(*drawn, columns=1, spacing=24) if len(drawn) > 1 else drawn[0]
+        layers: list[Any] = [charts.statistic(rows, panel, height) for panel in self.panels]
+        chart = alt.concat(*layers, columns=1, spacing=24) if len(layers) > 1 else layers[0]
         parts = re.split(r"\{(\w+)\}", self.caption)
-        parts[1::2] = [_said(rows[its]) if its in rows else its for its in parts[1::2]]
+        parts[1::2] = [_said(rows[text]) if text in rows else text for text in parts[1::2]]
         return Figure(name.replace("_", "-"), self.title, "".join(parts), chart, rows, self.keys)
 
 
@@ -118,21 +118,21 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
     tables |= {f"own-{name}": rows for name, rows in own_statistics(job).items()}
     origin = {"attack": job.attack, "source": record.source}
     return {
-        name: rows.assign(**{key: its for key, its in origin.items() if key not in rows})
+        name: rows.assign(**{key: value for key, value in origin.items() if key not in rows})
         for name, rows in tables.items()
         if len(rows)
     }
 
 
-def why_figures(results: Results, shown: Shown, tables: Tables) -> Iterator[Figure]:
+def why_figures(results: Results, choice: Shown, tables: Tables) -> Iterator[Figure]:
     """Yield the figures of the part Why from the statistics of all jobs."""
-    made = {name: its.of_results for name, its in DIAGNOSTICS.items() if its.of_results}
+    made = {name: kind.of_results for name, kind in DIAGNOSTICS.items() if kind.of_results}
     rows = {**tables, **{name: compute(results) for name, compute in made.items()}}
     users = [name for name in tables if name.startswith("own-")]
-    own = {name: _own(results, name.removeprefix("own-"), tables[name]) for name in users}
-    for name, diagnostic in {**DIAGNOSTICS, **own}.items():
-        drawn = diagnostic.arranged(rows[name], shown) if name in rows else pd.DataFrame()
-        if len(drawn) and len((figure := diagnostic.figure(name, drawn)).data):
+    of_users = {name: _own(results, name.removeprefix("own-"), tables[name]) for name in users}
+    for name, diagnostic in {**DIAGNOSTICS, **of_users}.items():
+        points = diagnostic.arranged(rows[name], choice) if name in rows else pd.DataFrame()
+        if len(points) and len((figure := diagnostic.figure(name, points)).data):
             yield figure
 
 
@@ -179,17 +179,17 @@ def _means(rows: pd.DataFrame, chart: ChartSettings) -> pd.DataFrame:
 def _own(results: Results, name: str, rows: pd.DataFrame) -> Diagnostic:
     """Return the diagnostic of a user's table, as the first job with these rows draws it."""
     charts_ = filter(None, (_chart_of(job, name) for job in results.jobs))
-    chart = next(its for its in charts_ if {its.x, its.y, its.colour, its.dash} <= {*rows, ""})
+    chart = next(c for c in charts_ if {c.x, c.y, c.colour, c.dash} <= {*rows, ""})
     keys = OF_ATTACK if "source" in (chart.x, chart.colour) else OF_PAIR
     caption = f"Mean of {chart.y} in the table {name}, over {{images}} images. 95 % t intervals."
     return Diagnostic(name.replace("_", " "), caption, [chart], keys)
 
 
-def _effects(rows: pd.DataFrame, shown: Shown) -> pd.DataFrame:
+def _effects(rows: pd.DataFrame, choice: Shown) -> pd.DataFrame:
     """Return the effects of enough images, attacks by rank; ticks of one attack show its source."""
-    attacks = shown.options["attack"]
+    attacks = choice.options["attack"]
     rows = rows[rows["n"] >= ENOUGH]
-    rows = rows.sort_values("attack", key=lambda its: its.map(attacks.index), kind="stable")
+    rows = rows.sort_values("attack", key=lambda x: x.map(attacks.index), kind="stable")
     return rows.assign(ticks=rows["attack" if len(attacks) > 1 else "source"])
 
 
@@ -224,14 +224,14 @@ def _low_passed(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
     return accuracies.assign(at=accuracies["cutoff"].clip(upper=_NYQUIST))  # inf: unfiltered
 
 
-def _visibility(rows: pd.DataFrame, shown: Shown) -> pd.DataFrame:
+def _visibility(rows: pd.DataFrame, choice: Shown) -> pd.DataFrame:
     """Return the ranked attacks with the similarity of clean and adversarial images."""
-    means = shown.overall[shown.overall["reference"] & (shown.overall["source"] == MEAN)]
+    means = choice.overall[choice.overall["reference"] & (choice.overall["source"] == MEAN)]
     columns = [*_JOB, "psnr", "ssim", "rms_255"]
     both = pd.concat([rows[columns], means[columns].dropna(subset="ssim")])
-    drawn = shown.first_ranking.merge(both, on=_JOB).dropna(subset="mean")
-    drawn = drawn.assign(rms_255=drawn["rms_255"].round(2), n=rows["images"].max())
-    return drawn.rename(columns={"low": "mean_low", "high": "mean_high"})
+    points = choice.first_ranking.merge(both, on=_JOB).dropna(subset="mean")
+    points = points.assign(rms_255=points["rms_255"].round(2), n=rows["images"].max())
+    return points.rename(columns={"low": "mean_low", "high": "mean_high"})
 
 
 def _iterations(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:

@@ -45,8 +45,8 @@ def registered(keywords: str) -> Callable[[Callable[..., ChartType]], Callable[.
 
     def register(draw: Callable[..., ChartType]) -> Callable[..., ChartType]:
         figure, *others = signature(draw).parameters.values()
-        image = [its for its in others if its.default is Parameter.empty]
-        options = [its.replace(kind=Parameter.KEYWORD_ONLY) for its in others if its not in image]
+        image = [key for key in others if key.default is Parameter.empty]
+        options = [key.replace(kind=Parameter.KEYWORD_ONLY) for key in others if key not in image]
 
         @wraps(draw)
         def figure_of(*words: Any, **given: Any) -> ChartType:
@@ -77,14 +77,14 @@ def curves(figure: Figure) -> ChartType:
         source: Sources to draw; None: their mean.
         target: Targets to draw; None: the mean on other models.
     """
-    shown, column = figure.shown, VALUES[figure.value][0]
-    transfers = shown.rows["relation"] == TRANSFER
-    if targets := figure.target or shown.options["target"] * (not transfers.any()):
-        of_pair = (shown.rows["source"] != MEAN) | transfers
-        rows = shown.rows[shown.rows["target"].isin(targets) & of_pair]
+    view, column = figure.shown, VALUES[figure.value][0]
+    transfers = view.rows["relation"] == TRANSFER
+    if targets := figure.target or view.options["target"] * (not transfers.any()):
+        of_pair = (view.rows["source"] != MEAN) | transfers
+        rows = view.rows[view.rows["target"].isin(targets) & of_pair]
     else:
-        ranked = figure.of_first(shown.ranking)["attack"]
-        rows = shown.overall[shown.overall["attack"].isin(ranked)].assign(target="")
+        ranked = figure.of_first(view.ranking)["attack"]
+        rows = view.overall[view.overall["attack"].isin(ranked)].assign(target="")
     rows = figure.of_sources(figure.chosen(rows))
     ends = {"value": column, "low": f"{column}_low", "high": f"{column}_high"}
     rows = rows.assign(**{end: rows.get(name, nan) for end, name in ends.items()})
@@ -272,8 +272,8 @@ def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) ->
     labels = list(dict.fromkeys(rows["label"]))  # the most confident first
     pair.check(labels)
     channels = np.array([[*bytes.fromhex(shade[1:])] for shade in SHADES]).T
-    places, known = np.linspace(len(SHADES) - 1, 0, len(labels)), range(len(SHADES))
-    mixed = [[round(np.interp(at, known, its)) for its in channels] for at in places]
+    places, levels = np.linspace(len(SHADES) - 1, 0, len(labels)), range(len(SHADES))
+    mixed = [[round(np.interp(at, levels, row)) for row in channels] for at in places]
     rows = styled(rows, labels, [f"#{bytes(colour).hex()}" for colour in mixed])
 
     def draw(width: float, height: float) -> Any:
@@ -313,19 +313,19 @@ def image(pair: Pair, number: int | str) -> ChartType:
     parts = [pair.predictions(job, index) for job in pair.jobs]
     labels = [renamed(job.attack, pair.names) for job in pair.jobs]
     pair.check(labels)
-    rows = pd.concat([part.assign(label=its) for part, its in zip(parts, labels, strict=True)])
+    rows = pd.concat([part.assign(label=text) for part, text in zip(parts, labels, strict=True)])
     rows, attacked = styled(rows, pair.order(rows)), parts[0][parts[0]["eps_255"] > 0]
     wrong = attacked[~attacked["right"]]
     turn = wrong.iloc[0] if len(wrong) else attacked.sort_values("confidence").iloc[0]
     when = f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"
-    shown = {"clean": parts[0].iloc[0], f"{labels[0]}: {when}": turn}
+    images = {"clean": parts[0].iloc[0], f"{labels[0]}: {when}": turn}
     key = "Cross: wrong class. Bars: likeliest classes, the true one grey."
 
     def draw(width: float, height: float) -> Any:
         curve = _curves(rows, height, "confidence").properties(width=0.55 * width)
         bars = [
             charts.classes(pair.classes(row), title, 0.45 * width, (height - 14) / 10)
-            for title, row in shown.items()
+            for title, row in images.items()
         ]
         return alt.hconcat(curve, alt.vconcat(*bars, spacing=3), spacing=8)
 

@@ -100,16 +100,13 @@ class Grid:
     @property
     def rows(self) -> list[list[Cell]]:
         """The cells of each row."""
-        return [
-            [its if isinstance(its, Cell) else Cell(str(its)) for its in row] for row in self.cells
-        ]
+        return [[x if isinstance(x, Cell) else Cell(str(x)) for x in row] for row in self.cells]
 
     @property
     def texts(self) -> list[list[str]]:
         """The texts of each row for the terminal."""
         return [
-            [" ".join(filter(None, [its.text, its.small, its.note])) for its in row]
-            for row in self.rows
+            [" ".join(filter(None, [x.text, x.small, x.note])) for x in row] for row in self.rows
         ]
 
     def table(self, ruled: bool = True) -> Table:
@@ -129,7 +126,7 @@ class Grid:
         above, last = Text(self.caption, "bold"), Text(below, "italic")
         parts: list[tuple[RenderableType, Any]] = [(above, self.caption)]
         parts += [(self.table(ruled), self.heads), (last, below)]
-        return Group(*(part for part, its in parts if its))
+        return Group(*(part for part, text in parts if text))
 
     def markdown(self) -> str:
         """Return the table in Markdown, with the caption below."""
@@ -203,7 +200,7 @@ class Grid:
 def fitting(grids: Sequence[Grid], width: int) -> Grid:
     """Return the first table that fits a terminal of so many characters, or else the last."""
     console = Console(width=10_000)
-    fits = (its for its in grids if console.measure(its.table()).maximum <= width)
+    fits = (grid for grid in grids if console.measure(grid.table()).maximum <= width)
     return next(fits, grids[-1])
 
 

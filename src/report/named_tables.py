@@ -126,7 +126,7 @@ def keywords_of(name: str) -> dict[str, Parameter]:
     """Return the keywords of the table of this name, and those of all tables."""
     made = TableSpec if name == "transfer" else partial(_table(name), Results())
     shared = [signature(table).parameters[key] for key in ("wide", "small", "related")]
-    return {its.name: its for its in [*signature(made).parameters.values(), *shared]}
+    return {key.name: key for key in [*signature(made).parameters.values(), *shared]}
 
 
 def matrices(results: Results) -> dict[str, list[Grid]]:
@@ -151,7 +151,7 @@ def _jobs(results: Results, attack: str | None = None) -> list[FinishedJob]:
 
 def _place(results: Results, jobs: Sequence[FinishedJob]) -> str:
     """Return attack, images, budget, protocol and arithmetic of the jobs of one attack."""
-    datasets = {its.record.data: its.record.dataset for its in results.jobs if its.attacked}
+    datasets = {job.record.data: job.record.dataset for job in results.jobs if job.attacked}
     named, record = Counter(datasets.values()), jobs[0].record
     dataset = record.dataset + f" ({record.data[:6]})" * (named[record.dataset] > 1)
     arithmetic = " / ".join(dict.fromkeys(job.record.formats for job in jobs))
@@ -219,28 +219,28 @@ def defences(results: Results, attack: str | None = None) -> Grid:
     means = rows[(rows[["source", "target"]] == MEAN).all(axis=1) & (rows["relation"] == TRANSFER)]
     means = means.sort_values("ensemble", kind="stable").drop_duplicates(keys)
     pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
-    others, own = pairs["relation"] == TRANSFER, pairs["relation"].isin([WHITE_BOX, OWN])
+    others, white = pairs["relation"] == TRANSFER, pairs["relation"].isin([WHITE_BOX, OWN])
     targeted = bool(rows["targeted"].any())
     rate, k = ("success_rate", "success") if targeted else ("robust_accuracy", "still_correct")
     does = "target class reached" if targeted else "still correct"
-    shown = percents(means[[*keys, "clean_accuracy", rate]]).set_index(keys, drop=False)
-    shown.columns = ["attacked through", "defence", "clean", does]
+    table = percents(means[[*keys, "clean_accuracy", rate]]).set_index(keys, drop=False)
+    table.columns = ["attacked through", "defence", "clean", does]
     adaptive = bool((means["source_defence"] != NO_DEFENCE).any())
     if adaptive:
-        counts = pairs[own].groupby(keys)[[k, "denominator"]].sum()
+        counts = pairs[white].groupby(keys)[[k, "denominator"]].sum()
         cells = {row.Index: format_cell(*row[1:]) for row in counts.itertuples()}
-        shown["the source itself"] = [cells.get(place, "") for place in shown.index]
+        table["the source itself"] = [cells.get(place, "") for place in table.index]
     else:
-        shown = shown.drop(columns="attacked through")
-    sums = pairs[others].groupby(keys)[["abstained", "denominator"]].sum().reindex(shown.index)
+        table = table.drop(columns="attacked through")
+    sums = pairs[others].groupby(keys)[["abstained", "denominator"]].sum().reindex(table.index)
     if sums["abstained"].any():
-        shown["abstained"] = [f"{k:.0f} / {k + n:.0f}" for k, n in sums.to_numpy()]
+        table["abstained"] = [f"{k:.0f} / {k + n:.0f}" for k, n in sums.to_numpy()]
     targets = " or ".join(f"{count:g}" for count in sorted({*means["targets"]}))
     note = f"means over {targets} target{'s' * (targets != '1')}, each over the other sources"
     if not adaptive:
         note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
     caption = f"{does.capitalize()} behind defences: {_place(results, jobs)}"
-    return Grid([*shown], shown.to_numpy().tolist(), caption, [note], left=[adaptive], data=means)
+    return Grid([*table], table.to_numpy().tolist(), caption, [note], left=[adaptive], data=means)
 
 
 def rankings(results: Results, of: str) -> Iterator[pd.DataFrame]:
@@ -273,22 +273,22 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
     ranked = rows[rows["rank"].notna()]
     if ranked.empty:
         return Grid((), (), heading, notes, data=data)
-    shown = ranked.head(most)
-    frame = pd.DataFrame({"rank": shown["rank"].map("{:g}".format), of: shown[of]})
-    marks = shown["undecided"].map({True: "=" * is_tied(ranked), False: ""})
-    frame["mean success"] = marks + shown["mean"].map("{:.1%}".format)
+    table = ranked.head(most)
+    frame = pd.DataFrame({"rank": table["rank"].map("{:g}".format), of: table[of]})
+    marks = table["undecided"].map({True: "=" * is_tied(ranked), False: ""})
+    frame["mean success"] = marks + table["mean"].map("{:.1%}".format)
     if of == "attack":
-        ends = points(shown, ["low", "high"], " [{:z.1f}, {:z.1f}]")
-        frame["mean success"] += pd.Series(ends, shown.index)
+        ends = points(table, ["low", "high"], " [{:z.1f}, {:z.1f}]")
+        frame["mean success"] += pd.Series(ends, table.index)
     else:
-        beyond = shown["extrapolated"].astype(bool)
+        beyond = table["extrapolated"].astype(bool)
         frame["mean success"] += beyond.map({True: " (extrapolated)", False: ""})
-    frame["minus the first"] = points(shown, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
-    frame["images"] = shown["images"].map("{:g}".format)
-    if of == "attack" and shown["gradients"].notna().any():
+    frame["minus the first"] = points(table, DIFFERENCES, "{:+z.1f} [{:+z.1f}, {:+z.1f}]")
+    frame["images"] = table["images"].map("{:g}".format)
+    if of == "attack" and table["gradients"].notna().any():
         heads = {"gradients": "gradients\n/ image", "fit_gradients": "fit\n/ image"}
-        for name in heads if shown["fit_gradients"].any() else ["gradients"]:
-            frame[heads[name]] = shown[name].map("{:g}".format, na_action="ignore").fillna("")
+        for name in heads if table["fit_gradients"].any() else ["gradients"]:
+            frame[heads[name]] = table[name].map("{:g}".format, na_action="ignore").fillna("")
     return Grid([*frame], frame.to_numpy().tolist(), heading, notes, left=(1,), data=data)
 
 

@@ -65,7 +65,7 @@ def ranks_of(results: Results) -> Ranks:
     if preset is None:
         return Ranks()
     facts, stored = read_preset(preset)
-    kinds = {its.record.attack: _category(its) for its in stored}
+    kinds = {job.record.attack: _category(job) for job in stored}
     base = kinds.get(first[0].record.config["base"])
     kind = _category(first[0]) if _category(first[0]) in kinds.values() else base
     named = [name for name in kinds if kinds[name] == kind]
@@ -92,20 +92,20 @@ def _asked(jobs: Jobs, base: str) -> Iterator[tuple[str, str, str, Side, Side]]:
     for name, text in CONTROLS.items():
         yield "controls", "", text, both[0], (one, partial(_instead, f"{PREDICTIONS}-{name}"))
     for band in ("low", "high"):
-        part, noise = (partial(_instead, "filtered", band=band, kind=its) for its in PERTURBATIONS)
+        part, noise = (partial(_instead, "filtered", band=band, kind=of) for of in PERTURBATIONS)
         yield "frequencies", f"{band}-pass", base, (one, part), (other, part)
         yield "frequencies", f"{band}-pass", f"{band}-pass noise", (one, part), (one, noise)
     blind: Any = [(jobs, _behind) for jobs in (one, other)]
-    known: Any = [(jobs["known", of_base], _behind) for of_base in (False, True)]
+    aware: Any = [(jobs["known", of_base], _behind) for of_base in (False, True)]
     for defence in one[0].record.defences[-1:]:
         yield "defence", f"{defence}, unknown", base, *blind
-        yield "defence", f"{defence}, known", base, *known
-        yield "defence", f"{defence}, known", "the same, unknown", known[0], blind[0]
-    for (question, of_base), its in [*jobs.items()]:
+        yield "defence", f"{defence}, known", base, *aware
+        yield "defence", f"{defence}, known", "the same, unknown", aware[0], blind[0]
+    for (question, of_base), side in [*jobs.items()]:
         if question.startswith("from ") and not of_base:
-            yield "trainings", question, base, (its, _plain), (jobs[question, True], _plain)
+            yield "trainings", question, base, (side, _plain), (jobs[question, True], _plain)
         elif "=" in question:
-            yield "settings", question, "the stated setting", (its, _plain), both[0]
+            yield "settings", question, "the stated setting", (side, _plain), both[0]
 
 
 def _plain(job: FinishedJob, eps: float | None = None) -> pd.DataFrame:
@@ -142,7 +142,7 @@ def _margin(sides: list[Side], images: np.ndarray) -> dict[str, Any]:
             place = record.targets, record.protocol, rows["eps_255"].max()
             part = outcomes_of(rows, name, record.source, *place)
             pairs = zip(part.targets, part.evaluated[0], strict=True)
-            defence = next(target.defence for target, its in pairs if its)
+            defence = next(target.defence for target, used in pairs if used)
             part = replace(part.select(defence=defence), jobs=[(name, source)])
             parts += [part.on_images(images)] * (source in set.intersection(*shared))
     ranked = rankings(joined(parts), against="other")
@@ -189,11 +189,11 @@ def paper_grids(results: Results) -> dict[str, Grid]:
             heads,
             [
                 (
-                    *(its["what"], its["than"]),
-                    *(f"{100 * its[key]:.1f}" for key in ("mean", "other")),
-                    *(its["text"], f"{its['images']:g}", its["gradients"]),
+                    *(row["what"], row["than"]),
+                    *(f"{100 * row[key]:.1f}" for key in ("mean", "other")),
+                    *(row["text"], f"{row['images']:g}", row["gradients"]),
                 )
-                for its in answers
+                for row in answers
             ],
             margins_sentence(answers, record.attack, place * (question != "budgets")),
             [COUNTED[record.protocol]],
@@ -206,14 +206,14 @@ def paper_grids(results: Results) -> dict[str, Grid]:
         if grid:
             text = f"{grid.caption} (n = {n:g}; {place}; {cost.partition(' ')[0]} gradients)"
             grids[question] = replace(grid, caption=text.replace("\n", " "))
-    return {its: grids[its] for its in QUESTIONS if its in grids}
+    return {key: grids[key] for key in QUESTIONS if key in grids}
 
 
 def paper_text(results: Results) -> str:
     """Return `paper.md`: the primary comparison, notes, and the answer to each question."""
     results = replace(results, ranks=results.ranks or ranks_of(results))
     grids, first = paper_grids(results), jobs_of(results)["primary", False]
-    folder, alarms = first[0].sweep_folder, [its.finding for job in first for its in job.alarms]
+    folder, alarms = first[0].sweep_folder, [alarm.finding for job in first for alarm in job.alarms]
     notes = [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]
     notes += sentences(alarms)
     stored = folder != Path()
@@ -230,8 +230,8 @@ def paper_text(results: Results) -> str:
             lines += [f"LaTeX: `{command('table')} {words}`"] * stored
         else:
             lines += ["No finished job, and no stored attack, answers this."]
-    budgets = [its for key, its in jobs_of(results).items() if key[0] == "budgets"]
-    folders = shlex.join(str(job.folder) for its in budgets for job in its)
+    budgets = [part for key, part in jobs_of(results).items() if key[0] == "budgets"]
+    folders = shlex.join(str(job.folder) for part in budgets for job in part)
     pdf = f"PDF of the budgets: `{command('figure')} curves {folders} --out curves.pdf`"
     lines += [pdf] * (stored and bool(budgets))
     return "\n\n".join(lines) + "\n"

@@ -96,24 +96,24 @@ class Figure:
         results = open_results(folder, *more)
         if not results.attacked:
             raise ValueError("These jobs have only clean images; a chart needs an attack.")
-        shown = shown_of(results)
-        options = {**shown.options, "eps_255": shown.options["eps"], "value": [*VALUES]}
+        view = shown_of(results)
+        options = {**view.options, "eps_255": view.options["eps"], "value": [*VALUES]}
         axes: dict[str, Any] = {"attack": attack, "source": source, "target": target}
         axes = {
-            key: [its] if isinstance(its, str) else [*its]
-            for key, its in axes.items()
-            if its is not None
+            key: [value] if isinstance(value, str) else [*value]
+            for key, value in axes.items()
+            if value is not None
         }
-        eps = shown.choice.eps if eps_255 is None else eps_255
-        protocol = protocol or shown.choice.protocol
+        eps = view.choice.eps if eps_255 is None else eps_255
+        protocol = protocol or view.choice.protocol
         chosen = {**axes, "eps_255": [eps], "protocol": [protocol], "value": [value]}
         for key, values in chosen.items():
-            if unknown := [its for its in values if its not in options[key]]:
-                known = ", ".join(map(str, options[key]))
-                raise ValueError(f"{key}={unknown[0]}: choose from {known}.")
-        shown = replace(shown, choice=replace(shown.choice, eps=eps, protocol=protocol))
+            if unknown := [name for name in values if name not in options[key]]:
+                listed = ", ".join(map(str, options[key]))
+                raise ValueError(f"{key}={unknown[0]}: choose from {listed}.")
+        view = replace(view, choice=replace(view.choice, eps=eps, protocol=protocol))
         size = to_points("width", width), to_points("height", height)
-        return cls(results, shown, *size, names or {}, **axes, value=value)
+        return cls(results, view, *size, names or {}, **axes, value=value)
 
     def single(self, *axes: str) -> Self:
         """Return the figure; raise a `ValueError` if several of an axis are chosen."""
@@ -185,14 +185,14 @@ class Figure:
     def order(self, rows: pd.DataFrame) -> list[str]:
         """Return the labels in the order of their colours; attacks by rank, as on the page."""
         options = self.shown.options
-        names = [[renamed(its, self.names) for its in options[axis]] for axis in _AXES[::2]]
-        every = next((its for its in names if rows["label"].isin(its).all()), rows["label"])
-        return list(dict.fromkeys(every))
+        names = [[renamed(axis, self.names) for axis in options[axis]] for axis in _AXES[::2]]
+        order = next((axis for axis in names if rows["label"].isin(axis).all()), rows["label"])
+        return list(dict.fromkeys(order))
 
     def title(self, rows: pd.DataFrame, fooled: str = "fooled") -> str:
         """Name what is shown of the rows; success is `fooled`, unless all attacks are targeted."""
-        every = self.shown.rows
-        aimed = every.loc[every["attack"].isin(rows["attack"]), "targeted"].all()
+        table = self.shown.rows
+        aimed = table.loc[table["attack"].isin(rows["attack"]), "targeted"].all()
         success = "target class reached" if aimed else fooled
         return success if self.value == "success" else VALUES[self.value][1]
 
@@ -223,7 +223,7 @@ class Figure:
 
     def titled(self, *texts: str) -> list[str]:
         """Return the lines of a title that is as wide as the figure; each text begins a line."""
-        return [its for text in texts for its in textwrap.wrap(text, int(self.width / LETTER))]
+        return [line for text in texts for line in textwrap.wrap(text, int(self.width / LETTER))]
 
     def printed(self, chart: Any, *texts: str, right: float = 0) -> ChartType:
         """Give a chart a title and the figure's size, including the axes and the room at its right.
@@ -300,8 +300,8 @@ class Pair(Figure):
         """Return the target's predictions of an image by budget, and whether they are `right`."""
         rows = job.predictions[job.predictions["target"] == self.target[0]]
         rows = rows[rows["defence"] == NO_DEFENCE]  # others are of a source behind a defence
-        if number not in (known := rows["index"].unique()):
-            raise ValueError(f"image {number}: choose one of the {len(known)} in images.csv.")
+        if number not in (numbers := rows["index"].unique()):
+            raise ValueError(f"image {number}: choose one of the {len(numbers)} in images.csv.")
         rows = rows[rows["index"] == number].sort_values("eps_255")
         return rows.assign(right=rows["predicted"] == rows["label"], value=rows["confidence"])
 
@@ -315,7 +315,7 @@ class Pair(Figure):
             return found[0]
         if not any(files.values()):
             raise ValueError(f"image {image}: these images have no files. Name one by its number.")
-        way = f"choose from {shortened([files[its] for its in found])}" if found else "no such file"
+        way = f"choose from {shortened([files[at] for at in found])}" if found else "no such file"
         raise ValueError(f"image {image}: {way}. The files and numbers are in images.csv.")
 
     def class_name(self, number: float) -> str:
@@ -332,7 +332,7 @@ class Pair(Figure):
             for classes, values in top[["top5_classes", "top5_confidences"]].to_numpy():
                 shares = dict(zip(classes, values, strict=True))
         table = pd.DataFrame({"number": list(shares), "value": list(shares.values())})
-        table["text"] = [f"{self.class_name(one)} {100 * its:.0f} %" for one, its in shares.items()]
+        table["text"] = [f"{self.class_name(one)} {100 * p:.0f} %" for one, p in shares.items()]
         table["colour"] = np.where(table["number"] == row["label"], _RIGHT, _OTHER)
         return table.assign(rank=range(len(table)))
 
@@ -363,8 +363,8 @@ class Pair(Figure):
         job = self.jobs[0]
         pictures = job.pictures.get(number, {})
         if not (stored := sorted(eps for eps in pictures if eps)):
-            known = [str(index) for index, its in sorted(job.pictures.items()) if len(its) > 1]
-            ways = [f"choose from {', '.join(known)}"] * bool(known)
+            numbers = [str(index) for index, of in sorted(job.pictures.items()) if len(of) > 1]
+            ways = [f"choose from {', '.join(numbers)}"] * bool(numbers)
             if job.record.config["dataset"]["name"] == "images":
                 ways += ["call transfer with fewer images, of which it stores more"]
             else:

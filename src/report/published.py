@@ -61,9 +61,9 @@ class PublishedTable(BaseModel):
 def load_published() -> tuple[dict[str, PublishedTable], pd.DataFrame]:
     """Load the settings of the published tables by name, and their cells."""
     sections = yaml.safe_load(find_asset("assets/published.yaml").read_text("utf-8"))
-    tables = {name: PublishedTable(**its) for name, its in sections.items()}
+    tables = {name: PublishedTable(**keys) for name, keys in sections.items()}
     cells = pd.read_csv(find_asset("assets/published.csv"), dtype={"attack": str})
-    cells["eps_255"] = cells["table"].map({name: its.eps_255 for name, its in tables.items()})
+    cells["eps_255"] = cells["table"].map({name: table.eps_255 for name, table in tables.items()})
     counts = pd.read_csv(find_asset("assets/transferlab.csv"))
     counts = counts.assign(table="transferlab", goal="untargeted")
     counts["steps"] = counts["attack"].map({"fgsm": 1, "pgd": 40})
@@ -159,8 +159,8 @@ def _compare(
         trainings = int(pair.get("source_trainings", 1))
         verdict = compare_trainings(pair["success_rate"], [*values], trainings)
         return {"value": value, "reason": "", "verdict": verdict}
-    known = target in table.clean and not pair["targeted"]
-    clean_gap = table.clean[str(target)] / 100 - pair["clean_accuracy"] if known else None
+    has_clean = target in table.clean and not pair["targeted"]
+    clean_gap = table.clean[str(target)] / 100 - pair["clean_accuracy"] if has_clean else None
     numbers = pair["success_rate"], pair["denominator"], value, table.n, clean_gap
     verdict = f"not comparable: {reason}" if reason else compare(*numbers)
     return {"value": value, "reason": reason, "verdict": verdict}
@@ -201,7 +201,7 @@ def compare_trainings(ours: float, theirs: Sequence[float], trainings: int) -> s
     spread = np.std(theirs, ddof=1) * np.sqrt(1 / count + 1 / trainings)
     half = stdtrit(count - 1, 0.975) * spread
     place = "inside" if abs(ours - mean) <= half else "outside"
-    low, high, width = (100 * its for its in (mean - half, mean + half, 2 * half))
+    low, high, width = (100 * x for x in (mean - half, mean + half, 2 * half))
     return f"{place} {low:z.1f} to {high:z.1f}, {width:.1f} wide"
 
 
@@ -210,9 +210,9 @@ def _differences(pairs: pd.DataFrame, table: PublishedTable) -> str:
     if not table.recipe:
         return "published, and our value minus it"
     here = pairs.groupby("target", sort=False)["clean_accuracy"].mean()
-    here = here.rename(table.models)[lambda its: its.index.isin([*table.clean])]
+    here = here.rename(table.models)[lambda row: row.index.isin([*table.clean])]
     accuracies = (
-        f"{name} {100 * its:.1f} ({table.clean[str(name)]:.1f})" for name, its in here.items()
+        f"{name} {100 * x:.1f} ({table.clean[str(name)]:.1f})" for name, x in here.items()
     )
     counted = f"{pairs['denominator'].max():g} images counted at most (theirs: of {table.n:,})"
     clean = f"clean accuracy in % here (theirs): {', '.join(accuracies)}"

@@ -112,8 +112,8 @@ class Results:
 
     def _repr_html_(self) -> str:
         """Return a table for notebooks."""
-        shown: Any = self.table() if self.attacked else self.predictions.head()
-        return str(shown._repr_html_())
+        first: Any = self.table() if self.attacked else self.predictions.head()
+        return str(first._repr_html_())
 
     def __getitem__(self, key: Any) -> Any:
         return self.predictions[key]
@@ -140,7 +140,7 @@ class Results:
     @cached_property
     def predictions(self) -> pd.DataFrame:
         """All predictions, as described for `load_sweep`."""
-        parts = [part for row in self.rows for its in row for part in _parts(its.job, len(row) > 1)]
+        parts = [part for row in self.rows for job in row for part in _parts(job.job, len(row) > 1)]
         rows = pd.concat(parts, ignore_index=True)
         models = pd.CategoricalDtype(sorted({*rows["source"].unique(), *rows["target"].unique()}))
         dtypes = dict.fromkeys(_NAMES, "category") | dict.fromkeys(("source", "target"), models)
@@ -149,7 +149,7 @@ class Results:
     @cached_property
     def rates(self) -> pd.DataFrame:
         """The rates of all pairs and seeds: the rows of all files `rates.csv`."""
-        parts = [its.rates for row in self.attacked for its in row]
+        parts = [job.rates for row in self.attacked for job in row]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
     @cached_property
@@ -174,9 +174,9 @@ class Results:
         """
         parts = list[pd.DataFrame]()
         for number, rows in enumerate(self._grouped, 1):
-            results = [(place, its) for place, row in enumerate(rows) for its in row]
-            pairs = pd.concat([_pairs(its, row, number) for row, its in results], ignore_index=True)
-            parts += [pairs, _means(pairs, [its for _, its in results])]
+            results = [(place, job) for place, row in enumerate(rows) for job in row]
+            pairs = pd.concat([_pairs(job, row, number) for row, job in results], ignore_index=True)
+            parts += [pairs, _means(pairs, [job for _, job in results])]
         if not parts:
             return pd.DataFrame()
         frame = pd.concat(parts, ignore_index=True)
@@ -219,7 +219,7 @@ class Results:
             record = rows[0][0].job.record
             eps = record.reference if eps_255 is None else eps_255
             place = record.storage, protocol or record.protocol, eps
-            parts = [its.outcomes[place] for row in rows for its in row if place in its.outcomes]
+            parts = [job.outcomes[place] for row in rows for job in row if place in job.outcomes]
             outcomes |= {number: joined(parts)} if parts else {}
         return outcomes
 
@@ -240,12 +240,12 @@ class Results:
         of a fit per evaluated image; both are means over the sources.
         """
         columns = [*ATTACK_COLUMNS, *(entry.column for entry in STATISTICS if entry.cost)]
-        return self._ranked(lambda jobs, its: _with_cost(jobs, rankings(its)), columns)
+        return self._ranked(lambda jobs, part: _with_cost(jobs, rankings(part)), columns)
 
     @cached_property
     def sources(self) -> pd.DataFrame:
         """The `source_rankings` per group and budget, with the leading columns of `rankings`."""
-        return self._ranked(lambda _, its: source_rankings(its), SOURCE_COLUMNS)
+        return self._ranked(lambda _, part: source_rankings(part), SOURCE_COLUMNS)
 
     def _ranked(
         self, rank: Callable[[list[JobResults], Outcomes], pd.DataFrame], columns: Sequence[str]
@@ -253,11 +253,11 @@ class Results:
         """Return the rankings for each group and budget, from its jobs and their outcomes."""
         parts = list[pd.DataFrame]()
         for number, rows in enumerate(self._grouped, 1):
-            jobs, first = [its for row in rows for its in row], rows[0][0].job.record
-            tried = sorted({eps for its in jobs for *_, eps in its.outcomes} - {0.0})
+            jobs, first = [job for row in rows for job in row], rows[0][0].job.record
+            tried = sorted({eps for job in jobs for *_, eps in job.outcomes} - {0.0})
             for eps in sorted(tried, key=lambda eps: eps != first.reference):
                 place = first.storage, first.protocol, eps
-                outcomes = joined([its.outcomes[place] for its in jobs if place in its.outcomes])
+                outcomes = joined([job.outcomes[place] for job in jobs if place in job.outcomes])
                 common: Any = number, first.dataset, first.norm, eps, first.protocol
                 ranked = rank(jobs, outcomes).assign(**dict(zip(_COMMON, common, strict=True)))
                 parts.append(ranked[[*_COMMON, *columns]])
@@ -287,8 +287,8 @@ def open_jobs(*folders: "Sweeps | Results", related: bool = True) -> list[Finish
     """
     if not isinstance(related, bool):
         raise ValueError(f"related={related}: must be True, or False to leave out related pairs.")
-    loaded = [its for its in folders if isinstance(its, Results)]
-    sweeps = [its for its in folders if not isinstance(its, Results)]
+    loaded = [item for item in folders if isinstance(item, Results)]
+    sweeps = [item for item in folders if not isinstance(item, Results)]
     if loaded and len(folders) > 1:
         raise ValueError("Pass one result of load_sweep or transfer, or only folders.")
     jobs = loaded[0].jobs if loaded else find_jobs(named_folders(*sweeps))
@@ -322,12 +322,12 @@ def _read(job: FinishedJob) -> JobResults:
     if not job.attacked:
         return JobResults(job, pd.DataFrame(), pd.DataFrame(), alarms)
     variants, parts, bits = job.variants(), list[dict[str, NDArray[Any]]](), {}
-    shared = {its: ", ".join(overlaps(record, record.source, its)) for its in record.targets}
+    shared = {name: ", ".join(overlaps(record, record.source, name)) for name in record.targets}
     for variant, predictions in variants.items():
         pairs = evaluated_pairs(predictions, record.targets)
-        every = job_outcomes(predictions, record.source, pairs, "all", networks_of(record))
-        for protocol in every.protocols:
-            counted = under(every, protocol)
+        whole = job_outcomes(predictions, record.source, pairs, "all", networks_of(record))
+        for protocol in whole.protocols:
+            counted = under(whole, protocol)
             parts.append(_rates(job, variant, protocol, rates_of(counted), shared))
             for eps, outcome in outcomes_by_budget(counted, job.attack).items():
                 bits[variant, protocol, eps] = outcome
@@ -374,7 +374,7 @@ def _rates(
         if name == "source_defence":
             columns["seed"] = np.full(count, record.seed)
         elif name == "defence":
-            columns["overlap"] = np.array([overlap[its] for its in rates["target"]], object)
+            columns["overlap"] = np.array([overlap[name] for name in rates["target"]], object)
     return columns
 
 
@@ -391,9 +391,9 @@ def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:
     columns |= {"primary": primary, "reference": counted & (rates["eps_255"] == record.reference)}
     columns |= {name: nan for name in _OF_JOB} | dict(result.cost)
     trainings = {name: training_of(record, name) for name in record.weights}
-    for name, its in (("training", trainings), ("network", networks_of(record))):
-        columns[f"source_{name}"] = its.get(record.source_model.model, "")
-        columns[f"target_{name}"] = rates["target"].map(its).fillna("")
+    for name, of in (("training", trainings), ("network", networks_of(record))):
+        columns[f"source_{name}"] = of.get(record.source_model.model, "")
+        columns[f"target_{name}"] = rates["target"].map(of).fillna("")
     rows = rates.assign(group=group, row=row, **columns)
     if len(result.sizes):
         sizes = result.sizes.set_index("eps_255").reindex(rates["eps_255"])
@@ -407,7 +407,7 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
     jobs = pairs.groupby(["row", "seed"], sort=False).ngroup().to_numpy()
     shared = _shared(pairs, results[0].job.record.reference)
     columns = {name: pairs[name].to_numpy() for name in pairs}
-    known = dict[Any, Any]()
+    cache = dict[Any, Any]()
     places: Any = pairs.groupby(_PLACE, sort=False).indices
     for place, rows in places.items():
         used = sorted({*jobs[rows]})
@@ -415,18 +415,18 @@ def _means(pairs: pd.DataFrame, results: Sequence[JobResults]) -> pd.DataFrame:
         targets = {pair.columns: number for number, pair in enumerate(outcomes.targets)}
         block = pairs.iloc[rows]
         blocks: Any = block.groupby(_BLOCK, sort=False).indices
-        for at in (rows[its] for its in blocks.values()):
+        for at in (rows[name] for name in blocks.values()):
             several = len({*columns["seed"][at]}) > 1
             at = at[columns["denominator"][at] > 0]
             if len(at):
                 named = zip(columns["target"][at], columns["defence"][at], strict=True)
                 of_targets = np.array([targets[pair] for pair in named])
-                its = np.searchsorted(used, jobs[at]), of_targets
+                at_ = np.searchsorted(used, jobs[at]), of_targets
                 chosen = {str(name): column[at] for name, column in columns.items()}
-                parts.append(_mean_rows(chosen, shared[at], several, outcomes, its, known))
+                parts.append(_mean_rows(chosen, shared[at], several, outcomes, at_, cache))
     if not (parts := [part for part in parts if len(part["source"])]):
         return pairs[:0]
-    return pd.DataFrame({name: np.concatenate([its[name] for its in parts]) for name in parts[0]})
+    return pd.DataFrame({name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
 
 def _shared(pairs: pd.DataFrame, reference: float) -> Mask:
@@ -450,7 +450,7 @@ def _mean_rows(
     over_seeds: bool,
     outcomes: Outcomes,
     places: tuple[NDArray[np.intp], NDArray[np.intp]],
-    known: dict[Any, Any],
+    cache: dict[Any, Any],
 ) -> dict[str, NDArray[Any]]:
     """Return the columns of the means over some pairs, at these places of job and target.
 
@@ -458,9 +458,9 @@ def _mean_rows(
     """
     keys = pairs["source"], pairs["target"], pairs["seed"]
     alike = (*map(tuple, keys), shared.tobytes(), over_seeds)
-    if alike not in known:
-        known[alike] = mean_weights(*keys, shared, over_seeds)
-    names, weights = known[alike]
+    if alike not in cache:
+        cache[alike] = mean_weights(*keys, shared, over_seeds)
+    names, weights = cache[alike]
     both = keys[0] + "\n" + keys[1]
     numbers = {
         name: np.count_nonzero((weights > 0) @ (key[:, None] == np.unique(key)), axis=1)
@@ -513,8 +513,8 @@ def _with_cost(jobs: Sequence[JobResults], ranked: pd.DataFrame) -> pd.DataFrame
     columns = {}
     for name, unknown in (("gradients", nan), ("fit_gradients", 0.0)):
         costs = {
-            (its.job.attack, its.job.record.source): its.cost.get(f"{name}_per_image", unknown)
-            for its in jobs
+            (job.job.attack, job.job.record.source): job.cost.get(f"{name}_per_image", unknown)
+            for job in jobs
         }
         sources = [ModelRef.parse(name) for _, name in costs]
         alone = [not (source.is_ensemble or source.is_defended) for source in sources]

@@ -128,16 +128,16 @@ def many_abstentions(
     These are the images of the protocol, or all: a protocol of images that are classified correctly
     when clean counts none of those on which a target abstains when clean.
     """
-    every = job_outcomes(table, source, evaluated_pairs(table, targets), "all")
-    for place, target in enumerate(every.targets):
+    whole = job_outcomes(table, source, evaluated_pairs(table, targets), "all")
+    for place, target in enumerate(whole.targets):
         worst = (0.0, "")
-        for its in (under(every, protocol), every):
-            counted = its.counted[place, :, None]
-            k = np.count_nonzero(its.abstained[place] & counted, axis=0)
-            n = k + np.count_nonzero(its.present[place] & counted, axis=0)
+        for part in (under(whole, protocol), whole):
+            counted = part.counted[place, :, None]
+            k = np.count_nonzero(part.abstained[place] & counted, axis=0)
+            n = k + np.count_nonzero(part.present[place] & counted, axis=0)
             at = int(np.argmax(share := k / np.maximum(n, 1)))
             finding = f"{target}: abstains on {format_cell(k[at], n[at])} of the images at "
-            worst = max(worst, (share[at], f"{finding}{every.eps_255[at]:g}/255"))
+            worst = max(worst, (share[at], f"{finding}{whole.eps_255[at]:g}/255"))
         if worst[0] > ABSTENTIONS:
             yield Alarm("abstentions", worst[1])
 
@@ -151,8 +151,8 @@ def clean_at_chance(table: pd.DataFrame, num_classes: int) -> Iterator[Alarm]:
     clean = with_defence(table[table["eps_255"] == 0])
     correct = clean["predicted"] == clean["label"]
     names = [clean[name].astype(object) for name in TARGET_COLUMNS]
-    for pair, its in correct.groupby(names, sort=False):
-        k, n = int(its.sum()), len(its)
+    for pair, right in correct.groupby(names, sort=False):
+        k, n = int(right.sum()), len(right)
         if is_at_chance(k, n, num_classes):
             counts = f"correct on {format_cell(k, n)} of the clean images"
             finding = f"{ModelRef.parse(*pair)}: {counts}, chance is {_chance(num_classes)}"
@@ -176,16 +176,16 @@ def labels_permuted(table: pd.DataFrame, class_names: Sequence[str]) -> Iterator
     numbers from all images.
     """
     clean = with_defence(table[(table["eps_255"] == 0) & (table["predicted"] >= 0)])
-    for name, its in clean[clean["defence"] == NO_DEFENCE].groupby("target", observed=True):
-        its = its.sort_values("index")
-        classes, places = np.unique(its[["label", "predicted"]], return_inverse=True)
+    for name, rows in clean[clean["defence"] == NO_DEFENCE].groupby("target", observed=True):
+        rows = rows.sort_values("index")
+        classes, places = np.unique(rows[["label", "predicted"]], return_inverse=True)
         true, predicted = places.reshape(-1, 2).T
-        first = (its.groupby("label").cumcount() % 2 == 0).to_numpy()
-        renumbered, right, n = true.copy(), true == predicted, len(its)
+        first = (rows.groupby("label").cumcount() % 2 == 0).to_numpy()
+        renumbered, right, n = true.copy(), true == predicted, len(rows)
         for half in (first, ~first):
             renumbered[half] = _numbers(true[~half], predicted[~half], len(classes))[true[half]]
         better = renumbered == predicted
-        k, k_right, only = (int(its.sum()) for its in (better, right, better & ~right))
+        k, k_right, only = (int(mask.sum()) for mask in (better, right, better & ~right))
         p = bdtrc(only - 1, int((better ^ right).sum()), 0.5)
         largest = np.bincount(true).max() / n
         clear = k - k_right >= RENUMBERED * n and p <= CHANCE_P and 2 * k >= n

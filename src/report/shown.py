@@ -61,7 +61,7 @@ class Shown:
         """The means over targets that are other networks, attacks by rank."""
         rows, attacks = self.rows, self.options["attack"]
         rows = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
-        return rows.sort_values("attack", key=lambda its: its.map(attacks.index), kind="stable")
+        return rows.sort_values("attack", key=lambda x: x.map(attacks.index), kind="stable")
 
     @property
     def first_ranking(self) -> pd.DataFrame:
@@ -105,18 +105,18 @@ def shown_of(results: Results) -> Shown:
     return Shown(rows, ranking, choice, pairs[[*_JOB, "target"]].to_numpy().tolist(), options)
 
 
-def answer_of(results: Results, shown: Shown) -> Answer:
+def answer_of(results: Results, view: Shown) -> Answer:
     """State which attack, or source, transfers best, by how much, and if the tests decide it.
 
     The answer is that of the choice: at the reference budget.
     """
-    first, rows = shown.choice, ranked_first(results, shown.choice)
+    first, rows = view.choice, ranked_first(results, view.choice)
     where = f" at {first.eps:g}/255" + f" behind {first.defence}" * (first.defence != NO_DEFENCE)
     if rows.empty or rows["images"].max() < FEWEST_IMAGES:
         keys = [*_JOB, "target", *_PLACE, "protocol"]
-        pair = pd.Series([*shown.pairs[0], first.defence, first.eps, first.protocol], keys)
-        return pair_answer(_alike(shown.rows, pair, keys).iloc[0], where)
-    row, jobs = rows.iloc[0], (its[0].job for its in results.attacked)
+        pair = pd.Series([*view.pairs[0], first.defence, first.eps, first.protocol], keys)
+        return pair_answer(_alike(view.rows, pair, keys).iloc[0], where)
+    row, jobs = rows.iloc[0], (row_[0].job for row_ in results.attacked)
     details = counted(row, next(j.record.images for j in jobs if j.attack == row["attack"]))
     if len(rows) > 1:
         source = f" from {first.source}" * bool(first.source)
@@ -159,14 +159,14 @@ def _ranking(
     Ensembles and sources behind a defence are in no mean; their rankings follow that of the mean.
     """
     alone = rankings[~rankings["source"].str.startswith(MEAN_OF)]
-    known = pd.concat([over_sources(rankings).assign(source=MEAN), alone])
+    ranks = pd.concat([over_sources(rankings).assign(source=MEAN), alone])
     jobs = rows.loc[rows["eps_255"] > 0, [*_JOB, *_PLACE, "ensemble", "source_defence"]]
     jobs = jobs.drop_duplicates([*_JOB, *_PLACE])
     apart = jobs[jobs.pop("ensemble") | (jobs.pop("source_defence") != NO_DEFENCE)]
     apart = apart.merge(jobs.loc[jobs["source"] == MEAN, _PLACE].drop_duplicates())
     jobs = pd.concat([jobs.assign(of=jobs["source"]), apart.assign(of=MEAN)])
-    every = jobs.merge(known, how="left", on=[*_JOB, *_PLACE])
-    ranked, others = every[every["rank"].notna()], every[every["rank"].isna()]
+    joint = jobs.merge(ranks, how="left", on=[*_JOB, *_PLACE])
+    ranked, others = joint[joint["rank"].notna()], joint[joint["rank"].isna()]
     parts = ranked.groupby([ranked["of"] != ranked["source"], "group", *GROUP])
     ranked = ranked.assign(part=parts.ngroup(), kind=[*map(_kind, ranked.to_dict("records"))])
     verdicts = undecided(ranked, [*_PLACE, "of", "part", "source"])

@@ -110,11 +110,11 @@ def _of_shared_attacks(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     attacks = dict[str, set[str]]()
     for job in jobs:
         attacks.setdefault(job.record.source, set()).add(job.row_title)
-    single = [its for source, its in attacks.items() if not ModelRef.parse(source).is_ensemble]
+    single = [of for source, of in attacks.items() if not ModelRef.parse(source).is_ensemble]
     shared = set.intersection(*single) if single else set()
     if not shared:
         raise ValueError("no attack was run from every source; add the missing jobs.")
-    able = {source for source, its in attacks.items() if shared <= its}
+    able = {source for source, of in attacks.items() if shared <= of}
     return [job for job in jobs if job.row_title in shared and job.record.source in able]
 
 
@@ -142,10 +142,10 @@ def source_tables(choice: SourceChoice) -> Iterator[Grid]:
     yield Grid(heads, texts[0], f"{first}, these trainings: {choice.heading}", notes)
     yield Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3))
     if len(networks):
-        shown = networks[["source", "trainings", "mean"]].astype({"trainings": str})
-        shown = percents(shown)
+        table = networks[["source", "trainings", "mean"]].astype({"trainings": str})
+        table = percents(table)
         form = "{:+z.1f} [{:+z.1f}, {:+z.1f}]"
-        shown["difference"] = points(networks, DIFFERENCES, form)
+        table["difference"] = points(networks, DIFFERENCES, form)
         columns = ("network", "trainings", "on others", "minus the first")
         title = "Networks, for new trainings and images"
-        yield Grid(columns, shown.to_numpy().tolist(), title, networks_notes(networks))
+        yield Grid(columns, table.to_numpy().tolist(), title, networks_notes(networks))

@@ -36,9 +36,9 @@ def print_matrices(results: Results, console: Console) -> None:
     """Print transfer matrices, accuracies behind defences if there are any, and one legend."""
     legend = list[str]()
     for attack, forms in matrices(results).items():
-        shown = fitting(forms, console.width)
-        console.print("", replace(shown, legend=()).terminal(), soft_wrap=False)
-        legend += shown.legend
+        form = fitting(forms, console.width)
+        console.print("", replace(form, legend=()).terminal(), soft_wrap=False)
+        legend += form.legend
         if any(job.record.defences for job in results.jobs if job.attack == attack):
             behind = defences(results, attack)
             console.print(behind.table(), soft_wrap=False)

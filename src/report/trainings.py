@@ -33,7 +33,7 @@ def over_trainings(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """
     pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
     names = {axis: pairs[f"{axis}_network"] for axis in ("source", "target")}
-    names = {axis: its.where(its != "", pairs[axis]) for axis, its in names.items()}
+    names = {axis: of.where(of != "", pairs[axis]) for axis, of in names.items()}
     another = pairs["relation"] == ANOTHER_TRAINING
     names["target"] = names["target"].mask(another, ANOTHER_TRAINING)
     names |= {"training": pairs["source"] + "\n" + pairs["source_training"]}
@@ -68,16 +68,16 @@ def seed_names(records: Sequence[JobRecord]) -> dict[str, dict[str, str]]:
     """
     weights, models = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
     for record in records:
-        for name, its in record.weights.items():
-            weights[name].add(its)
+        for name, digest in record.weights.items():
+            weights[name].add(digest)
     names = dict[str, dict[str, str]]()
     for record in records:
-        several = {its: f"{its}_seed{training_of(record, its)}" for its in record.weights}
+        several = {name: f"{name}_seed{training_of(record, name)}" for name in record.weights}
         several = {name: new for name, new in several.items() if len(weights[name]) > 1}
         names[record.key] = several
         for name in record.weights:
             models[several.get(name, name)].add(model_digest(record, name))
-    return names if all(len(its) == 1 for its in models.values()) else {}
+    return names if all(len(of) == 1 for of in models.values()) else {}
 
 
 def _means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:

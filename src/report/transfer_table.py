@@ -35,11 +35,11 @@ def transfer_table(results: Results, spec: TableSpec) -> Grid:
         body = body.assign(**{axis: new})
     in_order = body.sort_values([*spec.rows], key=lambda names: pd.factorize(names)[0])
     rows, columns = _places(in_order, spec.rows), _places(body, spec.columns)
-    cells: list[list[Any]] = [[*_names(*its)] for its in zip(rows, [(), *rows], strict=False)]
-    shown, heads = body[~body["white"] | spec.white_boxes], pd.DataFrame(rows, columns=[*spec.rows])
+    cells: list[list[Any]] = [[*_names(*pair)] for pair in zip(rows, [(), *rows], strict=False)]
+    rows_, heads = body[~body["white"] | spec.white_boxes], pd.DataFrame(rows, columns=[*spec.rows])
     data = [heads]
     for place in columns:
-        column = heads.merge(shown[(shown[[*spec.columns]] == [*place]).all(axis=1)], how="left")
+        column = heads.merge(rows_[(rows_[[*spec.columns]] == [*place]).all(axis=1)], how="left")
         ends = _ends(column, spec.intervals or place[0] == DIFFERENCE)
         names = [" ".join(filter(None, (*place, end))).removesuffix(" value") for end in ends]
         data.append(column[ends].set_axis(names, axis=1))
@@ -92,13 +92,13 @@ def _cell(cell: Mapping[Hashable, Any], spec: TableSpec) -> Cell:
     note = f"({verdict})" * bool(verdict)
     if pd.isna(cell["value"]):
         return Cell("n/a", ["grey"] * bool(verdict or "white" in marks), "", note)
-    shown, spread = cell["value"], ""
-    if not isinstance(shown, str):  # counts are a text with their rate and its deviation
-        shown = text("value")
+    value, spread = cell["value"], ""
+    if not isinstance(value, str):  # counts are a text with their rate and its deviation
+        value = text("value")
         spread = "" if pd.isna(cell["sd"]) else f" \N{PLUS-MINUS SIGN} {text('sd')}"
     small = (spec.intervals or signed) and not pd.isna(cell["low"])
     interval = f"[{text('low')}, {text('high')}]" if small else ""
-    return Cell(shown + spread, [*marks, *["grey"] * bool(verdict)], interval, note)
+    return Cell(value + spread, [*marks, *["grey"] * bool(verdict)], interval, note)
 
 
 _SINGLE = {"attack": "under", "source": "from", "target": "on"}
@@ -108,47 +108,47 @@ _PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack"
 
 
 def _caption(
-    results: Results, pairs: pd.DataFrame, shown: pd.DataFrame, spec: TableSpec
+    results: Results, pairs: pd.DataFrame, cells: pd.DataFrame, spec: TableSpec
 ) -> tuple[str, list[str]]:
     """Say what the `shown` cells are, and what the marks mean."""
     names, records = spec.names or {}, [job.record for job in results.jobs if job.attacked]
-    average, difference, clean = (names.get(its, its) for its in (AVERAGE, DIFFERENCE, CLEAN))
+    average, difference, clean = (names.get(name, name) for name in (AVERAGE, DIFFERENCE, CLEAN))
     places = zip(pairs["eps_255"], pairs["norm"], strict=True)
     budgets = _distinct(f"{eps:g}/255 ({norm})" for eps, norm in places)
     quantity, of_images = VALUES[spec.value], spec.value in _OF_IMAGES
-    counted = f"{span((shown['least'].min(), shown['most'].max()))} counted per cell"
+    counted = f"{span((cells['least'].min(), cells['most'].max()))} counted per cell"
     counted += f" ({_distinct(pairs['protocol'])})" * (not quantity.fewest)
     title = quantity.title.format(counted=_distinct(pairs["counted"]))
     hidden = {axis: pairs[axis].unique() for axis in _SINGLE if axis not in spec.keys}
-    alone = {axis: its[0] for axis, its in hidden.items() if len(its) == 1}
-    single = "".join(f" {_SINGLE[axis]} {renamed(its, names)}" for axis, its in alone.items())
+    alone = {axis: of[0] for axis, of in hidden.items() if len(of) == 1}
+    single = "".join(f" {_SINGLE[axis]} {renamed(name, names)}" for axis, name in alone.items())
     first = f"{title}{single} at eps = {budgets}, {_distinct(map(_set_of_images, records))}"
     averaged = " and ".join(axis for axis in hidden if axis not in alone) * of_images
-    columns, there = {*shown[spec.columns[0]]}, shown[[*_MARKS, "untested"]].any()
+    columns, marks = {*cells[spec.columns[0]]}, cells[[*_MARKS, "untested"]].any()
     over_sources = "source" not in (spec.rows if AVERAGE in columns else spec.keys)
-    unknown = quantity.fewest > 0 and shown.loc[~shown["white"], "value"].isna().any()
+    unknown = quantity.fewest > 0 and cells.loc[~cells["white"], "value"].isna().any()
     apart = over_sources and single_sources(pairs).nunique() > 1
-    every = "over targets, each over its sources, without white boxes"
+    over = "over targets, each over its sources, without white boxes"
     minus = "from the first in the ranking, in points, simultaneous 95 % intervals"
     few = f"source not evaluated, or fooled on fewer than {quantity.fewest} of these images"
     trained = " and other trainings of the source" * (ANOTHER_TRAINING in {*pairs["relation"]})
     legend = said(
-        ("bold: the best attack", there["best"]),
-        ("italic: not significantly weaker (5 %)", there["undecided"]),
-        (f"below {FEWEST_TESTED} common images nothing is tested", there["untested"]),
-        (f"{DAGGER}: white boxes{trained}", spec.white_boxes and there["white"]),
+        ("bold: the best attack", marks["best"]),
+        ("italic: not significantly weaker (5 %)", marks["undecided"]),
+        (f"below {FEWEST_TESTED} common images nothing is tested", marks["untested"]),
+        (f"{DAGGER}: white boxes{trained}", spec.white_boxes and marks["white"]),
         ("without white boxes", not spec.white_boxes),
         ("without related pairs", not spec.related),
         (f"cells: means over {averaged}s without white boxes", averaged),
-        (f"{average}: {every}", AVERAGE in columns),
+        (f"{average}: {over}", AVERAGE in columns),
         ("means over sources: without ensembles and sources behind a defence", apart),
         (f"{difference}: {minus}", DIFFERENCE in columns),
         (f"n/a: {few}", unknown),
         ("in brackets: 95 % intervals", spec.intervals and not spec.networks),
         ("means over trainings, in brackets the range of their pairs", spec.networks),
         (f"{clean}: accuracy on all clean images", spec.clean),
-        ("\N{PLUS-MINUS SIGN}: standard deviation over the seeds", shown["sd"].notna().any()),
-        (f"{PARTIAL}: mean over fewer sources or targets than others", there["partial"]),
+        ("\N{PLUS-MINUS SIGN}: standard deviation over the seeds", cells["sd"].notna().any()),
+        (f"{PARTIAL}: mean over fewer sources or targets than others", marks["partial"]),
     )
     return first + f", {counted}" * of_images, legend
 
@@ -156,7 +156,7 @@ def _caption(
 def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str]:
     """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
     records = [job.record for job in results.jobs if job.attacked]
-    formats = dict.fromkeys(f"{its.arithmetic}, saved as {its.storage}" for its in records)
+    formats = dict.fromkeys(f"{record.arithmetic}, saved as {record.storage}" for record in records)
     sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
     visible = _distinct(f"{attack} {size:.2f}" for (attack, _), size in sizes.items())
     steps = _distinct(filter(None, map(_steps, records)))
@@ -166,7 +166,7 @@ def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str
         (f"Steps: {steps}", steps),
         (f"Weights: {_distinct(chain.from_iterable(map(_weights, records)))}", True),
         (f"Arithmetic: {'; '.join(formats)}", [*formats] != ["float32, saved as float32"]),
-        (f"Seed {_distinct(str(its.seed) for its in records)}", True),
+        (f"Seed {_distinct(str(record.seed) for record in records)}", True),
         (_distinct(chain.from_iterable(map(_versions, records))), True),
     )
 

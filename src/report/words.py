@@ -128,7 +128,7 @@ def ranking_heading(rows: pd.DataFrame, of: str) -> str:
     return f"{success} on {place}, eps = {first['eps_255']:g}/255, {name}"
 
 
-def ranking_notes(rows: pd.DataFrame, of: str, shown: int = 0) -> list[str]:
+def ranking_notes(rows: pd.DataFrame, of: str, most: int = 0) -> list[str]:
     """Return the notes on a ranking of which the first rows are `shown`; 0: all, tied ones by name.
 
     If there is no ranking of sources over all targets, they are those on single targets.
@@ -138,12 +138,12 @@ def ranking_notes(rows: pd.DataFrame, of: str, shown: int = 0) -> list[str]:
     ranked, lacking = whole.dropna(subset="rank"), unranked(whole, of)
     if ranked.empty:
         others = rows.drop(whole.index).groupby(targets, sort=False)
-        single = [on_target(its) for _, its in others]
+        single = [on_target(name) for _, name in others]
         tested = said(("all pairs on a target tested together, p < 0.05", single))
         return [*single, *lacking, *tested]
     images, least = ranked[["images", "detectable"]].iloc[0]
-    left = said((f"{of}s.csv has {len(ranked) - shown} more", 0 < shown < len(ranked)))
-    decided, *alone = verdict(ranked, "" if shown else of) or [""]
+    left = said((f"{of}s.csv has {len(ranked) - most} more", 0 < most < len(ranked)))
+    decided, *alone = verdict(ranked, "" if most else of) or [""]
     detected = f"{images:g} images detect differences of {100 * least:.1f} points or more"
     return said(
         ("; ".join([*left, *filter(None, [decided])]), True),
@@ -369,7 +369,7 @@ def tries_text(number: int) -> str:
 
 
 def defence_notes(
-    pairing: Any, defence: str, clean: Sequence[float], idle: str, known: bool
+    pairing: Any, defence: str, clean: Sequence[float], idle: str, aware: bool
 ) -> list[str]:
     """Say what a defence stops of what tries fool, its test, and its limits.
 
@@ -387,7 +387,7 @@ def defence_notes(
         f"{pairing.fooled}, and adds {pairing.added or 'none'}: {fewer} fooled {ends}, {p} "
         f"(McNemar, {pairing.images} images). Clean accuracy {same} {levels[1]} %.",
         *said(
-            (f"The stranger does not know of {defence}; one who does is stronger.", not known),
+            (f"The stranger does not know of {defence}; one who does is stronger.", not aware),
             (f"On these images, {idle} (alarm), so on others it may gain less.", idle),
         ),
     ]
@@ -437,7 +437,7 @@ def margins_sentence(rows: Sequence[Any], attack: str, place: str) -> str:
         sides = [f"{attack} {_side(row)} {row['than']}" for row in rows]
         counts = [f"{side} in {sides.count(side)} of {len(rows)}" for side in dict.fromkeys(sides)]
         texts = [*counts, f"lowest: {texts[order[0]]}", f"highest: {texts[order[-1]]}"]
-    n = " to ".join(f"{its:g}" for its in sorted({row["images"] for row in rows}))
+    n = " to ".join(f"{x:g}" for x in sorted({row["images"] for row in rows}))
     of = f"{rows[0]['of']} images for {rows[0]['use']}"
     costs = ", ".join(dict.fromkeys(row["gradients"] for row in rows))
     where = f"{place}; " * bool(place)

@@ -171,8 +171,8 @@ def matrix(rows: pd.DataFrame, column: str, angle: float) -> ChartType:
     spread = "datum.success_rate_sd"  # over seeds, in points
     spread = f"(isValid({spread}) ? ' \N{PLUS-MINUS SIGN} ' + format(100 * {spread}, '.1f') : '')"
     spread = spread if column == "success_rate" else "''"
-    drawn = rows[["source", "target", "relation", "n", column, "success_rate_sd"]]
-    return alt.layer(rects, texts, data=inline(drawn)).transform_calculate(
+    points = rows[["source", "target", "relation", "n", column, "success_rate_sd"]]
+    return alt.layer(rects, texts, data=inline(points)).transform_calculate(
         share=f"datum.n > 0 ? format(datum.{column}, '.0%') + {spread} : 'n/a'",
     )
 

@@ -128,8 +128,8 @@ def points(base: Any, channel: str, value: str, low: str, high: str, **axis: Any
 def extent(frame: pd.DataFrame, *columns: str, **more: Any) -> alt.Scale:
     """Return a scale over all values of these columns; it stays when a choice selects no rows."""
     values = frame[[*columns]].to_numpy(float)
-    known = values[~np.isnan(values)]
-    ends = [float(known.min()), float(known.max())] if len(known) else [0.0, 1.0]
+    finite = values[~np.isnan(values)]
+    ends = [float(finite.min()), float(finite.max())] if len(finite) else [0.0, 1.0]
     return alt.Scale(domain=ends, nice=True, **more)
 
 

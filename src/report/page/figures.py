@@ -34,10 +34,10 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
     models = numbers.models
     if not models:
         return
-    shown: dict[str, Any] = {"keys": {"model": "model"}, "part": "data"}
+    entry: dict[str, Any] = {"keys": {"model": "model"}, "part": "data"}
     bins = _of_models(models, _bins)
     title, caption = "Images by confidence when clean", "Ten bins of 10 points."
-    yield Figure("confidences", title, caption, charts.histogram(), bins, **shown)
+    yield Figure("confidences", title, caption, charts.histogram(), bins, **entry)
     profiles = _of_models(models, confidence_profiles)
     if len(profiles):
         caption = (
@@ -45,7 +45,7 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
             "initial confidence within 2.5 points of each level."
         )
         title = "Top five by initial confidence"
-        yield Figure("confidence-profiles", title, caption, charts.profiles(), profiles, **shown)
+        yield Figure("confidence-profiles", title, caption, charts.profiles(), profiles, **entry)
     classes = _of_models(
         models, lambda rows: by_class(rows).merge(rows[["label", "name"]].drop_duplicates())
     )
@@ -56,7 +56,7 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
         caption, count = f"{caption} counts.", classes["label"].nunique()
         caption += f" The first {MOST_CLASSES} of {count} classes." * (count > MOST_CLASSES)
         title = "Images and mean confidence per class"
-        yield Figure("classes", title, caption, charts.statistic(cut, _CLASSES), cut, **shown)
+        yield Figure("classes", title, caption, charts.statistic(cut, _CLASSES), cut, **entry)
 
 
 def _of_models(

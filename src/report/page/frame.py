@@ -53,7 +53,7 @@ LEFT_OUT = (
 def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
     """Build the report of results; without an attack it only describes the clean images."""
     sweeps = sweeps_apart(results)
-    reports = [_build(its, settings, 1 / len(sweeps)) for its in sweeps]
+    reports = [_build(part, settings, 1 / len(sweeps)) for part in sweeps]
     return together(sweeps, reports) if len(sweeps) > 1 else reports[0]
 
 
@@ -68,7 +68,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     images = f"{' or '.join(map(str, counts))} image{'s' * (counts != [1])}"
     about = [names, images, *[NORMS.get(norm, norm)] * bool(attacked)]
     about += [f"images as {stored}"] * (stored != "float32")
-    alarms = dict.fromkeys(alarm for row in results.rows for its in row for alarm in its.alarms)
+    alarms = dict.fromkeys(alarm for row in results.rows for job in row for alarm in job.alarms)
     clean = ((model, top_k(rows).iloc[0]) for model, rows in numbers.models)
     correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
     answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
@@ -82,12 +82,12 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
         "accuracy": [(model, _accuracy(rows)) for model, rows in numbers.models],
     }
     if attacked:
-        shown = shown_of(results)
-        runs = [its.job for row in results.attacked for its in row]
-        figures = [*why_figures(results, shown, numbers.tables), *figures]
-        page |= selections(results, shown)
-        lead, rest, details = answer_of(results, shown)
-        refused = [its.sentence for its in results.audits if its.fooled is None]
+        view = shown_of(results)
+        runs = [job.job for row in results.attacked for job in row]
+        figures = [*why_figures(results, view, numbers.tables), *figures]
+        page |= selections(results, view)
+        lead, rest, details = answer_of(results, view)
+        refused = [audit.sentence for audit in results.audits if audit.fooled is None]
         answer = page["answer"] = (lead, rest, " ".join([details, *refused]))
         page |= {
             "jobs": numbers.jobs,
@@ -114,7 +114,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     return Report(title, answer, causes, figures, page, blocks, terms, ranked)
 
 
-def selections(results: Results, shown: Shown) -> dict[str, Any]:
+def selections(results: Results, view: Shown) -> dict[str, Any]:
     """Return the axes, the numbers of all selections, and the first selection.
 
     Returns:
@@ -124,9 +124,9 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         called; `colours`: number of an attack's colour; `top`: end of the axis of means over the
         budget.
     """
-    pairs, first, rows = pairs_of(shown.rows), shown.choice, shown.rows
+    pairs, first, rows = pairs_of(view.rows), view.choice, view.rows
     axes: dict[str, list[Any]] = {name: [*pairs[name].unique()] for name in AXES}
-    axes["attack"] = shown.options["attack"]
+    axes["attack"] = view.options["attack"]
     over_sources = rows[(rows["source"] == MEAN) & (rows["target"] == estimates.MEAN)]
     alone = axes["source"] == axes["target"]
     axes["source"] = [""] * bool(len(over_sources)) + axes["source"]
@@ -141,38 +141,38 @@ def selections(results: Results, shown: Shown) -> dict[str, Any]:
         place = {"view": "images", "target": axes["target"][-1]}
     over_budget = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
     highest = over_budget.loc[over_budget["protocol"] == first.protocol, "success_rate"].max()
-    every = QUANTITIES.values()
-    drawn = sorted((its for its in every if its.drawn), key=lambda its: its.short != "fooled")
+    quantities = QUANTITIES.values()
+    on_page = sorted((q for q in quantities if q.drawn), key=lambda q: q.short != "fooled")
     return {
         "axes": axes,
         "budgets": [(eps, f"{eps:g}", f"{eps:g}/255") for eps in axes["eps_255"]],
         "scales": [f"times {float(f'{127 / (eps or 1):.2g}'):g}" for eps in axes["eps_255"]],
         "rows": of_axes(rows, axes),
-        "shown": {its.short: its.drawn for its in drawn},
-        "rankings": _rankings(results, shown, axes),
+        "shown": {rate.short: rate.drawn for rate in on_page},
+        "rankings": _rankings(results, view, axes),
         "sources": _sources(results, axes),
         "legend": ranking_legend(first.protocol),
         "colours": {name: n for n, name in enumerate(axes["attack"][:COLOURS], 1)},
         "targeted": [bool(targeted[name]) for name in axes["attack"]],
-        "pairs": shown.pairs,
+        "pairs": view.pairs,
         "means": [means.get(n, f"mean of {n} sources") for n in single],
         "top": float(np.ceil(5 * np.nanmax([highest, 0.1])) / 5),
         "first": {**asdict(first), "shown": "fooled", **place},
     }
 
 
-def _rankings(results: Results, shown: Shown, axes: Axes) -> dict[str, dict[str, Any]]:
+def _rankings(results: Results, view: Shown, axes: Axes) -> dict[str, dict[str, Any]]:
     """Return rankings of attacks: `rows`, with headings between several rankings, and `notes`."""
     rankings = dict[str, dict[str, Any]]()
-    known = pd.concat([over_sources(results.rankings).assign(source=MEAN), results.rankings])
-    rows = shown.ranking.assign(place=shown.ranking["of"].replace(MEAN, ""))
-    for (*names, _), its in rows.groupby(["defence", "place", "eps_255", "part"], sort=False):
+    ranks = pd.concat([over_sources(results.rankings).assign(source=MEAN), results.rankings])
+    rows = view.ranking.assign(place=view.ranking["of"].replace(MEAN, ""))
+    for (*names, _), part in rows.groupby(["defence", "place", "eps_255", "part"], sort=False):
         key = key_of(axes, dict(zip(RANKING_KEYS, names, strict=True)), RANKING_KEYS)
         ranking = rankings.setdefault(key, {"rows": [], "notes": []})
-        heading = its["heading"].iloc[0]
+        heading = part["heading"].iloc[0]
         ranking["rows"] += [{"heading": heading}] * bool(heading)
-        ranking["rows"] += [_ranked(row, "attack") for row in its.to_dict("records")]
-        ranked = its[["attack", "source", "defence", "eps_255"]].merge(known)
+        ranking["rows"] += [_ranked(row, "attack") for row in part.to_dict("records")]
+        ranked = part[["attack", "source", "defence", "eps_255"]].merge(ranks)
         several = heading and ranked["rank"].notna().any()
         ranking["notes"] += said((f"{heading}:", several))
         ranking["notes"] += sentences(ranking_notes(ranked, "attack"))
@@ -197,11 +197,11 @@ def _sources(results: Results, axes: Axes) -> dict[str, dict[str, Any]]:
     sources = dict[str, dict[str, Any]]()
     for part in (ranked, rows[rows["rank"].isna()]):
         for at in part.groupby(keys, sort=False).indices.values():
-            its = part.iloc[at]
-            key = key_of(axes, places.loc[its.index[0]], SOURCE_KEYS)
+            row = part.iloc[at]
+            key = key_of(axes, places.loc[row.index[0]], SOURCE_KEYS)
             listed = [_ranked(marked[number], "source") for number in at if part is ranked]
-            text = on_target(its) if listed and its["target"].iloc[0] != ALL_TARGETS else ""
-            notes = sentences([text] if text else ranking_notes(its, "source"))
+            text = on_target(row) if listed and row["target"].iloc[0] != ALL_TARGETS else ""
+            notes = sentences([text] if text else ranking_notes(row, "source"))
             sources.setdefault(key, {"rows": listed, "notes": notes, "text": text})
     return sources
 
@@ -227,8 +227,8 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
         "lacks": row["lacks"],
     }
     values = {"value": row["mean"], "low": row["low"], "high": row["high"]}
-    known = {name: round(value, 4) for name, value in values.items() if value == value}
-    return texts | known
+    finite = {name: round(value, 4) for name, value in values.items() if value == value}
+    return texts | finite
 
 
 def key_of(axes: Axes, row: Mapping[Any, Any] | pd.Series, keys: Sequence[str]) -> str:
@@ -261,7 +261,7 @@ def _accuracy(rows: pd.DataFrame) -> list[tuple[str, str]]:
 
 def facts(rows: Sequence[Sequence[JobResults]]) -> list[tuple[str, str]]:
     """Return (term, value) pairs that describe the jobs."""
-    jobs = [its.job for row in rows for its in row]
+    jobs = [job.job for row in rows for job in row]
     terms = [("command", line) for line in commands(jobs)]
     terms += sorted({("model", line) for job in jobs for line in _models(job.record)})
     for term, describe in _FACTS.items():
@@ -307,14 +307,14 @@ _FACTS: Mapping[str, Callable[[JobRecord], str]] = {
     "data": _data,
     "attacks": _attack,
     "budgets": _budgets,
-    "images counted": lambda its: its.protocol,
-    "ensembles": lambda its: f"mean of {its.config['ensemble']}" * its.source_model.is_ensemble,
-    "feature layers": lambda its: f"{its.layer} of {its.source}" * bool(its.layer),
-    "seed": lambda its: str(its.seed),
+    "images counted": lambda job: job.protocol,
+    "ensembles": lambda job: f"mean of {job.config['ensemble']}" * job.source_model.is_ensemble,
+    "feature layers": lambda job: f"{job.layer} of {job.source}" * bool(job.layer),
+    "seed": lambda job: str(job.seed),
     "precision and device": _arithmetic,
-    "finished": lambda its: its.created,
-    "code": lambda its: its.program,
-    "versions": lambda its: ", ".join(f"{name} {number}" for name, number in its.versions.items()),
+    "finished": lambda job: job.created,
+    "code": lambda job: job.program,
+    "versions": lambda job: ", ".join(f"{name} {number}" for name, number in job.versions.items()),
 }
 
 

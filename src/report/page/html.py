@@ -98,13 +98,13 @@ def write_page(report: Report, path: Path, cache: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    parts = {letter: _data(its) for letter, its in report.sweeps.items()}
+    parts = {letter: _data(part) for letter, part in report.sweeps.items()}
     page = {**report.page, "sweeps": [*parts.values()]} if parts else _data(report)
     data = {"page": as_json(page), "vega": _vega(cache).encode()}
-    blocks = {name: zlib.compress(its) for name, its in data.items()} | {**report.blocks}
+    blocks = {name: zlib.compress(raw) for name, raw in data.items()} | {**report.blocks}
     for letter, part in report.sweeps.items():
-        blocks |= {f"{letter}-{name}": its for name, its in part.blocks.items()}
-    packed = {name: Markup(base64.b64encode(its).decode()) for name, its in blocks.items()}
+        blocks |= {f"{letter}-{name}": block for name, block in part.blocks.items()}
+    packed = {name: Markup(base64.b64encode(raw).decode()) for name, raw in blocks.items()}
     template = environment.get_template("page.html")
     write_text(path, template.render(report=report, blocks=packed, command=command))
 
@@ -120,11 +120,11 @@ def _data(report: Report) -> dict[str, Any]:
 
 def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
     """Return the figures of the page: Vega specification, keys, and rows as columns."""
-    shown = []
+    blocks_ = []
     for figure in figures:
         rows = figure.data.astype(object).where(figure.data.notna(), None)
         rows = rows.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
-        shown.append(
+        blocks_.append(
             {
                 **{name: getattr(figure, name) for name in ("name", "title", "caption", "part")},
                 "keys": figure.keys,
@@ -132,7 +132,7 @@ def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
                 "columns": json.loads(rows.to_json(orient="split", index=False)),
             }
         )
-    return shown
+    return blocks_
 
 
 def vega_of(spec: Mapping[str, Any]) -> dict[str, Any]:

@@ -74,7 +74,7 @@ class PageData:
     @property
     def models(self) -> list[tuple[str, pd.DataFrame]]:
         """The models of all data sets with their rows for clean images."""
-        return [(model, rows) for its in self.clean.values() for model, rows in its.items()]
+        return [(model, rows) for of in self.clean.values() for model, rows in of.items()]
 
     def fits(self, kind: str) -> bool:
         """Return True while there is room for blocks of a kind."""
@@ -92,8 +92,8 @@ def compute_page_data(
         for name in row[0].job.record.weights:
             _model(row[0].job, names, name)
     records = [row[0].job.record for row in results.attacked]
-    page.classes = [*dict.fromkeys(its.class_names for its in records)]
-    page.places = {its.data: {} for its in records}
+    page.classes = [*dict.fromkeys(record.class_names for record in records)]
+    page.places = {record.data: {} for record in records}
     page.blocks = {f"clean-{number}": b"" for number in range(len(page.places))}
     parts = dict[int, Tables]()
     _add_tries(page, results)
@@ -126,24 +126,24 @@ def _by_rank(results: Results) -> list[int]:
 def _model(job: FinishedJob, names: dict[str, str], name: str) -> str:
     """Return a name for a model that no other model and no other data set shares."""
     record, digest = job.record, model_digest(job.record, name)
-    known = names.setdefault(name, f"{record.data}{digest}")
+    first = names.setdefault(name, f"{record.data}{digest}")
     other = f"{name} ({record.dataset} {record.data[:6]} {digest[:6]})"
-    return name if known == f"{record.data}{digest}" else other
+    return name if first == f"{record.data}{digest}" else other
 
 
 def _add_clean(job: FinishedJob, names: dict[str, str], page: PageData) -> None:
     """Add each model's rows for clean images, with class names."""
     classes = job.record.class_names
-    mine = page.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
+    of_data = page.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
     pairs = dict.fromkeys((*map(ModelRef.parse, job.record.weights), *behind))
     named = {pair: str(replace(pair, members=(_model(job, names, pair.model),))) for pair in pairs}
-    if mine.keys() >= set(named.values()):
+    if of_data.keys() >= set(named.values()):
         return
-    for pair, its in job.clean.groupby([*TARGET_COLUMNS], sort=False):
+    for pair, rows in job.clean.groupby([*TARGET_COLUMNS], sort=False):
         name = named[ModelRef.parse(*pair)]
-        if name not in mine:
-            mine[name] = its.assign(name=[classes[int(label)] for label in its["label"]])
+        if name not in of_data:
+            of_data[name] = rows.assign(name=[classes[int(label)] for label in rows["label"]])
 
 
 def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: int) -> None:
@@ -177,14 +177,14 @@ def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: 
 def _add_tries(page: PageData, results: Results) -> None:
     """Add a block for each audited target: its predictions by defence, with tries as budgets."""
     first = [row[0].job for row in results.attacked]
-    jobs = {(name, its.record.source): its for its in first for name in (its.attack, its.row_title)}
+    jobs = {(name, job.record.source): job for job in first for name in (job.attack, job.row_title)}
     audits = dict[str, list[tuple[ModelRef, Any]]]()
-    for its in results.audits:
-        if its.fooled is not None:
-            pair = ModelRef.parse(its.target)
-            audits.setdefault(pair.model, []).append((pair, its))
-    for number, (model, known) in enumerate(audits.items()):
-        pairs, order = [pair for pair, _ in known], known[0][1].tries[["attack", "source"]]
+    for audit in results.audits:
+        if audit.fooled is not None:
+            pair = ModelRef.parse(audit.target)
+            audits.setdefault(pair.model, []).append((pair, audit))
+    for number, (model, listed) in enumerate(audits.items()):
+        pairs, order = [pair for pair, _ in listed], listed[0][1].tries[["attack", "source"]]
         record, eps = first[0].record, first[0].record.reference
         levels = np.full((2, len(pairs), record.images, len(order) + 1), np.nan)
         pictures = dict[int, dict[float, NDArray[np.uint8]]]()
@@ -198,8 +198,8 @@ def _add_tries(page: PageData, results: Results) -> None:
             for index, versions in job.pictures.items() if q <= PICTURED else ():
                 pictures.setdefault(index, {0.0: versions[0.0]})[float(q)] = versions[eps]
             job.forget()
-        masks = [np.isin(result.index, its.fooled.index) for _, its in known]
-        wins = [its.fooled.sum(axis=1).reindex(result.index, fill_value=0) for _, its in known]
+        masks = [np.isin(result.index, audit.fooled.index) for _, audit in listed]
+        wins = [audit.fooled.sum(axis=1).reindex(result.index, fill_value=0) for _, audit in listed]
         won = [column.tolist() for column in wins]
         bytes_, places = _pictures(page, record.data, pictures) if pictures else (b"", {})
         predicted, confidence = map(_integers, levels)
@@ -216,14 +216,14 @@ def _add_tries(page: PageData, results: Results) -> None:
 
 
 def _pictures(
-    page: PageData, digest: str, known: Mapping[int, Mapping[float, NDArray[np.uint8]]]
+    page: PageData, digest: str, stored: Mapping[int, Mapping[float, NDArray[np.uint8]]]
 ) -> tuple[bytes, dict[str, Any]]:
     """Return pictures by image and budget, and where they are: [image, budget, start, bytes]."""
-    side = next(iter(known.values()))[0.0].shape[1:]
+    side = next(iter(stored.values()))[0.0].shape[1:]
     data, small = [*page.places].index(digest), max(side) <= _SMALL
     cleans = page.places[digest]
     before, content, at, size = page.blocks[f"clean-{data}"], b"", list[list[Any]](), 0
-    for index, versions in known.items():
+    for index, versions in stored.items():
         parts = {
             eps: _picture(levels, versions[0.0], small) for eps, levels in versions.items() if eps
         }
@@ -317,7 +317,7 @@ def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
         digits = 1 if ends[0] > 0.951 else 0
         ends = [floor(100 * end * 10**digits) / 10**digits for end in ends]
         part: dict[str, Any] = {"name": "{:g}\N{EN DASH}{:g} %".format(*ends)}
-        part |= {str(name): its[number * size :][:size] for name, its in lists.items()}
+        part |= {str(name): list_[number * size :][:size] for name, list_ in lists.items()}
         groups.setdefault(target, []).append(part)
     return groups
 

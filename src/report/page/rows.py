@@ -38,28 +38,28 @@ def of_axes(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
     pairs = zip(over, rows["pairs"], strict=True)
     many = [text.format(n) if n > 1 else "one source" for text, n in pairs]
     without = _texts(rows["abstained"], lambda n: f"{_count(n)} without a prediction" * bool(n))
-    drawn = {its.short: _quantity(rows, its, pair) for its in QUANTITIES.values() if its.drawn}
+    values = {rate.short: _quantity(rows, rate, pair) for rate in QUANTITIES.values() if rate.drawn}
     return {
         "place": np.ravel_multi_index(places, shape).tolist(),
         "relation": rows["relation"].replace(TRANSFER, "").tolist(),
         "overlap": rows["overlap"].tolist(),
         "note": np.where(boxes, many, np.where(pair, without, "")).tolist(),
-        **drawn,
+        **values,
         _CURVE: _quantity(rows, QUANTITIES[_CURVE], pair),
     }
 
 
-def _quantity(rows: pd.DataFrame, its: Quantity, pair: pd.Series) -> dict[str, list[Any]]:
+def _quantity(rows: pd.DataFrame, rate: Quantity, pair: pd.Series) -> dict[str, list[Any]]:
     """Return the columns of a quantity."""
-    name = its.column
+    name = rate.column
     columns: dict[str, list[Any]] = {"text": _texts(rows[name], percent)}
     columns["value"] = _numbers(rows[name])
-    if its.count:
+    if rate.count:
         low, high = (rows[f"{name}_{end}"] for end in ("low", "high"))
         columns |= {"low": _numbers(low), "high": _numbers(high)}
         ends = zip(_texts(low, percent), _texts(high, percent), strict=True)
         columns["ends"] = [f"[{least}, {most}]" if least else "" for least, most in ends]
-        counts = zip(*(_texts(rows[name], _count) for name in (its.count, its.of)), strict=True)
+        counts = zip(*(_texts(rows[name], _count) for name in (rate.count, rate.of)), strict=True)
         columns["counts"] = np.where(pair, [f"{k} / {n}" * bool(n) for k, n in counts], "").tolist()
     if (spread := f"{name}_sd") in rows:
         columns["spread"] = _texts(rows[spread], lambda sd: f"\N{PLUS-MINUS SIGN} {percent(sd)}")

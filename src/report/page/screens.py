@@ -41,9 +41,9 @@ Screen = dict[str, Any]
 
 def screens_of(results: Results, page: Mapping[str, Any]) -> list[Screen]:
     """Return the screens that the page opens with instead of its results."""
-    screens = [_audit(results)] if any(its.fooled is not None for its in results.audits) else []
+    screens = [_audit(results)] if any(audit.fooled is not None for audit in results.audits) else []
     keys = {job.record.key for job in results.jobs}
-    ranks = [its for its in results.ranks if its.jobs <= keys]
+    ranks = [rank for rank in results.ranks if rank.jobs <= keys]
     return [*screens, *([_rank(results, ranks, page)] if ranks else [])]
 
 
@@ -73,37 +73,37 @@ def _screen(rows: pd.DataFrame, axes: Mapping[str, list[Any]], **parts: Any) -> 
 def _audit(results: Results) -> Screen:
     record = results.attacked[0][0].job.record
     eps, total = record.reference, record.images
-    audits = {ModelRef.parse(its.target).columns: its for its in results.audits if its.target}
-    refused = [{"heading": its.sentence} for its in audits.values() if its.fooled is None]
-    audits = {pair: its for pair, its in audits.items() if its.fooled is not None}
+    audits = {ModelRef.parse(x.target).columns: x for x in results.audits if x.target}
+    refused = [{"heading": audit.sentence} for audit in audits.values() if audit.fooled is None]
+    audits = {pair: audit for pair, audit in audits.items() if audit.fooled is not None}
     models, defences = ([*dict.fromkeys(names)] for names in zip(*audits, strict=True))
-    tries = [one for its in audits.values() for one in _order(its)]
+    tries = [one for audit in audits.values() for one in _order(audit)]
     attacks, sources = ([*dict.fromkeys(names)] for names in zip(*tries, strict=True))
-    most = max(len(its.tries) for its in audits.values())
+    most = max(len(audit.tries) for audit in audits.values())
     steps = [*(q for q in _STEPS if q < most), most]
     tried = [float(q) for q in range(1, most + 1)]
     axes = {
         **{"attack": defences, "source": ["", *attacks], "target": ["", *sources]},
         **{"defence": models, "protocol": [WITHIN, _ALONE], "eps_255": [0.0, *tried]},
     }
-    rows = [row for pair, its in audits.items() for row in _tries_rows(its, *pair, axes)]
-    highs = [its.tries["fooled_high"].max() for its in audits.values()]
-    alarms = [alarm for row in results.rows for its in row for alarm in its.alarms]
-    idle = [its.finding.removeprefix("defence ") for its in alarms if its.name == "idle_defence"]
+    rows = [row for pair, audit in audits.items() for row in _tries_rows(audit, *pair, axes)]
+    highs = [audit.tries["fooled_high"].max() for audit in audits.values()]
+    alarms = [alarm for row in results.rows for job in row for alarm in job.alarms]
+    idle = [x.finding.removeprefix("defence ") for x in alarms if x.name == "idle_defence"]
     rates = results.select(protocol=WITHIN, eps_255=eps, target=models)
     abstaining = {*rates.loc[rates["abstained"] > 0, "defence"]}
-    order = {model: its for (model, _), its in reversed(audits.items())}
+    order = {model: audit for (model, _), audit in reversed(audits.items())}
     rankings, tiles, answers = dict[str, Any](), dict[str, Any](), dict[str, Any]()
     for at, model in enumerate(models):
-        mine = {name: its for (other, name), its in audits.items() if other == model}
-        notes = [*_notes(mine, total, dict(its.split(": ", 1) for its in idle)), *refused]
+        of_model = {name: audit for (other, name), audit in audits.items() if other == model}
+        notes = [*_notes(of_model, total, dict(text.split(": ", 1) for text in idle)), *refused]
         for q in range(1, len(order[model].tries) + 1):
-            listed = [_outcome(name, its, q, total) for name, its in mine.items()]
+            listed = [_outcome(name, audit, q, total) for name, audit in of_model.items()]
             rankings[f"{at}.0.{q}"] = {"rows": [*listed, *notes], "notes": []}
-            tiles[f"{at}.{q}"] = _tiles(mine, q, total, abstaining)
-        for name, its in mine.items():
+            tiles[f"{at}.{q}"] = _tiles(of_model, q, total, abstaining)
+        for name, audit in of_model.items():
             full = str(ModelRef.parse(model, name))
-            answer = stranger_answer(its.tries, total, full, eps)
+            answer = stranger_answer(audit.tries, total, full, eps)
             answers[f"{at}.{defences.index(name)}"] = answer
     scale = f"times {float(f'{127 / eps:.2g}'):g}"
     place = f"at {eps:g}/255"
@@ -198,11 +198,11 @@ def _outcome(name: str, audit: Audit, q: int, total: int) -> dict[str, Any]:
     return {"name": name, "rank": "", "gradients": cost, "lacks": "", **texts, "parts": parts}
 
 
-def _tiles(mine: Mapping[str, Audit], q: int, total: int, abstaining: set[str]) -> list[Any]:
+def _tiles(audits: Mapping[str, Audit], q: int, total: int, abstaining: set[str]) -> list[Any]:
     """Return the tiles, which count all images."""
-    clean = len(next(iter(mine.values())).fooled)
+    clean = len(next(iter(audits.values())).fooled)
     tiles = [("clean accuracy", {"text": percent(clean / total)}, f"{clean} / {total}", False, "")]
-    for name, audit in [*mine.items()][:2]:
+    for name, audit in [*audits.items()][:2]:
         _, k, n = _counts(audit, q)
         word = "not fooled" if name in abstaining else "robust"
         title = "robust accuracy" if name == NO_DEFENCE else f"{word}, with {name}"
@@ -211,17 +211,19 @@ def _tiles(mine: Mapping[str, Audit], q: int, total: int, abstaining: set[str]) 
     return tiles
 
 
-def _notes(mine: Mapping[str, Audit], total: int, idle: Mapping[str, str]) -> list[dict[str, str]]:
+def _notes(
+    audits: Mapping[str, Audit], total: int, idle: Mapping[str, str]
+) -> list[dict[str, str]]:
     """Return lines on what each defence stops of the tries, and on classes."""
     texts = list[str]()
-    for name, audit in mine.items():
-        if name != NO_DEFENCE and (plain := mine.get(NO_DEFENCE)):
-            clean = [len(its.fooled) / total for its in (plain, audit)]
-            known = any(ModelRef.parse(source).defence == name for _, source in audit.fooled)
+    for name, audit in audits.items():
+        if name != NO_DEFENCE and (plain := audits.get(NO_DEFENCE)):
+            clean = [len(audit.fooled) / total for audit in (plain, audit)]
+            adaptive = any(ModelRef.parse(source).defence == name for _, source in audit.fooled)
             text = idle.get(name, "")
-            texts += defence_notes(paired(plain, audit), name, clean, text, known)
-    behind = {name: f"Behind {name}: " * (name != NO_DEFENCE) for name in mine}
-    texts += [f"{behind[name]}{its.classes}" for name, its in mine.items() if its.classes]
+            texts += defence_notes(paired(plain, audit), name, clean, text, adaptive)
+    behind = {name: f"Behind {name}: " * (name != NO_DEFENCE) for name in audits}
+    texts += [f"{behind[name]}{audit.classes}" for name, audit in audits.items() if audit.classes]
     return [{"heading": text} for text in texts]
 
 
@@ -229,54 +231,54 @@ def _notes(mine: Mapping[str, Audit], total: int, idle: Mapping[str, str]) -> li
 
 
 def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) -> Screen:
-    tables = [(its, "own settings", its.own) for its in ranks]
-    tables += [(its, "equal cost", its.equal_cost) for its in ranks if len(its.equal_cost)]
-    among = [f"{its.attack}, {name}" if len(ranks) > 1 else name for its, name, _ in tables]
+    tables = [(rank, "own settings", rank.own) for rank in ranks]
+    tables += [(rank, "equal cost", rank.equal_cost) for rank in ranks if len(rank.equal_cost)]
+    among = [f"{rank.attack}, {name}" if len(ranks) > 1 else name for rank, name, _ in tables]
     titles = {job.record.key: (job.attack, job.record.source) for job in results.jobs}
-    named = {titles[key]: its.attack for its in ranks for key in its.jobs}
+    named = {titles[key]: rank.attack for rank in ranks for key in rank.jobs}
     stored = dict.fromkeys(name for *_, table in tables for name in table["attack"])
     attacks = [*dict.fromkeys([*named.values(), *stored])]
-    pairs = [[named[*its], *its[1:], at] for *its, at in page["pairs"] if (*its,) in named]
+    pairs = [[named[*key], *key[1:], at] for *key, at in page["pairs"] if (*key,) in named]
     sources = [*dict.fromkeys(source for _, source, _ in pairs)]
     source = sources[0] if len(sources) == 1 else f"{len(sources)} sources"
     first, eps = ranks[0], ranks[0].eps_255
-    budgets = sorted({budget for its in ranks for budget in its.by_budget})
+    budgets = sorted({budget for rank in ranks for budget in rank.by_budget})
     rows, rankings = list[pd.DataFrame](), dict[str, Any]()
     tiles, answers, colours = dict[str, Any](), dict[str, Any](), dict[str, dict[str, int]]()
-    others = {str(target) for its in ranks for target in _other_models(its.by_budget[eps])}
+    others = {str(target) for rank in ranks for target in _other_models(rank.by_budget[eps])}
     targets = [name for name in page["axes"]["target"][1:] if name in others]
-    for at, (its, _, table) in enumerate(tables):
+    for at, (rank, _, table) in enumerate(tables):
         ranked = table.dropna(subset="rank").reset_index(drop=True)
-        parts = [_by_target(part, budget) for budget, part in its.by_budget.items()]
+        parts = [_by_target(part, budget) for budget, part in rank.by_budget.items()]
         of_targets = pd.concat(parts)
         of_targets = of_targets[of_targets["attack"].isin(ranked["attack"])]
-        rows.append(_rank_rows(its, ranked, of_targets).assign(defence=among[at]))
-        jobs = [row[0] for row in results.attacked if row[0].job.record.key in its.jobs]
+        rows.append(_rank_rows(rank, ranked, of_targets).assign(defence=among[at]))
+        jobs = [row[0] for row in results.attacked if row[0].job.record.key in rank.jobs]
         spent = np.mean([job.cost.get("gradients_per_image", nan) for job in jobs])
-        listed = _ranked(its, ranked, "" if np.isnan(spent) else f"{spent:,.0f} in all")
+        listed = _ranked(rank, ranked, "" if np.isnan(spent) else f"{spent:,.0f} in all")
         blank = {"rank": "", "behind": "", "span": "", "line": {}}
-        alone: list[Any] = [row | blank for row in listed if row["name"] == its.attack]
+        alone: list[Any] = [row | blank for row in listed if row["name"] == rank.attack]
         alone.append({"heading": f"Stored attacks have {eps:g}/255 only."})
         for place, budget in enumerate(budgets, 1):
             chosen = listed if budget == eps else alone
-            under = _places(its, ranked, of_targets, targets) if budget == eps else []
+            under = _places(rank, ranked, of_targets, targets) if budget == eps else []
             rankings[f"{at}.0.{place}"] = {"rows": chosen, "notes": [], "under": under}
         here = f"{at}.{budgets.index(eps) + 1}"
-        row: Any = ranked.set_index("attack").loc[its.attack]
+        row: Any = ranked.set_index("attack").loc[rank.attack]
         if row["mean_tuned"] == row["mean_tuned"]:
             tuned = {"text": percent(row["mean_tuned"])}
             tiles[here] = [("transfer, tuning", tuned, "images for tuning", False)]
-        lead, rest, details = rank_answer(table, its.attack, its.base, eps)
+        lead, rest, details = rank_answer(table, rank.attack, rank.base, eps)
         details += (
-            f" From {source}, beside {its.title.partition(':')[0]}. Counted: the {row['images']:g} "
-            f"{COUNTED[its.protocol]}{', those for tuning left out' * its.reported}; "
+            f" From {source}, beside {rank.title.partition(':')[0]}. Counted: the "
+            f"{row['images']:g} {COUNTED[rank.protocol]}{', those for tuning left out' * rank.reported}; "
             f"{row['storage']} images."
         )
         answers[str(at)] = (lead, rest, details.strip())
-        base = [its.base] * (its.base in {*ranked["attack"]})
-        drawn = dict.fromkeys([its.attack, *base, ranked["attack"].iloc[0]])
-        colours[among[at]] = {name: number for number, name in enumerate(drawn, 1)}
-    notes = [*results.ranks.notes, *(note for its in ranks for note in its.notes)]
+        base = [rank.base] * (rank.base in {*ranked["attack"]})
+        curves = dict.fromkeys([rank.attack, *base, ranked["attack"].iloc[0]])
+        colours[among[at]] = {name: number for number, name in enumerate(curves, 1)}
+    notes = [*results.ranks.notes, *(note for rank in ranks for note in rank.notes)]
     axes: dict[str, list[Any]] = {
         **{"attack": attacks, "source": [source], "target": ["", *targets], "defence": among},
         **{"protocol": [first.protocol, "all"], "eps_255": [0.0, *budgets]},
@@ -287,12 +289,12 @@ def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) ->
         pd.concat(rows).assign(source=source),
         axes,
         **{"view": "rank", "label": "Rank", "by": "attack", "images": _images(results, first)},
-        title=f"Rank of {', '.join(its.attack for its in ranks)}",
+        title=f"Rank of {', '.join(rank.attack for rank in ranks)}",
         **{"rankings": rankings, "tiles": tiles, "answers": answers, "pairs": pairs},
         budgets=[(budget, f"{budget:g}", f"{budget:g}/255") for budget in axes["eps_255"]],
         controls={"budget": "budget", "attack": "attack", "defence": "among", "target": "target"},
         colours=colours,
-        own={name: its.attack for name, (its, *_) in zip(among, tables, strict=True)},
+        own={name: rank.attack for name, (rank, *_) in zip(among, tables, strict=True)},
         jobs=[(named.get(job, job[0]), job[1]) for job in page["jobs"]],
         **{"means": [source] * len(attacks), "scales": page["scales"]},
         titles={
@@ -331,7 +333,7 @@ def _by_target(outcomes: Outcomes, eps: float) -> pd.DataFrame:
             if name == attack and outcomes.evaluated[job, at] and is_white == white:
                 jobs.setdefault(source, []).append(job)
         scores = [outcomes.scores(seeds, at) for seeds in jobs.values()]
-        scores = [its[np.isfinite(its)] for its in scores if np.isfinite(its).any()]
+        scores = [part[np.isfinite(part)] for part in scores if np.isfinite(part).any()]
         if not scores:
             continue
         single = sum(map(len, jobs.values())) == 1
@@ -340,41 +342,41 @@ def _by_target(outcomes: Outcomes, eps: float) -> pd.DataFrame:
             **{"attack": attack, "target": str(target), "eps_255": eps},
             **{"relation": WHITE_BOX if white else TRANSFER, "success": k, "denominator": n},
             "pairs": len(scores),
-            "success_rate": float(np.mean([its.mean() for its in scores])),
+            "success_rate": float(np.mean([part.mean() for part in scores])),
         })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def _other_models(outcomes: Outcomes) -> list[ModelRef]:
     """Return the targets that are no white box of every job."""
-    return [its for at, its in enumerate(outcomes.targets) if outcomes.transfers[:, at].any()]
+    return [name for at, name in enumerate(outcomes.targets) if outcomes.transfers[:, at].any()]
 
 
-def _rank_rows(its: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame) -> pd.DataFrame:
+def _rank_rows(rank: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of attacks by target, and of their means."""
     keys = ["attack", "eps_255", "relation"]
     means = of_targets.groupby(keys, as_index=False).agg({"success_rate": "mean", "pairs": "max"})
-    others = (means["eps_255"] != its.eps_255) | (means["relation"] == WHITE_BOX)
+    others = (means["eps_255"] != rank.eps_255) | (means["relation"] == WHITE_BOX)
     columns = {"mean": "success_rate", "low": "success_rate_low", "high": "success_rate_high"}
     stated = ranked[["attack", *columns]].rename(columns=columns)
-    stated = stated.assign(eps_255=its.eps_255, relation=TRANSFER)
+    stated = stated.assign(eps_255=rank.eps_255, relation=TRANSFER)
     means = pd.concat([means[others], stated]).assign(target=MEAN)
     transfer = of_targets[of_targets["relation"] == TRANSFER]
-    return pd.concat([transfer, means]).assign(protocol=its.protocol)
+    return pd.concat([transfer, means]).assign(protocol=rank.protocol)
 
 
-def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any]]:
+def _ranked(rank: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any]]:
     """Return the ranking with differences from the attack, which has `spent` so many gradients."""
-    at, places = ranked.index[ranked["attack"] == its.attack][0], ranked.index.to_series()
+    at, places = ranked.index[ranked["attack"] == rank.attack][0], ranked.index.to_series()
     alike = ranked["undecided"].astype(bool) & (places != at)
     near = (places - at).abs().where(alike).nsmallest(_LISTED).index
-    named = ranked["attack"].isin({its.attack, its.base, *_COMPARED, *its.named})
+    named = ranked["attack"].isin({rank.attack, rank.base, *_COMPARED, *rank.named})
     rows = list[dict[str, Any]]()
     for place, row in enumerate(ranked.to_dict("records")):
         points = [points_text(row[name]) for name in DIFFERENCES if row[name] == row[name]]
         ends = [f"{100 * row[end]:.1f}" for end in ("low", "high") if row[end] == row[end]]
         points = [text.replace("-", "\N{MINUS SIGN}") for text in points]
-        shown = ends if place == at else points[1:]
+        points_ = ends if place == at else points[1:]
         line = {"dotted": 0, "low": None, "high": None, "value": 0.0}
         if place != at and points:
             line["value"] = row["difference"]
@@ -382,11 +384,11 @@ def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any
             line |= {end: row[f"difference_{end}"] for end in ("low", "high")}
         rows.append({
             "name": row["attack"],
-            "title": row["attack"] + " (base)" * (row["attack"] == its.base),
+            "title": row["attack"] + " (base)" * (row["attack"] == rank.base),
             "rank": "= " * bool(alike[place]) + f"{row['rank']:g}",
             "gradients": f"{row['gradients']:,.0f}".replace("nan", spent * (place == at)),
             "behind": "95 %" * bool(ends) if place == at else "".join(points[:1]),
-            "span": f"[{', '.join(shown)}]" * bool(shown),
+            "span": f"[{', '.join(points_)}]" * bool(points_),
             **{"lacks": "", "line": line},
             "listed": bool(place < 2 or place in near or named[place]),
         })  # fmt: skip
@@ -394,35 +396,35 @@ def _ranked(its: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, Any
 
 
 def _places(
-    its: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame, targets: Sequence[str]
+    rank: Beside, ranked: pd.DataFrame, of_targets: pd.DataFrame, targets: Sequence[str]
 ) -> list[Any]:
     """Return the places of the attack on each target and in the ranking, if all have rows."""
     rows = of_targets[of_targets["relation"] == TRANSFER]
-    rows = rows[rows["eps_255"] == its.eps_255]
+    rows = rows[rows["eps_255"] == rank.eps_255]
     shares: Any = rows.pivot(index="attack", columns="target", values="success_rate")
     shares = shares.reindex(index=ranked["attack"], columns=targets)
     if shares.isna().to_numpy().any():
         return []
-    places = [*shares.rank(ascending=False, method="min").loc[its.attack]]
-    places += [ranked.set_index("attack")["rank"][its.attack]]
-    return [(f"place of {its.attack}", [ordinal(int(place)) for place in places])]
+    places = [*shares.rank(ascending=False, method="min").loc[rank.attack]]
+    places += [ranked.set_index("attack")["rank"][rank.attack]]
+    return [(f"place of {rank.attack}", [ordinal(int(place)) for place in places])]
 
 
-def _clean(results: Results, its: Beside, targets: Sequence[str]) -> pd.DataFrame:
+def _clean(results: Results, rank: Beside, targets: Sequence[str]) -> pd.DataFrame:
     """Return the share of all clean images that each target classifies wrongly."""
     rows = results.select(protocol="all", eps_255=0.0, target=[*targets])
     rows = rows[rows["source"] != MEAN].drop_duplicates("target")
     ends = {"_low": 1 - rows["robust_accuracy_high"], "_high": 1 - rows["robust_accuracy_low"]}
     return rows[["target", "eps_255", "protocol", "denominator"]].assign(
-        **{"attack": its.attack, "relation": TRANSFER},
+        **{"attack": rank.attack, "relation": TRANSFER},
         **{"success": rows["denominator"] - rows["still_correct"]},
         **{"success_rate": 1 - rows["robust_accuracy"]},
         **{f"success_rate{end}": values for end, values in ends.items()},
     )
 
 
-def _images(results: Results, its: Beside) -> list[int]:
+def _images(results: Results, rank: Beside) -> list[int]:
     """Return the numbers, in the jobs' data set, of the images that a rank is of."""
-    job = next(job for job in results.jobs if job.record.key in its.jobs)
+    job = next(job for job in results.jobs if job.record.key in rank.jobs)
     rows = job.predictions[["index", "image"]].drop_duplicates()
-    return sorted(rows.loc[rows["image"].isin(its.images), "index"].tolist())
+    return sorted(rows.loc[rows["image"].isin(rank.images), "index"].tolist())

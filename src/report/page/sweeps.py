@@ -40,20 +40,20 @@ def sweeps_apart(results: Results) -> list[Results]:
         return [results]
     sweeps = list[Results]()
     for group, rows in parts.items():
-        named = iter(name_jobs([its.job for row in rows for its in row]))
-        rows = [[_titled(its, next(named).title) for its in row] for row in rows]
+        named = iter(name_jobs([job.job for row in rows for job in row]))
+        rows = [[_titled(job, next(named).title) for job in row] for row in rows]
         sweeps.append(Results(rows, [group] * len(rows), results.ranks))
     first, *others = sweeps
     rows, groups = [*first.rows, *clean], [first.groups[0]] * (len(first.rows) + len(clean))
     return [replace(results, rows=rows, groups=groups), *others]
 
 
-def _titled(its: JobResults, title: str) -> JobResults:
+def _titled(result: JobResults, title: str) -> JobResults:
     """Return the results of a job under another title."""
-    job = replace(its.job, title=title)
+    job = replace(result.job, title=title)
     jobs = [(job.attack, job.record.source)]
-    outcomes = {place: replace(one, jobs=jobs) for place, one in its.outcomes.items()}
-    return replace(its, job=job, rates=its.rates.assign(attack=job.attack), outcomes=outcomes)
+    outcomes = {place: replace(one, jobs=jobs) for place, one in result.outcomes.items()}
+    return replace(result, job=job, rates=result.rates.assign(attack=job.attack), outcomes=outcomes)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class _Sweep:
 
     @cached_property
     def records(self) -> list[JobRecord]:
-        return [its.job.record for row in self.results.attacked for its in row]
+        return [job.job.record for row in self.results.attacked for job in row]
 
     @property
     def first(self) -> JobRecord:
@@ -109,16 +109,16 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     sweeps = [*map(_Sweep, letters, parts, reports)]
     pairs = {f"{one.letter}+{two.letter}": (one, two) for one, two in combinations(sweeps, 2)}
     answers: dict[str, Sequence[str]] = {name: _answer(*pair) for name, pair in pairs.items()}
-    answers |= {its.letter: its.report.page["answer"] for its in sweeps}
-    names, pages = _names(sweeps), [its.page for its in reports]
+    answers |= {sweep.letter: sweep.report.page["answer"] for sweep in sweeps}
+    names, pages = _names(sweeps), [report.page for report in reports]
     axes = {
         axis: [*dict.fromkeys(name for page in pages for name in page["axes"][axis])]
         for axis in pages[0]["axes"]
     }
     colours = {name: number for number, name in enumerate(axes["attack"][:COLOURS], 1)}
     subtitles = [page["subtitle"].split(", ") for page in pages]
-    shared = [text for text in subtitles[0] if all(text in its for its in subtitles)]
-    top, end = max(page["top"] for page in pages), max(max(its.budgets) for its in sweeps)
+    shared = [text for text in subtitles[0] if all(text in part for part in subtitles)]
+    top, end = max(page["top"] for page in pages), max(max(sweep.budgets) for sweep in sweeps)
     first = {**pages[0]["first"], "sweep": next(iter(pairs)), "eps": _budget(*sweeps[:2])}
     page = {
         **{
@@ -129,52 +129,52 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
         **{"axes": {**axes, "eps_255": sorted(axes["eps_255"])}, "shown": pages[0]["shown"]},
         **{"pairs": [pair for page in pages for pair in page["pairs"]]},
         "having": {
-            text: "".join(its.letter for its in sweeps if eps in its.budgets)
+            text: "".join(sweep.letter for sweep in sweeps if eps in sweep.budgets)
             for page in pages
             for eps, text, _ in page["budgets"]
         },
         "budgets": sorted({budget for page in pages for budget in page["budgets"]}),
         "screens": [
-            {**screen, **{key: f"{screen[key]} {its.letter}" for key in ("view", "label")}}
-            | {"letter": its.letter}
-            for its, page in zip(sweeps, pages, strict=True)
+            {**screen, **{key: f"{screen[key]} {sweep.letter}" for key in ("view", "label")}}
+            | {"letter": sweep.letter}
+            for sweep, page in zip(sweeps, pages, strict=True)
             for screen in page["screens"]
         ],
         "diagnosed": all(page["diagnosed"] for page in pages),
         "command": "\n".join(page["command"] for page in pages),
         "accuracy": [
-            (f"{its.letter}: {model}", lines)
-            for its in sweeps
-            for model, lines in its.report.page["accuracy"]
+            (f"{sweep.letter}: {model}", lines)
+            for sweep in sweeps
+            for model, lines in sweep.report.page["accuracy"]
         ],
     }
-    drawn, terms, rankings = dict[str, Report](), dict[str, Any](), list[Grid]()
-    for its, name in zip(sweeps, names, strict=True):
-        its_page = {**its.report.page, "letter": its.letter, "name": name, "about": its.about}
-        half = page_charts(its.budgets, top, {"success": 158}, end)["success"]
+    reports_by, terms, rankings = dict[str, Report](), dict[str, Any](), list[Grid]()
+    for sweep, name in zip(sweeps, names, strict=True):
+        its_page = {**sweep.report.page, "letter": sweep.letter, "name": name, "about": sweep.about}
+        half = page_charts(sweep.budgets, top, {"success": 158}, end)["success"]
         its_page |= {"colours": colours, "charts": {**its_page["charts"], "half": half}}
-        drawn[its.letter] = replace(its.report, page=its_page)
-        (heading, rows), *others = its.report.terms.items()
-        terms[f"{heading}: {its.letter}, {name}"] = rows
-        for grid in its.report.rankings:
-            rankings.append(replace(grid, caption=f"{its.letter}, {name}: {grid.caption}"))
+        reports_by[sweep.letter] = replace(sweep.report, page=its_page)
+        (heading, rows), *others = sweep.report.terms.items()
+        terms[f"{heading}: {sweep.letter}, {name}"] = rows
+        for grid in sweep.report.rankings:
+            rankings.append(replace(grid, caption=f"{sweep.letter}, {name}: {grid.caption}"))
     return Report(
         reports[0].title,
         answers[page["first"]["sweep"]],
-        tuple(dict.fromkeys(alarm for its in reports for alarm in its.alarms)),
+        tuple(dict.fromkeys(alarm for report in reports for alarm in report.alarms)),
         page=page,
         terms={**terms, **dict(others)},
         rankings=rankings,
-        sweeps=drawn,
+        sweeps=reports_by,
         differs=_differing(sweeps, names),
     )
 
 
 def _names(sweeps: Sequence[_Sweep]) -> list[str]:
     """Return the names of the sweeps' folders, or what tells the sweeps apart."""
-    if len({*(names := [its.folders for its in sweeps])}) == len(names):
+    if len({*(names := [sweep.folders for sweep in sweeps])}) == len(names):
         return names
-    return [*titles_of({its.results.groups[0]: its.records for its in sweeps}).values()]
+    return [*titles_of({sweep.results.groups[0]: sweep.records for sweep in sweeps}).values()]
 
 
 def _unlike(*sweeps: _Sweep) -> list[str]:
@@ -182,43 +182,45 @@ def _unlike(*sweeps: _Sweep) -> list[str]:
 
     The digests of their networks may differ by the program alone; then the weights count.
     """
-    records = [its.records for its in sweeps]
+    records = [sweep.records for sweep in sweeps]
     unlike = differing(*chain(*records), fields=[*ALIKE, "weights", _BUDGETS])
-    seeds = {frozenset(record.seed for record in its) for its in records}
+    seeds = {frozenset(record.seed for record in group) for group in records}
     left_out = ["model." if _PROGRAM in unlike else "weights.", *["seed"] * (len(seeds) == 1)]
     return [name for name in unlike if not name.startswith((*left_out,))]
 
 
 def _differing(sweeps: Sequence[_Sweep], names: Sequence[str]) -> Grid:
     """Return a table of the facts in which sweeps differ."""
-    unlike, stated = _unlike(*sweeps), [facts(its.first, ["model", "weights"]) for its in sweeps]
+    unlike, stated = _unlike(*sweeps), [facts(x.first, ["model", "weights"]) for x in sweeps]
     networks = [name for name in unlike if name in stated[0]]
     rows = [
-        (_LABELS.get(name, name), *(_text(name, its, sweeps) for its in sweeps))
+        (_LABELS.get(name, name), *(_text(name, text, sweeps) for text in sweeps))
         for name in unlike
         if name not in networks
     ]
     if networks:
         label = networks[0] + f" and {len(networks) - 1} more" * (len(networks) > 1)
-        rows.append((label, *(digest([its.get(n) for n in networks])[:_DIGITS] for its in stated)))
-    heads = ["differs", *(f"{its.letter} {name}" for its, name in zip(sweeps, names, strict=True))]
+        rows.append((label, *(digest([x.get(n) for n in networks])[:_DIGITS] for x in stated)))
+    heads = ["differs", *(f"{x.letter} {name}" for x, name in zip(sweeps, names, strict=True))]
     rows = [(label, *texts) for label, *texts in rows if len({*texts}) > 1]
     return Grid(heads, rows, left=range(len(heads)))
 
 
-def _text(name: str, its: _Sweep, sweeps: Sequence[_Sweep]) -> str:
+def _text(name: str, sweep: _Sweep, sweeps: Sequence[_Sweep]) -> str:
     """Return a fact of a sweep in words."""
-    record, first = its.first, sweeps[0]
+    record, first = sweep.first, sweeps[0]
     other, commits = first.first, [one.first.commit for one in sweeps]
     if name == "images":
-        if its is not first and _data_set(record) == _data_set(other):
-            both = len(its.indices & first.indices)
+        if sweep is not first and _data_set(record) == _data_set(other):
+            both = len(sweep.indices & first.indices)
             return f"{record.images}, of which {both} are in {first.letter}"
         of = f" of {record.dataset}" * (record.dataset != other.dataset)
         pixels = f", {round((record.values / 3) ** 0.5)} px" * (record.values != other.values)
-        return f"{record.images}{of}{pixels}" + ", others" * (its is not first and not of + pixels)
+        return f"{record.images}{of}{pixels}" + ", others" * (
+            sweep is not first and not of + pixels
+        )
     if name == _BUDGETS:
-        return _listed(its.budgets)
+        return _listed(sweep.budgets)
     if name == _PROGRAM and len({*commits}) == len(commits):
         return record.commit[:_DIGITS]
     value = facts(record).get(name, "none")
@@ -226,8 +228,8 @@ def _text(name: str, its: _Sweep, sweeps: Sequence[_Sweep]) -> str:
 
 
 def _data_set(record: JobRecord) -> dict[str, Any]:
-    known = record.config["dataset"].items()
-    return {key: value for key, value in known if key not in _CHOICE and value is not None}
+    entries = record.config["dataset"].items()
+    return {key: value for key, value in entries if key not in _CHOICE and value is not None}
 
 
 def _listed(budgets: Sequence[float]) -> str:
@@ -244,18 +246,18 @@ def _answer(one: _Sweep, two: _Sweep) -> Answer:
     """State which attack is first in each of two sweeps, and what would make them comparable."""
     eps = _budget(one, two)
     ranked = {
-        its.letter: ranked_first(its.results, replace(its.shown.choice, eps=eps))
-        for its in (one, two)
+        sweep.letter: ranked_first(sweep.results, replace(sweep.shown.choice, eps=eps))
+        for sweep in (one, two)
     }
     return apart_answer(ranked, f" at {eps:g}/255", _again(one, two))
 
 
 def _again(*sweeps: _Sweep) -> str:
     """Say how to run the older of two sweeps again, so that they can be compared."""
-    old, new = sorted(sweeps, key=lambda its: max(record.created for record in its.records))
+    old, new = sorted(sweeps, key=lambda sweep: max(record.created for record in sweep.records))
     unlike, keys = _unlike(old, new), dict[str, str]()
     before, after = (
-        dict(word.partition("=")[::2] for word in its.first.overrides) for its in (old, new)
+        dict(word.partition("=")[::2] for word in sweep.first.overrides) for sweep in (old, new)
     )
     for key in {**after, **before}:
         name = "images" if key.partition(".")[0] in ("n_images", "dataset") else key
