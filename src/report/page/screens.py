@@ -271,8 +271,8 @@ def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) ->
         lead, rest, details = rank_answer(table, rank.attack, rank.base, eps)
         details += (
             f" From {source}, beside {rank.title.partition(':')[0]}. Counted: the "
-            f"{row['images']:g} {COUNTED[rank.protocol]}{', those for tuning left out' * rank.reported}; "
-            f"{row['storage']} images."
+            f"{row['images']:g} {COUNTED[rank.protocol]}"
+            f"{', those for tuning left out' * rank.reported}; {row['storage']} images."
         )
         answers[str(at)] = (lead, rest, details.strip())
         base = [rank.base] * (rank.base in {*ranked["attack"]})
