@@ -148,6 +148,10 @@ def paper(
     Raises:
         ValueError: The attack cannot be used, or the base does not take as many gradients.
     """
+    if _is_finished(attack) or not source:
+        raise ValueError(
+            "paper needs a function or the name of an attack, and at least one source."
+        )
     pool, call = ModelPool(), uuid4().hex
     with quiet(), TemporaryDirectory() as cache:
         words = ("experiment=paper", f"base={base}", f"n_images={n_images}", f"cache.dir={cache}")

@@ -2,8 +2,8 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,22 +12,24 @@ import numpy as np
 import pandas as pd
 
 from ..analysis.diagnostics import PERTURBATIONS
+from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..analysis.outcomes import joined, outcomes_of
 from ..analysis.ranking import rankings
+from ..artifacts.comparable import ALIKE, differences
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import PREDICTIONS
 from ..utils.model_names import NO_DEFENCE
 from ..utils.package import command
 from ..utils.vocabulary import CONTROLS
-from .beside import Ranks, beside, cost_of, margin_text, read_preset
+from .beside import NEAR, Ranks, beside, cost_of, margin_text, read_preset
 from .grid import Grid
-from .results import Results
-from .words import COUNTED, margins_sentence, sentences
+from .results import Results, titled_anew
+from .words import COUNTED, costs_text, margins_sentence, said
 
 QUESTIONS = {
     "primary": "Is it better than its base at equal cost?",
-    "stored": "Is it better than stored attacks of its category at their own settings?",
-    "equal_cost": "Is it better than stored attacks of equal cost?",
+    "stored": "How does it rank among stored attacks at their own settings?",
+    "equal_cost": "How does it rank among stored attacks of equal cost?",
     "budgets": "Does it hold at smaller and larger budgets?",
     "controls": "Is it more than noise, or another image's perturbation?",
     "frequencies": "Is it in the low or in the high frequencies?",
@@ -36,10 +38,23 @@ QUESTIONS = {
     "settings": "How sensitive is it to each of its settings?",
 }
 """Questions by the names of the tables that answer them; the first is the primary one."""
+_SHARED = (*ALIKE, "attack.target_label")
 Jobs = Mapping[tuple[str, bool], list[FinishedJob]]
 """Jobs by what they answer, and whether they attack with the base."""
-Side = tuple[list[FinishedJob], Callable[[FinishedJob], pd.DataFrame]]
-"""Jobs, and what gives their predictions at one budget with the clean ones."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """Jobs, and what gives their predictions at one budget with the clean ones, from a table."""
+
+    jobs: list[FinishedJob]
+    rows: Callable[[FinishedJob], pd.DataFrame]
+    table: str = PREDICTIONS
+
+    @property
+    def is_stored(self) -> bool:
+        """Return True if all jobs have the table: a card has predictions alone."""
+        return bool(self.jobs) and all(self.table in job.files for job in self.jobs)
 
 
 def jobs_of(results: Results) -> Jobs:
@@ -52,10 +67,39 @@ def jobs_of(results: Results) -> Jobs:
     return jobs
 
 
-def is_paper(results: Results) -> bool:
-    """Return True if the primary comparison of `experiment=paper` is finished."""
-    jobs = jobs_of(results)
-    return all(jobs["primary", of_base] for of_base in (False, True))
+def primary_of(results: Results) -> Results:
+    """Return the results without the jobs of a paper's other questions, which `paper.md` has."""
+    pairs = zip(results.rows, results.groups, strict=True)
+    main = [pair for pair in pairs if _question(pair[0][0].job) in ("", "primary")]
+    if not main:
+        return results
+    rows, groups = zip(*main, strict=True)
+    return replace(results, rows=titled_anew(rows), groups=groups)
+
+
+def _question(job: FinishedJob) -> str:
+    return job.record.config.get("question") or ""
+
+
+def check_primary(jobs: Jobs) -> None:
+    """Refuse jobs of several papers, and an unfinished primary comparison.
+
+    Raises:
+        ValueError: The jobs are not those of one paper, or one of its first jobs is missing.
+    """
+    sides = [jobs["primary", of_base] for of_base in (False, True)]
+    records = [job.record for job in (*sides[0], *sides[1])]
+    unlike = differences(*records, fields=_SHARED)
+    sources = [[job.record.source for job in side] for side in sides]
+    titles = {job.record.label for job in sides[0]}, {job.record.attack for job in sides[1]}
+    several = [*unlike, *["attacks"] * any(len(names) > 1 for names in titles)]
+    several += ["defences"] * (len({record.defences for record in records}) > 1)
+    several += ["runs of one source"] * any(len(names) > len({*names}) for names in sources)
+    if several:
+        raise ValueError(f"These jobs are not of one paper: they differ in {', '.join(several)}.")
+    if not all(sides) or {*sources[0]} != {*sources[1]}:
+        lacking = ", ".join(sorted({*sources[0]} ^ {*sources[1]})) or "all sources"
+        raise ValueError(f"The primary comparison of experiment=paper lacks a job: {lacking}.")
 
 
 def ranks_of(results: Results) -> Ranks:
@@ -83,29 +127,35 @@ def _category(job: FinishedJob) -> str:
 
 def _asked(jobs: Jobs, base: str) -> Iterator[tuple[str, str, str, Side, Side]]:
     """Yield a question, the name of a row and of its other side, and both sides."""
-    both: Any = [(jobs["primary", of_base], _plain) for of_base in (False, True)]
-    one, other = (jobs for jobs, _ in both)
-    yield "primary", "", base, *both
+
+    def both(question: str, rows: Any, table: str = PREDICTIONS) -> list[Side]:
+        return [Side(jobs[question, of_base], rows, table) for of_base in (False, True)]
+
+    first = both("primary", _plain)
+    one = first[0].jobs
+    yield "primary", "", base, first[0], first[1]
     for eps in jobs["budgets", False][0].record.budgets[1:] if jobs["budgets", False] else ():
-        pair: Any = [(jobs["budgets", of], partial(_plain, eps=eps)) for of in (False, True)]
-        yield "budgets", f"at {eps:g}/255", base, *pair
+        mine, other = both("budgets", partial(_plain, eps=eps))
+        yield "budgets", f"at {eps:g}/255", base, mine, other
     for name, text in CONTROLS.items():
-        yield "controls", "", text, both[0], (one, partial(_instead, f"{PREDICTIONS}-{name}"))
+        table = f"{PREDICTIONS}-{name}"
+        yield "controls", "", text, first[0], Side(one, partial(_instead, table), table)
     for band in ("low", "high"):
         part, noise = (partial(_instead, "filtered", band=band, kind=of) for of in PERTURBATIONS)
-        yield "frequencies", f"{band}-pass", base, (one, part), (other, part)
-        yield "frequencies", f"{band}-pass", f"{band}-pass noise", (one, part), (one, noise)
-    blind: Any = [(jobs, _behind) for jobs in (one, other)]
-    aware: Any = [(jobs["known", of_base], _behind) for of_base in (False, True)]
+        mine, other = both("primary", part, "filtered")
+        yield "frequencies", f"{band}-pass", base, mine, other
+        yield "frequencies", f"{band}-pass", f"{band}-pass noise", mine, replace(mine, rows=noise)
+    blind, aware = both("primary", _behind), both("known", _behind)
     for defence in one[0].record.defences[-1:]:
-        yield "defence", f"{defence}, unknown", base, *blind
-        yield "defence", f"{defence}, known", base, *aware
+        yield "defence", f"{defence}, unknown", base, blind[0], blind[1]
+        yield "defence", f"{defence}, known", base, aware[0], aware[1]
         yield "defence", f"{defence}, known", "the same, unknown", aware[0], blind[0]
-    for (question, of_base), side in [*jobs.items()]:
+    for question, of_base in [*jobs]:
+        mine, other = both(question, _plain)
         if question.startswith("from ") and not of_base:
-            yield "trainings", question, base, (side, _plain), (jobs[question, True], _plain)
+            yield "trainings", question, base, mine, other
         elif "=" in question:
-            yield "settings", question, "the stated setting", (side, _plain), both[0]
+            yield "settings", question, "the stated setting", mine, first[0]
 
 
 def _plain(job: FinishedJob, eps: float | None = None) -> pd.DataFrame:
@@ -132,13 +182,13 @@ def _instead(name: str, job: FinishedJob, **where: str) -> pd.DataFrame:
     return pd.concat([plain[plain["eps_255"] == 0], rows])
 
 
-def _margin(sides: list[Side], images: np.ndarray) -> dict[str, Any]:
+def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
     """Compare two sides from equal sources on equal images, with one paired test."""
-    shared = [{job.record.source_model.model for job in jobs} for jobs, _ in sides]
+    shared = [{job.record.source_model.model for job in side.jobs} for side in sides]
     parts = []
-    for name, (jobs, table) in zip(("one", "other"), sides, strict=True):
-        for job in jobs:
-            record, rows, source = job.record, table(job), job.record.source_model.model
+    for name, side in zip(("one", "other"), sides, strict=True):
+        for job in side.jobs:
+            record, rows, source = job.record, side.rows(job), job.record.source_model.model
             place = record.targets, record.protocol, rows["eps_255"].max()
             part = outcomes_of(rows, name, record.source, *place)
             pairs = zip(part.targets, part.evaluated[0], strict=True)
@@ -147,9 +197,9 @@ def _margin(sides: list[Side], images: np.ndarray) -> dict[str, Any]:
             parts += [part.on_images(images)] * (source in set.intersection(*shared))
     ranked = rankings(joined(parts), against="other")
     mean = ranked[ranked["source"] == ranked["source"].iloc[0]].set_index("attack")
-    costs = [cost_of(jobs[0]) for jobs in {id(jobs): jobs for jobs, _ in sides}.values()]
+    costs = [cost_of(jobs[0]) for jobs in {id(side.jobs): side.jobs for side in sides}.values()]
     row = {**mean.loc["one"], "other": mean["mean"]["other"], "text": margin_text(mean.loc["one"])}
-    return row | {"gradients": " / ".join(f"{cost:g}" for cost in costs)}
+    return row | {"costs": costs}
 
 
 def paper_table(results: Results, question: str = "primary") -> Grid:
@@ -161,28 +211,33 @@ def paper_table(results: Results, question: str = "primary") -> Grid:
 
 
 def paper_grids(results: Results) -> dict[str, Grid]:
-    """Return the answers to `QUESTIONS` that the jobs give.
+    """Return the answers to `QUESTIONS` that the jobs give; raise as `check_primary` does.
 
-    Raises:
-        ValueError: The primary comparison of `experiment=paper` is not among the jobs.
+    The images for tuning are those of the preset, and those of jobs with changed settings. The
+    other answers leave them out, unless fewer than `FEWEST_TESTED` images would be left.
     """
     jobs, ranks = jobs_of(results), results.ranks or ranks_of(results)
-    if not is_paper(results):
-        raise ValueError("The jobs have no finished primary comparison of experiment=paper.")
-    first, base = (jobs["primary", of_base][0] for of_base in (False, True))
-    rows, record = first.predictions, first.record
-    tested = rows.loc[rows["image"].isin(ranks[0].images), "index"] if ranks else rows["index"]
+    check_primary(jobs)
+    first, base = (jobs["primary", of_base] for of_base in (False, True))
+    record, rows = first[0].record, first[0].predictions
+    tuning = _tuning_images(jobs)
+    reporting = rows.loc[~rows["image"].isin(tuning), "index"].unique()
+    few = len(reporting) < FEWEST_TESTED
+    tested = rows["index"].unique() if few else reporting
+    of = f"{len(tested)} images" + (", also for tuning" if few else " for reporting") * bool(tuning)
+    place = f"from {', '.join(job.record.source for job in first)}"
+    at = f", at {record.reference:g}/255"
     rates = defaultdict[str, list[Any]](list)
-    for question, what, than, *sides in _asked(jobs, base.record.label):
-        if all(jobs for jobs, _ in sides):
-            few = question == "settings"
-            images = (sides[0][0][0].predictions["index"] if few else tested).unique()
-            row = _margin(sides, images) | {"what": what, "than": than, "of": len(images)}
-            row["use"] = "tuning" if few or (ranks and not ranks[0].reported) else "reporting"
+    for question, what, than, *sides in _asked(jobs, base[0].record.label):
+        if all(side.is_stored for side in sides):
+            changed, images, use = question == "settings", tested, of
+            if changed:
+                images = sides[0].jobs[0].predictions["index"].unique()
+                use = f"{len(images)} images for tuning"
+            row = _margin(sides, images) | {"what": what, "than": than, "of": use}
             if question == "budgets":  # whose gradients are of several budgets
-                row["gradients"] = rates["primary"][0]["gradients"]
+                row["costs"] = rates["primary"][0]["costs"]
             rates[question].append(row)
-    place = f"at {record.reference:g}/255"
     heads = ("", "beside", f"{record.attack}, %", "other, %", "points", "images", "gradients")
     grids = {
         question: Grid(
@@ -191,33 +246,64 @@ def paper_grids(results: Results) -> dict[str, Grid]:
                 (
                     *(row["what"], row["than"]),
                     *(f"{100 * row[key]:.1f}" for key in ("mean", "other")),
-                    *(row["text"], f"{row['images']:g}", row["gradients"]),
+                    *(row["text"], f"{row['images']:g}", costs_text(row["costs"])),
                 )
                 for row in answers
             ],
-            margins_sentence(answers, record.attack, place * (question != "budgets")),
+            margins_sentence(
+                answers,
+                record.attack,
+                place + at * (question != "budgets"),
+                bool(record.target_label),
+            ),
             [COUNTED[record.protocol]],
             left=(0, 1),
         )
         for question, answers in rates.items()
     }
-    n, cost = rates["primary"][0]["images"], rates["primary"][0]["gradients"]
     for question, grid in zip(QUESTIONS, (None, *ranks[0].grids) if ranks else (), strict=False):
         if grid:
-            text = f"{grid.caption} (n = {n:g}; {place}; {cost.partition(' ')[0]} gradients)"
+            n = ranks[0].own["images"].max()
+            text = f"{grid.caption} (n = {n:g}{at})"
             grids[question] = replace(grid, caption=text.replace("\n", " "))
     return {key: grids[key] for key in QUESTIONS if key in grids}
 
 
-def paper_text(results: Results) -> str:
-    """Return `paper.md`: the primary comparison, notes, and the answer to each question."""
+def _tuning_images(jobs: Jobs) -> set[str]:
+    """Return the digests of the images on which settings are chosen."""
+    changed = [side for (question, _), side in jobs.items() if "=" in question]
+    images = {image for side in changed for job in side for image in job.predictions["image"]}
+    if preset := jobs["primary", False][0].record.config.get("beside"):
+        facts, stored = read_preset(preset)
+        rows = stored[0].predictions
+        images |= {*rows.loc[rows["index"].isin(facts["tuning"] or ()), "image"]}
+    return images
+
+
+def paper_text(results: Results, missing: int = 0) -> str:
+    """Return `paper.md`: the primary comparison, notes, and the answer to each question.
+
+    `missing` is the number of jobs that are not finished. Without the primary comparison the text
+    says what is missing.
+    """
     results = replace(results, ranks=results.ranks or ranks_of(results))
-    grids, first = paper_grids(results), jobs_of(results)["primary", False]
+    try:
+        grids = paper_grids(results)
+    except ValueError as error:
+        return f"# {error}\n"
+    first = jobs_of(results)["primary", False]
     folder, alarms = first[0].sweep_folder, [alarm.finding for job in first for alarm in job.alarms]
-    notes = [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]
-    notes += sentences(alarms)
+    mine, other = (cost_of(jobs_of(results)["primary", of_base][0]) for of_base in (False, True))
+    notes = said(
+        (f"Not finished: {missing} of the jobs are missing", missing > 0),
+        (f"The costs are not equal: {mine:g} and {other:g}", abs(mine - other) > NEAR * other),
+        (f"{first[0].record.attack} used no gradient of the source", not mine),
+    )
+    notes = [f"{note}." for note in notes]
+    notes += [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]
+    notes += [f"{alarm}." for alarm in alarms]
     stored = folder != Path()
-    lines = [f"# {grids['primary'].caption}."]
+    lines = [f"# {'Not finished: ' * (missing > 0)}{grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
         if name == "stored":
             lines += ["\n".join(f"- {note}" for note in dict.fromkeys(notes))]
@@ -230,8 +316,8 @@ def paper_text(results: Results) -> str:
             lines += [f"LaTeX: `{command('table')} {words}`"] * stored
         else:
             lines += ["No finished job, and no stored attack, answers this."]
-    budgets = [part for key, part in jobs_of(results).items() if key[0] == "budgets"]
-    folders = shlex.join(str(job.folder) for part in budgets for job in part)
+    budgets = [side for key, side in jobs_of(results).items() if key[0] == "budgets"]
+    folders = shlex.join(str(job.folder) for side in budgets for job in side)
     pdf = f"PDF of the budgets: `{command('figure')} curves {folders} --out curves.pdf`"
     lines += [pdf] * (stored and bool(budgets))
     return "\n\n".join(lines) + "\n"

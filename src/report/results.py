@@ -30,7 +30,7 @@ from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import rates_of
 from ..artifacts.comparable import Group, groups_of, networks_of, overlaps, training_of
-from ..artifacts.jobs import FinishedJob, find_jobs, rows_of_seeds, without_related
+from ..artifacts.jobs import FinishedJob, find_jobs, name_jobs, rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..artifacts.tables import Alarm
 from ..utils.model_names import ModelRef
@@ -307,6 +307,20 @@ def results_of(jobs: Sequence[FinishedJob]) -> Results:
     groups = groups_of(seeds[0].record for seeds in rows)
     results = [[_read(replace(job, shows_seed=False)) for job in seeds] for seeds in rows]
     return Results(results, groups)
+
+
+def titled_anew(rows: Sequence[Sequence[JobResults]]) -> list[list[JobResults]]:
+    """Return rows of results with the titles that tell these jobs apart."""
+    named = iter(name_jobs([result.job for row in rows for result in row]))
+    return [[_titled(result, next(named).title) for result in row] for row in rows]
+
+
+def _titled(result: JobResults, title: str) -> JobResults:
+    """Return the results of a job under another title."""
+    job = replace(result.job, title=title)
+    jobs = [(job.attack, job.record.source)]
+    outcomes = {place: replace(part, jobs=jobs) for place, part in result.outcomes.items()}
+    return replace(result, job=job, rates=result.rates.assign(attack=job.attack), outcomes=outcomes)
 
 
 def described_images(job: FinishedJob) -> pd.DataFrame:

@@ -422,14 +422,15 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     return lead, f" at {eps:g}/255: {rest}", details
 
 
-def margins_sentence(rows: Sequence[Any], attack: str, place: str) -> str:
+def margins_sentence(rows: Sequence[Any], attack: str, place: str, aimed: bool = False) -> str:
     """Say what an attack is better or worse than, by how many points, on what and at which cost.
 
     Of more than four rows, the counts are told, and the lowest and the highest difference.
     """
+    fooled = "reach the target class" if aimed else "fooled"
     texts = [
         f"{row['what']}{', ' * bool(row['what'])}{attack} {_side(row)} {row['than']}: "
-        f"{row['mean']:.1%} and {row['other']:.1%} fooled, points: {row['text']}"
+        f"{row['mean']:.1%} and {row['other']:.1%} {fooled}, points: {row['text']}"
         for row in rows
     ]
     if len(rows) > 4:
@@ -438,10 +439,15 @@ def margins_sentence(rows: Sequence[Any], attack: str, place: str) -> str:
         counts = [f"{side} in {sides.count(side)} of {len(rows)}" for side in dict.fromkeys(sides)]
         texts = [*counts, f"lowest: {texts[order[0]]}", f"highest: {texts[order[-1]]}"]
     n = " to ".join(f"{x:g}" for x in sorted({row["images"] for row in rows}))
-    of = f"{rows[0]['of']} images for {rows[0]['use']}"
-    costs = ", ".join(dict.fromkeys(row["gradients"] for row in rows))
-    where = f"{place}; " * bool(place)
-    return f"{'; '.join(texts)} (n = {n} of the {of}; {where}{costs} gradients per image)"
+    costs = ", ".join(dict.fromkeys(costs_text(row["costs"]) for row in rows))
+    return (
+        f"{'; '.join(texts)} (n = {n} of the {rows[0]['of']}; {place}; {costs} gradients per image)"
+    )
+
+
+def costs_text(costs: Sequence[float]) -> str:
+    """Return the gradients per image of an attack and of what is beside it; NaN: not stated."""
+    return " / ".join("unknown" if np.isnan(cost) else f"{cost:g}" for cost in costs)
 
 
 def _side(row: Any) -> str:

@@ -1,6 +1,6 @@
 """Jobs of `experiment=paper`: an attack, its base at equal cost, and what reviewers ask."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from ..artifacts.card import read_facts
 from ..cache.rows import Rows
 from ..config.command import BUDGETS
 from ..config.fields import find_preset
+from ..config.gradient_cost import COPIES
 from ..config.resolvers import CONF
 from ..report.beside import cost_of
 from ..tracking import Tracker
@@ -34,26 +35,35 @@ def paper_jobs(words: Sequence[Sequence[str]], planned: Sequence[Planned]) -> li
         planned: These jobs, checked.
 
     Raises:
-        ValueError: There are several attacks or reference budgets, or the attack is its base.
+        ValueError: More than the source changes, the attack is its base, or it is fitted.
     """
-    first = planned[0].settings
-    if len({(plan.settings.attack.label, plan.settings.reference) for plan in planned}) > 1:
-        raise ValueError("experiment=paper compares one attack at one reference budget.")
-    if first.attack.name == first.base:
-        raise ValueError(f"base={first.base} is the attack. Name another attack as base.")
+    first = planned[0]
+    rest = {tuple(word for word in line if not word.startswith("source=")) for line in words}
+    if len(rest) > 1:
+        raise ValueError("experiment=paper compares one attack with one base: sweep source alone.")
+    if first.settings.attack.name == first.settings.base:
+        raise ValueError(f"base={first.settings.base} is the attack. Name another attack as base.")
+    if first.attack.fitted:
+        name = first.settings.attack.name
+        raise ValueError(f"attack={name} is fitted: experiment=paper needs a cost per image.")
     jobs = (_from_source(*pair) for pair in zip(words, planned, strict=True))
     return [job for alike in zip_longest(*jobs) for job in alike if job]
 
 
 def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
     settings, source, cost = planned.settings, planned.settings.source_name, _cost(planned)
+    attack, function = settings.attack, planned.attack.function
+    assert function is not None
+    parameters = signature(function).parameters
     reference = [
         f"epsilon.grid=[{settings.reference:g}]",
         f"epsilon.reference={settings.reference}",
     ]
     trainings = [path.stem for path in (CONF / "model").glob(f"{source}_seed*.yaml")]
-    plain = [word for word in words if not word.startswith(("attack=", "attack.", "+attack."))]
-    base = [*plain, f"attack={settings.base}", *[f"attack.gradients={cost}"] * bool(cost)]
+    base = [word for word in words if not word.startswith(("attack=", "attack.", "+attack."))]
+    base += [f"attack={settings.base}", f"attack.norm={attack.norm}"]
+    base += [f"attack.target_label={attack.target_label}"] * (attack.target_label is not None)
+    base += [f"attack.gradients={cost}"] * bool(cost)
     questions = {
         "primary": [*reference, "controls=true", "diagnostics.tables=[filtered]"],
         "budgets": ["defences=none"],
@@ -67,21 +77,25 @@ def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
         yield _changed(base, question, *changed)
     tuning = len(read_facts(find_preset(settings.beside))["tuning"]) if settings.beside else 0
     few = [*reference, "defences=none", f"n_images={min(tuning, settings.n_images or tuning)}"]
-    for change in _settings(planned.attack.function) if tuning else ():
-        yield _changed(words, change, *few, f"attack.{change}")
+    cut = ("attack.gradients=", "attack.spend=")  # what they have set is stated instead
+    plain = [word for word in words if not word.startswith(cut)]
+    fixed = {key: attack.settings[key] for key in ("steps", *COPIES) if key in attack.settings}
+    for key, number in _settings(function, parameters) if tuning else ():
+        stated = [f"attack.{name}={value}" for name, value in {**fixed, key: number}.items()]
+        yield _changed(plain, f"{key}={number}", *few, *stated)
 
 
-def _settings(attack: Any) -> Iterator[str]:
+def _settings(attack: Any, parameters: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield each number of an attack at half and at twice its value, if the attack allows it."""
-    parameters = signature(attack).parameters
     for key, value in ((key, parameter.default) for key, parameter in parameters.items()):
         unused = key in _SWITCHES and not parameters[_SWITCHES[key]].default
         if type(value) not in (int, float) or key in BUDGETS or unused:
             continue
-        for number in (value // 2 if isinstance(value, int) else value / 2, 2 * value):
+        stated = checked(partial(attack, **{key: value}), parameters).keywords[key]
+        for number in (type(stated)(stated / 2), 2 * stated):  # a whole number stays one
             with suppress(ValueError):
                 checked(partial(attack, **{key: number}), parameters)
-                yield from [f"{key}={number}"] * (number not in (0, value))
+                yield from [(key, number)] * (number not in (0, stated))
 
 
 def _changed(words: Sequence[str], question: str, *changed: str) -> list[str]:

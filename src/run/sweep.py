@@ -33,7 +33,7 @@ from ..config.settings import Settings
 from ..models.providers import fetch_missing
 from ..report.audit import audited, print_audits
 from ..report.beside import beside
-from ..report.paper import is_paper, paper_text, ranks_of
+from ..report.paper import jobs_of, paper_text, primary_of, ranks_of
 from ..report.results import Results, results_of
 from ..report.terminal import print_alarms, print_matrices, print_rankings, write_tables
 from ..tracking import Tracker, open_tracker
@@ -200,14 +200,17 @@ class Sweep:
         results = self._rank(_results_of(finished, console), console)
         if self.settings[0].report.tries:
             results = audited(results)
-        paper = paper_text(results) if is_paper(results) else ""
+        undone = max(self.jobs, len(begun)) - len(finished)
+        paper = paper_text(results, undone) if jobs_of(results) else ""
         if paper:
             console.print(paper.partition("\n")[0], style="bold")
         texts = []
         for show in (print_matrices, print_rankings, print_alarms, print_audits):
-            show(results, console)
+            show(primary_of(results), console)
             wide = io.StringIO()
-            show(results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
+            show(
+                primary_of(results), Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST)
+            )
             texts.append(wide.getvalue())
         written = self._write_files(
             results, jobs, {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}, console

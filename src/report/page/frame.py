@@ -23,6 +23,7 @@ from ...utils.package import command
 from ..charts.theme import MEAN
 from ..diagnostics import why_figures
 from ..named_tables import ranking_grid, rankings
+from ..paper import primary_of
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
 from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
@@ -52,7 +53,7 @@ LEFT_OUT = (
 
 def build_report(results: Results, settings: ReportSettings | None = None) -> Report:
     """Build the report of results; without an attack it only describes the clean images."""
-    sweeps = sweeps_apart(results)
+    sweeps = sweeps_apart(primary_of(results))
     reports = [_build(part, settings, 1 / len(sweeps)) for part in sweeps]
     return together(sweeps, reports) if len(sweeps) > 1 else reports[0]
 

@@ -10,10 +10,9 @@ from string import ascii_uppercase
 from typing import Any
 
 from ...artifacts.comparable import ALIKE, Group, differing, digest, facts, titles_of
-from ...artifacts.jobs import name_jobs
 from ...artifacts.record import JobRecord
 from ..grid import Grid
-from ..results import JobResults, Results
+from ..results import JobResults, Results, titled_anew
 from ..shown import Shown, ranked_first, shown_of
 from ..words import Answer, apart_answer, said
 from .figures import page_charts
@@ -40,20 +39,10 @@ def sweeps_apart(results: Results) -> list[Results]:
         return [results]
     sweeps = list[Results]()
     for group, rows in parts.items():
-        named = iter(name_jobs([job.job for row in rows for job in row]))
-        rows = [[_titled(job, next(named).title) for job in row] for row in rows]
-        sweeps.append(Results(rows, [group] * len(rows), results.ranks))
+        sweeps.append(Results(titled_anew(rows), [group] * len(rows), results.ranks))
     first, *others = sweeps
     rows, groups = [*first.rows, *clean], [first.groups[0]] * (len(first.rows) + len(clean))
     return [replace(results, rows=rows, groups=groups), *others]
-
-
-def _titled(result: JobResults, title: str) -> JobResults:
-    """Return the results of a job under another title."""
-    job = replace(result.job, title=title)
-    jobs = [(job.attack, job.record.source)]
-    outcomes = {place: replace(one, jobs=jobs) for place, one in result.outcomes.items()}
-    return replace(result, job=job, rates=result.rates.assign(attack=job.attack), outcomes=outcomes)
 
 
 @dataclass(frozen=True)
