@@ -254,7 +254,7 @@ def paper_grids(results: Results) -> dict[str, Grid]:
                 answers,
                 record.attack,
                 place + at * (question != "budgets"),
-                bool(record.target_label),
+                bool(record.config["attack"]["target_label"]),
             ),
             [COUNTED[record.protocol]],
             left=(0, 1),
