@@ -1,12 +1,17 @@
+"""Copies of networks: with batch norms folded, and of networks that keep tensors of a pass."""
+
 import copy
+from functools import partial
 
 import pytest
 import timm
 import torch
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
-from src.models import fold_batch_norms
-from src.models.architectures import densenet121, resnet18
+from src import transfer
+from src.models import PixelClassifier, fold_batch_norms, try_classifier
+from src.models.architectures import densenet121
 
 
 def lively(network):
@@ -32,7 +37,6 @@ def same_padding():
 @pytest.mark.parametrize(
     ("build", "before", "after"),
     [
-        (lambda: resnet18(10, 32), 20, 0),
         (lambda: densenet121(10, 32), 121, 62),  # the others come before their convolutions
         (same_padding, 52, 0),  # BatchNormAct2d
     ],
@@ -43,6 +47,7 @@ def test_logits_and_input_gradients_stay(build, before, after):
     network = lively(build()).double()
     folded = fold_batch_norms(network)
     assert (count(network), count(folded)) == (before, after)
+    assert not fold_batch_norms(network.train()).training and network.eval()
     outputs = []
     for model in (network, folded):
         generator = torch.Generator().manual_seed(1)
@@ -53,13 +58,6 @@ def test_logits_and_input_gradients_stay(build, before, after):
     for mine, theirs in zip(*outputs, strict=True):
         assert theirs.std() > 0
         assert (mine - theirs).abs().max() <= 1e-9 * mine.abs().max()
-
-
-def test_the_copy_is_in_evaluation_mode_and_the_network_as_it_was():
-    network = lively(sequence()).train()
-    folded = fold_batch_norms(network)
-    assert count(folded) == 0 and not folded.training
-    assert count(network) > 0 and network.training
 
 
 class DependsOnData(nn.Module):
@@ -124,3 +122,177 @@ def test_what_cannot_be_folded_stays(build):
     assert count(folded) == 1
     images = torch.rand(2, 3, 4, 4)
     torch.testing.assert_close(folded(images), copy.deepcopy(network).eval()(images))
+
+
+IMAGES = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0))
+IMAGES, LABELS = IMAGES.to(torch.uint8), torch.tensor([0, 1, 2, 3, 4, 0])
+
+
+class Net(nn.Module):
+    """A network whose `scale` is a weight outside the state dict, if there is one."""
+
+    def __init__(self, keep=lambda net, features: None, scale=None):
+        super().__init__()
+        torch.manual_seed(0)
+        self.convolution, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), None
+        self.relu, self.head, self.maps = nn.ReLU(), nn.Linear(4, 5), {}
+        self.keep, self.scale = keep, scale
+
+    def forward(self, images):
+        features = self.relu(self.norm(self.convolution(images))).mean((2, 3))
+        self.keep(self, features)
+        return self.head(features if self.scale is None else features * self.scale)
+
+
+def as_array(net, features):
+    net.last = features.detach().numpy()
+
+
+def with_a_hook(scale=None):
+    net = Net(scale=scale)
+    net.norm.register_forward_hook(partial(remember, net.maps))
+    return net
+
+
+def remember(store, module, inputs, output):
+    store["output"] = output
+
+
+def normed(norm, scale=None):
+    net = Net(scale=scale)
+    norm(net.convolution)
+    return net
+
+
+KEEPING = {
+    "attribute": partial(Net, lambda net, features: setattr(net, "last", features)),
+    "list": partial(Net, lambda net, features: setattr(net, "last", [features, (features * 2,)])),
+    "dict": partial(Net, lambda net, features: net.maps.update(features=features)),
+    "array": partial(Net, as_array),
+    "layer": partial(Net, lambda net, features: setattr(net.norm, "seen", {"it": features})),
+    "hook": with_a_hook,
+    "weight norm": partial(normed, nn.utils.parametrizations.weight_norm),
+    "old weight norm": partial(normed, nn.utils.weight_norm),
+    "old spectral norm": partial(normed, nn.utils.spectral_norm),
+}
+USES = {
+    "gradient": lambda net, images: net(images.requires_grad_()).sum(),
+    "no_grad": torch.no_grad()(lambda net, images: net(images)),
+    "inference_mode": torch.inference_mode()(lambda net, images: net(images)),
+}
+of_old_norms = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+
+
+def classifier(network):
+    made = PixelClassifier(fold_batch_norms(network), [0] * 3, [1] * 3).eval()
+    try_classifier(made, None, 16)
+    return made
+
+
+@of_old_norms
+@pytest.mark.parametrize("kind", KEEPING)
+def test_a_used_network_is_copied(kind):
+    unused, images = KEEPING[kind]().eval(), IMAGES / 255
+    for use in USES.values():
+        used = KEEPING[kind]().eval()
+        use(used, images.clone())
+        attributes = {name: dict(vars(part)) for name, part in used.named_modules()}
+        made = classifier(used)
+        torch.testing.assert_close(made.network(images), unused(images))
+        for name, part in used.named_modules():
+            assert all(vars(part)[key] is value for key, value in attributes[name].items())
+
+
+def moved(net, features):
+    net.scale = 0.9 * net.scale + 0.1 * features.detach().mean(0)
+
+
+def test_folding_leaves_nothing_in_a_network_that_reads_what_it_kept():
+    plain = Net(moved, torch.ones(4)).eval()
+    folded = fold_batch_norms(plain)
+    torch.testing.assert_close(folded(IMAGES / 255), plain(IMAGES / 255))
+
+
+def confidences(network, *others, **words):
+    names = {"s": network, **{f"t{number}": its for number, its in enumerate(others)}}
+    words = {"attacks": {"mi": {"steps": 2}}, "eps": 8 / 255, "progress_bar": False} | words
+    return transfer({"s": network}, names, IMAGES, LABELS, **words)["confidence"].tolist()
+
+
+@of_old_norms
+@pytest.mark.parametrize("kind", ["hook", "old weight norm"])
+def test_every_way_to_a_gradient_takes_a_network_that_was_used(kind):
+    """Attacks alone, with a rule for the backward pass, with a fit, and from a library."""
+    pytest.importorskip("torchattacks")
+    attacks = {
+        "mi": {"steps": 2},
+        "ghost": {"steps": 2},
+        "lgv": {"steps": 2, "epochs": 1, "fit_batch": 4},
+        "torchattacks": {"name": "PGD", "steps": 2},
+    }
+    network, words = KEEPING[kind]().eval(), {"fit_images": (255 - IMAGES, LABELS)}
+    unused = confidences(network, attacks=attacks, **words)
+    kept = network(IMAGES.float().requires_grad_())
+    assert confidences(network, attacks=attacks, **words) == unused
+    assert kept.requires_grad
+
+
+class Checkpointed(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, images):
+        return checkpoint(self.network, images, use_reentrant=True)
+
+
+def test_reentrant_checkpoints_change_no_number():
+    network, calls = Net().eval(), []
+    inner = PixelClassifier(Checkpointed(network), [0] * 3, [1] * 3).eval()
+    expected = confidences(network, network)
+    assert confidences(Checkpointed(network), inner) == expected
+    images = torch.rand(2, 3, 16, 16).requires_grad_()
+    network.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
+    Checkpointed(network)(images).sum().backward()
+    assert calls == [False, True]  # outside of the program they save memory as before
+
+
+def test_a_network_without_shapes_yet_gets_them_from_the_first_images():
+    layers = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(5)
+    lazy = nn.Sequential(*layers).eval()
+    with pytest.raises(ValueError, match=r"s cannot be copied.*uninitialized"):
+        confidences(lazy)
+    made = PixelClassifier(lazy, [0] * 3, [1] * 3)
+    try_classifier(made, 5, 16)
+    assert fold_batch_norms(made)(IMAGES / 255).shape == (6, 5)
+
+
+class Cast(nn.Module):
+    def __init__(self, kind):
+        super().__init__()
+        self.kind = kind
+
+    def forward(self, images):
+        return images.to(self.kind)
+
+
+class Complex(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.complex(torch.randn(192, 5), torch.randn(192, 5)))
+
+    def forward(self, images):
+        pooled = nn.functional.adaptive_avg_pool2d(images, 8).flatten(1)
+        return (torch.fft.fft(pooled) @ self.weight).abs()
+
+
+def test_other_types_of_numbers_are_taken_or_named_with_the_way_on():
+    for kind in (torch.float16, torch.float64):
+        with pytest.raises(ValueError, match=rf"^model s: .*{kind}: .*\.float\(\)") as caught:
+            confidences(Net().eval().to(kind))
+        assert "input_size" not in str(caught.value)
+        assert len(confidences(nn.Sequential(Cast(kind), Net().eval().to(kind)))) == 12
+    assert len(confidences(Complex())) == 12
+    network, other = (nn.Sequential(nn.Flatten(), nn.Linear(768, count)) for count in (5, 6))
+    with pytest.raises(ValueError, match=r"\[5, 6\].*logits\[:, 1:\]"):
+        confidences(network, other)

@@ -35,19 +35,17 @@ def test_a_network_at_chance_stops_each_job_that_needs_it(run_job, workspace, ca
     assert printed.count("FAILED") == 1
 
 
-@pytest.mark.parametrize("count", [9, 201])
-def test_too_few_or_too_many_training_images_are_refused(workspace, count):
-    more = ["dataset=cifar10_mini", f"training.n_images={count}"]
-    with pytest.raises(ValueError, match=rf"n_images={count}: .*10 \(classes\) to 200 "):
-        load_classifier("fine", *RECIPE, *more, config_dir="conf")
+def test_too_few_or_too_many_training_images_are_refused(workspace):
+    for count in (9, 201):
+        more = ["dataset=cifar10_mini", f"training.n_images={count}"]
+        with pytest.raises(ValueError, match=rf"n_images={count}: .*10 \(classes\) to 200 "):
+            load_classifier("fine", *RECIPE, *more, config_dir="conf")
 
 
 @pytest.mark.parametrize(
     ("name", "key", "words"),
     [
         ("resnet_small", "1f1d1ccb25b1edbd", []),
-        ("vgg_small", "5d58ffaa917dcba5", []),
-        ("inception_small", "2703337e7cf83853", []),
         ("vit_small", "d5b88052b41e21e2", []),
         ("resnet_small", "8f8015632cf14d80", ["attack=fgsm", "eps=4", "epochs=20"]),
     ],

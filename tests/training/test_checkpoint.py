@@ -1,4 +1,4 @@
-"""Training once, storing whole files, and going on after an interruption."""
+"""Training: its numbers, once for all processes, and going on after an interruption."""
 
 import fcntl
 import itertools
@@ -43,9 +43,9 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, model=None, trainer=TRAINER, then=(), **changes):
+def train(path, model=None, **changes):
     images = (model or classifier(), dataset(), dataset(30))
-    Training("net", path, *images, recipe(**changes), trainer, then).run_once()
+    Training("net", path, *images, recipe(**changes), TRAINER, then=("other",)).run_once()
     return path
 
 
@@ -105,7 +105,10 @@ def test_dropout_can_be_switched_off(whole, tmp_path):
         assert same == (dropout == 0)
 
 
-def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
     path, steps = tmp_path / "cut.safetensors", []
     uncut = train(tmp_path / "uncut.safetensors", model=with_dropout())
     cut_short(path, monkeypatch, with_dropout())
@@ -118,6 +121,7 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     assert_frame_equal(metrics, expected)
     assert len(steps) == 2 * STEPS  # of the four epochs' the last two
     assert not path.with_suffix(".training").exists()
+    assert "net: 60 images, 4 epochs (resuming); then other" in caplog.text
 
 
 def test_the_test_images_of_an_epoch_do_not_change_the_weights(whole, tmp_path, monkeypatch):
@@ -134,30 +138,6 @@ def test_the_test_images_of_an_epoch_do_not_change_the_weights(whole, tmp_path, 
     load_weights(trained.network, whole)
     right = trained(to_unit(tested.images)).argmax(1) == tested.labels
     assert weight_facts(whole).tested == (right.sum(), 30)
-
-
-@pytest.mark.parametrize("first", [0, 2])  # epochs before an interruption
-def test_progress_is_of_all_epochs_and_says_what_comes_then(tmp_path, monkeypatch, caplog, first):
-    caplog.set_level("INFO")
-    path, now = tmp_path / "net.safetensors", [0.0]
-    if first:
-        cut_short(path, monkeypatch)
-    monkeypatch.setattr("src.utils.terminal.time.monotonic", lambda: now[0])
-
-    def spend(kind, seconds):
-        real = getattr(FineTuning, kind)
-        monkeypatch.setattr(
-            FineTuning, kind, lambda *given: now.__setitem__(0, now[0] + seconds) or real(*given)
-        )
-
-    spend("training_step", 60)
-    spend("validation_step", 20)
-    train(path, trainer=TrainerSettings(accelerator="cpu"), then=("other", "third"))
-    lines = [line for line in caplog.messages if line.startswith("net:")]
-    assert lines[0] == f"net: epoch {first + 1} of 4, {28 - 7 * first} min left; then other, third"
-    assert len(lines) > 6 * (4 - first) and lines[-1].startswith("net: epoch 4 of 4, 0 s left")
-    again = " (resuming)" if first else ""
-    assert f"Training net: 60 images, 4 epochs{again}; then other, third" in caplog.messages
 
 
 def test_a_process_says_that_it_waits_only_if_it_does(tmp_path, caplog):
@@ -236,18 +216,15 @@ def test_a_training_is_that_of_a_hand_written_loop(tmp_path, optimizer, words):
     assert noted["test_accuracy"].iloc[-1] == pytest.approx(right.item())
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
+def test_what_is_no_adversarial_training_is_refused():
+    for changes, told in (
         ({"eps": 2}, "needs training.attack"),
         ({"attack": "pgdd"}, "Did you mean pgd"),
         ({"attack": "fgsm", "steps": 3}, "attack.steps"),
         ({"attack": "uap"}, "training.attack=uap"),
-    ],
-)
-def test_what_is_no_adversarial_training_is_refused(changes, told):
-    with pytest.raises(ValueError, match=told):
-        training_attack(recipe(**changes))
+    ):
+        with pytest.raises(ValueError, match=told):
+            training_attack(recipe(**changes))
 
 
 def test_two_processes_train_once(tmp_path, at_once, monkeypatch):
@@ -264,16 +241,32 @@ def test_two_processes_train_once(tmp_path, at_once, monkeypatch):
     assert trained.value == 1 and path.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "of another program"])
+@pytest.mark.parametrize("damage", ["cut", "of another program"])
 def test_a_damaged_checkpoint_begins_the_training_anew(
     tmp_path, monkeypatch, whole, caplog, damage: str
 ):
     path = tmp_path / "net.safetensors"
     cut_short(path, monkeypatch)
     checkpoint = path.with_suffix(".training") / "last.ckpt"
-    if damage == "of another program":
-        torch.save({"state_dict": {}}, checkpoint)
+    if damage == "cut":
+        checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     else:
-        checkpoint.write_bytes(checkpoint.read_bytes()[: 1000 * (damage == "cut")])
+        torch.save({"state_dict": {}}, checkpoint)
     assert_same_weights(train(path), whole)
     assert f"{checkpoint} is damaged (" in caplog.text and "weights_only" not in caplog.text
+
+
+def test_each_result_of_augment_is_a_crop_of_the_padded_image_or_of_its_mirror():
+    random = torch.Generator().manual_seed(0)
+    before = torch.randint(1, 256, (16, 3, 6, 6), generator=random, dtype=torch.uint8)
+    assert torch.equal(augment(before, 0, False, random), before)
+    seen, padded = set(), functional.pad(before, (2, 2, 2, 2))
+    for old, new in zip(padded, augment(before, 2, True, random), strict=True):
+        places = []
+        for row, column, flip in itertools.product(range(5), range(5), (False, True)):
+            part = old[:, row : row + 6, column : column + 6]
+            if torch.equal(new, part.flip(2) if flip else part):
+                places.append((row, column, flip))
+        assert len(places) == 1
+        seen.update(places)
+    assert len(seen) > 8 and {place[2] for place in seen} == {False, True}
