@@ -11,10 +11,8 @@ import pytest
 import torch
 from torch import fx, nn
 
-from src import transfer
 from src.models import PixelClassifier
 from src.models.state_digest import StateDigest
-from tests.conftest import TINY_RUN, replaced, run_python
 
 # torch's quantisation and TorchScript are deprecated, but people hold such networks.
 pytestmark = [
@@ -201,15 +199,6 @@ def test_extra_state_counts_and_tensors_of_the_state_dict_do_not(monkeypatch):
     assert digests()[0] != after[0] and digests()[1] != after[1]
 
 
-def test_the_order_of_known_tensors_counts():
-    def ordered(step):
-        net = nn.Linear(2, 2)
-        net.order = [net.weight, net.bias][::step]
-        return StateDigest(net).text
-
-    assert ordered(1) == ordered(1) != ordered(-1)
-
-
 HOLDING = """
 from pathlib import Path
 import torch
@@ -251,23 +240,3 @@ def test_rows_of_a_network_without_digest_are_those_of_its_weights(workspace, ru
         computed.append(len([*workspace.glob("cache/rows-*/*/clean images/*.parquet")]))
     assert shown[0] != shown[1] == shown[2]
     assert np.diff(computed).tolist() == [2, 1, 1]  # both jobs of a command share them
-
-
-@pytest.mark.slow
-def test_processes_of_a_command_share_the_key_of_a_network_without_digest(workspace):
-    own_model(workspace, 0)
-    words = ["-m", "attack=fgsm,bim", "source=net", "targets=[net]", "hydra/launcher=processes"]
-    run_python("-m", "src.main", *replaced(TINY_RUN, *words), folder=workspace)
-    assert len([*workspace.glob("cache/rows-*/*/clean images/*.parquet")]) == 1
-
-
-def test_transfer_takes_modules_with_state_that_is_no_tensor():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (20, 3, 8, 8), generator=generator).to(torch.uint8)
-    source = nn.Sequential(nn.Flatten(), Extra(192, 10)).eval()
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(192, 10)).eval()
-    target = torch.ao.quantization.quantize_dynamic(plain, {nn.Linear}, dtype=torch.qint8)
-    labels = source(images / 255).argmax(1)
-    frame = transfer({"s": source}, {"s": source, "q": target}, images, labels, progress_bar=False)
-    clean = frame[(frame["eps_255"] == 0) & (frame["target"] == "q")]
-    assert clean["predicted"].tolist() == target(images / 255).argmax(1).tolist()
