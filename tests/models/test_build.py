@@ -62,19 +62,15 @@ def test_every_file_builds_on_small_images(file):
 CIFAR, IMAGENET = NORMALISATION["cifar"], NORMALISATION["imagenet"]
 
 
-@pytest.mark.parametrize(
-    ("words", "mean", "std"),
-    [
+def test_normalisation_is_the_networks_unless_given():
+    for words, mean, std in (
         ({}, CIFAR["mean"], CIFAR["std"]),
-        ({"size": 96}, IMAGENET["mean"], IMAGENET["std"]),
         ({"input_size": 96}, IMAGENET["mean"], IMAGENET["std"]),  # it decides the stem
         ({"mean": [0.1, 0.2, 0.3]}, (0.1, 0.2, 0.3), CIFAR["std"]),
-    ],
-)
-def test_normalisation_is_the_networks_unless_given(words, mean, std):
-    model = build("resnet18", **words)
-    torch.testing.assert_close(model.mean.flatten(), torch.tensor(mean))
-    torch.testing.assert_close(model.std.flatten(), torch.tensor(std))
+    ):
+        model = build("resnet18", **words)
+        torch.testing.assert_close(model.mean.flatten(), torch.tensor(mean))
+        torch.testing.assert_close(model.std.flatten(), torch.tensor(std))
 
 
 def test_nulls_come_from_the_data(monkeypatch):
@@ -156,17 +152,10 @@ def test_what_cannot_work_is_refused_in_a_sentence():
 
 
 ONE_LOGIT = nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))
-GREY = [
-    nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(3600, 2)),
-    nn.Sequential(nn.Flatten(), nn.Linear(1024, 2)),
-    nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1024, 2)),
-]
+GREY = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1024, 2))
 
 
-@pytest.mark.parametrize(
-    ("network", "says"),
-    [(ONE_LOGIT, r"cat\(\[0, z\]\)"), *[(network, "in_chans") for network in GREY]],
-)
+@pytest.mark.parametrize(("network", "says"), [(ONE_LOGIT, r"cat\(\[0, z\]\)"), (GREY, "in_chans")])
 def test_one_logit_or_one_channel_is_refused_with_the_way_on(monkeypatch, network, says):
     images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
     monkeypatch.setattr("torch.nn.mine", lambda: network, raising=False)
@@ -187,14 +176,6 @@ class Constant(nn.Flatten):
         return super().forward(images).round()  # whose gradient is 0
 
 
-def test_a_source_needs_a_gradient(monkeypatch):
-    for kind in (Detached, Constant):
-        monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
-    with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
-        check_gradient("mine", own({"_target_": "torch.nn.Detached"}, classes=3072), 32)
-    check_gradient("mine", own({"_target_": "torch.nn.Constant"}, classes=3072), 32)
-
-
 class Noisy(nn.Flatten):
     def forward(self, images):
         return super().forward(images) + torch.rand(1)
@@ -206,10 +187,16 @@ class Mixing(nn.Flatten):
         return logits - logits.mean(dim=0)
 
 
-def test_logits_that_are_not_the_images_own_are_noticed(monkeypatch):
-    for kind, steady in ((Noisy, False), (Mixing, False), (nn.Flatten, True)):
-        monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
-        assert own({"_target_": f"torch.nn.{kind.__name__}"}, classes=3072).steady == steady
+def flattening(kind):
+    return own({"_target_": f"{__name__}.{kind.__name__}"}, classes=3072)
+
+
+def test_logits_without_a_gradient_or_of_other_images_are_noticed():
+    with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
+        check_gradient("mine", flattening(Detached), 32)
+    check_gradient("mine", flattening(Constant), 32)
+    for kind, steady in ((Noisy, False), (Mixing, False), (Constant, True)):
+        assert flattening(kind).steady == steady
 
 
 def test_a_use_in_inference_mode_leaves_gradients_to_later_ones():

@@ -159,8 +159,7 @@ def test_efficientnet_lite_takes_tensors_of_a_package_whose_code_does_not_run(
     other = efficientnet_lite(0, num_classes=7)
     assert other.classifier.weight.shape == (7, 1280)
     assert torch.equal(other.conv_stem.weight, tensors["conv_stem.weight"])
-    for content in (dict(list(enumerate(tensors.values()))[1:]), [1, 2], {"a": torch.ones(1)}):
-        torch.save(content, file)
-        with pytest.raises(ValueError, match="--force-reinstall"):
-            efficientnet_lite(0)
+    torch.save(dict([*enumerate(tensors.values())][1:]), file)
+    with pytest.raises(ValueError, match="--force-reinstall"):
+        efficientnet_lite(0)
     sys.path_importer_cache.clear()

@@ -91,6 +91,12 @@ def called(function):
     return fx.GraphModule(nn.Module(), graph)
 
 
+def ordered(k):
+    net = nn.Linear(2, 2)
+    net.order = [net.weight, net.bias][:: 3 - 2 * k]
+    return net
+
+
 ATTRIBUTES = {
     "number": float,
     "enum": Mode,
@@ -110,6 +116,7 @@ ATTRIBUTES = {
 }
 STABLE = {name: lambda k, make=make: network(make(k)) for name, make in ATTRIBUTES.items()}
 STABLE |= {
+    "order of known tensors": ordered,
     "buffer that is not persistent": Normaliser,
     "graph": lambda k: fx.symbolic_trace(Times(k)),
     "dynamic": partial(quantised, kind="dynamic"),
@@ -127,21 +134,21 @@ def test_every_kind_of_state_counts(kind):
         assert digests[0] != digests[1]
 
 
-@pytest.mark.parametrize("what", ["default", "attribute", "closure", "closure in a graph"])
-def test_values_that_a_named_function_carries_count(what, monkeypatch):
-    texts = []
-    for k in (1, 1, 2):
-        function = scaled(k) if "closure" in what else FunctionType(plain.__code__, globals())
-        function.__defaults__ = (k,) if what == "default" else None
-        function.__module__, function.__qualname__ = __name__, "plain"
-        if what == "attribute":
-            function.k = k
-        with monkeypatch.context() as patch:
-            patch.setitem(globals(), "plain", function)
-            digest = StateDigest(called(function) if "graph" in what else network(function))
-        assert not digest.opaque
-        texts.append(digest.text)
-    assert texts[0] == texts[1] != texts[2]
+def test_values_that_a_named_function_carries_count(monkeypatch):
+    for what in ("default", "attribute", "closure", "closure in a graph"):
+        texts = []
+        for k in (1, 1, 2):
+            function = scaled(k) if "closure" in what else FunctionType(plain.__code__, globals())
+            function.__defaults__ = (k,) if what == "default" else None
+            function.__module__, function.__qualname__ = __name__, "plain"
+            if what == "attribute":
+                function.k = k
+            with monkeypatch.context() as patch:
+                patch.setitem(globals(), "plain", function)
+                digest = StateDigest(called(function) if "graph" in what else network(function))
+            assert not digest.opaque
+            texts.append(digest.text)
+        assert texts[0] == texts[1] != texts[2], what
 
 
 def hooked(register):
