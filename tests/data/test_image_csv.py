@@ -29,28 +29,7 @@ def test_rows_become_zero_based_labels(tmp_path, encoding):
     assert dataset[:3].images[:, 0, 0, 0].tolist() == [10, 0, 30]
 
 
-def test_other_names_and_zero_based_labels(tmp_path):
-    root = write_root(tmp_path, "file,class\nx1,0\nx3,9\n", "list.csv", "pictures")
-    names = {"csv": "list.csv", "folder": "pictures", "id_column": "file", "label_column": "class"}
-    data = image_csv("test", root=root, **names, first_label=0)
-    assert data.targets.tolist() == [0, 9] and data.target_labels is None
-    assert ImageDataset(data).num_classes == 10
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        "ImageId ; TrueLabel ; Licence\n x1 ; 3 ; by, as is\nx2.jpg ;1; by\n",
-        '"ImageId";"TrueLabel"\n"x1";"3"\n"x2.jpg";"1"\n',
-        "ImageId TrueLabel\nx1 3\nx2.jpg  1\n",
-    ],
-)
-def test_separators_are_sniffed(tmp_path, content):
-    data = image_csv("test", root=write_root(tmp_path, content))
-    assert [path.name for path in data.images] == ["x1.png", "x2.jpg"]
-    assert data.targets.tolist() == [2, 0]
-
-
+NAMED = {"id_column": "file", "label_column": "class"}
 BARE = {"id_column": 0, "label_column": 1}
 EVERY = ("n00007846", "n04067472", "n03444034", "n09999999")
 OWN = tuple(f"k{number}" for number in range(1000))
@@ -59,53 +38,60 @@ TINY = "x1.png\tn03444034\t0\t32\nx3.jpg\tn00007846\t1\t2\nx2.png\tn04067472\t1\
 IDS = f"{HEADER}x1,n01751748,n15075141\nx3,n01443537,n01751748\n"
 MIXED = (f"{HEADER}x1,n01751748,1000\nx3,n01443537,66", f"{HEADER}x1,66,n15075141\nx3,2,n01751748")
 NUMBERED = [
-    ("x1.png 65\nx3.jpg 970\n", {**BARE, "first_label": 0}, None, 971, [65, 970], None),
-    (KAGGLE, {"label_column": "PredictionString"}, "imagenet", 1000, [65, 999], None),
+    # The separator is sniffed.
+    ("ImageId ; TrueLabel ; Licence\n x1 ; 3 ; by, as is\nx2.jpg ;1; by\n", {}, None, 3, [2, 0]),
+    ('"ImageId";"TrueLabel"\n"x1";"3"\n"x2.jpg";"1"\n', {}, None, 3, [2, 0]),
+    ("ImageId TrueLabel\nx1 3\nx2.jpg  1\n", {}, None, 3, [2, 0]),
+    ("file,class\nx1,0\nx3,9\n", {**NAMED, "first_label": 0}, None, 10, [0, 9]),
+    ("x1.png 65\nx3.jpg 970\n", {**BARE, "first_label": 0}, None, 971, [65, 970]),
+    (KAGGLE, {"label_column": "PredictionString"}, "imagenet", 1000, [65, 999]),
     # Tiny ImageNet's layout: ids are numbered by their own order, or among all.
-    (TINY, BARE, None, 3, [1, 0, 2], None),
-    (TINY, BARE, EVERY, 4, [2, 0, 1], None),
+    (TINY, BARE, None, 3, [1, 0, 2]),
+    (TINY, BARE, EVERY, 4, [2, 0, 1]),
     (IDS, {}, None, 3, [1, 0], [2, 1]),
     # Ids beside numbers, and ids of networks with 1,000 classes, are those of ImageNet.
-    *[(IDS, {}, names, 1000, [65, 1], [999, 65]) for names in ("imagenet", None, OWN)],
-    *[(MIXED[0], {}, names, 1000, [65, 1], [999, 65]) for names in ("imagenet", None, OWN)],
-    *[(MIXED[1], {}, names, 1000, [65, 1], [999, 65]) for names in ("imagenet", None, OWN)],
+    *[
+        (content, {}, names, 1000, [65, 1], [999, 65])
+        for content in (IDS, *MIXED)
+        for names in ("imagenet", None, OWN)
+    ],
 ]
 
 
-@pytest.mark.parametrize(("content", "columns", "names", "count", "labels", "targets"), NUMBERED)
-def test_wordnet_ids_and_numbers_become_labels(
-    tmp_path, content, columns, names, count, labels, targets
-):
-    data = image_csv("test", root=write_root(tmp_path, content), **columns)
-    dataset = ImageDataset(data, class_names=names, num_classes=count)
-    assert dataset.labels.tolist() == labels and dataset.num_classes == count
-    found = dataset.target_labels
-    assert (None if found is None else found.tolist()) == targets
+def test_wordnet_ids_and_numbers_become_labels(tmp_path):
+    for number, (content, columns, names, count, labels, *targets) in enumerate(NUMBERED):
+        data = image_csv("test", root=write_root(tmp_path / str(number), content), **columns)
+        dataset = ImageDataset(data, class_names=names, num_classes=count)
+        assert dataset.labels.tolist() == labels and dataset.num_classes == count
+        if targets:
+            assert dataset.target_labels.tolist() == targets[0]
+        else:
+            assert dataset.target_labels is None
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (HEADER, r"images\.csv"),
-        (f"{HEADER}x2,1,1", r"'x2' may be x2\.jpg and x2\.png"),
-        (f"{HEADER}x1,cat,1", "TrueLabel='cat' of image 'x1'"),
-        (f"{HEADER}x1,0,1", "TrueLabel='0' of image 'x1' is below dataset.first_label=1"),
-        (f"{HEADER}x1,1,1\nx9,1,1", "'x9'"),
-        (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
-        (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
-        ("id,TrueLabel\nx1,1", r"dataset\.id_column=ImageId\. .* id, TrueLabel"),
-        (f"{HEADER}x1,n01751748,1\nx3,,1", "TrueLabel='' of image 'x3'"),
-        (f"{HEADER}x1,1,1\nx3,n01751748,1\nx2.png,1,1", "TrueLabel='n01751748' of image 'x3'"),
-        ('ImageId,TrueLabel\n"=HYPERLINK(""x""),\n../1",2\n', r'\'=HYPERLINK\("x"\),\\n../1\''),
-        (TINY, r"class_names=imagenet .* not n00007846"),
-    ],
-)
-def test_wrong_files_are_refused(tmp_path, content, message):
-    columns, names = (BARE, "imagenet") if content == TINY else ({}, None)
-    with pytest.raises(ValueError, match=message) as caught:
-        root = write_root(tmp_path, content)
-        ImageDataset(image_csv("test", root=root, **columns), class_names=names)
-    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+REFUSED = [
+    (HEADER, r"images\.csv"),
+    (f"{HEADER}x2,1,1", r"'x2' may be x2\.jpg and x2\.png"),
+    (f"{HEADER}x1,cat,1", "TrueLabel='cat' of image 'x1'"),
+    (f"{HEADER}x1,0,1", "TrueLabel='0' of image 'x1' is below dataset.first_label=1"),
+    (f"{HEADER}x1,1,1\nx9,1,1", "'x9'"),
+    (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
+    (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
+    ("id,TrueLabel\nx1,1", r"dataset\.id_column=ImageId\. .* id, TrueLabel"),
+    (f"{HEADER}x1,n01751748,1\nx3,,1", "TrueLabel='' of image 'x3'"),
+    (f"{HEADER}x1,1,1\nx3,n01751748,1\nx2.png,1,1", "TrueLabel='n01751748' of image 'x3'"),
+    ('ImageId,TrueLabel\n"=HYPERLINK(""x""),\n../1",2\n', r'\'=HYPERLINK\("x"\),\\n../1\''),
+    (TINY, r"class_names=imagenet .* not n00007846"),
+]
+
+
+def test_wrong_files_are_refused(tmp_path):
+    for content, message in REFUSED:
+        columns, names = (BARE, "imagenet") if content == TINY else ({}, None)
+        with pytest.raises(ValueError, match=message) as caught:
+            root = write_root(tmp_path, content)
+            ImageDataset(image_csv("test", root=root, **columns), class_names=names)
+        assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
 
 
 def test_a_list_that_is_missing_or_a_pipe_is_refused(tmp_path):

@@ -1,7 +1,6 @@
 """The images of NIPS 2017 arrive from a server one by one, each checked, and a stop loses none."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
@@ -41,8 +40,6 @@ class Server(BaseHTTPRequestHandler):
         self.send_response(404 if fault == "missing" else 200)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        if fault == "half once" and self.asked.count(self.path) == 1:
-            fault = "half"
         half, other = content[: len(content) // 2], png(len(name))
         self.wfile.write({"half": half, "other": other[: len(content)]}.get(fault, content))
 
@@ -85,14 +82,6 @@ def test_all_images_arrive_once_in_the_order_of_the_list(load, tmp_path):
     assert written.columns.tolist() == ["ImageId", "TrueLabel", "TargetClass"]
 
 
-@pytest.mark.slow
-def test_one_cut_connection_is_tried_again_and_two_at_once_share_one_download(load):
-    Server.faults[IDS[5]] = "half once"
-    with ThreadPoolExecutor(2) as threads:
-        assert [len(data) for data in threads.map(lambda _: load(), range(2))] == [20, 20]
-    assert len(Server.asked) == 21
-
-
 @pytest.mark.parametrize(
     "fault",
     ["half", *(pytest.param(fault, marks=pytest.mark.slow) for fault in ("missing", "other"))],
@@ -124,7 +113,7 @@ def test_what_is_in_the_folder_is_not_replaced(load, tmp_path):
     assert load().labels.tolist() == [6] and not Server.asked
 
 
-def test_no_server_and_no_download(load, tmp_path):
+def test_no_server_is_named_and_no_download_is_tried(load, tmp_path):
     with pytest.raises(ValueError, match="cannot be downloaded"):
         load(url="http://127.0.0.1:1/images")
     with pytest.raises(ValueError, match="none"):
@@ -135,5 +124,3 @@ def test_the_list_is_the_published_one():
     rows = pd.read_csv(LIST)
     assert len(rows) == rows["ImageId"].nunique() == rows["sha256"].nunique() == 1000
     assert rows["TrueLabel"].between(1, 1000).all() and rows["TargetClass"].between(1, 1000).all()
-    assert (rows["TrueLabel"] != rows["TargetClass"]).all()
-    assert rows["bytes"].sum() == pytest.approx(153e6, rel=0.001)

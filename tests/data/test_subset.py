@@ -75,25 +75,19 @@ def test_a_list_brings_the_same_images(listed, tmp_path):
     assert len(listed(images=str(tmp_path / "list.csv"))) == 4
 
 
-@pytest.mark.parametrize(
-    ("text", "sentence"),
-    [
+def test_a_list_of_other_images_is_refused(listed, tmp_path):
+    for text, sentence in (
         ("index,label\n9,0\n", "a missing one"),
         ("index,label\n0,0\n0,0\n", "twice"),
         ("index,label\n", "lists no images"),
         ("index,label\n0,1\n", "image 0 has another label"),
         ("index,label,file\n0,0,4.png\n", "image 0 is another file"),
         ("number\n0\n", "the column index"),
-    ],
-)
-def test_a_list_of_other_images_is_refused(listed, text, sentence):
-    with pytest.raises(ValueError, match=sentence):
-        listed(text)
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            listed(text)
     with pytest.raises(ValueError, match="n_images=null"):
-        listed(text, n_images=1)
-
-
-def test_a_list_of_files_is_none_of_arrays(tmp_path):
+        listed("index,label\n0,0\n", n_images=1)
     (tmp_path / "list.csv").write_text("index,label,file\n1,1,b.png\n")
     data = LabelledImages(np.zeros((2, 4, 4, 3), np.uint8), np.arange(2), ("a", "b"))
     with pytest.raises(ValueError, match="image 1 is another file"):

@@ -129,14 +129,7 @@ def test_members_and_layers_are_those_behind_the_defence(images):
     features = zip(source.features(images), plain.features(BitDepth()(images)), strict=True)
     assert all(torch.equal(ours, theirs) for ours, theirs in features)
     randomised = AttackedDefence(ensemble, RandomResizePad(0.6), draws=2)
+    randomised.draw(random_of(images), 1)
+    assert randomised(images).shape == (4, 5, 4)
     changed = cwa(randomised, images, LABELS, 0.05, seeds=SEEDS, steps=2)
     assert (changed - images).abs().amax(dim=(1, 2, 3)).min() > 0.01
-
-
-def test_draws_and_members_are_averaged_together(images):
-    ensemble = Ensemble([small(0), small(1)], "loss")
-    ensemble.forward = ensemble.attacked
-    for defence, shape in ((RandomResizePad(0.6), (6, 5, 4)), (Smoothing(), (2, 5, 4))):
-        model = AttackedDefence(ensemble, defence, draws=3)
-        model.draw(random_of(images), 1)
-        assert model(images).shape == shape

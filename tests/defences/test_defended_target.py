@@ -56,21 +56,19 @@ class Votes:
         return self.found
 
 
-@pytest.mark.parametrize(
-    ("defence", "refusal"),
-    [
-        (fails, "KeyError: 'no palette'$"),
-        (lambda images: images[:, :1], r"\(5, 3, 8, 10\), not \(5, 1, 8, 10\)"),
-        (lambda images: images.numpy(), "not ndarray"),
-        (with_value(torch.nan), "image 9"),
-        (with_value(1.00001), "image 9"),
-        (with_value(-0.00001), "image 9"),
-        *[(Votes(found), "logits") for found in (None, torch.zeros(5), torch.zeros(4, 10))],
-    ],
-)
-def test_what_is_no_image_and_no_vote_is_refused(images, defence, refusal):
-    with pytest.raises(ValueError, match=f"^defence=mine.*{refusal}"):
-        Defended(nn.Flatten(), defence, name="mine")(images, INDEX)
+REFUSED = [
+    (fails, "KeyError: 'no palette'$"),
+    (lambda images: images[:, :1], r"\(5, 3, 8, 10\), not \(5, 1, 8, 10\)"),
+    (lambda images: images.numpy(), "not ndarray"),
+    *[(with_value(value), "image 9") for value in (torch.nan, 1.00001, -0.00001)],
+    *[(Votes(found), "logits") for found in (None, torch.zeros(5), torch.zeros(4, 10))],
+]
+
+
+def test_what_is_no_image_and_no_vote_is_refused(images):
+    for defence, refusal in REFUSED:
+        with pytest.raises(ValueError, match=f"^defence=mine.*{refusal}"):
+            Defended(nn.Flatten(), defence, name="mine")(images, INDEX)
 
 
 class Lost(nn.Module):

@@ -7,7 +7,6 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
 from src import transfer
 from src.models import PixelClassifier, fold_batch_norms, try_classifier
@@ -207,8 +206,7 @@ def confidences(network, *others, **words):
 
 
 @of_old_norms
-@pytest.mark.parametrize("kind", ["hook", "old weight norm"])
-def test_every_way_to_a_gradient_takes_a_network_that_was_used(kind):
+def test_every_way_to_a_gradient_takes_a_network_that_was_used():
     """Attacks alone, with a rule for the backward pass, with a fit, and from a library."""
     pytest.importorskip("torchattacks")
     attacks = {
@@ -217,41 +215,11 @@ def test_every_way_to_a_gradient_takes_a_network_that_was_used(kind):
         "lgv": {"steps": 2, "epochs": 1, "fit_batch": 4},
         "torchattacks": {"name": "PGD", "steps": 2},
     }
-    network, words = KEEPING[kind]().eval(), {"fit_images": (255 - IMAGES, LABELS)}
+    network, words = KEEPING["old weight norm"]().eval(), {"fit_images": (255 - IMAGES, LABELS)}
     unused = confidences(network, attacks=attacks, **words)
     kept = network(IMAGES.float().requires_grad_())
     assert confidences(network, attacks=attacks, **words) == unused
     assert kept.requires_grad
-
-
-class Checkpointed(nn.Module):
-    def __init__(self, network):
-        super().__init__()
-        self.network = network
-
-    def forward(self, images):
-        return checkpoint(self.network, images, use_reentrant=True)
-
-
-def test_reentrant_checkpoints_change_no_number():
-    network, calls = Net().eval(), []
-    inner = PixelClassifier(Checkpointed(network), [0] * 3, [1] * 3).eval()
-    expected = confidences(network, network)
-    assert confidences(Checkpointed(network), inner) == expected
-    images = torch.rand(2, 3, 16, 16).requires_grad_()
-    network.register_forward_hook(lambda *_: calls.append(torch.is_grad_enabled()))
-    Checkpointed(network)(images).sum().backward()
-    assert calls == [False, True]  # outside of the program they save memory as before
-
-
-def test_a_network_without_shapes_yet_gets_them_from_the_first_images():
-    layers = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(5)
-    lazy = nn.Sequential(*layers).eval()
-    with pytest.raises(ValueError, match=r"s cannot be copied.*uninitialized"):
-        confidences(lazy)
-    made = PixelClassifier(lazy, [0] * 3, [1] * 3)
-    try_classifier(made, 5, 16)
-    assert fold_batch_norms(made)(IMAGES / 255).shape == (6, 5)
 
 
 def test_other_types_of_numbers_are_named_with_the_way_on():

@@ -51,16 +51,6 @@ class Times(nn.Module):
         return images * self.value
 
 
-class Extra(nn.Linear):
-    scale = 1
-
-    def get_extra_state(self):
-        return {"scale": type(self).scale}
-
-    def set_extra_state(self, state):
-        """Leave the layer as it is."""
-
-
 def quantised(value, kind):
     layer = nn.Conv2d(3, 2, 1) if kind == "static" else nn.Linear(3, 2)
     net = nn.Sequential(torch.ao.quantization.QuantStub(), filled(layer, 1)).eval()
@@ -190,20 +180,6 @@ OPAQUE = {
 def test_what_may_hold_anything_has_no_digest(kind):
     assert StateDigest(OPAQUE[kind]()).opaque
     assert not StateDigest(nn.LSTM(3, 2)).opaque
-
-
-def test_extra_state_counts_and_tensors_of_the_state_dict_do_not(monkeypatch):
-    def digests():
-        return StateDigest(first).text, PixelClassifier(first, [0] * 3, [1] * 3).digest
-
-    first = Extra(3, 2)
-    before = digests()
-    with torch.no_grad():
-        first.weight += 1
-    after = digests()
-    assert after[0] == before[0] and after[1] != before[1]
-    monkeypatch.setattr(Extra, "scale", 2)
-    assert digests()[0] != after[0] and digests()[1] != after[1]
 
 
 HOLDING = """
