@@ -164,7 +164,6 @@ def normed(norm):
 
 
 KEEPING = {
-    "attribute": partial(Net, lambda net, features: setattr(net, "last", features)),
     "array": partial(Net, as_array),
     "hook": with_a_hook,
     "weight norm": partial(normed, nn.utils.parametrizations.weight_norm),
