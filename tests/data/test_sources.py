@@ -1,7 +1,6 @@
 """Data sets by name: those of torchvision, CIFAR-10's images, and what conf/dataset describes."""
 
 import pickle
-import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from PIL import Image
 from scipy.io import savemat
 
 from src.data import load_dataset
-from src.data.cifar10_mini import ARCHIVE, CLASSES, SIZES, cifar10_mini
+from src.data.cifar10_mini import cifar10_mini
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 COMMON = ("n_images", "seed", "image_size", "num_classes", "class_names")
@@ -104,17 +103,6 @@ def test_training_takes_all_and_the_test_a_balanced_subset():
     assert (len(dataset), dataset.num_classes, dataset.image_size) == (30, 10, 32)
     assert np.bincount(dataset.labels).tolist() == [3] * 10
     assert len(load("cifar10_mini", "train", n_images=30, n_train=70)) == 70
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("split", SPLITS)
-def test_images_of_cifar10_are_of_the_classes_that_their_files_lie_in(split):
-    with tarfile.open(ARCHIVE) as archive:
-        files = [Path(member.name).parts for member in archive if member.name.startswith(split)]
-    data, fewer = cifar10_mini(split), cifar10_mini(split, n_train=25, n_test=25)
-    assert [file[1] for file in files] == [CLASSES[label] for label in data.targets]
-    assert data.images.shape == (SIZES[split], 32, 32, 3)
-    assert np.array_equal(fewer.images, data.images[:25])
 
 
 def test_class_names_rename_the_folders_or_number_them(tmp_path, write_classes):

@@ -198,34 +198,16 @@ def test_a_used_network_is_copied(kind):
             assert all(vars(part)[key] is value for key, value in attributes[name].items())
 
 
-def confidences(network, *others, **words):
-    names = {"s": network, **{f"t{number}": its for number, its in enumerate(others)}}
-    words = {"attacks": {"mi": {"steps": 2}}, "eps": 8 / 255, "progress_bar": False} | words
-    return transfer({"s": network}, names, IMAGES, LABELS, **words)["confidence"].tolist()
-
-
-@of_old_norms
-def test_every_way_to_a_gradient_takes_a_network_that_was_used():
-    """Attacks alone, with a rule for the backward pass, with a fit, and from a library."""
-    pytest.importorskip("torchattacks")
-    attacks = {
-        "mi": {"steps": 2},
-        "ghost": {"steps": 2},
-        "lgv": {"steps": 2, "epochs": 1, "fit_batch": 4},
-        "torchattacks": {"name": "PGD", "steps": 2},
-    }
-    network, words = KEEPING["old weight norm"]().eval(), {"fit_images": (255 - IMAGES, LABELS)}
-    unused = confidences(network, attacks=attacks, **words)
-    kept = network(IMAGES.float().requires_grad_())
-    assert confidences(network, attacks=attacks, **words) == unused
-    assert kept.requires_grad
+def transferred(network, *others):
+    targets = {"s": network, **{f"t{number}": its for number, its in enumerate(others)}}
+    transfer({"s": network}, targets, IMAGES, LABELS, progress_bar=False)
 
 
 def test_other_types_of_numbers_are_named_with_the_way_on():
     for kind in (torch.float16, torch.float64):
         with pytest.raises(ValueError, match=rf"^model s: .*{kind}: .*\.float\(\)") as caught:
-            confidences(Net().eval().to(kind))
+            transferred(Net().eval().to(kind))
         assert "input_size" not in str(caught.value)
     network, other = (nn.Sequential(nn.Flatten(), nn.Linear(768, count)) for count in (5, 6))
     with pytest.raises(ValueError, match=r"\[5, 6\].*logits\[:, 1:\]"):
-        confidences(network, other)
+        transferred(network, other)

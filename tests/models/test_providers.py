@@ -19,8 +19,7 @@ from torchvision import models
 
 from src import load_classifier, transfer
 from src.models import build_classifier, weights_digest
-from src.models.providers import facts_of, load_network, open_provider, section_of
-from src.utils.model_names import check_listed
+from src.models.providers import facts_of, load_network, section_of
 from tests.conftest import run_words
 
 TIMM, VISION = "timm/resnet18.a1_in1k", "torchvision/squeezenet1_1.IMAGENET1K_V1"
@@ -205,16 +204,6 @@ def test_unknown_names_are_refused_with_near_ones(monkeypatch):
     for name, told in NEAR.items():
         with pytest.raises(ValueError, match=told):
             section_of(name)
-
-
-@pytest.mark.slow
-def test_the_list_of_the_release_is_that_of_its_libraries(home):
-    for library in ("timm", "torchvision"):
-        names = [f"{library}/{name}" for name in open_provider(library).names()]
-        for name in names:
-            check_listed(name)
-        with pytest.raises(ValueError, match="no such model"):
-            check_listed(f"{names[0]}x")
 
 
 def test_stated_accuracies_are_for_the_classes_of_imagenet():

@@ -11,7 +11,6 @@ from pkgutil import resolve_name
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file, save_model
 from torch import nn
 
@@ -271,10 +270,8 @@ class Colour(Enum):
 
 
 NUMPY = [np.float64(93.1), np.float32(1), np.int64(1), np.bool_(True), np.dtype("int64")]
-OmegaConf.register_new_resolver("canary", os.mkdir)
 OBJECTS = {
     **{f"canary {way}": Canary(way) for way in ("state", "call", "nested")},
-    "interpolation": OmegaConf.create({"a": "${canary:created-by-a-pickle}", "b": [1, "${a}"]}),
     "enumeration": Colour.RED,
     "function": os.path.join,
     "array": np.ones(3),
