@@ -14,7 +14,7 @@ from src.models import build_classifier, check_gradient
 from src.models.architectures import NORMALISATION
 
 FILES = sorted({path.stem for path in (CONF / "model").glob("[!_]*.yaml")} - {"answers"})
-QUICK = ("inception", "resnet50", "vgg16", "vit_small")
+QUICK = ("inception_small", "resnet50", "vgg16", "vit_small")
 
 
 def entry(file, **changes):
