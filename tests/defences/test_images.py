@@ -2,32 +2,20 @@
 
 import io
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
 from PIL import Image
 from scipy.ndimage import median_filter
-from torch import Tensor
+from scipy.stats import binomtest, norm
+from torch import Tensor, nn
 from torch.nn import functional
 
 from src.attacks import Philox
 from src.data.cifar10_mini import cifar10_mini
-from src.defences import BitDepth, Jpeg, Median, RandomResizePad, Smoothing
+from src.defences import BitDepth, Defended, Jpeg, Median, RandomResizePad, Smoothing
 from src.defences.feature_squeezing import soft_round
-from src.utils.call_target import call_target
-from src.utils.hydra_versions import VERSION_BASE
-
-CONF = Path(__file__).resolve().parents[2] / "conf"
-SETTINGS = {
-    "bit_depth": BitDepth(bits=3),
-    "jpeg": Jpeg(quality=75),
-    "median": Median(size=2),
-    "random_resize_pad": RandomResizePad(lowest=0.9033),
-    "smoothing": Smoothing(sigma=0.25, copies=100, alpha=0.001),
-}
 
 
 def batch(count: int = 4, height: int = 33, width: int = 40) -> Tensor:
@@ -35,34 +23,44 @@ def batch(count: int = 4, height: int = 33, width: int = 40) -> Tensor:
     return torch.rand(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_files_have_the_defaults(name):
-    assert {file.stem for file in (CONF / "defence").glob("*.yaml")} == set(SETTINGS)
-    with initialize_config_dir(str(CONF), **VERSION_BASE):
-        section = dict(compose(f"defence/{name}").defence[name])
-    random = {"random_resize_pad", "smoothing"}
-    assert section.pop("repeats", None) == (1 if name in random else None)
-    assert call_target(section) == SETTINGS[name] == type(SETTINGS[name])()
-
-
 @pytest.mark.parametrize("bits", [1, 3, 8])
-def test_bit_depth_is_the_nearest_level(bits):
+def test_bit_depth_is_the_nearest_level_with_the_gradient_of_a_staircase(bits):
     images = torch.arange(256).reshape(1, 1, 16, 16).expand(1, 3, 16, 16) / 255
-    levels = np.linspace(0, 1, 2**bits)
+    levels, steps = np.linspace(0, 1, 2**bits), 2**bits - 1
     nearest = levels[np.abs(images.numpy()[..., None] - levels).argmin(axis=-1)]
     np.testing.assert_allclose(BitDepth(bits)(images).numpy(), nearest, atol=1e-7)
+    images = batch(2, 5, 6).requires_grad_()
+    (found,) = torch.autograd.grad(BitDepth(bits)(images).sum(), images)
+    ahead, behind = (soft_round(steps * images.detach() + step) for step in (7e-6, -7e-6))
+    torch.testing.assert_close(found, (ahead - behind) / 14e-6)
 
 
-@pytest.mark.parametrize("quality", [10, 75, 100])
-def test_jpeg_is_that_of_pillow(quality):
-    images = smooth_images()
-    expected = []
+@pytest.mark.parametrize(
+    ("size", "quality", "offset", "most"),
+    [
+        ((33, 40), 10, 0, 5.5),
+        ((27, 21), 75, 0, 1.8),
+        ((8, 48), 100, 0, 0.75),
+        ((27, 21), 75, 1, 1.8),
+        ((26, 32), 75, 15, 1.8),
+    ],
+)
+def test_jpeg_is_that_of_pillow_on_a_grid_that_padding_with_the_border_moves(
+    size, quality, offset, most
+):
+    """Its approximation is near; with nearest pixels it would be 8 to 11 grey levels off."""
+    images, defence = smooth_images(*size), Jpeg(quality, offset)
+    expected, pad = [], ((offset, 0), (offset, 0), (0, 0))
     for image in images.permute(0, 2, 3, 1).numpy():
-        file = io.BytesIO()
-        Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(file, "JPEG", quality=quality)
-        expected.append(np.asarray(Image.open(file)) / 255)
-    found = Jpeg(quality)(images).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_array_equal(found, np.stack(expected))
+        file, levels = io.BytesIO(), np.rint(image * 255).astype(np.uint8)
+        picture = Image.fromarray(np.pad(levels, pad, mode="edge"))
+        picture.save(file, "JPEG", quality=quality)
+        expected.append(np.asarray(Image.open(file))[offset:, offset:] / 255)
+    np.testing.assert_array_equal(defence(images).permute(0, 2, 3, 1).numpy(), np.stack(expected))
+    soft = Jpeg(quality, offset, temperature=0.001).approximate(images)
+    assert 255 * (soft - defence(images)).abs().mean() < most
+    few = images[:1, :, :5, :6].clone().requires_grad_()
+    assert torch.autograd.gradcheck(defence.approximate, few)
 
 
 def smooth_images(height: int = 33, width: int = 40) -> Tensor:
@@ -74,46 +72,15 @@ def photographs() -> Tensor:
     return torch.from_numpy(cifar10_mini("test", n_test=40).images).permute(0, 3, 1, 2) / 255.0
 
 
-@pytest.mark.parametrize("offset", [1, 4, 15])
-def test_the_grid_of_jpeg_is_moved_by_padding_with_the_border(offset):
-    images, defence = smooth_images(27, 21), Jpeg(offset=offset)
-    expected, pad = [], ((offset, 0), (offset, 0), (0, 0))
-    for image in images.permute(0, 2, 3, 1).numpy():
-        file, levels = io.BytesIO(), np.rint(image * 255).astype(np.uint8)
-        Image.fromarray(np.pad(levels, pad, mode="edge")).save(file, "JPEG", quality=75)
-        expected.append(np.asarray(Image.open(file))[offset:, offset:] / 255)
-    np.testing.assert_array_equal(defence(images).permute(0, 2, 3, 1).numpy(), np.stack(expected))
-    soft = Jpeg(offset=offset, temperature=0.001).approximate(images)
-    assert 255 * (soft - defence(images)).abs().mean() < 1.8
-    few = images[:1, :, :5, :6].clone().requires_grad_()
-    assert torch.autograd.gradcheck(defence.approximate, few)
-
-
 def test_images_stored_as_jpeg_hardly_change_on_their_own_grid_alone():
-    change = [255 * (Jpeg(offset=n)(photographs()) - photographs()).abs().mean() for n in (0, 4, 8)]
-    assert change[0] < 0.5 < 2 < min(change[1:])
-
-
-def test_jpeg_is_approximated_to_half_a_grey_level():
     images, defence = photographs(), Jpeg(temperature=0.001)
-    off = 255 * (defence.approximate(images) - defence(images)).abs()
-    assert off.mean() < 0.6
-
-
-@pytest.mark.parametrize(("quality", "most"), [(75, 1.8), (100, 0.75)])
-@pytest.mark.parametrize("size", [(27, 21), (26, 32), (8, 48)])
-def test_jpeg_is_approximated_at_any_size(size, quality, most):
-    """Padding and resampling, by which nearest pixels would be 8 to 11 grey levels off."""
-    images, defence = smooth_images(*size), Jpeg(quality, temperature=0.001)
-    off = 255 * (defence.approximate(images) - defence(images)).abs()
-    assert off.mean() < most  # the coarser the steps, the more a rounded colour turns
+    change = [255 * (Jpeg(offset=n)(images) - images).abs().mean() for n in (0, 4, 8)]
+    assert change[0] < 0.5 < 2 < min(change[1:])
+    assert 255 * (defence.approximate(images) - defence(images)).abs().mean() < 0.6
 
 
 def test_the_gradient_of_jpeg_is_that_of_its_approximation():
     images, defence = smooth_images(10, 19).requires_grad_(), Jpeg()
-    small = images[:1, :, :, :9].detach().requires_grad_()
-    assert torch.autograd.gradcheck(defence.approximate, small)
-    assert torch.equal(defence(images), defence(images.detach()))
     weights = batch(4, 10, 19)
     found, expected = (
         torch.autograd.grad((weights * function(images)).sum(), images)[0]
@@ -149,23 +116,11 @@ def test_the_staircase_lies_between_rounding_and_the_identity():
     torch.testing.assert_close(soft_round(torch.tensor(1.7), 0.2), expected)
 
 
-def test_bit_depth_has_the_gradient_of_a_staircase():
-    images = batch(2, 5, 6).requires_grad_()
-    (found,) = torch.autograd.grad(BitDepth(3)(images).sum(), images)
-    ahead, behind = (soft_round(7 * (images.detach() + step)) / 7 for step in (1e-6, -1e-6))
-    torch.testing.assert_close(found, (ahead - behind) / 2e-6)
-    assert torch.equal(BitDepth(3)(images), (images * 7).round() / 7)
-
-
 @pytest.mark.parametrize("size", [2, 3])
-def test_median_is_that_of_scipy(size):
+def test_median_is_that_of_scipy_with_its_gradient_at_the_first_of_equal_pixels(size):
     images = (batch() * 9).round() / 9  # with many ties
     expected = median_filter(images.numpy(), size=(1, 1, size, size), mode="reflect")
     np.testing.assert_array_equal(Median(size)(images).numpy(), expected)
-
-
-@pytest.mark.parametrize("size", [2, 3])
-def test_the_gradient_of_a_median_goes_to_the_first_of_equal_pixels(size):
     images = torch.full((1, 1, size, size), 0.5, requires_grad=True)
     images.data[0, 0, -1, -1] = 0.0  # now the median is among the equal ones
     (gradient,) = torch.autograd.grad(Median(size)(images)[0, 0, size // 2, size // 2], images)
@@ -210,19 +165,54 @@ def test_smoothing_adds_unclipped_noise_of_its_standard_deviation():
     assert (images + noise).min() < 0 and (images + noise).max() > 1
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        (BitDepth, {"bits": 9}),
-        (BitDepth, {"bits": 2.5}),
-        (Jpeg, {"quality": 0}),
-        (Jpeg, {"temperature": 0.0}),
-        (Median, {"size": 4}),
-        (RandomResizePad, {"lowest": 1.1}),
-        (Smoothing, {"copies": 0}),
-        (Smoothing, {"samples": 10}),
-    ],
-)
-def test_settings_without_a_meaning_are_refused(kind, settings):
-    with pytest.raises(ValueError, match=next(iter(settings))):
-        kind(**settings)
+class Linear(nn.Module):
+    """Two classes divided by a plane, with logits w x + b and 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        margin = (images * self.weight).sum(dim=(1, 2, 3)) - 0.2
+        return torch.stack([margin, torch.zeros_like(margin)], dim=1)
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.5])
+def test_shares_of_votes_are_those_of_a_linear_classifier(sigma):
+    images = torch.rand(30, 3, 2, 4, generator=torch.Generator().manual_seed(0))
+    linear, copies = Linear(), 1000
+    defence = Smoothing(sigma=sigma, copies=copies, alpha=1.0)
+    (logits,) = Defended(linear, defence)(images, torch.arange(30))
+    expected = norm.cdf(linear(images)[:, 0] / (sigma * linear.weight.norm()))
+    error = (expected * (1 - expected) / copies) ** 0.5
+    shares = logits.exp().double().numpy()
+    assert (abs(shares[:, 0] - expected) <= 4 * error + 1e-3).all()
+    assert expected.min() < 0.1 and expected.max() > 0.7
+    assert shares.sum(axis=1) == pytest.approx(1)
+    assert logits.softmax(dim=1).double().numpy() == pytest.approx(shares)
+
+
+@pytest.mark.parametrize("alpha", [0.001, 0.3])
+def test_a_vote_abstains_where_the_binomial_test_does(alpha):
+    votes = torch.where(torch.arange(20)[:, None] < torch.arange(21), 2, 1)
+    votes[:3, :5] = 0  # a third class, whose votes are in no test
+    images, cast = torch.zeros(21, 3, 2, 4), iter(functional.one_hot(votes, 4).float())
+    defence = Smoothing(copies=20, alpha=alpha)
+    logits = defence.classify(lambda _: next(cast), images, Philox(torch.arange(21), images))
+    for column, found in zip(votes.T, logits, strict=True):
+        counts = torch.bincount(column, minlength=4)
+        first, second = counts.sort(descending=True).values[:2].tolist()
+        undecided = binomtest(first, first + second, 0.5).pvalue > alpha
+        assert bool(found.isnan().all()) == bool(found.isnan().any()) == undecided
+        if not undecided:
+            torch.testing.assert_close(found.exp(), counts / 20)
+            assert found.argmax() == counts.argmax() and found.min() < math.log(1e-37)
+
+
+def test_settings_without_a_meaning_are_refused():
+    wrong = [(BitDepth, {"bits": 9}), (BitDepth, {"bits": 2.5}), (Jpeg, {"quality": 0})]
+    wrong += [(Jpeg, {"temperature": 0.0}), (Median, {"size": 4})]
+    wrong += [(RandomResizePad, {"lowest": 1.1}), (Smoothing, {"copies": 0})]
+    for kind, settings in wrong:
+        with pytest.raises(ValueError, match=next(iter(settings))):
+            kind(**settings)

@@ -10,11 +10,11 @@ from src import transfer
 from src.attacks import Source
 from src.config.compose import compose_words
 from src.config.resolvers import CONF
-from src.models import build_classifier, check_gradient, save_weights
+from src.models import build_classifier, check_gradient
 from src.models.architectures import NORMALISATION
 
 FILES = sorted({path.stem for path in (CONF / "model").glob("[!_]*.yaml")} - {"answers"})
-QUICK = ("inception", "resnet50", "vgg16", "vit_small")
+QUICK = ("inception_small", "resnet50", "vgg16", "vit_small")
 
 
 def entry(file, **changes):
@@ -31,18 +31,6 @@ def build(file, classes=10, size=32, **changes):
     return build_classifier(file, **entry(file, **changes), num_classes=classes, image_size=size)
 
 
-class Large(nn.Module):
-    """A network that needs more memory than there is."""
-
-    def forward(self, images):
-        return images.mean((1, 2, 3))[:, None] + torch.zeros(10**13)
-
-
-def test_a_network_that_needs_too_much_memory_is_refused():
-    with pytest.raises(ValueError, match="model mine: two images need too much memory"):
-        own({"_target_": f"{__name__}.Large"})
-
-
 def own(network, classes=10, **words):
     words = {"mean": [0.5] * 3, "std": [0.5] * 3} | words
     return build_classifier("mine", network, num_classes=classes, image_size=32, **words)
@@ -53,6 +41,7 @@ def own(network, classes=10, **words):
     [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FILES],
 )
 def test_every_file_builds_on_small_images(file):
+    """The invariants of each network of the catalogue."""
     changes = {}
     if file in ("vit", "convnext", "timm") or file.startswith("efficientnet"):
         changes = {"network__pretrained": False, "input_size": 64}  # 224 is slow here
@@ -60,31 +49,28 @@ def test_every_file_builds_on_small_images(file):
         changes = {"network__name": "squeezenet1_1", "network__weights": None}
     if file == "timm":
         changes["network__model_name"] = "resnet18"
-    model = build(file, **changes)
-    assert not model.training
+    model, images = build(file, **changes), torch.rand(2, 3, 32, 32)
+    assert not model.training and model.steady
+    check_gradient(file, model, 32)
     with torch.no_grad():
-        assert model(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+        assert model(images).shape == (2, 10)
         if file not in ("torchvision", "timm"):  # of any network, which name none
-            (features,) = Source(model).features(torch.rand(2, 3, 32, 32))
+            (features,) = Source(model).features(images)
             assert len(features) == 2 and features.ndim in (3, 4)
 
 
 CIFAR, IMAGENET = NORMALISATION["cifar"], NORMALISATION["imagenet"]
 
 
-@pytest.mark.parametrize(
-    ("words", "mean", "std"),
-    [
+def test_normalisation_is_the_networks_unless_given():
+    for words, mean, std in (
         ({}, CIFAR["mean"], CIFAR["std"]),
-        ({"size": 96}, IMAGENET["mean"], IMAGENET["std"]),
         ({"input_size": 96}, IMAGENET["mean"], IMAGENET["std"]),  # it decides the stem
         ({"mean": [0.1, 0.2, 0.3]}, (0.1, 0.2, 0.3), CIFAR["std"]),
-    ],
-)
-def test_normalisation_is_the_networks_unless_given(words, mean, std):
-    model = build("resnet18", **words)
-    torch.testing.assert_close(model.mean.flatten(), torch.tensor(mean))
-    torch.testing.assert_close(model.std.flatten(), torch.tensor(std))
+    ):
+        model = build("resnet18", **words)
+        torch.testing.assert_close(model.mean.flatten(), torch.tensor(mean))
+        torch.testing.assert_close(model.std.flatten(), torch.tensor(std))
 
 
 def test_nulls_come_from_the_data(monkeypatch):
@@ -100,11 +86,13 @@ def test_nulls_come_from_the_data(monkeypatch):
 
 def test_a_weight_file_replaces_the_download(tmp_path):
     source = timm.create_model("resnet18", num_classes=10)
-    save_weights(source, tmp_path / "w.safetensors")
+    other = {name: torch.zeros_like(value) for name, value in source.state_dict().items()}
+    torch.save({"model": other, "model_ema": source.state_dict()}, tmp_path / "w.pt")
     # Without the file the build would need the internet.
-    changes = {"weights": str(tmp_path / "w.safetensors"), "network__model_name": "resnet18"}
+    changes = {"weights": str(tmp_path / "w.pt"), "network__model_name": "resnet18"}
     assert torch.equal(build("timm", **changes).network.fc.weight, source.fc.weight)
-    with pytest.raises(ValueError, match=r"^model timm: .*w\.safetensors"):
+    assert not build("timm", **changes, averaged=False).network.fc.weight.any()
+    with pytest.raises(ValueError, match=r"^model timm: .*w\.pt"):
         build("timm", classes=12, **changes)
 
 
@@ -121,82 +109,11 @@ def test_weights_for_other_classes_are_refused_where_the_network_drops_their_hea
         own(network, weights="included")
 
 
-IDENTITY, FLATTEN = {"_target_": "torch.nn.Identity"}, {"_target_": "torch.nn.Flatten"}
-LINEAR = {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 5}
+class Large(nn.Module):
+    """A network that needs more memory than there is."""
 
-
-@pytest.mark.parametrize(
-    ("network", "words", "says"),
-    [
-        ({"_target_": "nopackage.net"}, {}, "nopackage.net"),
-        ({"_target_": "builtins.dict"}, {}, "dict"),
-        (IDENTITY, {"mean": None}, "mean"),
-        (FLATTEN, {}, "3072 classes"),
-        (FLATTEN, {"std": [0.0] * 3, "classes": 3072}, "not finite"),
-        (IDENTITY, {}, "logits"),
-        (LINEAR, {}, "at 32 x 32 pixels; set another input_size"),
-        (LINEAR, {"input_size": 1}, "at 1 x 1 pixels; set another input_size"),
-    ],
-)
-def test_what_cannot_work_is_refused_in_a_sentence(network, words, says):
-    with pytest.raises(ValueError, match=f"^model mine: .*{says}") as caught:
-        own(network, **words)
-    assert "\n" not in str(caught.value)
-
-
-ONE_LOGIT = nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))
-GREY = {
-    "convolution": nn.Sequential(nn.Conv2d(1, 4, 3), nn.Flatten(), nn.Linear(3600, 2)),
-    "linear": nn.Sequential(nn.Flatten(), nn.Linear(1024, 2)),
-    "batch norm": nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1024, 2)),
-}
-
-
-@pytest.mark.parametrize("kind", GREY)
-def test_one_logit_or_one_channel_is_refused_with_the_way_on(monkeypatch, kind):
-    images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
-    for network, says in ((ONE_LOGIT, r"cat\(\[0, z\]\)"), (GREY[kind], "in_chans")):
-        monkeypatch.setattr("torch.nn.mine", lambda its=network: its, raising=False)
-        with pytest.raises(ValueError, match=rf"^model mine: .*{says}") as caught:
-            own({"_target_": "torch.nn.mine"}, classes=2)
-        assert "input_size" not in str(caught.value)
-        with pytest.raises(ValueError, match=rf"^model a: .*{says}"):
-            transfer({"a": network}, {"a": network}, images, labels)
-
-
-class Detached(nn.Flatten):
     def forward(self, images):
-        return super().forward(images).detach()
-
-
-class Constant(nn.Flatten):
-    def forward(self, images):
-        return super().forward(images).round()  # whose gradient is 0
-
-
-def test_a_source_needs_a_gradient(monkeypatch):
-    for kind in (Detached, Constant):
-        monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
-    with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
-        check_gradient("mine", own({"_target_": "torch.nn.Detached"}, classes=3072), 32)
-    check_gradient("mine", own({"_target_": "torch.nn.Constant"}, classes=3072), 32)
-
-
-class Noisy(nn.Flatten):
-    def forward(self, images):
-        return super().forward(images) + torch.rand(1)
-
-
-class Mixing(nn.Flatten):
-    def forward(self, images):
-        logits = super().forward(images)
-        return logits - logits.mean(dim=0)
-
-
-def test_logits_that_are_not_the_images_own_are_noticed(monkeypatch):
-    for kind, steady in ((Noisy, False), (Mixing, False), (nn.Flatten, True)):
-        monkeypatch.setattr(f"torch.nn.{kind.__name__}", kind, raising=False)
-        assert own({"_target_": f"torch.nn.{kind.__name__}"}, classes=3072).steady == steady
+        return images.mean((1, 2, 3))[:, None] + torch.zeros(10**13)
 
 
 class Volumes(nn.Module):
@@ -210,15 +127,82 @@ class Volumes(nn.Module):
         return self.head(self.convolution(images[:, None, :, :16, :16]).flatten(1))
 
 
-def test_weights_of_five_dimensions_are_accepted():
-    classifier = own({"_target_": f"{__name__}.Volumes"})
-    assert classifier(torch.rand(2, 3, 32, 32)).shape == (2, 10)
+IDENTITY, FLATTEN = {"_target_": "torch.nn.Identity"}, {"_target_": "torch.nn.Flatten"}
+LINEAR = {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 5}
+REFUSED = [
+    ({"_target_": "nopackage.net"}, {}, "nopackage.net"),
+    ({"_target_": "builtins.dict"}, {}, "dict"),
+    ({"_target_": f"{__name__}.Large"}, {}, "memory"),
+    (IDENTITY, {"mean": None}, "mean"),
+    (FLATTEN, {}, "3072 classes"),
+    (FLATTEN, {"classes": 3071}, r"logits\[:, 1:\]"),
+    (FLATTEN, {"std": [0.0] * 3, "classes": 3072}, "not finite"),
+    (FLATTEN, {"feature_layer": "none", "classes": 3072}, "feature_layer=none"),
+    (IDENTITY, {}, "logits"),
+    (LINEAR, {}, "at 32 x 32 pixels; set another input_size"),
+    (LINEAR, {"input_size": 1}, "at 1 x 1 pixels; set another input_size"),
+]
+
+
+def test_what_cannot_work_is_refused_in_a_sentence():
+    for network, words, says in REFUSED:
+        with pytest.raises(ValueError, match=f"^model mine: .*{says}") as caught:
+            own(network, **words)
+        assert "\n" not in str(caught.value)
+
+
+ONE_LOGIT = nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))
+GREY = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1024, 2))
+
+
+@pytest.mark.parametrize(("network", "says"), [(ONE_LOGIT, r"cat\(\[0, z\]\)"), (GREY, "in_chans")])
+def test_one_logit_or_one_channel_is_refused_with_the_way_on(monkeypatch, network, says):
+    images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
+    monkeypatch.setattr("torch.nn.mine", lambda: network, raising=False)
+    with pytest.raises(ValueError, match=rf"^model mine: .*{says}") as caught:
+        own({"_target_": "torch.nn.mine"}, classes=2)
+    assert "input_size" not in str(caught.value)
+    with pytest.raises(ValueError, match=rf"^model a: .*{says}"):
+        transfer({"a": network}, {"a": network}, images, labels)
+
+
+class Detached(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images).detach()
+
+
+class Constant(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images).round()  # whose gradient is 0
+
+
+class Noisy(nn.Flatten):
+    def forward(self, images):
+        return super().forward(images) + torch.rand(1)
+
+
+class Mixing(nn.Flatten):
+    def forward(self, images):
+        logits = super().forward(images)
+        return logits - logits.mean(dim=0)
+
+
+def flattening(kind):
+    return own({"_target_": f"{__name__}.{kind.__name__}"}, classes=3072)
+
+
+def test_logits_without_a_gradient_or_of_other_images_are_noticed():
+    with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
+        check_gradient("mine", flattening(Detached), 32)
+    check_gradient("mine", flattening(Constant), 32)
+    for kind, steady in ((Noisy, False), (Mixing, False), (Constant, True)):
+        assert flattening(kind).steady == steady
 
 
 def test_a_use_in_inference_mode_leaves_gradients_to_later_ones():
     classifier = own({"_target_": f"{__name__}.Volumes"}, input_size=31)
     with torch.inference_mode():
-        classifier(torch.rand(1, 3, 32, 32))
+        assert classifier(torch.rand(1, 3, 32, 32)).shape == (1, 10)
     images = torch.rand(1, 3, 32, 32).requires_grad_()
     classifier(images).sum().backward()
     assert images.grad.abs().sum() > 0

@@ -1,3 +1,5 @@
+"""From pixels to logits: alone, in an ensemble, and with weights in other layouts."""
+
 from types import SimpleNamespace
 
 import pytest
@@ -5,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from src.models import PixelClassifier, fold_batch_norms
+from src.models import Ensemble, PixelClassifier, choose_layout, fold_batch_norms, use_channels_last
+from src.models.small import vgg_small
 
 
 class Preprocessing(nn.Module):
@@ -22,11 +25,16 @@ class Preprocessing(nn.Module):
         return self.classifier(images).unflatten(1, shape)
 
 
-def test_normalises_each_channel():
+def test_each_channel_is_normalised_and_the_gradient_reaches_pixels_through_the_resize():
     images = torch.rand(2, 3, 4, 5)
     seen = Preprocessing()(images)
     for channel, (mean, std) in enumerate([(0.1, 0.5), (0.2, 0.25), (0.3, 2.0)]):
         torch.testing.assert_close(seen[:, channel], (images[:, channel] - mean) / std)
+    images = torch.rand(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
+    model = Preprocessing(input_size=4).double()
+    assert torch.autograd.gradcheck(model, images)
+    (gradient,) = torch.autograd.grad(model(images).sum(), images)
+    assert (gradient != 0).all()
 
 
 @pytest.mark.parametrize(("shape", "side"), [((299, 299), 224), ((32, 32), 75), ((20, 31), 24)])
@@ -40,15 +48,6 @@ def test_resizing_is_that_of_interpolate(shape, side):
         torch.testing.assert_close(model.float()(images.float()), expected.float())
 
 
-def test_gradient_reaches_pixels_through_the_resize():
-    torch.manual_seed(0)
-    images = torch.rand(1, 3, 6, 6, dtype=torch.float64, requires_grad=True)
-    model = Preprocessing(input_size=4).double()
-    assert torch.autograd.gradcheck(model, images)
-    (gradient,) = torch.autograd.grad(model(images).sum(), images)
-    assert (gradient != 0).all()
-
-
 class Returns(nn.Module):
     """A network that returns what a function makes of its logits."""
 
@@ -60,33 +59,98 @@ class Returns(nn.Module):
         return self.change(self.linear(images.flatten(1)))
 
 
-NO_LOGITS = {
-    "integers": lambda logits: logits.argmax(1),
-    "dictionary": lambda logits: {"scores": logits},
-    "a row too few": lambda logits: logits[1:],
-}
-
-
-@pytest.mark.parametrize("kind", NO_LOGITS)
-def test_what_is_no_logits_is_refused(kind):
-    model = PixelClassifier(Returns(NO_LOGITS[kind]), [0] * 3, [1] * 3)
-    with pytest.raises(ValueError, match="N = 5"):
-        model(torch.rand(5, 3, 2, 2))
-
-
 LOGITS = {
     "dictionary": lambda logits: {"loss": None, "logits": logits},
     "object": lambda logits: SimpleNamespace(logits=logits),
     "both": lambda logits: type("Output", (dict,), {"logits": logits})(logits=logits),
 }
+NO_LOGITS = {
+    "integers": lambda logits: logits.argmax(1),
+    "another dictionary": lambda logits: {"scores": logits},
+    "a row too few": lambda logits: logits[1:],
+}
 
 
-@pytest.mark.parametrize("kind", LOGITS)
+@pytest.mark.parametrize("kind", LOGITS | NO_LOGITS)
 def test_logits_may_be_in_a_dictionary_or_an_object(kind):
-    network = Returns(LOGITS[kind])
+    network = Returns((LOGITS | NO_LOGITS)[kind])
     images = torch.rand(5, 3, 2, 2, requires_grad=True)
+    if kind in NO_LOGITS:
+        with pytest.raises(ValueError, match="N = 5"):
+            PixelClassifier(network, [0] * 3, [1] * 3)(images)
+        return
     for each in (network, fold_batch_norms(network)):
         logits = PixelClassifier(each, [0] * 3, [1] * 3)(images)
         assert torch.equal(logits, network.linear(images.flatten(1)))
     (gradient,) = torch.autograd.grad(logits.sum(), images)
     assert (gradient != 0).all()
+
+
+class Fixed(nn.Module):
+    """Predicts the same logits for all images."""
+
+    def __init__(self, *logits: float) -> None:
+        super().__init__()
+        self.logits = torch.tensor([logits])
+
+    def forward(self, images):
+        return self.logits.expand(len(images), -1)
+
+
+def test_averages_of_three_members_against_hand_computed_ones():
+    images = torch.zeros(2, 3, 4, 4)
+    logits = torch.tensor([[0.0, 2.0, 4.0], [3.0, 0.0, 0.0], [0.0, 4.0, 2.0]])
+    members, p = [Fixed(*row) for row in logits.tolist()], logits.softmax(1)
+    geometric = p.prod(0) ** (1 / 3)
+    expected = {
+        "logits": torch.tensor([1.0, 2.0, 2.0]).softmax(0),
+        "probabilities": p.mean(0),
+        "loss": geometric / geometric.sum(),
+    }
+    for average, probabilities in expected.items():
+        ensemble = Ensemble(members, average)
+        found = ensemble(images)
+        torch.testing.assert_close(found.softmax(1), probabilities.expand(2, 3))
+        attacked = logits[:, None].expand(3, 2, 3) if average == "loss" else found
+        assert torch.equal(ensemble.attacked(images), attacked)
+
+
+def tried(network: nn.Module) -> PixelClassifier:
+    folded = fold_batch_norms(network.eval().requires_grad_(False))
+    model = PixelClassifier(folded, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
+    use_channels_last(model, 32)
+    return model
+
+
+class Flattening(nn.Module):
+    """Fails for weights in channels_last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 3), nn.Linear(3600, 4)
+
+    def forward(self, images):
+        return self.last(self.first(images).view(len(images), -1))
+
+
+def is_channels_last(model: nn.Module) -> bool:
+    weight = next(part for part in model.modules() if isinstance(part, nn.Conv2d)).weight
+    return weight.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_the_layout_of_weights_depends_on_device_and_precision():
+    model, flattening = tried(vgg_small(10)), tried(Flattening())
+    for device, precision, expected in (
+        ("cpu", "32-true", True),
+        ("cpu", "bf16-mixed", True),
+        ("cuda", "32-true", False),
+        ("cuda", "tf32", True),
+        ("cuda", "32-true", False),
+        ("cuda", "bf16", True),
+        ("cuda", "bf16-mixed", True),
+    ):
+        choose_layout(model, device, precision)
+        assert is_channels_last(model) == expected, (device, precision)
+        choose_layout(flattening, device, precision)
+        assert not is_channels_last(flattening)
+    flattening(torch.rand(2, 3, 32, 32))

@@ -1,25 +1,30 @@
-"""Training once, storing whole files, and going on after an interruption."""
+"""Trainings: their numbers and bounds, one for all processes, and what an interruption leaves."""
 
-import fcntl
 import itertools
 import multiprocessing
 from functools import partial
-from threading import Timer
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 from pandas.testing import assert_frame_equal
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 from torch.utils.data import DistributedSampler
 
+from src.api.classifier import load_classifier
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.config.sections import TrainerSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages, to_unit
 from src.models import PixelClassifier, load_weights, weight_facts
-from src.run.models import training_attack
+from src.run.check_job import check_job
+from src.run.data import DataSets
+from src.run.models import Trainings, build, training_attack
 from src.training import FineTuning, Training, augment
 
 STEPS, EVALUATED = 6, 3  # batches of an epoch; at the end as many are evaluated once more
@@ -43,9 +48,9 @@ def classifier() -> PixelClassifier:
     return PixelClassifier(network, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)).eval()
 
 
-def train(path, model=None, trainer=TRAINER, then=(), **changes):
+def train(path, model=None, **changes):
     images = (model or classifier(), dataset(), dataset(30))
-    Training("net", path, *images, recipe(**changes), trainer, then).run_once()
+    Training("net", path, *images, recipe(**changes), TRAINER, then=("other",)).run_once()
     return path
 
 
@@ -84,14 +89,6 @@ def cut_short(path, monkeypatch, model=None, epochs=2, **changes) -> None:
     assert not path.exists() and (path.with_suffix(".training") / "last.ckpt").exists()
 
 
-def test_learns_in_bfloat16(tmp_path):
-    changes = {"optimizer": "adamw", "learning_rate": 0.01, "precision": "bf16-mixed"}
-    trained, batch = classifier(), dataset(30)[:30]
-    load_weights(trained.network, train(tmp_path / "net.safetensors", **changes))
-    predicted = trained(to_unit(batch.images)).argmax(1)
-    assert (predicted == batch.labels).float().mean() > 0.9
-
-
 def with_dropout():
     model = classifier()
     model.network[3] = nn.Sequential(nn.Flatten(), nn.Dropout(0.5))
@@ -105,7 +102,10 @@ def test_dropout_can_be_switched_off(whole, tmp_path):
         assert same == (dropout == 0)
 
 
-def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, monkeypatch):
+def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(
+    tmp_path, monkeypatch, caplog
+):
+    caplog.set_level("INFO")
     path, steps = tmp_path / "cut.safetensors", []
     uncut = train(tmp_path / "uncut.safetensors", model=with_dropout())
     cut_short(path, monkeypatch, with_dropout())
@@ -118,6 +118,7 @@ def test_an_interrupted_training_goes_on_and_ends_where_it_would_have(tmp_path, 
     assert_frame_equal(metrics, expected)
     assert len(steps) == 2 * STEPS  # of the four epochs' the last two
     assert not path.with_suffix(".training").exists()
+    assert "net: 60 images, 4 epochs (resuming); then other" in caplog.text
 
 
 def test_the_test_images_of_an_epoch_do_not_change_the_weights(whole, tmp_path, monkeypatch):
@@ -134,41 +135,6 @@ def test_the_test_images_of_an_epoch_do_not_change_the_weights(whole, tmp_path, 
     load_weights(trained.network, whole)
     right = trained(to_unit(tested.images)).argmax(1) == tested.labels
     assert weight_facts(whole).tested == (right.sum(), 30)
-
-
-@pytest.mark.parametrize("first", [0, 2])  # epochs before an interruption
-def test_progress_is_of_all_epochs_and_says_what_comes_then(tmp_path, monkeypatch, caplog, first):
-    caplog.set_level("INFO")
-    path, now = tmp_path / "net.safetensors", [0.0]
-    if first:
-        cut_short(path, monkeypatch)
-    monkeypatch.setattr("src.utils.terminal.time.monotonic", lambda: now[0])
-
-    def spend(kind, seconds):
-        real = getattr(FineTuning, kind)
-        monkeypatch.setattr(
-            FineTuning, kind, lambda *given: now.__setitem__(0, now[0] + seconds) or real(*given)
-        )
-
-    spend("training_step", 60)
-    spend("validation_step", 20)
-    train(path, trainer=TrainerSettings(accelerator="cpu"), then=("other", "third"))
-    lines = [line for line in caplog.messages if line.startswith("net:")]
-    assert lines[0] == f"net: epoch {first + 1} of 4, {28 - 7 * first} min left; then other, third"
-    assert len(lines) > 6 * (4 - first) and lines[-1].startswith("net: epoch 4 of 4, 0 s left")
-    again = " (resuming)" if first else ""
-    assert f"Training net: 60 images, 4 epochs{again}; then other, third" in caplog.messages
-
-
-def test_a_process_says_that_it_waits_only_if_it_does(tmp_path, caplog):
-    caplog.set_level("INFO")
-    path = tmp_path / "net.safetensors"
-    other = path.with_suffix(".lock").open("w")
-    fcntl.flock(other, fcntl.LOCK_EX)
-    Timer(0.5, other.close).start()
-    train(path, epochs=1)
-    train(tmp_path / "other.safetensors", epochs=1)
-    assert caplog.text.count("Waiting for another process to train net.") == 1
 
 
 def test_an_interruption_of_the_last_evaluation_costs_no_training(tmp_path, monkeypatch, whole):
@@ -236,18 +202,15 @@ def test_a_training_is_that_of_a_hand_written_loop(tmp_path, optimizer, words):
     assert noted["test_accuracy"].iloc[-1] == pytest.approx(right.item())
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
+def test_what_is_no_adversarial_training_is_refused():
+    for changes, told in (
         ({"eps": 2}, "needs training.attack"),
         ({"attack": "pgdd"}, "Did you mean pgd"),
         ({"attack": "fgsm", "steps": 3}, "attack.steps"),
         ({"attack": "uap"}, "training.attack=uap"),
-    ],
-)
-def test_what_is_no_adversarial_training_is_refused(changes, told):
-    with pytest.raises(ValueError, match=told):
-        training_attack(recipe(**changes))
+    ):
+        with pytest.raises(ValueError, match=told):
+            training_attack(recipe(**changes))
 
 
 def test_two_processes_train_once(tmp_path, at_once, monkeypatch):
@@ -264,16 +227,75 @@ def test_two_processes_train_once(tmp_path, at_once, monkeypatch):
     assert trained.value == 1 and path.exists()
 
 
-@pytest.mark.parametrize("damage", ["cut", "empty", "of another program"])
-def test_a_damaged_checkpoint_begins_the_training_anew(
-    tmp_path, monkeypatch, whole, caplog, damage: str
-):
+def test_a_damaged_checkpoint_begins_the_training_anew(tmp_path, monkeypatch, whole, caplog):
     path = tmp_path / "net.safetensors"
     cut_short(path, monkeypatch)
     checkpoint = path.with_suffix(".training") / "last.ckpt"
-    if damage == "of another program":
-        torch.save({"state_dict": {}}, checkpoint)
-    else:
-        checkpoint.write_bytes(checkpoint.read_bytes()[: 1000 * (damage == "cut")])
+    checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     assert_same_weights(train(path), whole)
     assert f"{checkpoint} is damaged (" in caplog.text and "weights_only" not in caplog.text
+
+
+def test_each_result_of_augment_is_a_crop_of_the_padded_image_or_of_its_mirror():
+    random = torch.Generator().manual_seed(0)
+    before = torch.randint(1, 256, (16, 3, 6, 6), generator=random, dtype=torch.uint8)
+    assert torch.equal(augment(before, 0, False, random), before)
+    seen, padded = set(), functional.pad(before, (2, 2, 2, 2))
+    for old, new in zip(padded, augment(before, 2, True, random), strict=True):
+        places = []
+        for row, column, flip in itertools.product(range(5), range(5), (False, True)):
+            part = old[:, row : row + 6, column : column + 6]
+            if torch.equal(new, part.flip(2) if flip else part):
+                places.append((row, column, flip))
+        assert len(places) == 1
+        seen.update(places)
+    assert len(seen) > 8 and {place[2] for place in seen} == {False, True}
+
+
+RECIPE = ["model.fine.weights=null", "dataset.n_train=200"]
+RECIPE += ["training.epochs=2", "training.batch_size=10", "dataset.n_test=100"]
+STOP = "clean_accuracy_check.action=stop"
+
+
+def test_a_network_at_chance_stops_each_job_that_needs_it(run_job, workspace, capsys):
+    words = [*RECIPE, STOP, "training.learning_rate=1e-9", "attack=fgsm"]
+    assert run_job("-m", *words, "targets=[coarse],[fine]") == 1
+    printed = capsys.readouterr().out
+    assert "FAILED 1-fgsm-coarse: model fine is at chance" in printed
+    assert printed.count("FAILED") == printed.count("Trained fine: ") == 1
+    (file,) = (workspace / "cache" / "checkpoints").glob("fine-*.safetensors")
+    with safe_open(file, "numpy") as stored:
+        correct, count = stored.metadata()["tested"].split(" / ")
+    assert f"{correct} / {count} = " in printed and count == "100"
+    assert run_job(*words, "targets=[fine]") == 2  # its weights are known now
+    out, err = capsys.readouterr()
+    assert "model fine is at chance" in err and "Training" not in out + err
+    assert run_job("-m", *words, "clean_accuracy_check.action=warn,stop", "targets=[fine]") == 1
+    printed = capsys.readouterr().out
+    assert printed.count("model fine is at chance") == 3  # the plan says so, too
+    assert printed.count("FAILED") == 1
+
+
+def test_too_few_or_too_many_training_images_are_refused(workspace):
+    for count in (9, 201):
+        more = ["dataset=cifar10_mini", f"training.n_images={count}"]
+        with pytest.raises(ValueError, match=rf"n_images={count}: .*10 \(classes\) to 200 "):
+            load_classifier("fine", *RECIPE, *more, config_dir="conf")
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "words"),
+    [
+        ("resnet_small", "1f1d1ccb25b1edbd", []),
+        ("vit_small", "d5b88052b41e21e2", []),
+        ("resnet_small", "8f8015632cf14d80", ["attack=fgsm", "eps=4", "epochs=20"]),
+    ],
+)
+def test_weights_that_earlier_versions_trained_are_found(name, key, words):
+    words = ["dataset=cifar10_mini", "training=quick", *(f"training.{word}" for word in words)]
+    words += [f"source={name}", f"targets=[{name}]", f"model.{name}.weights=null", "trainer=cpu"]
+    config, sets = compose_words(CONF, words), DataSets()
+    settings = check_job(read_job(config, config.hydra), sets).settings
+    images = sets.open(settings, "test")
+    file = Trainings(settings, images, sets).file(name, build(settings, name, images))
+    assert file.name == f"{name}-cifar10_mini-{key}.safetensors"
