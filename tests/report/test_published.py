@@ -1,7 +1,6 @@
 """Published success rates beside a table's own: verdicts by hand, and what is not comparable."""
 
-import csv
-import io
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
+from scipy.stats import t as student
 
 from src.artifacts.record import record_of
 from src.config.compose import compose_words
@@ -16,9 +16,10 @@ from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.report import published
 from src.report.published import PublishedTable, compare, load_published
-from src.report.results import COLUMNS
+from tests.conftest import REPOSITORY
 from tests.records import JOBS
-from tests.report.test_paper import frame_of, table
+from tests.report.frames import as_predictions, cells_of, frame_of, rows_of, table
+from tests.report.test_trainings import made_up
 
 TABLE = {
     "title": "Theirs",
@@ -32,14 +33,13 @@ TABLE = {
     "models": {"digest-a": "A", "digest-b": "B", "digest-c": "C"},
     "clean": {"C": 60},
 }
-CELLS = {"B": 55.0, "C": 55.0}
 
 
 @pytest.fixture
 def frame():
     """`mi` from a fools 20 of 40 images of b, and 4 of c; `di` as many."""
-    counts = {("b", "mi"): 10, ("c", "mi"): 2, ("b", "di"): 10, ("c", "di"): 2}
-    made = frame_of({(attack, "a", target): count for (target, attack), count in counts.items()})
+    counts = {("mi", "b"): 10, ("mi", "c"): 2, ("di", "b"): 10, ("di", "c"): 2}
+    made = frame_of({(attack, "a", target): count for (attack, target), count in counts.items()})
     for job in made.attrs[JOBS]:
         job["weights"] = {name: f"digest-{name}" for name in "abc"}
         job["values"] = 3 * 4 * 4
@@ -49,53 +49,50 @@ def frame():
 
 @pytest.fixture
 def state(monkeypatch):
-    """A function that states a published table, with some settings and cells changed."""
+    """A function that states a published table, with some settings changed."""
 
-    def make(cells=CELLS, steps=10, **changes):
+    def make(**changes):
         own = {"table": "theirs", "attack": "mifgsm", "goal": "untargeted", "source": "A"}
-        rows = [{**own, "target": name, "success_percent": value} for name, value in cells.items()]
-        values = pd.DataFrame(rows).assign(steps=steps, step_size_255=0.8, eps_255=8.0)
+        rows = [{**own, "target": name, "success_percent": 55.0} for name in "BC"]
+        values = pd.DataFrame(rows).assign(steps=10, step_size_255=0.8, eps_255=8.0)
         tables = {"theirs": PublishedTable(**{**TABLE, **changes})}
         monkeypatch.setattr(published, "load_published", lambda: (tables, values))
 
     return make
 
 
-@pytest.mark.slow
 def test_a_published_row_stands_below_its_attack_with_a_verdict_per_cell(frame, state):
     state()
     text = table(frame, published=True, to="markdown")
-    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
-    mi, theirs, di = lines[2:5]
+    _, mi, theirs, di = cells_of(text)
     assert mi[1:4] == ["mi", "50.0", "10.0"] and di[1] == "di"
     gap = "inside after the clean difference"  # 45 points below; 40 by clean accuracy
     assert theirs[1:4] == ["mi, Theirs", "55.0 (inside)", f"55.0 ({gap})"]
     assert "a paper" in text and "di: no published values" in text
-    head, mine, theirs, _ = csv.reader(io.StringIO(table(frame, published=True, to="csv")))
-    own, their = (dict(zip(head, row, strict=True)) for row in (mine, theirs))
-    assert [own["b"], own["b verdict"]] == ["0.5", ""]
-    assert [their["b"], their["b verdict"]] == ["0.55", "inside"]
+    own, their, _ = rows_of(table(frame, published=True, to="csv"))
+    assert [own["b"], own["b verdict"], their["b"], their["b verdict"]] == [
+        "0.5",
+        "",
+        "0.55",
+        "inside",
+    ]
     state(clean={})
-    assert "55.0 (off by -45.0)" in table(frame, published=True, to="markdown")
     styled = table(frame, published=True, to="html")
     assert "off by -45.0" in styled and "#777777" in styled
 
 
-def test_a_public_name_stands_for_its_unchanged_weights(frame, state):
+def test_other_weights_sizes_and_settings_are_not_compared(frame, state):
     state(models={"digest-a": "A", "timm/b.in1k": "B", "timm/c.in1k": "C"})
     public = {name: {"network": {"name": f"timm/{name}.in1k"}} for name in "bc"}
     public["b"]["weights"], public["c"]["weights"] = "included", "mine.pt"
+    own = {**frame.attrs[JOBS][0]["config"]["model"]}
     for job in frame.attrs[JOBS]:
         job["config"]["model"] |= public
     row = table(frame, published=True, to="markdown").splitlines()[3]
     assert "55.0 (inside)" in row and "n/a (not comparable: weights)" in row
-
-
-def test_other_settings_and_sizes_of_networks_are_not_compared(frame, state):
     state()
     (mi,) = (job for job in frame.attrs[JOBS] if job["attack"] == "mi")
-    mi["config"]["model"]["b"]["input_size"] = 8
-    assert "n/a" not in table(frame, published=True, to="markdown")
+    mi["config"]["model"] = own | {"b": own["b"] | {"input_size": 8}}
     rows = table(frame, published=True, to="markdown").splitlines()
     assert "(not comparable: size)" in rows[3] and "clean difference" in rows[3]
     mi["label"] = "mi (decay=0.5)"
@@ -166,23 +163,15 @@ def sweep_like_theirs(*words: str, images: int = 1000) -> pd.DataFrame:
             rows |= {"label": 0, "predicted": (np.arange(images) < wrong).astype(int), "draws": 1}
             rows |= {"confidence": 0.5, "true_confidence": 0.5, "gradients": 10.0, "forwards": 10.0}
             parts.append(pd.DataFrame(rows))
-    frame = pd.concat(parts, ignore_index=True).assign(target_label=pd.NA, draws_correct=pd.NA)
-    frame = frame.astype({"target_label": "Int64", "draws_correct": "Int64"})[[*COLUMNS]]
     record = record_of(settings, None, **facts).model_dump(mode="json")
-    frame.attrs[JOBS] = [record]
-    return frame
+    return as_predictions(pd.concat(parts, ignore_index=True), [record])
 
 
 def verdicts_of(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
     """Published value and verdict by target, from the table as CSV; empty without a row."""
-    rows = list(csv.DictReader(io.StringIO(str(table(frame, published=True, to="csv")))))
-    if len(rows) == 1:
-        return {}
-    _, theirs = rows
-    return {
-        key: (theirs[name.replace("/", ".")], theirs[f"{name.replace('/', '.')} verdict"])
-        for key, name in NETWORKS.items()
-    }
+    _, *rows = rows_of(table(frame, published=True, to="csv"))
+    names = {key: name.replace("/", ".") for key, name in NETWORKS.items()}
+    return {key: (its[name], its[f"{name} verdict"]) for its in rows for key, name in names.items()}
 
 
 def test_a_sweep_like_a_published_one_gets_each_verdict(monkeypatch):
@@ -191,23 +180,19 @@ def test_a_sweep_like_a_published_one_gets_each_verdict(monkeypatch):
     VGG-16 56.0 - 57.9: [-6.2, +2.4]. MobileNet 48.0 - 53.4: [-9.7, -1.0]. ViT 19.5 - 14.5:
     [+1.7, +8.3], where a clean accuracy of 80 %, ours being 75 %, explains +5.
     """
-    assert verdicts_of(sweep_like_theirs()) == {
+    expected = {
         "vgg16": ("0.579", "inside"),
         "mobilenet": ("0.534", "off by -5.4"),
         "vit": ("0.145", "off by +5.0"),
     }
+    assert verdicts_of(sweep_like_theirs()) == expected
+    assert verdicts_of(sweep_like_theirs(images=999)) == {}  # fewer are not comparable
     tables, cells = load_published()
-    theirs = tables["transferattack"]
-    known = theirs.model_copy(update={"clean": {"ViT": 80.0, "Mobilenet_v2": 75.0}})
-    monkeypatch.setattr(
-        published, "load_published", lambda: (tables | {"transferattack": known}, cells)
-    )
-    verdicts = {key: its for key, (_, its) in verdicts_of(sweep_like_theirs()).items()}
-    assert verdicts == {
-        "vgg16": "inside",
-        "mobilenet": "off by -5.4",
-        "vit": "inside after the clean difference",
-    }
+    known = {"clean": {"ViT": 80.0, "Mobilenet_v2": 75.0}}
+    tables["transferattack"] = tables["transferattack"].model_copy(update=known)
+    monkeypatch.setattr(published, "load_published", lambda: (tables, cells))
+    explained = {"vit": ("0.145", "inside after the clean difference")}
+    assert verdicts_of(sweep_like_theirs()) == expected | explained
 
 
 @pytest.mark.parametrize(
@@ -227,10 +212,29 @@ def test_a_sweep_with_one_other_setting_is_not_comparable(reason, words):
     frame = sweep_like_theirs(*words)
     assert verdicts_of(frame) == {}
     text = table(frame, published=True, to="markdown")
-    assert f"TransferAttack: not comparable: {reason} (4 cells)" in text or (
-        f"TransferAttack: not comparable: {reason} (3 cells)" in text
-    )
+    found = text.partition("TransferAttack: not comparable: ")[2]
+    assert found.startswith((f"{reason} (4 cells)", f"{reason} (3 cells)"))
 
 
-def test_fewer_images_are_not_comparable():
-    assert verdicts_of(sweep_like_theirs(images=999)) == {}
+def test_the_verdict_on_a_published_study_is_its_prediction_interval(make_sweep):
+    networks = {"resnet18": "resnet18", "resnet18_seed1": "resnet18", "vgg16": "vgg16"}
+    frame = made_up(make_sweep, networks, "fgsm", values=3 * 32 * 32, dataset="cifar10")
+    counts = pd.read_csv(REPOSITORY / "src" / "assets" / "transferlab.csv")
+    counts = counts.query("eps_255 == 8 and attack == 'fgsm'")
+    rates = (counts["fooled"] / counts["joint"]).groupby([counts["source"], counts["target"]])
+    for folds in (True, False):
+        rows = rows_of(table(frame, networks=folds, published=True, to="csv"))
+        for ours, theirs in pairwise(rows):
+            if "transferlab" not in theirs["attack"] or "transferlab" in ours["attack"]:
+                continue
+            source = ours["source"]
+            target = "vgg16" if networks[source] == "resnet18" else "resnet18"
+            its = rates.get_group((networks[source], target))
+            trainings = 2 if folds and source == "resnet18" else 1
+            half = student.ppf(0.975, 2) * its.std() * np.sqrt(1 / 3 + 1 / trainings)
+            place = "inside" if abs(float(ours[target]) - its.mean()) <= half else "outside"
+            ends = [100 * (its.mean() + sign * half) for sign in (-1, 1)]
+            text = f"{place} {ends[0]:.1f} to {ends[1]:.1f}, {200 * half:.1f} wide"
+            assert theirs[f"{target} verdict"] == text
+            assert float(theirs[target]) == pytest.approx(its.mean())
+        assert sum("transferlab" in row["attack"] for row in rows) == 2 + (not folds)

@@ -1,22 +1,18 @@
-"""Trainings of one network in tables, rankings and beside published ones, by plain pandas."""
+"""Trainings of one network in tables and rankings, by plain pandas."""
 
-import csv
-import io
 from functools import partial
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import t as student
 
 from src.artifacts.jobs import find_jobs, name_jobs
 from src.report.named_tables import table
 from src.report.results import results_of
 from src.report.source_choice import choose_source, source_tables
-from tests.conftest import REPOSITORY
 from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
-from tests.report.conftest import make_sweep
+from tests.report.conftest import make_sweep as write_sweep
+from tests.report.frames import rows_of
 
 MODELS = ("net", "net_seed1", "other", "vgg", "vgg_seed1", "vgg_seed2", "vit")
 NETWORKS = {name: name.partition("_")[0] for name in MODELS} | {"other": "net"}
@@ -36,15 +32,20 @@ def made_up(make_sweep, networks, attack, **facts):
     return frame
 
 
-@pytest.fixture
-def frame(make_sweep):
+@pytest.fixture(scope="module")
+def frame(tmp_path_factory):
     """Random predictions of seven models, of which three and three are trainings of one network."""
-    return made_up(make_sweep, NETWORKS, "mi")
+    make = partial(write_sweep, tmp_path_factory.mktemp("trainings") / "sweep", full=False)
+    return made_up(make, NETWORKS, "mi")
+
+
+@pytest.fixture(scope="module")
+def results(frame):
+    return results_of_frame(frame)
 
 
 def rates_of(frame):
     """Return the success rate of each pair on the images that both classify correctly."""
-    frame = frame[frame["defence"].eq("none") & frame["variant"].eq("float32")]
     rows = []
     for (source, target), its in frame.groupby(["source", "target"], observed=True):
         clean = frame[(frame["source"] == source) & (frame["eps_255"] == 0)]
@@ -56,39 +57,35 @@ def rates_of(frame):
     return pd.DataFrame(rows, columns=["source", "target", "rate"])
 
 
-def cells_of(rows):
+def cells_by_network(rows):
     """Return mean, least and most by source network and target network."""
     one, other = rows["source"].map(NETWORKS), rows["target"].map(NETWORKS)
     another = (one == other) & (rows["source"] != rows["target"])
     rows = rows.assign(one=one, other=other.mask(another, "another training"))
     by_training = rows.groupby(["one", "other", "source"])["rate"].mean()
     ends = rows.groupby(["one", "other"])["rate"].agg(["min", "max", "size"])
-    mean = by_training.groupby(["one", "other"]).mean().rename("mean")
-    return ends.join(mean).drop(("net", "net"), errors="ignore"), mean
+    return ends.join(by_training.groupby(["one", "other"]).mean().rename("mean"))
 
 
 @pytest.mark.parametrize("missing", [False, True])
-def test_rows_and_columns_are_networks_with_the_range_of_their_trainings(frame, missing):
+def test_rows_and_columns_are_networks_with_the_range_of_their_trainings(frame, results, missing):
     if missing:
         lacking = (frame["source"] == "net") & (frame["target"] == "vgg_seed1")
         frame = frame[~lacking].copy()
-    expected, mean = cells_of(rates_of(frame))
-    results = results_of_frame(frame)
-    text = table(results, networks=True, to="csv")
-    for row in csv.DictReader(io.StringIO(text)):
+        results = results_of_frame(frame)
+    expected = cells_by_network(rates_of(frame))
+    for row in rows_of(table(results, networks=True, to="csv")):
         source, others = row["source"], []
         for target in ("net", "vgg", "vit", "another training"):
             if not row[target]:
                 assert source == "vit" and target == "another training"
                 continue
-            least, most, count = expected.reindex([(source, target)])[["min", "max", "size"]].iloc[
-                0
-            ]
-            assert float(row[target]) == pytest.approx(mean[source, target])
-            ends = [row[f"{target} low"], row[f"{target} high"]]
-            if count > 1:
-                assert [*map(float, ends)] == pytest.approx([least, most])
-            others += [mean[source, target]] * (target not in (source, "another training"))
+            cell = expected.loc[(source, target)]
+            assert float(row[target]) == pytest.approx(cell["mean"])
+            if cell["size"] > 1 and target != source:
+                ends = [float(row[f"{target} {end}"]) for end in ("low", "high")]
+                assert ends == pytest.approx(cell[["min", "max"]].tolist())
+            others += [cell["mean"]] * (target not in (source, "another training"))
         assert float(row["average"]) == pytest.approx(np.mean(others))
     rows = results.frame.query("source != 'mean' and target != 'mean' and eps_255 == 8")
     kinds = rows.set_index(["source", "target"])["relation"]
@@ -98,16 +95,15 @@ def test_rows_and_columns_are_networks_with_the_range_of_their_trainings(frame, 
         assert kind == ("white box" if source == target else others)
 
 
-def test_no_ranking_has_another_training_as_a_target(frame):
-    results = results_of_frame(frame)
+def test_no_ranking_has_another_training_as_a_target(frame, results):
     rates = rates_of(frame)
     differ = rates["source"].map(NETWORKS) != rates["target"].map(NETWORKS)
     mean = rates[differ].groupby("target")["rate"].mean().mean()
     assert results.rankings["mean"].iloc[0] == pytest.approx(mean)
 
 
-def test_sources_are_of_these_trainings_and_networks_of_new_ones(frame):
-    ranking, _, networks = source_tables(choose_source([results_of_frame(frame)]))
+def test_sources_are_of_these_trainings_and_networks_of_new_ones(results):
+    ranking, _, networks = source_tables(choose_source([results]))
     assert "these trainings" in ranking.caption
     names, trainings, _, differences = zip(*networks.texts, strict=True)
     assert dict(zip(names, trainings, strict=True)) == {"net": "3", "vgg": "3", "vit": "1"}
@@ -121,7 +117,7 @@ def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path)
     frames, rates = [], []
     for seed in range(3):
         changed = {"overrides": (f"training.seed={seed}",), "seed": seed}
-        made = partial(make_sweep, tmp_path / str(seed), full=False, **changed)
+        made = partial(write_sweep, tmp_path / str(seed), full=False, **changed)
         frame = made_up(made, dict.fromkeys("abcd", "net"), "mi", seed=0)
         for job in frame.attrs[JOBS]:
             job["weights"] = {name: f"{name} {seed}" for name in "abcd"}
@@ -130,8 +126,7 @@ def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path)
         rates.append(rates_of(frame))
     results = results_of(name_jobs([job for frame in frames for job in jobs_of_frame(frame)]))
     means = pd.concat(rates).groupby(["source", "target"])["rate"].agg(["mean", "min", "max"])
-    text = table(results, networks=True, to="csv")
-    for row in csv.DictReader(io.StringIO(text)):
+    for row in rows_of(table(results, networks=True, to="csv")):
         assert row["attack"] == "mi"
         for target in "abcd":
             found = [float(row[f"{target}{end}"]) for end in ("", " low", " high")]
@@ -139,31 +134,3 @@ def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path)
     networks = choose_source([results]).networks
     assert sorted(networks["source"]) == [*"abcd"] and networks["trainings"].eq(3).all()
     assert networks["p"].notna().tolist() == [False, True, True, True]
-
-
-def test_the_verdict_on_a_published_study_is_its_prediction_interval(make_sweep):
-    networks = {"resnet18": "resnet18", "resnet18_seed1": "resnet18", "vgg16": "vgg16"}
-    facts = {"values": 3 * 32 * 32, "dataset": "cifar10"}
-    frame = made_up(make_sweep, networks, "fgsm", **facts)
-    counts = pd.read_csv(REPOSITORY / "src" / "assets" / "transferlab.csv")
-    counts = counts.query("eps_255 == 8 and attack == 'fgsm'")
-    counts = counts.assign(rate=counts["fooled"] / counts["joint"])
-    for folds in (True, False):
-        text = table(results_of_frame(frame), networks=folds, published=True, to="csv")
-        rows = [*csv.DictReader(io.StringIO(text))]
-        for ours, theirs in pairwise(rows):
-            if "transferlab" not in theirs["attack"] or "transferlab" in ours["attack"]:
-                continue
-            source = ours["source"]
-            target = "vgg16" if networks[source] == "resnet18" else "resnet18"
-            its = counts[counts["source"].eq(networks[source]) & counts["target"].eq(target)][
-                "rate"
-            ]
-            trainings = 2 if folds and source == "resnet18" else 1
-            half = student.ppf(0.975, 2) * its.std() * np.sqrt(1 / 3 + 1 / trainings)
-            place = "inside" if abs(float(ours[target]) - its.mean()) <= half else "outside"
-            ends = [100 * (its.mean() + sign * half) for sign in (-1, 1)]
-            text = f"{place} {ends[0]:.1f} to {ends[1]:.1f}, {200 * half:.1f} wide"
-            assert theirs[f"{target} verdict"] == text
-            assert float(theirs[target]) == pytest.approx(its.mean())
-        assert sum("transferlab" in row["attack"] for row in rows) == 2 + (not folds)
