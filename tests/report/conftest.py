@@ -38,10 +38,10 @@ FEW: dict[str, Any] = {"images": 60, "budgets": (2.0, 8.0), "full": False}
 SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",), "budgets": (2.0, 8.0)}
 SAVED = {"models": ("a", "b", *FOUR), "sources": ("a", "b"), "targets": FOUR}
 HOSTILES = {"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE, "images": 60}
-LATER = {"attacks": ("bim", "fgsm", "mi"), "images": 45, "first": 15, "budgets": (8.0, 16.0)}
+PAIR: dict[str, Any] = {"models": ("vgg", "vit"), "full": False}
+LATER = {"attacks": ("fgsm", "mi"), "images": 45, "first": 15, "budgets": (8.0, 16.0)}
 KINDS: dict[str, dict[str, Any]] = {
     "ordinary": {"files": True},
-    "unsure": {**SMALL, "images": 20, "sure": False},
     "one image": {**SMALL, "images": 1, "classes": ("cat",)},
     "missing values": {**SMALL, "images": 45, "missing": True, "budgets": FINE},
     "hostile names": {**HOSTILES, "budgets": (8.0,)},
@@ -53,7 +53,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "targeted": {**SMALL, "models": THREE, "full": False, "aimed": True},
     "one model": {**SMALL, **FEW, "models": ("vgg",)},
     "audit": {**FEW, "sources": ("vgg", "resnet"), "targets": ("vit",)},
-    "incomparable sweeps": {"sweeps": {"one": FEW, "two": {**LATER, "full": False}}},
+    "incomparable sweeps": {"sweeps": {"one": {**FEW, **PAIR}, "two": {**LATER, **PAIR}}},
     "many models": {**FEW, **SMALL, "models": [f"model_{i}" for i in range(9)], "images": 60},
 }
 
@@ -147,7 +147,6 @@ def make_sweep(
     budgets: Sequence[float] = BUDGETS,
     full: bool = True,
     missing: bool = False,
-    sure: bool = True,
     sources: Sequence[str] = (),
     first: int = 0,
     seed: int = 0,
@@ -174,7 +173,6 @@ def make_sweep(
     reference = 8.0 if 8.0 in budgets else budgets[-1]
     label = random.integers(len(classes), size=images)
     initial = random.beta(4, 1, size=(len(models), images))  # confidence in the true class
-    initial = initial if sure else np.full_like(initial, 0.5)
     random = np.random.default_rng([first, seed]) if seed else random
     settings: dict[str, Any] = {"kind": "crafted", "norm": "linf", "settings": {}}
     settings["target_label"] = "next" if aimed else None

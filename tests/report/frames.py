@@ -28,19 +28,18 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
     """
     parts, records = [], []
     targets = list(dict.fromkeys(target for *_, target in fooled))
+    rows = {"norm": "linf", "protocol": "joint", "variant": "float32", "draws": 1, "label": 0}
+    rows |= {"index": np.arange(IMAGES), "confidence": 0.75, "true_confidence": 0.5}
     for attack, source in dict.fromkeys(job[:2] for job in fooled):
         for target in dict.fromkeys((source, *targets)):
             there = (attack, source, target) in fooled
             for eps in BUDGETS if there else BUDGETS[:1]:
                 count = fooled.get((attack, source, target), 0) * eps // 8 * IMAGES // 20
-                names = {"attack": attack, "source": source, "eps_255": eps}
-                names |= dict(zip(TARGET_COLUMNS, ModelRef.parse(target).columns, strict=True))
-                names |= {"norm": "linf", "protocol": "joint", "variant": "float32"}
-                predicted = (np.arange(IMAGES) < count).astype(int)
-                rows = {"index": range(IMAGES), "label": 0, "predicted": predicted, "draws": 1}
-                rows |= {"confidence": 0.75, "true_confidence": 0.5}
-                cost = {"gradients": 7.0 * (eps > 0), "forwards": 9.0 * (eps > 0)}
-                parts.append(pd.DataFrame({**names, **rows, **cost}))
+                own = {"attack": attack, "source": source, "eps_255": eps}
+                own |= dict(zip(TARGET_COLUMNS, ModelRef.parse(target).columns, strict=True))
+                own |= {"predicted": (np.arange(IMAGES) < count).astype(int)}
+                own |= {"gradients": 7.0 * (eps > 0), "forwards": 9.0 * (eps > 0)}
+                parts.append(pd.DataFrame(rows | own))
         config = {"attack": {"kind": "crafted", "settings": {"steps": 10}}}
         config["model"] = {name: {"network": {"model_name": f"{name}.tv_in1k"}} for name in targets}
         record = make_record(

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 
-from src import load_sweep, rates, table
+from src import load_sweep
 from src.artifacts.jobs import FinishedJob
 from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
 from src.card import main
@@ -31,6 +31,7 @@ from tests.report.conftest import make_sweep as write_sweep
 
 DEMO = REPOSITORY / "docs" / "results" / "demo"
 KEY = "transferability card"
+HARD = ("one image", "clean images", "hostile names", "missing values", "defended")
 
 
 def predictions(*folders: Path) -> pd.DataFrame:
@@ -58,29 +59,13 @@ def card(honest: Path, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    "kind",
-    [
-        *("one image", "one source"),
-        *(
-            pytest.param(kind, marks=pytest.mark.slow)
-            for kind in ("clean images", "hostile names", "missing values", "defended")
-        ),
-    ],
+    "kind", ["one source", *(pytest.param(kind, marks=pytest.mark.slow) for kind in HARD)]
 )
 def test_a_card_gives_the_frame_of_its_folder_and_both_are_one_sweep(tmp_path: Path, kind: str):
     folder = write_sweep(tmp_path / "sweep", **KINDS[kind])
     card = packed(folder, tmp_path / "x.card")
     assert_frame_equal(predictions(folder), predictions(card), check_exact=True)
     assert_frame_equal(predictions(card, folder), predictions(folder))
-
-
-@pytest.mark.slow
-def test_the_demo_is_small_and_its_table_the_same(tmp_path: Path):
-    card = packed(DEMO, tmp_path / "demo.card")
-    assert card.stat().st_size < 450_000
-    assert table(DEMO, to="csv") == table(card, to="csv")
-    again = packed(card, tmp_path / "again.card")
-    assert_frame_equal(predictions(card), predictions(again))
 
 
 def seal(rows: pa.Table, card: Path, **options: Any) -> None:
@@ -118,16 +103,12 @@ WRONG: list[tuple[str, Callable[[Any], Any]]] = [
     ("confidence", lambda its: pc.multiply(its, float("nan"))),
     ("confidence", lambda its: pc.add(its, 1)),
     ("predicted", lambda its: pc.add(its, 100)),
-    ("predicted", lambda its: pc.subtract(its, 100)),
     ("eps_255", lambda its: pc.add(its, 1)),
     ("index", lambda its: pc.multiply(its, 0)),
     ("target", lambda its: pa.repeat("=cmd()|<script>", len(its))),
-    ("target", lambda its: pa.repeat("x" * 100_000, len(its))),
     ("variant", lambda its: pa.repeat("../../float32", len(its))),
     ("variant", lambda its: pa.array(["uint8", *its.to_pylist()[1:]])),
-    ("record", lambda its: pa.repeat("{}", len(its))),
     ("record", lambda its: pa.repeat("[" * 100_000, len(its))),
-    ("record", lambda its: pa.nulls(len(its), pa.string())),
     ("record", other_record),
     ("record", record_of_many_pairs),
 ]
@@ -158,51 +139,41 @@ def test_cells_that_version_1_left_empty_are_filled(card: Path):
     assert after["draws_correct"].eq(after["predicted"] == after["label"]).all()
 
 
-def test_another_encoding_is_read_and_a_place_in_a_card_opens_no_file(card: Path):
-    before, rows = predictions(card), pq.read_table(card)
-    plain = [
-        pa.field(its.name, pa.string() if pa.types.is_dictionary(its.type) else its.type)
-        for its in rows.schema
-    ]
-    seal(rows.cast(pa.schema(plain)), card, compression="gzip", use_dictionary=False)
-    assert_frame_equal(predictions(card), before)
-
+def test_a_place_in_a_card_opens_no_file(card: Path):
     def elsewhere(column: pa.ChunkedArray) -> pa.Array:
         texts = column.to_pylist()
         content = {text: json.loads(text) | {"place": [str(DEMO), 0]} for text in {*texts}}
         return pa.array([json.dumps(content[text]) for text in texts])
 
-    changed(rows, card, "record", elsewhere)
+    before = predictions(card)
+    changed(pq.read_table(card), card, "record", elsewhere)
     assert_frame_equal(predictions(card), before)
 
 
 def test_other_files_are_refused(card: Path, tmp_path: Path):
     content, rows, key = card.read_bytes(), pq.read_table(card), KEY.encode()
+    ones = pa.repeat(pa.scalar(1, pa.int8()), 60_000_000)
     metadata = {key: pq.read_metadata(card).metadata[key]}
     files: dict[str, bytes | pa.Table] = {
-        "empty": b"",
         "cut": content[: len(content) // 2],
         "text": b"attack,success\nmine,1.0\n" * 99,
         "flipped": content[:2000] + bytes(b ^ 255 for b in content[2000:2100]) + content[2100:],
-        "foreign": pa.table({"a": [1]}),
         "later": rows.replace_schema_metadata({key: b'{"version": 99}'}),
-        "no facts": rows.replace_schema_metadata({key: b"[]"}),
         "no JSON": rows.replace_schema_metadata({key: b"\xff"}),
         "columns": rows.drop_columns(["predicted"]).replace_schema_metadata(metadata),
         "types": rows.set_column(0, "index", pa.repeat("x", len(rows))),
-        "fewer has other rows than were packed": rows.slice(1).replace_schema_metadata(metadata),
-        "turned has other rows than were packed": rows.take([*range(len(rows))][::-1]),
-        "many rows": pa.table({"a": pa.repeat(pa.scalar(1, pa.int8()), 60_000_000)}),
+        "fewer": rows.slice(1).replace_schema_metadata(metadata),
+        "turned": rows.take([*range(len(rows))][::-1]).replace_schema_metadata(metadata),
+        "many": pa.table({"a": ones}).replace_schema_metadata(metadata),
     }
-    for name in ("turned has other rows than were packed", "many rows"):
-        files[name] = files[name].replace_schema_metadata(metadata)
     for name, file in files.items():
-        path = tmp_path / f"{name.split(' has')[0]}.card"
+        path = tmp_path / f"{name}.card"
         if isinstance(file, bytes):
             path.write_bytes(file)
         else:
             pq.write_table(file, path)
-        with pytest.raises(ValueError, match=name.replace(" has", r"\.card has")) as refusal:
+        reason = r"\.card has other rows than were packed" * (name in ("fewer", "turned"))
+        with pytest.raises(ValueError, match=f"{name}{reason}") as refusal:
             load_sweep(path)
         assert "\n" not in str(refusal.value)
     (tmp_path / "notes.txt").write_text("mine")
@@ -210,48 +181,12 @@ def test_other_files_are_refused(card: Path, tmp_path: Path):
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_the_documented_columns_are_enough_to_count(honest: Path):
-    rows = pd.read_parquet(honest)
-    source = rows["record"].map(lambda text: json.loads(text)["job"]["source"])
-    rows = rows[source == "vgg"].assign(right=lambda its: its["predicted"] == its["label"])
-    right = {
-        (name, eps): part.set_index("index")["right"]
-        for (name, eps), part in rows.groupby(["target", "eps_255"], observed=True)
-    }
-    counted = right["vgg", 0.0] & right["vit", 0.0]
-    fooled = counted & ~right["vit", 8.0]
-    row = rates(load_sweep(honest)).query("source == 'vgg' and target == 'vit' and eps_255 == 8")
-    assert (fooled.sum() / counted.sum()) == pytest.approx(row["success_rate"].item())
-
-
-@pytest.mark.slow
-def test_a_page_of_another_program_is_kept(make_sweep, run_in, tmp_path, capfd):
-    folder, page = make_sweep(models=("a", "b"), budgets=(8.0,)), tmp_path / "report.html"
-    page.write_text("mine")
-
-    def report(*words: str) -> int:
-        words = (f"folder={folder}", f"cache.dir={tmp_path}", *words)
-        return int(run_in(tmp_path, *words, module="src.report.__main__"))
-
-    assert report() == report(f"out={folder}") == 0  # its own page is replaced
-    assert report(f"out={tmp_path}") == 2 and page.read_text() == "mine"
-    assert "report.html is another program's" in capfd.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("name", "module", "code"),
-    [
-        pytest.param("x.parquet", "src.table", 2, marks=pytest.mark.slow),
-        pytest.param("sweep.json", "src.status", 2, marks=pytest.mark.slow),
-        ("0-job/alarms.json", "src.table", 0),
-        pytest.param("0-job/error.txt", "src.table", 0, marks=pytest.mark.slow),
-    ],
-)
-def test_a_named_pipe_is_not_waited_for(make_sweep, run_in, capfd, name, module, code):
+@pytest.mark.parametrize(("name", "code"), [("0-job/alarms.json", 0), ("x.parquet", 2)])
+def test_a_named_pipe_is_not_waited_for(make_sweep, run_in, capfd, name, code):
     folder = make_sweep()
     os.mkfifo(folder / name)
     process = multiprocessing.get_context("fork").Process(
-        target=lambda: sys.exit(run_in(folder, str(folder), module=module))
+        target=lambda: sys.exit(run_in(folder, str(folder), module="src.table"))
     )
     process.start()
     process.join(120)

@@ -1,42 +1,25 @@
 """What a report says: its numbers against tables, its first sentence, alarms, and all sentences."""
 
-import io
 import json
 import shutil
 import zlib
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
-from rich.console import Console
 
 from src import images_needed, rankings, table
-from src.analysis.quantities import QUANTITIES
 from src.artifacts.jobs import find_jobs
-from src.artifacts.record import read_record, with_record
 from src.report.named_tables import matrices
 from src.report.page.frame import RANKING_KEYS, SOURCE_KEYS, build_report, key_of
 from src.report.page.html import as_json
-from src.report.page.images import MOST_BYTES
 from src.report.results import results_of
-from src.report.shown import shown_of
-from src.report.source_choice import choose_source
-from src.report.terminal import print_rankings
 from src.report.words import answer, ranking_notes, said, sentences
-from tests.report.conftest import KINDS
-from tests.report.conftest import make_sweep as write_sweep
+from tests.report.conftest import FOUR, KINDS
 from tests.report.frames import rows_of, value
 
 HOLES = ("clean images", "missing values", "one image")
 PLACE = {"attack": "fgsm", "defence": "none", "protocol": "joint", "eps_255": 8.0}
-
-
-def report_of(folder):
-    return build_report(results_of(find_jobs([folder])))
 
 
 @pytest.fixture(scope="module")
@@ -44,24 +27,18 @@ def page(made_up):
     return made_up("defended").page
 
 
-@pytest.mark.parametrize(
-    ("short", "quantity", "eps", "protocol"),
-    [
-        ("fooled", "success", 2.0, "joint"),
-        ("correct", "accuracy", 8.0, "all"),
-        ("confidence", "confidence", 8.0, "joint"),
-    ],
-)
-def test_cells_and_means_are_those_of_the_table(
-    page, results_of_kind, short, quantity, eps, protocol
-):
-    for defence, rows in (("none", ["source", "attack"]), ("jpeg", ["attack"])):
-        words = {"value": quantity, "eps_255": eps, "protocol": protocol, "defence": defence}
-        for row in rows_of(table(results_of_kind("defended"), rows=rows, to="csv", **words)):
-            for target in ("vgg", "resnet", "vit", "mixer", "average"):
-                place = {"attack": row["attack"], "source": row.get("source", "")}
-                place |= {"target": target if target != "average" else "", "eps_255": eps}
-                place |= {"defence": defence, "protocol": protocol}
+def test_cells_and_means_are_those_of_the_table(page, results_of_kind):
+    results = results_of_kind("defended")
+    for short, quantity, eps, protocol, defence, rows in (
+        ("fooled", "success", 2.0, "joint", "none", ["source", "attack"]),
+        ("correct", "accuracy", 8.0, "all", "jpeg", ["attack"]),
+        ("confidence", "confidence", 8.0, "joint", "jpeg", ["source", "attack"]),
+    ):
+        place = {"eps_255": eps, "protocol": protocol, "defence": defence}
+        for row in rows_of(table(results, rows=rows, value=quantity, to="csv", **place)):
+            place |= {"attack": row["attack"], "source": row.get("source", "")}
+            for target in (*FOUR, "average"):
+                place["target"] = target if target != "average" else ""
                 number = float(row[target])
                 assert value(page, short, **place) == pytest.approx(number, abs=6e-5), place
                 assert value(page, f"{short}.text", **place) == f"{100 * number:.1f}", place
@@ -92,35 +69,6 @@ def test_rankings_are_those_of_rankings(page, results_of_kind, of, keys):
     assert checked
 
 
-@pytest.mark.parametrize("images", [20, 60, pytest.param(150, marks=pytest.mark.slow)])
-def test_page_and_terminal_compare_sources_alike_on_each_target(tmp_path, images):
-    """Three networks that attack each other are ranked on single targets alone."""
-    small = {"attacks": ("bim",), "budgets": (8.0,), "full": False}
-    results = results_of(find_jobs([write_sweep(tmp_path, images=images, **small)]))
-    console = Console(file=io.StringIO(), width=300)
-    print_rankings(results, console)
-    page, text = build_report(results).page, console.file.getvalue()
-    for target in ("vgg", "resnet", "vit"):
-        place = PLACE | {"attack": "bim", "target": target}
-        ranked = page["sources"][key_of(page["axes"], place, SOURCE_KEYS)]
-        assert ranked["text"].startswith(f"on {target}") and ranked["text"] in text
-        assert ("not tested" in ranked["text"]) == (images < 30)
-        for row in ranked["rows"]:
-            assert f"{row['name']} {row['text']}%" in ranked["text"]
-
-
-def test_a_quantity_that_is_drawn_can_be_chosen(results_of_kind, monkeypatch):
-    results = results_of_kind("one source")
-    entry = replace(QUANTITIES["true_confidence"], drawn="in the true class")
-    monkeypatch.setitem(QUANTITIES, "true_confidence", entry)
-    page = build_report(results).page
-    assert [*page["shown"]] == ["fooled", "correct", "class"]
-    place = PLACE | {"attack": "bim", "source": "vgg", "target": "vit"}
-    (share,) = results.select(**place)["true_confidence"]
-    assert value(page, "class", **place) == pytest.approx(share, abs=6e-5)
-    assert value(page, "class.text", **place) == f"{100 * share:.1f}"
-
-
 @pytest.mark.parametrize(
     "kind",
     [pytest.param(kind, marks=[] if kind in HOLES else pytest.mark.slow) for kind in sorted(KINDS)],
@@ -142,30 +90,11 @@ def test_every_image_has_its_prediction(made_up, results_of_kind):
     shape = (len(block["models"]), len(block["eps"]), len(block["index"]))
     predicted, confidence = (np.reshape(block[name], shape) for name in ("predicted", "confidence"))
     for row in job.defended.sample(200, random_state=0).to_dict("records"):
-        model, eps = [row["target"], row["defence"]], row["eps_255"]
-        at = (
-            block["models"].index(model),
-            block["eps"].index(eps),
-            block["index"].index(row["index"]),
-        )
+        row |= {"models": [row["target"], row["defence"]], "eps": row["eps_255"]}
+        at = tuple(block[name].index(row[name]) for name in ("models", "eps", "index"))
         code = predicted[at]
         assert (block["label"][at[2]] if code == 0 else code - 1) == row["predicted"]
         assert confidence[at] == round(100 * row["confidence"])
-
-
-def test_the_answer_names_the_first_and_what_it_is_ahead_of(made_up, results_of_kind):
-    lead, rest, details = made_up("defended").answer
-    rows = results_of_kind("defended").rankings
-    rows = rows.query("eps_255 == 8 and defence == 'none' and sources > 1")
-    first, second = rows.iloc[0], rows.iloc[1]
-    assert lead.startswith(first["attack"])
-    assert ("transfers best" in lead) == (not second["undecided"])
-    assert "at 8/255" in rest and second["attack"] in rest
-    assert f"{abs(100 * second['difference']):.1f} point" in rest
-    assert f"the {first['images']} of 130 images" in details and "p < 0.05" in details
-    report, rows = made_up("one source"), results_of_kind("one source").rankings
-    best = rows[rows["eps_255"] == 8].sort_values("rank").iloc[0]
-    assert report.page["first"]["view"] == "results" and best["attack"] in report.answer[0]
 
 
 def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
@@ -176,21 +105,12 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
     ]
     for number in range(2):
         (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
-    report = report_of(folder)
+    report = build_report(results_of(find_jobs([folder])))
     assert report.page["first"]["view"] == "images" and report.page["first"]["target"] == "a"
     assert report.answer[0] in ("fgsm", "bim") and "fools a (white box) on" in report.answer[1]
     few, unknown = report.alarms
     assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
     assert unknown == ("of_a_later_version: something", "")
-
-
-def test_a_source_without_adversarial_images_of_its_own_has_no_row(made_up):
-    blocks = made_up("sources that are no targets").blocks
-    jobs = [json.loads(zlib.decompress(its)) for name, its in blocks.items() if "job" in name]
-    assert {job["source"] for job in jobs} == {"a", "b"}
-    for job in jobs:
-        assert {name for name, _ in job["models"]} == {"vgg", "resnet", "vit", "mixer"}
-        assert None not in job["predicted"]
 
 
 def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, made_up):
@@ -222,61 +142,15 @@ def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_p
     assert {tuple(job.variants()) for job in both} == {("float32", "uint8", "noise")}
 
 
-def test_sources_are_ranked_and_chosen_without_ensembles_and_with_unknown_weights(
-    make_sweep, tmp_path
-):
-    names = ("a", "b", "c", "d", "e")
-    folder = make_sweep(models=names, sources=("a", "b", "c", "a+b"), budgets=(8.0,))
-    found = choose_source([folder])
-    assert set(found.ranking["source"]) == {"a", "b", "c"}  # ensembles are ranked apart
-    rows = found.choices.set_index("target")
-    assert rows["candidates"].dropna().to_dict() == {"a": 2, "b": 2, "c": 3, "d": 4, "e": 4}
-    assert rows.loc["e", "any"] < rows.loc["e", "best_2"]
-    ranking = shown_of(results_of(find_jobs([folder]))).ranking.query("of == 'mean of sources'")
-    assert [*ranking["heading"]] == ["untargeted", "untargeted of ensembles"]
-    targets = ("vgg", "resnet", "vit", "mixer")
-    few = {"attacks": ("fgsm",), "budgets": (2.0, 8.0), "full": False}
-    models = {"models": ("a", "b", *targets), "sources": ("a", "b"), "targets": targets}
-    saved = write_sweep(tmp_path / "saved", **models, **few)
-    for file in saved.rglob("*.parquet"):
-        name, record = read_record(file)
-        rows = pq.read_table(file)
-        weights = {target: record.weights[target] for target in targets}
-        record = record.model_copy(update={"weights": weights, "protocol": "target_correct"})
-        rows = rows.filter(pc.is_in(rows["target"], pa.array(targets)))
-        pq.write_table(with_record(rows, name, record), file)
-    assert set(choose_source([saved]).ranking["source"]) == {"a", "b"}
-
-
-@pytest.mark.slow
-def test_related_pairs_are_named_and_left_out_of_rankings_and_tables_on_demand(make_sweep):
-    folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,))
-    rates = results_of(find_jobs([folder])).rows[0][0].rates
-    assert set(rates["target"][rates["overlap"] == "same weights"]) == {"vgg", "resnet"}
+def test_related_pairs_are_left_out_of_rankings_and_tables_on_demand(make_sweep):
+    folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,), images=60)
     for related, counts in ((True, [2, 2]), (False, [1, 2])):
         targets = rankings(folder, related=related).groupby("source")["targets"].max()
         assert targets[["vgg", "vit"]].tolist() == counts
-    words = {"rows": "source", "related": False}
-    cells = pd.read_csv(io.StringIO(table(folder, to="csv", **words)), index_col=0)
-    assert (cells["average"] == cells["vit"]).loc[["vgg", "resnet"]].all()
-    assert "without related pairs" in table(folder, to="markdown", **words)
+    rows = rows_of(table(folder, to="csv", rows="source", related=False))
+    assert [row["average"] == row["vit"] for row in rows] == [True, True, False]
     with pytest.raises(ValueError, match="True, or False"):
         rankings(folder, related="exclude")
-
-
-@pytest.mark.slow
-def test_pictures_and_predictions_stop_where_the_page_is_full_and_the_jobs_are_named(
-    make_sweep, monkeypatch
-):
-    folder = make_sweep(full=True, budgets=(8.0,))
-    whole = report_of(folder).page
-    assert len(whole["jobs"]) == 3 and not whole["left_out"]
-    monkeypatch.setitem(MOST_BYTES, "pictures", -1)
-    monkeypatch.setitem(MOST_BYTES, "job", 1)
-    cut = report_of(folder)
-    assert len(cut.page["jobs"]) == 1 and zlib.decompress(cut.blocks["pictures-0"]) == b""
-    lacking = cut.page["left_out"]
-    assert len(lacking) == 2 and all(str(folder) in command for *_, command in lacking)
 
 
 GROUP = {"targeted": False, "source": "mean of 2 sources", "sources": 2, "eps_255": 8}
