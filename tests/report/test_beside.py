@@ -1,6 +1,5 @@
 """An attack beside the stored attacks of a preset, and `rank`, which runs it on their images."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ import src.config.fields
 from findings.baselines import pack_preset
 from src import attacks, rank, rankings
 from src.artifacts.card import CardJob, write_card
-from src.artifacts.jobs import FinishedJob, find_jobs
+from src.artifacts.jobs import find_jobs
 from src.report.beside import beside, read_preset
 from src.report.page.frame import build_report
 from src.report.results import results_of
@@ -52,10 +51,10 @@ def sweep(stored: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def named(sweep: Path) -> Callable[..., list[FinishedJob]]:
+def named(sweep):
     """A function that returns the jobs of the sweep that ran an attack, from some sources."""
 
-    def jobs(name: str, sources: Sequence[str] = MODELS) -> list[FinishedJob]:
+    def jobs(name, sources=MODELS):
         found = [job for job in find_jobs([sweep]) if job.record.attack == f"{name}_own"]
         return [job for source in sources for job in found if job.record.source == source]
 
@@ -63,16 +62,10 @@ def named(sweep: Path) -> Callable[..., list[FinishedJob]]:
 
 
 @pytest.fixture
-def changed(tmp_path: Path) -> Callable[..., list[FinishedJob]]:
+def changed(tmp_path):
     """A function that returns jobs, packed in a card, whose rows and records were changed."""
 
-    def change(
-        jobs: list[FinishedJob],
-        rows_of: Callable[[pd.DataFrame], pd.DataFrame] = lambda rows: rows,
-        name: str = "mine",
-        tables: Callable[[pa.Table], dict[str, pa.Table]] = lambda table: {"predictions": table},
-        **facts: Any,
-    ) -> list[FinishedJob]:
+    def change(jobs, rows_of=lambda rows: rows, name="mine", tables=None, **facts):
         cards = []
         for number, job in enumerate(jobs):
             table = job.as_card().tables["predictions"]
@@ -80,7 +73,8 @@ def changed(tmp_path: Path) -> Callable[..., list[FinishedJob]]:
             table = pa.Table.from_pandas(rows, table.schema, preserve_index=False)
             counts = {"images": rows["index"].nunique(), "key": f"{name}{number}"}
             record = job.record.model_copy(update=counts | facts)
-            cards.append(CardJob(record, (name, number), (), tables(table)))
+            own = tables(table) if tables else {"predictions": table}
+            cards.append(CardJob(record, (name, number), (), own))
         write_card(cards, tmp_path / f"{name}.parquet")
         return find_jobs([tmp_path / f"{name}.parquet"])
 

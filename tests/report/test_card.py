@@ -24,12 +24,10 @@ from src.artifacts.jobs import FinishedJob
 from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
 from src.card import main
 from src.report.page.frame import commands
-from tests.conftest import REPOSITORY
 from tests.records import make_record
 from tests.report.conftest import KINDS
 from tests.report.conftest import make_sweep as write_sweep
 
-DEMO = REPOSITORY / "docs" / "results" / "demo"
 KEY = "transferability card"
 HARD = ("one image", "clean images", "hostile names", "missing values", "defended")
 
@@ -137,17 +135,6 @@ def test_cells_that_version_1_left_empty_are_filled(card: Path):
     after = predictions(card)
     assert_frame_equal(*(its.drop(columns="draws_correct") for its in (before, after)))
     assert after["draws_correct"].eq(after["predicted"] == after["label"]).all()
-
-
-def test_a_place_in_a_card_opens_no_file(card: Path):
-    def elsewhere(column: pa.ChunkedArray) -> pa.Array:
-        texts = column.to_pylist()
-        content = {text: json.loads(text) | {"place": [str(DEMO), 0]} for text in {*texts}}
-        return pa.array([json.dumps(content[text]) for text in texts])
-
-    before = predictions(card)
-    changed(pq.read_table(card), card, "record", elsewhere)
-    assert_frame_equal(predictions(card), before)
 
 
 def test_other_files_are_refused(card: Path, tmp_path: Path):

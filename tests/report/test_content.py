@@ -114,7 +114,7 @@ def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(mak
 
 
 def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, made_up):
-    folder = make_sweep(full=True, budgets=(8.0,), storage="uint8", images=60)
+    folder = make_sweep(models=("vgg", "vit"), full=True, storage="uint8", images=60)
     results = results_of(find_jobs([folder]))
     rates = results.frame.query("reference and source != 'mean' and target != 'mean'")
     rates = rates.set_index(["variant", "source", "target"])["success_rate"].unstack("variant")
