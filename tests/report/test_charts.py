@@ -178,10 +178,11 @@ def rows_of(chart) -> list[dict[str, Any]]:
     ],
 )
 def test_a_figure_has_its_size_and_text_of_seven_points(draw, words, capfd):
-    svg = draw(*words, "--width", "84mm", "--height", "7cm")
+    svg = draw(*words, "--width", "101.6mm", "--height", "2.4in")
     root = ElementTree.fromstring(svg)
     sizes = [float(root.attrib[name].removesuffix("pt")) for name in ("width", "height")]
-    assert sizes == pytest.approx([72 * 8.4 / 2.54, 72 * 7 / 2.54], abs=1)
+    room = 0.01 if words[0] in ("matrix", "curves") else 1  # panels are fitted in steps
+    assert sizes == pytest.approx([288, 172.8], abs=room)
     assert {*re.findall(rb'font-size="(.*?)"', svg)} == {b"7px"}  # the file has one per point
     assert not capfd.readouterr().err
 
