@@ -1,8 +1,8 @@
 """Sweeps made up of random numbers, as files that a report reads."""
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -32,69 +32,29 @@ LONG = (
     *("timm/convnext_tiny.fb_in22k_ft_in1k", "swin-large-patch4-window12-384.ms_in22k"),
     "vit_base_patch16_clip_224.openai_ft_in1k",
 )
+THREE = ("vgg", "resnet", "vit")
+FOUR = (*THREE, "mixer")
+FEW: dict[str, Any] = {"images": 60, "budgets": (2.0, 8.0), "full": False}
 SMALL: dict[str, Any] = {"models": ("vgg", "vit"), "attacks": ("fgsm",), "budgets": (2.0, 8.0)}
+SAVED = {"models": ("a", "b", *FOUR), "sources": ("a", "b"), "targets": FOUR}
+HOSTILES = {"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE, "images": 60}
+PAIR: dict[str, Any] = {"models": ("vgg", "vit"), "full": False}
+LATER = {"attacks": ("fgsm", "mi"), "images": 45, "first": 15, "budgets": (8.0, 16.0)}
 KINDS: dict[str, dict[str, Any]] = {
-    "ordinary": {},
-    "unsure": {**SMALL, "images": 20, "sure": False},
+    "ordinary": {"files": True},
     "one image": {**SMALL, "images": 1, "classes": ("cat",)},
     "missing values": {**SMALL, "images": 45, "missing": True, "budgets": FINE},
-    "hostile names": {
-        **{"models": HOSTILE, "attacks": ("f.g[0]<b>",), "classes": HOSTILE},
-        **{"budgets": (8.0,), "images": 60},
-    },
-    "long names": {
-        **{"models": LONG, "attacks": ("fgsm", "bim", "momentum_iterative"), "images": 60},
-        "budgets": (2.0, 8.0),
-    },
-    "clean images": {**SMALL, "images": 60, "attacks": ("",), "sources": ("vgg",), "full": False},
+    "hostile names": {**HOSTILES, "budgets": (8.0,)},
+    "long names": {**FEW, "models": LONG, "attacks": ("fgsm", "bim", "momentum"), "full": True},
+    "clean images": {**SMALL, **FEW, "attacks": ("",), "sources": ("vgg",)},
     "one source": {**SMALL, "attacks": ("fgsm", "bim"), "sources": ("vgg",), "full": False},
-    "image files": {**SMALL, "images": 60, "full": False, "files": True},
-    "four sources": {
-        **{"models": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 60},
-        **{"budgets": (2.0, 8.0)},
-    },
-    "sources that are no targets": {
-        **{"models": ("a", "b", "vgg", "resnet", "vit", "mixer"), "sources": ("a", "b")},
-        **{"targets": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 60},
-        "budgets": (2.0, 8.0),
-    },
-    "defended": {
-        **{"models": ("vgg", "resnet", "vit", "mixer"), "full": False, "images": 130},
-        **{"budgets": (2.0, 8.0), "defences": ("jpeg",)},
-    },
-    "targeted": {**SMALL, "models": ("vgg", "resnet", "vit"), "full": False, "aimed": True},
-    "one model": {**SMALL, "models": ("vgg",), "images": 60, "full": False},
-    "long attack": {
-        **SMALL,
-        "models": ("vgg",),
-        "attacks": ("transferattack.dlmi",),
-        "full": False,
-    },
-    "long attack in transfer": {
-        **{"models": ("vgg", "vit", "mixer"), "attacks": ("transferattack.dlmi",), "images": 120},
-        **{"sources": ("vgg",), "budgets": (8.0,), "full": False},
-    },
-    "audit": {
-        **{"models": ("vgg", "resnet", "vit"), "sources": ("vgg", "resnet"), "targets": ("vit",)},
-        **{"full": False, "images": 60, "budgets": (2.0, 8.0)},
-    },
-    "incomparable sweeps": {
-        "sweeps": {
-            "one": {**SMALL, "models": ("vgg", "resnet", "vit"), "attacks": ("fgsm", "bim")},
-            "two": {
-                **{"models": ("vgg", "resnet", "vit"), "attacks": ("bim", "fgsm", "mi")},
-                **{"images": 90, "first": 60, "budgets": (8.0, 16.0), "full": False},
-            },
-        }
-    },
-    "thousands": {
-        **{"models": [f"model_{i}" for i in range(5)], "attacks": ("fgsm",), "budgets": (8.0,)},
-        **{"full": False, "images": 1200, "sources": ("model_0",)},
-    },
-    "many models": {
-        **{"models": [f"model_{i}" for i in range(9)], "attacks": ("fgsm",)},
-        **{"full": False, "images": 60, "budgets": (8.0,)},
-    },
+    "sources that are no targets": {**FEW, **SAVED},
+    "defended": {**FEW, "models": FOUR, "images": 130, "defences": ("jpeg",)},
+    "targeted": {**SMALL, "models": THREE, "full": False, "aimed": True},
+    "one model": {**SMALL, **FEW, "models": ("vgg",)},
+    "audit": {**FEW, "sources": ("vgg", "resnet"), "targets": ("vit",)},
+    "incomparable sweeps": {"sweeps": {"one": {**FEW, **PAIR}, "two": {**LATER, **PAIR}}},
+    "many models": {**FEW, **SMALL, "models": [f"model_{i}" for i in range(9)], "images": 60},
 }
 
 
@@ -108,29 +68,20 @@ def fixture_make_sweep(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def made_up(results_of_kind: Callable[[str], Results]) -> Callable[[str], Report]:
     """A function that returns the report of a kind of made-up sweep."""
-    built: dict[str, Report] = {}
-
-    def make(kind: str) -> Report:
-        if kind not in built:
-            built[kind] = build_report(results_of_kind(kind))
-        return built[kind]
-
-    return make
+    return cache(lambda kind: build_report(results_of_kind(kind)))
 
 
 @pytest.fixture(scope="session")
 def results_of_kind(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Results]:
     """A function that returns the results of a kind of made-up sweep."""
-    known: dict[str, Results] = {}
 
+    @cache
     def make(kind: str) -> Results:
-        if kind not in known:
-            place, words = tmp_path_factory.mktemp("sweep"), KINDS[kind]
-            sweeps = words.get("sweeps", {"sweep": words})
-            folders = [make_sweep(place / name, **its) for name, its in sweeps.items()]
-            results = results_of(find_jobs(folders))
-            known[kind] = audited(results) if kind == "audit" else results
-        return known[kind]
+        place, words = tmp_path_factory.mktemp("sweep"), KINDS[kind]
+        sweeps = words.get("sweeps", {"sweep": words})
+        folders = [make_sweep(place / name, **its) for name, its in sweeps.items()]
+        results = results_of(find_jobs(folders))
+        return audited(results) if kind == "audit" else results
 
     return make
 
@@ -140,11 +91,11 @@ def written(made_up, tmp_path_factory):
     """A function that returns the page of a kind of sweep, which is written once and only read."""
     folder = tmp_path_factory.mktemp("pages")
 
+    @cache
     def write(kind: str):
         path = folder / kind / "report.html"
-        if not path.exists():
-            path.parent.mkdir()
-            write_page(made_up(kind), path, folder / "cache")
+        path.parent.mkdir()
+        write_page(made_up(kind), path, folder / "cache")
         return path
 
     return write
@@ -196,7 +147,6 @@ def make_sweep(
     budgets: Sequence[float] = BUDGETS,
     full: bool = True,
     missing: bool = False,
-    sure: bool = True,
     sources: Sequence[str] = (),
     first: int = 0,
     seed: int = 0,
@@ -204,7 +154,6 @@ def make_sweep(
     alike: Sequence[str] = (),
     defences: Sequence[str] = (),
     targets: Sequence[str] = (),
-    dataset: Mapping[str, Any] | None = None,
     aimed: bool = False,
     storage: str = "float32",
     files: bool = False,
@@ -218,13 +167,12 @@ def make_sweep(
     Models that are `alike` have equal weights. Behind `defences` attacks are weaker.
     The images are those from the number `first` on, though each sweep counts them from 0.
     With `files` each class has a folder of files `0000.png`, `0001.png`, ...
-    `dataset` has further keys of that section. With `aimed`, attacks aim for the next class.
+    With `aimed`, attacks aim for the next class.
     """
     random = np.random.default_rng(first)
     reference = 8.0 if 8.0 in budgets else budgets[-1]
     label = random.integers(len(classes), size=images)
     initial = random.beta(4, 1, size=(len(models), images))  # confidence in the true class
-    initial = initial if sure else np.full_like(initial, 0.5)
     random = np.random.default_rng([first, seed]) if seed else random
     settings: dict[str, Any] = {"kind": "crafted", "norm": "linf", "settings": {}}
     settings["target_label"] = "next" if aimed else None
@@ -232,20 +180,20 @@ def make_sweep(
     for number, (attack, source) in enumerate(jobs):
         here = folder / f"{number}-job"
         here.mkdir(parents=True)
+        digests = {name: f"{'alike' if name in alike else name}-digest" for name in models}
+        own = source.partition("@")[0]
+        known = dict.fromkeys([*(targets or models), own])
         record = make_record(
             **{"key": f"k{attack}{source}{first}{images}{seed}{models}{budgets}", "seed": seed},
             **{"images": images, "class_names": classes, "data": f"data{first}-{images}"},
             **{"source": source, "targets": targets or models, "attack": attack},
             **{"budgets": budgets, "reference": reference, "overrides": overrides},
             **{"defences": tuple(defences), "storage": storage},
-            config={"dataset": {"name": "made-up", **(dataset or {})}, "attack": settings},
-            weights={
-                name: f"{'alike' if name in alike else name}-digest"
-                for name in dict.fromkeys([*(targets or models), source.partition("@")[0]])
-            },
+            config={"dataset": {"name": "made-up"}, "attack": settings},
+            weights={name: digests.get(name, f"{name}-digest") for name in known},
         )
         strength = random.uniform(0.05, 0.3, size=(len(models), 1, 1))
-        for member in source.partition("@")[0].split("+"):
+        for member in own.split("+"):
             strength[list(models).index(member)] += 0.3
         rows = _predictions(random, label, initial, models, budgets, strength)
         if targets:
@@ -261,16 +209,14 @@ def make_sweep(
         clean = rows[(rows["eps_255"] == 0) & (rows["target"] == source.split("+")[0])]
         clean = clean.assign(target=source)[: len(label) * ("+" in source)]
         tables = {"predictions": pd.concat([rows, clean], ignore_index=True)}
-        tables["predictions"]["image"] = (tables["predictions"]["index"] + first).map(
-            "{:016x}".format
-        )
+        numbers = tables["predictions"]["index"] + first
+        tables["predictions"]["image"] = numbers.map("{:016x}".format)
         tables["top_five"] = tables["predictions"].query("eps_255 == 0 or index < 40")
         if files:
-            listed = pd.DataFrame({"index": range(images), "label": label, "file": ""})
-            places = listed.groupby("label").cumcount()
-            paths = zip(label, places, strict=True)
-            listed["file"] = [f"{classes[its]}/{at:04d}.png" for its, at in paths]
-            listed.to_csv(here / "images.csv", index=False)
+            listed = pd.DataFrame({"index": range(images), "label": label})
+            paths = zip(label, listed.groupby("label").cumcount(), strict=True)
+            paths = [f"{classes[its]}/{at:04d}.png" for its, at in paths]
+            listed.assign(file=paths).to_csv(here / "images.csv", index=False)
         if full and attack == attacks[0]:
             other = "float32" if storage == "uint8" else "uint8"
             for name, part in ((other, 0.9), ("noise", 0.1)):

@@ -1,0 +1,191 @@
+"""Tables by name and for papers: marks and means by hand, and every table in every format."""
+
+import csv
+import io
+import re
+import shutil
+from functools import partial
+
+import pandas as pd
+import pytest
+
+import src
+from src.artifacts.sweep_state import SweepManifest, write_manifest
+from src.report.grid import FORMATS
+from src.report.named_tables import TABLES
+from tests.conftest import REPOSITORY
+from tests.records import JOBS, results_of_frame
+from tests.report.frames import cells_of, frame_of, ordinary, rows_of, table
+
+DEMO = REPOSITORY / "docs" / "results" / "demo"
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return src.load_sweep(DEMO)
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if name != "paper"])  # of other jobs
+def test_a_table_has_equal_rows_in_all_formats(demo, name):
+    texts = {to: src.table(demo, name=name, to=to) for to in FORMATS}
+    grid = src.table(demo, name=name)
+    assert str(grid) == texts["markdown"] and grid._repr_html_() == texts["html"]
+    assert len(cells_of(texts["markdown"])) == texts["html"].count("<tr>") == len(grid.rows) + 1
+    assert texts["latex"].count(r"\\") == len(grid.rows) + 1
+    assert len([*csv.reader(io.StringIO(texts["csv"]))]) > len(grid.rows)
+
+
+def test_a_function_of_the_user_is_a_table(demo, tmp_path, monkeypatch):
+    page = (REPOSITORY / "docs" / "own-measurement.md").read_text()
+    (code,) = re.findall(r"```python\n(# hardest\.py\n.*?)```", page, re.S)
+    (tmp_path / "hardest.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    words = {"name": "hardest.hardest", "attack": "fgsm"}
+    means = rows_of(src.table(demo, rows="attack", average=False, to="csv"))
+    (expected,) = (row for row in means if row["attack"] == "fgsm")
+    rows = rows_of(src.table(demo, to="csv", **words))
+    found = {row["target"]: float(row["success_rate"]) for row in rows}
+    assert found == pytest.approx({key: float(expected[key]) for key in found})
+    assert len(found) == 5 and [*found.values()] == sorted(found.values())
+    with pytest.raises(ValueError, match=r"rows: the table hardest\.hardest takes only attack, "):
+        src.table(demo, rows="attack", **words)
+
+
+def test_the_best_and_what_cannot_be_told_from_it_are_marked():
+    assert cells_of(table(ordinary(), to="markdown", average=False)) == [
+        ["source", "attack", "vgg", "vit"],
+        ["vgg", "fgsm", "100.0 †", "10.0"],
+        ["", "mi", "100.0 †", "**100.0**"],
+        ["", "di", "100.0 †", "*95.0*"],
+        ["vit", "fgsm", "20.0", "90.0 †"],
+        ["", "mi", "**80.0**", "90.0 †"],
+        ["", "di", "**80.0**", "90.0 †"],
+    ]
+    assert cells_of(table(ordinary(), rows="attack", value="accuracy", to="markdown")) == [
+        ["attack", "vgg", "vit", "average"],
+        ["fgsm", "80.0", "90.0", "85.0"],  # white boxes are in no mean
+        ["mi", "**20.0**", "**0.0**", "**10.0**"],  # the least is the best
+        ["di", "**20.0**", "*5.0*", "*12.5*"],
+    ]
+
+
+def test_nothing_is_marked_that_no_ranking_compares():
+    white = table(frame_of({("mi", "a", "a"): 5, ("di", "a", "a"): 9}), to="markdown")
+    assert [row[-1] for row in cells_of(white)[1:]] == ["25.0 †", "45.0 †"]
+    frame = frame_of({("mi", "a", "b"): 20, ("l2", "a", "b"): 5})
+    assert "**" in table(frame, to="markdown")
+    frame.attrs[JOBS][1]["norm"] = "l2"
+    assert "**" not in table(frame, to="markdown")
+    with pytest.raises(ValueError, match=r"norm \(linf, l2\)"):
+        src.tries(results_of_frame(frame))
+
+
+def test_nothing_is_averaged_over_defences():
+    frame = frame_of({("mi", "a", "b"): 20, ("bim", "a", "b"): 5})
+    behind = frame[frame["target"] == "b"].assign(defence="jpeg")
+    behind.loc[behind["eps_255"] > 0, "predicted"] = 0
+    both = pd.concat([frame, behind], ignore_index=True)
+    both.attrs[JOBS] = [{**one, "defences": ["jpeg"]} for one in frame.attrs[JOBS]]
+    found = cells_of(table(both, value="counts", clean=True, to="markdown"))
+    assert found[1:4] == [  # defences become rows
+        ["clean", "", "none", "40 / 40 = 100.00%"],
+        ["", "", "jpeg", "40 / 40 = 100.00%"],
+        ["a", "mi", "none", "0 / 40 = 0.00%"],
+    ]
+    found = cells_of(table(both, columns=["target", "defence"], to="markdown"))
+    assert found[0][-2:] == ["b none", "b jpeg"]  # no mean is over them
+    assert found[1] == ["a", "mi", "**100.0**", "0.0"]
+    with pytest.raises(ValueError, match="defence=gblur: "):
+        table(both, defence="gblur")
+
+
+def test_means_are_over_sources_and_targets_alone():
+    frame = frame_of({("mi", "a", "b"): 20, ("mi", "c", "b"): 5, ("mi", "a@jpeg", "b"): 10})
+    assert cells_of(table(frame, rows="attack", to="markdown"))[1] == ["mi", "62.5"]
+    found = cells_of(table(frame, rows="target", columns="source", to="markdown"))
+    assert found[0] == ["target", "a", "c", "a@jpeg"]
+    defended = frame_of({("mi", f"a@{name}", "b"): 10 for name in ("jpeg", "gblur")})
+    with pytest.raises(ValueError, match="add source to rows"):
+        table(defended, rows="attack")
+    assert table(frame, rows="attack", columns="source", to="csv").splitlines() == [
+        "attack,a,c,a@jpeg",
+        "mi,1.0,0.25,0.5",
+    ]
+
+
+def test_partial_means_are_marked():
+    pairs = [(source, target) for source in ("vgg", "vit") for target in ("net", "other")]
+    frame = frame_of({("fgsm", *pair): 12 for pair in pairs})
+    clean, half = frame["eps_255"] == 0, frame["index"] < 20
+    wrong = frame["target"].eq("vgg") & half | frame["target"].eq("net") & ~half
+    frame.loc[clean & wrong, "predicted"] = 1  # the pair vgg -> net counts no image
+    for rows, columns, name in (("source", "target", "vgg"), ("target", "source", "net")):
+        cells = cells_of(table(frame, rows=rows, columns=columns, to="markdown"))
+        assert [row[0] for row in cells if row[-1].endswith("‡")] == [name]
+
+
+def test_names_are_text_in_every_format():
+    latex = table(ordinary("hostile"), to="latex")
+    body = latex[latex.index(r"\begin{tabular}") :]
+    rows = re.findall(r"^.* & .* \\\\$", body, re.M)
+    assert [row.count(" & ") for row in rows] == [4] * 7
+    assert [body.count(rf"\{rule}rule") for rule in ("top", "mid", "bottom")] == [1, 2, 1]
+    assert r"\begin{tabular}{llrrr}" in body and latex.count("{") == latex.count("}")
+    for name in (r"a\_b", r"=b\%", r"\&x", r"-y\#", r"@\textbackslash{}z"):
+        assert f"{name} &" in body, name
+    assert not re.search(r"(?<!\\)[%#_]", re.sub(r"(?m)\[HTML\]|^% .*", "", latex))
+    head, *rows = csv.reader(io.StringIO(table(ordinary("hostile"), to="csv")))
+    assert head == ["source", "attack", "a_b", "'=b%", "average"]  # no cell is a formula
+    assert {row[1] for row in rows} == {"&x", "'-y#", "'@\\z"}
+    page = table(frame_of({("<b>", "a", "b"): 3}))._repr_html_()
+    assert "&lt;b&gt;" in page and "<b>" not in page and "<caption>" in page
+
+
+REFUSED = [
+    ({"rows": "model"}, "rows=model: choose from attack, source, target, defence"),
+    ({"rows": ["attack", "attack"]}, "attack"),
+    ({"rows": 3}, "rows"),
+    ({"vaule": "success"}, "vaule"),
+    ({"value": "rate"}, "value=rate: choose from success"),
+    ({"to": "word"}, "to=word: choose from latex, markdown, html, csv"),
+    ({"rows": "source"}, "add attack to rows or columns"),
+    ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 4.0, 8.0"),
+    ({"protocol": "any"}, "protocol=any"),
+    ({"clean": True}, "clean needs source or attack in rows"),
+    ({"value": "counts", "rows": "attack"}, "value=counts needs source and target"),
+    ({"differences": True, "value": "accuracy"}, "differences needs"),
+    ({"published": True, "rows": "attack"}, "published needs attack"),
+    ({"names": {"mi": "di"}}, "the same new name"),
+    ({"name": "matrix", "attack": "pgd"}, "attack=pgd: choose from fgsm, mi, di"),
+    *(({"name": its}, f"name={its}: ") for its in ("nosuch", "no.such", "csv.nosuch", "math.pi")),
+]
+
+
+def test_what_cannot_be_is_refused():
+    results = results_of_frame(ordinary())
+    for words, sentence in REFUSED:
+        with pytest.raises(ValueError, match=re.escape(sentence)):
+            src.table(results, **words)
+    frame = ordinary()
+    other = (frame["source"] == "vit") & (frame["index"] >= 30)
+    frame.loc[other & (frame["eps_255"] == 0), "predicted"] = 1
+    with pytest.raises(ValueError, match="the same clean images"):
+        table(frame, value="counts", clean=True)
+
+
+def test_the_command_line_writes_the_table_of_a_folder(run_in, demo, tmp_path, capfd):
+    line = partial(run_in, tmp_path, module="src.table")
+    words = ["--rows", "attack", "--to", "csv", "--no-average", "--out", "t.csv"]
+    names = ["--names", "vgg_small=VGG", "vgg_smal=V", "--names", "fgsm=F"]
+    assert line(str(DEMO), *words, *names) == 0
+    warned = capfd.readouterr().err
+    assert "vgg_smal:" in warned and "vgg_small:" not in warned and "fgsm" not in warned
+    shown = {"rows": "attack", "average": False, "names": {"vgg_small": "VGG", "fgsm": "F"}}
+    assert (tmp_path / "t.csv").read_text() == src.table(demo, to="csv", **shown)
+    shutil.copytree(DEMO / "0-fgsm-vgg_small", tmp_path / "0-a")
+    (tmp_path / "0-a" / ".hydra").mkdir()
+    (tmp_path / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
+    write_manifest(tmp_path, SweepManifest(jobs=["attack=fgsm", "attack=mi"], single=False, id="a"))
+    assert line(str(tmp_path), "--to", "csv") == 0
+    printed = capfd.readouterr()
+    assert "1 of 2 jobs are not done" in printed.err and printed.out.startswith("source,attack,")
