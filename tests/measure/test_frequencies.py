@@ -45,12 +45,12 @@ def test_the_bins_hold_the_power_about_the_mean(sides):
     )
 
 
-@pytest.mark.parametrize("side", [16, 48, 392])  # 49 * (1 / 392) is below 1 / 8
-def test_a_frequency_on_a_bound_belongs_above_it(side):
-    columns = torch.arange(side, dtype=torch.float64)
-    wave = torch.cos(math.pi / 4 * columns + 0.3).expand(1, 3, side, side)  # 1/8 cycle per pixel
-    torch.testing.assert_close(band(wave, 0.125, 0.25), wave, atol=1e-12, rtol=0)
-    assert band(wave, 0, 0.125).abs().max() < 1e-12
+def test_a_frequency_on_a_bound_belongs_above_it():
+    for side in (16, 48, 392):  # 49 * (1 / 392) is below 1 / 8
+        columns = torch.arange(side, dtype=torch.float64)
+        wave = torch.cos(math.pi / 4 * columns + 0.3).expand(1, 3, side, side)  # 1/8 per pixel
+        torch.testing.assert_close(band(wave, 0.125, 0.25), wave, atol=1e-12, rtol=0)
+        assert band(wave, 0, 0.125).abs().max() < 1e-12
 
 
 def test_what_rounding_leaves_is_not_scaled_up():

@@ -165,20 +165,17 @@ def test_what_a_users_method_returns_or_raises_is_refused_in_a_sentence(method, 
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("budgets", "attacked", "found"),
-    [
+def test_rows_of_the_batchs_budgets_are_taken():
+    for budgets, attacked, found in (
         ((8.0,), True, [8.0]),
         ((0.3, 8.0), True, [float(np.float32(0.3)), 8.0]),  # as from a float32 tensor
         ((), True, [1.25]),  # an attack of its own finds it
         ((), False, [0.0]),
-    ],
-)
-def test_rows_of_the_batchs_budgets_are_taken(budgets, attacked, found):
-    odd = Odd(at(*found))
-    odd.attacked = attacked
-    batch = SimpleNamespace(batch=BATCH.batch, budgets=budgets)
-    assert OwnMeasurement("odd", odd, "key").rows(batch).equals(at(*found))
+    ):
+        odd = Odd(at(*found))
+        odd.attacked = attacked
+        batch = SimpleNamespace(batch=BATCH.batch, budgets=budgets)
+        assert OwnMeasurement("odd", odd, "key").rows(batch).equals(at(*found)), budgets
 
 
 def test_tables_are_finished_images_ascend_and_full_memory_is_left_to_the_pass():
@@ -190,17 +187,14 @@ def test_tables_are_finished_images_ascend_and_full_memory_is_left_to_the_pass()
         OwnMeasurement("odd", Odd(torch.OutOfMemoryError()), "key").rows(BATCH)
 
 
-@pytest.mark.parametrize(
-    ("schema", "said"),
-    [
+def test_schemas_are_refused():
+    for schema, said in (
         *(([*Odd.schema, column(name, TEXT)], f"has the column {name}, but") for name in ADDED),
         ([*Odd.schema, EPS_255], "each name once"),
         ([INDEX], "the columns of `order`"),
         ([EPS_255, INDEX], "whose first column is INDEX"),
-    ],
-)
-def test_a_schema_is_refused(schema, said):
-    odd = Odd(None)
-    odd.schema = pa.schema(schema)
-    with pytest.raises(ValueError, match=said):
-        OwnMeasurement("odd", odd, "key")
+    ):
+        odd = Odd(None)
+        odd.schema = pa.schema(schema)
+        with pytest.raises(ValueError, match=said):
+            OwnMeasurement("odd", odd, "key")
