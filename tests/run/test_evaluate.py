@@ -60,6 +60,19 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, monkeyp
         run(networks)
 
 
+def test_full_memory_in_a_defence_halves_batches(run, networks, caplog):
+    text = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    errors = [RuntimeError(text), RuntimeError(text)]
+
+    def cramped(images):
+        if errors:
+            raise errors.pop()
+        return images
+
+    run(networks, trainer=changed(batch_size=11), defences={"mine": cramped})
+    assert "batches of 2 images" in caplog.text and not errors
+
+
 def empty(count: int) -> ImageDataset:
     return ImageDataset(LabelledImages(np.zeros((count, 4, 4, 3), np.uint8), np.zeros(count, int)))
 
