@@ -1,148 +1,198 @@
-"""Keys of rows: the code that counts, and what tells stored tables apart."""
+"""Keys: what changes them, by a table of changes to a job, and the code that counts."""
 
-import json
-import shutil
 import sys
-from contextlib import suppress
+from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 import pytest
 from pydantic import create_model
 from torch import nn
 
-from src import load_classifier
-from src.cache.code_digest import code_of, program_digest
-from src.cache.keys import TRAINING
-from src.config.sections import TrainingSettings
+from src.cache import code_digest
+from src.cache.code_digest import code_of
+from src.cache.keys import described, lasting_key, weights_parts
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
+from src.config.sections import ModelSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages
+from src.measure.predictions import Clean
 from src.measure.protocol import Measurement
-from src.run.models import stored_classifier
-from src.run.stages import parts_of
+from src.run.check_job import check_job, open_job
+from src.run.models import ModelPool, Trainings
+from src.run.stages import Model, parts_of
+from src.tracking import Tracker
 from src.utils.model_names import ModelRef
-from tests.conftest import REPOSITORY, run_python
+from tests.conftest import TINY, run_python
 from tests.job_context import TRAINER, make_context
 
-FILES = {
-    "one.py": "try:\n    from .deep import inner\nexcept ImportError:\n    import deep.inner\n"
-    "try:\n    import old\nexcept SyntaxError:\n    inner = deep.inner\n"
-    "def attack(x):\n    return inner.change(x)\n",
-    "two.py": "from yaml import dump\n\ndef build():\n    from helper import LAYERS\n"
-    "    return dump(LAYERS)\n",
-    "helper.py": "LAYERS = (3, 4)\n",
-    "deep/inner.py": "from . import rules\nfrom .rules import factor\n\ndef change(x):\n"
-    "    return x * factor\n",
-    "deep/rules/__init__.py": "factor = 2\n",
-    "old.py": "print 'of Python 2'\n",
+JOB = [
+    *("attack=uap", "source=coarse", "targets=[coarse,net]", "defences=[jpeg]"),
+    *("dataset=cifar10_mini", "n_images=6"),
+    *("epsilon.grid=[2,8]", "trainer=cpu", "trainer.batch_size=4", "training=quick"),
+    *("attack.fit_n_images=20", "dataset.n_train=40", "tracking=none"),
+]
+ALL = "clean attack model defence fit job"
+CHANGES = {
+    # Settings that decide no numbers, or that only choose images and tables.
+    "trainer.batch_size=3": "",
+    "trainer.gradients_per_batch=9": "",
+    "training.evaluate_on=7": "",
+    "+training.device=cpu": "",
+    "protocol=all": "",
+    "epsilon.reference=2": "",
+    "rerun=true": "",
+    "cache.dir=elsewhere": "",
+    "save_adversarial=true": "job",
+    "n_images=5": "job",
+    "dataset.seed=1": "job",
+    "epsilon.grid=[2,4,8]": "job",
+    "storage=uint8": "job",
+    "controls=true": "job",
+    "diagnostics.tables=[spectra]": "job",
+    "targets=[coarse]": "job",
+    # The arithmetic.
+    "trainer.precision=bf16-mixed": "clean attack job",
+    "trainer.fold_batch_norms=false": "clean attack job",
+    "trainer.gradient_batch=3": "attack job",
+    "trainer.attack_precision=bf16": "attack fit job",
+    # The attack.
+    "attack.fit_step=0.3": "attack fit job",
+    "attack.norm=l2": "attack fit job",
+    "attack.target_label=next": "attack fit job",
+    "ensemble=loss": "attack fit job",
+    "source=fine": "attack fit job",
+    "source_defence=jpeg": "attack fit job",
+    "seed=1": "attack defence fit job",
+    # Models and defences.
+    "model.coarse.mean=[0.4,0.5,0.5]": ALL,
+    "+model.coarse.channels=BGR": ALL,
+    "model.coarse.weights=other.safetensors": ALL,
+    "model.net.std=[0.2,0.2,0.2]": "weights job",
+    "defence.jpeg.quality=50": "defence job",
+    "defence.jpeg.offset=1": "defence job",
+    # Trainings, whose images and augmentation are also those of fits.
+    "training.epochs=9": "weights job",
+    "training.seed=5": "weights job",
+    "training.flip=false": "weights attack fit job",
+    "dataset.n_train=39": "weights attack fit job",
 }
-TARGETS = ("one.attack", "two.build")
-REACHED = ["PyYAML", "deep.inner", "deep.rules", "helper", "old", "one", "two"]
-TELL = "import json; from src.cache.code_digest import code_of, program_digest\n"
-RULES = ("attacks/losses.py", "config/settings.py", "run/attack.py", "utils/devices.py")
-NETWORK = """
-from torch import nn
-class Showing(nn.Linear):
-    def extra_repr(self):
-        return repr(lambda: 0)
-def build():
-    return nn.Sequential(nn.Flatten(), Showing(3072, 10))
+PROGRAM = {
+    "src.cache.keys.program_digest": (lambda: "edited", "clean attack job"),
+    "src.cache.keys.version": (lambda name: f"new {name}", "clean attack job"),
+    "src.cache.keys.FITTING": (99, "attack fit job"),
+    "src.cache.keys.TRAINING": (99, "weights job"),
+}
+# All images, whatever the seed; it still chooses the diagnosed ones, the pairs and mixed-in images.
+SEEDED = {
+    "": "",
+    "controls=true": "job",
+    "diagnostics={tables:[visibility],n_images:3}": "job",
+    # `mi` states that it does not mix, and a file that is based on it inherits this.
+    "+attack.transforms=[{_target_: src.attacks.Admix}]": "attack job",
+    "attack._target_=src.attacks.admix": "attack job",
+    "attack._target_=wrapped.go": "attack job",  # what `wraps` copies is no statement
+}
+WRAPPED = """
+from functools import wraps
+from src.attacks import mi
+@wraps(mi)
+def go(*arguments, **keywords):
+    return mi(*arguments, **keywords)
 """
-MODEL = """# @package model.net
-network: {_target_: showing.build}
-mean: [0, 0, 0]
-std: [1, 1, 1]
-"""
-
-
-def append(path, text):
-    with path.open("a") as file:
-        file.write(text)
-
-
-def forget_modules(folder):
-    """Let the next command import a folder's modules anew, as a new process does."""
-    for name, module in list(sys.modules.items()):
-        if (getattr(module, "__file__", None) or "").startswith(str(folder)):
-            del sys.modules[name]
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A folder of modules, and a function that tells their code as a new command would."""
-    for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(text)
-    monkeypatch.syspath_prepend(tmp_path)
+def keys(workspace: Path, tiny_weights: Path, monkeypatch) -> Callable[..., dict[str, str]]:
+    """A function that returns the keys of a job of two linear models by name."""
+    untrained = TINY.format(name="net", pool=8, features=48, weights="null")
+    (workspace / "conf/model/net.yaml").write_text(untrained)
+    content = (tiny_weights / "coarse.safetensors").read_bytes()
+    (workspace / "other.safetensors").write_bytes(content[:-4] + b"\0\0\0\x3f")
+    (workspace / "wrapped.py").write_text(WRAPPED)
+    monkeypatch.syspath_prepend(workspace)
+    pool = ModelPool()
 
-    def told(*targets: str) -> dict[str, str]:
-        forget_modules(tmp_path)
-        return code_of([{"inner": [{"_target_": target}]} for target in targets])
+    def compute(*words: str) -> dict[str, str]:
+        config = compose_words(CONF, [*JOB, *words], "conf")
+        planned = check_job(read_job(config, config.hydra), pool.sets)
+        planned, job = open_job(planned, pool.sets)
+        built, untrained = pool.build(planned, job.images), pool.untrained(planned, job.images)
+        trainings = Trainings(planned.settings, job.images, pool.sets)
+        trained = [name for name in planned.settings.models if name not in untrained]
+        models = pool.train(planned, job.images, trained, Tracker())
+        for name, file in trainings.files({name: built[name] for name in untrained}).items():
+            models[name] = Model(built[name], "", {"file": file.name})
+        job = replace(job, models=models)
+        name = ModelRef.parse("coarse")
+        clean = parts_of(job, [Clean("clean images")])
+        place = next(part.place for part in clean if part.target == name)
+        file = trainings.file("net", built["net"]) if "net" in built else None
+        return {
+            "clean": " ".join(place),
+            "attack": job.attack_key,
+            "model": job.models["coarse"].key,
+            "defence": job.target_keys["coarse@jpeg"],
+            **({"fit": job.fit_key(0.0)} if job.attack.fitted else {}),
+            "job": job.key,
+            **({"weights": file.name} if file else {}),
+        }
 
-    yield tmp_path, told
-    forget_modules(tmp_path)
-
-
-@pytest.mark.slow
-def test_code_is_the_same_whatever_was_imported_before(own):
-    folder, told = own
-    both = told(*TARGETS)
-    assert list(both) == REACHED
-    assert told(*reversed(TARGETS)) == both
-    script = f"print(json.dumps(code_of([{{'_target_': name}} for name in {TARGETS}])))"
-    for imported in ("", "import two, one; one.attack(1); two.build()\n"):
-        assert json.loads(run_python("-c", imported + TELL + script, folder=folder)) == both
-
-
-@pytest.mark.parametrize("name", ["one.py", "helper.py", "deep/inner.py", "deep/rules/__init__.py"])
-def test_every_module_that_is_reached_counts_from_the_next_command_on(own, name):
-    folder, told = own
-    before = told(*TARGETS)
-    import_module("helper")  # as a call of two.build does
-    assert code_of([{"_target_": target} for target in TARGETS]) == before
-    append(folder / name, "more = 1\n")
-    assert code_of([{"_target_": target} for target in TARGETS]) == before
-    after = told(*TARGETS)
-    assert [key for key in before if before[key] != after[key]] == [
-        name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-    ]
+    return compute
 
 
-def test_an_installed_package_is_told_by_its_version_and_this_one_not_at_all():
-    assert list(code_of({"_target_": "timm.create_model"})) == ["timm"]
-    assert code_of({"_target_": "PIL.Image.new"}).keys() == {"pillow"}
-    assert code_of({"_target_": "src.attacks.bim"}) == code_of({"_target_": "json.loads"}) == {}
+def changed(before: dict[str, str], after: dict[str, str]) -> str:
+    return " ".join(sorted(name for name in after if before[name] != after[name]))
 
 
-@pytest.mark.slow
-def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path):
-    shutil.copytree(REPOSITORY / "src", tmp_path / "src")
-    script = "print(program_digest(), code_of({'_target_': 'src.mine.go'})['src.mine'])"
-
-    def told(text: str, *names: str) -> list[str]:
-        for name in names:
-            append(tmp_path / "src" / name, text)
-        return run_python("-c", TELL + script, folder=tmp_path).split()
-
-    rows, mine = told("from src.config.sections import TrainingSettings as go\n", "mine.py")
-    assert rows == program_digest() and told("# so be it\n", *RULES) == [rows, mine]
-    same, edited = told("more = 1\n", "report/page/html.py", "training.py", "mine.py")
-    assert same == rows and edited != mine
-    codes = {told("more = 1\n", name)[0] for name in RULES}
-    assert len(codes | {rows}) == 1 + len(RULES)
+def ordered(changes: dict[str, str]) -> dict[str, str]:
+    return {change: " ".join(sorted(names.split())) for change, names in changes.items()}
 
 
-def test_the_program_is_every_module_that_a_pass_loads(tmp_path):
-    script = """
-import sys
-import src.run.passes, src.run.check_job, src.measure.registry
-from src.cache.code_digest import ROWS
-files = {name: its.__file__ for name, its in sys.modules.items() if name.split(".")[0] == "src"}
-print([name for name, file in files.items() if file not in {*map(str, ROWS)}], len(files) > 100)
-"""
-    assert run_python("-c", script, folder=tmp_path) == "[] True\n"
+def test_settings_code_and_libraries_change_exactly_these_keys(keys, monkeypatch):
+    before = keys()
+    assert {word: changed(before, keys(word)) for word in CHANGES} == ordered(CHANGES)
+    found = {}
+    for place, (value, _) in PROGRAM.items():
+        with monkeypatch.context() as patch:
+            patch.setattr(place, value)
+            found[place] = changed(before, keys())
+    assert found == ordered({place: names for place, (_, names) in PROGRAM.items()})
 
 
-def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer):
+def test_a_seed_that_chooses_other_images_changes_exactly_these_keys(keys):
+    job = ["attack=mi", "~attack.fit_n_images", "n_images=null", "dataset.n_test=6"]
+    pairs = {word: [*job, *filter(None, [word])] for word in SEEDED}
+    found = {word: changed(keys(*one), keys(*one, "dataset.seed=1")) for word, one in pairs.items()}
+    assert found == ordered(SEEDED)
+    *_, own = pairs.values()
+    assert changed(keys(*own), keys(*own, "trainer.batch_size=3")) == "attack job"
+
+
+def test_weights_stay_when_a_recipe_gets_a_new_key():
+    later = create_model("Later", __base__=TrainingSettings, momentum=(float, 0.9))
+    model, recipe = ModelSettings(network={}), TrainingSettings(epochs=3)
+
+    def key(recipe, images="images") -> str:
+        return lasting_key(weights_parts(model, recipe, "layers", [], images))
+
+    assert key(later(epochs=3)) == key(recipe)
+    others = {key(later(epochs=3, momentum=0.8)), key(TrainingSettings(epochs=4))}
+    assert len({key(recipe), key(recipe, "others"), *others}) == 4
+
+
+def test_parts_are_described_by_dotted_names():
+    parts = {"a": {"b": 1, "c": "x" * 40}, "d": "x" * 41, "e": None}
+    texts = described(parts)
+    assert texts | {"d": ""} == {"a.b": "1", "a.c": "x" * 40, "d": "", "e": "null"}
+    assert len(texts["d"]) == 16
+
+
+def places_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer):
+    """Return folder and key of the rows of a table of clean images, and of attacked ones."""
     pixels = np.zeros((3, side, side, 3), np.uint8)
     images = ImageDataset(LabelledImages(pixels, np.arange(3), ("a", "b", "c")))
     networks = {name: nn.Flatten() for name in ("x", "y")}
@@ -161,65 +211,115 @@ def key_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer
     return tuple(part.place for part in parts_of(job, map(Rows, (False, True))))
 
 
-def test_a_key_tells_all_that_decides_numbers(monkeypatch):
-    assert key_of() == key_of(batch_size=6) == key_of(num_workers=2) == key_of(names=("y", "x"))
-    (clean, attacked), (other_clean, other_attacked) = key_of(), key_of(side=3)
+def test_the_place_of_rows_tells_all_that_decides_numbers(monkeypatch):
+    same = [{}, {"batch_size": 6}, {"num_workers": 2}, {"names": ("y", "x")}]
+    assert len({places_of(**words) for words in same}) == 1
+    (clean, attacked), (other_clean, other_attacked) = places_of(), places_of(side=3)
     assert clean == other_clean  # images are told by their rows
     assert attacked[0] != other_attacked[0]  # but images of two sizes fit no table
     others = [{"names": ("x",)}, {"names": ("y",)}, {"device": "cuda"}]
     others += [{"precision": "bf16-mixed"}, {"key_parts": (1, 0.3)}, {"key_parts": (2, 0.5)}]
-    keys = {*key_of(), *(key for other in others for key in key_of(**other))}
+    keys = {*places_of(), *(place for other in others for place in places_of(**other))}
     for updated in ("timm", "scipy", "torch"):
         with monkeypatch.context() as patch:
             patch.setattr("src.cache.keys.version", lambda name, new=updated: name == new)
-            keys |= {*key_of()}
-    monkeypatch.setattr("src.cache.keys.program_digest", lambda: "of an update")
-    assert len(keys | {*key_of()}) == 2 * (5 + len(others))
+            keys |= {*places_of()}
+    assert len(keys) == 2 * (4 + len(others))
 
 
-def later_classifier(settings, name, sets):
-    """A classifier by a recipe with a key that was not there when its weights were trained."""
-    later = create_model("Later", __base__=TrainingSettings, momentum=(float, 0.9))
-    training = later(**settings.training.model_dump())
-    return stored_classifier(settings.model_copy(update={"training": training}), name, sets)
+FILES = {
+    "one.py": "try:\n    from .deep import inner\nexcept ImportError:\n    import deep.inner\n"
+    "try:\n    import old\nexcept SyntaxError:\n    inner = deep.inner\n"
+    "def attack(x):\n    return inner.change(x)\n",
+    "two.py": "from yaml import dump\n\ndef build():\n    from helper import LAYERS\n"
+    "    return dump(LAYERS)\n",
+    "helper.py": "LAYERS = (3, 4)\n",
+    "deep/inner.py": "from . import rules\nfrom .rules import factor\n\ndef change(x):\n"
+    "    return x * factor\n",
+    "deep/rules/__init__.py": "factor = 2\n",
+    "old.py": "print 'of Python 2'\n",
+    "site-packages/copied_attack.py": "def attack(x):\n    return x\n",
+}
+TARGETS = ("one.attack", "two.build")
+REACHED = ["PyYAML", "deep.inner", "deep.rules", "helper", "old", "one", "two"]
 
 
-@pytest.mark.slow
-def test_trained_weights_are_of_data_network_recipe_and_the_trainings_number(
-    run_job, workspace, monkeypatch
-):
-    (workspace / "showing.py").write_text(NETWORK)
-    (workspace / "conf/model/net.yaml").write_text(MODEL)
-    monkeypatch.syspath_prepend(workspace)
-    recipe = ["dataset.n_train=20", "training.epochs=1"]
-    assert run_job(*recipe, "attack=fgsm", "targets=[net]") == 0
-
-    def is_trained(*more: str, patched="src.cache.keys.TRAINING", value=TRAINING) -> bool:
-        with monkeypatch.context() as patch, suppress(ValueError):
-            patch.setattr(patched, value)
-            load_classifier("net", "dataset=cifar10_mini", *recipe, *more, config_dir="conf")
-            return True
-        return False
-
-    assert is_trained() and is_trained("training.flip=true")
-    assert is_trained(patched="src.cache.code_digest.version", value=lambda name: "of an upgrade")
-    assert is_trained(patched="src.api.classifier.stored_classifier", value=later_classifier)
-    assert not is_trained(value=TRAINING + 1)
-    assert not is_trained("training.flip=false") and not is_trained("dataset.n_train=21")
-    (workspace / "showing.py").write_text(f"{NETWORK}more = 1\n")
-    assert is_trained()  # this process runs the code that it has imported
-    forget_modules(workspace)
-    assert not is_trained()
+def append(path: Path, text: str) -> None:
+    with path.open("a") as file:
+        file.write(text)
 
 
-def test_an_installed_file_without_a_version_is_told_by_its_content(tmp_path, monkeypatch):
-    place = tmp_path / "site-packages"
-    place.mkdir()
-    monkeypatch.syspath_prepend(place)
-    (place / "copied_attack.py").write_text("def attack(x):\n    return x\n")
-    section = {"_target_": "copied_attack.attack"}
-    before = code_of(section)
-    forget_modules(place)
-    append(place / "copied_attack.py", "more = 1\n")
-    assert [*before] == [*code_of(section)] == ["copied_attack"] and before != code_of(section)
-    forget_modules(place)
+def forget_modules(folder: Path) -> None:
+    """Let the next command import a folder's modules anew, as a new process does."""
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(str(folder)):
+            del sys.modules[name]
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A folder of modules, and a function that tells their code as a new command would."""
+    for name, text in FILES.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    def told(*targets: str) -> dict[str, str]:
+        forget_modules(tmp_path)
+        return code_of([{"inner": [{"_target_": target}]} for target in targets])
+
+    yield tmp_path, told
+    forget_modules(tmp_path)
+
+
+def test_every_module_that_is_reached_counts_from_the_next_command_on(own):
+    folder, told = own
+    before = told(*TARGETS)
+    assert list(before) == REACHED
+    for name in ("one.py", "helper.py", "deep/inner.py", "deep/rules/__init__.py"):
+        import_module("helper")  # as a call of two.build does
+        assert code_of([{"_target_": target} for target in TARGETS]) == before
+        append(folder / name, "more = 1\n")
+        assert code_of([{"_target_": target} for target in TARGETS]) == before
+        after = told(*TARGETS)
+        module = name.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        assert [key for key in before if before[key] != after[key]] == [module]
+        before = after
+
+
+def test_an_installed_package_is_told_by_its_version_or_content_and_this_one_not_at_all(own):
+    folder, told = own
+    assert list(code_of({"_target_": "timm.create_model"})) == ["timm"]
+    assert code_of({"_target_": "PIL.Image.new"}).keys() == {"pillow"}
+    assert code_of({"_target_": "PIL.Image.new"}, upgrades=False) == {}
+    assert code_of({"_target_": "src.attacks.bim"}) == code_of({"_target_": "json.loads"}) == {}
+    before = told("copied_attack.attack")
+    append(folder / "site-packages" / "copied_attack.py", "more = 1\n")
+    after = told("copied_attack.attack")
+    assert [*before] == [*after] == ["copied_attack"] and before != after
+
+
+def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path, monkeypatch):
+    file = tmp_path / "rule.py"
+    monkeypatch.setattr(code_digest, "ROWS", {file})
+    monkeypatch.setattr(code_digest, "FOLDER", tmp_path)
+    words, digests = '"""Words."""\n', []
+    for text in ("x = 1\n", f"{words}# so be it\nx = 1\n", "x = 2\n", f"def x():\n    {words}"):
+        file.write_text(text)
+        code_digest.program_digest.cache_clear()
+        digests.append(code_digest.program_digest())
+    code_digest.program_digest.cache_clear()
+    assert digests[0] == digests[1] and len({*digests}) == 3
+    assert {len(digest) for digest in digests} == {16}
+
+
+def test_the_program_is_every_module_that_a_pass_loads(tmp_path):
+    script = """
+import sys
+import src.run.passes, src.run.check_job, src.measure.registry
+from src.cache.code_digest import ROWS
+files = {name: its.__file__ for name, its in sys.modules.items() if name.split(".")[0] == "src"}
+print([name for name, file in files.items() if file not in {*map(str, ROWS)}], len(files) > 100)
+"""
+    assert run_python("-c", script, folder=tmp_path) == "[] True\n"

@@ -26,38 +26,32 @@ def rows(tmp_path) -> Rows:
 
 def index_of(rows: Rows, origin: str = "0f") -> list[int]:
     table = rows.read(origin, "table")
-    return [] if table is None else table["index"].to_pylist()
+    return [] if table is None else sorted(table["index"].to_pylist())
+
+
+def meanwhile(monkeypatch, moment: str, rows: Rows) -> None:
+    """Discard the rows of a key once, after a file's bytes were read or written."""
+    real = getattr(Path, moment)
+
+    def call(path: Path, *content: bytes) -> bytes | int:
+        result = real(path, *content)
+        monkeypatch.undo()
+        rows.discard("0f", "table", ["a"])
+        return result
+
+    monkeypatch.setattr(Path, moment, call)
 
 
 def test_a_file_that_is_removed_while_rows_are_read_is_missing_rows(rows, monkeypatch):
-    real = Path.read_bytes
-
-    def read(path: Path) -> bytes:
-        content = real(path)
-        monkeypatch.undo()
-        rows.discard("0f", "table", ["a"])
-        return content
-
-    monkeypatch.setattr(Path, "read_bytes", read)
-    assert len(index_of(rows)) == 1
-    assert index_of(rows) == []
+    meanwhile(monkeypatch, "read_bytes", rows)
+    assert len(index_of(rows)) == 1 and index_of(rows) == []
 
 
-def test_rows_that_are_discarded_leave_those_of_other_keys_and_those_being_written(
-    rows, monkeypatch
-):
+def test_discarded_rows_leave_those_of_other_keys_and_those_being_written(rows, monkeypatch):
     rows.add("0f", "table", pa.concat_tables([row(7), row(7, "b")]))
-    real = Path.write_bytes
-
-    def write(path: Path, content: bytes) -> int:
-        size = real(path, content)
-        monkeypatch.undo()
-        rows.discard("0f", "table", ["a"])
-        return size
-
-    monkeypatch.setattr(Path, "write_bytes", write)
+    meanwhile(monkeypatch, "write_bytes", rows)
     rows.add("0f", "table", row(2))
-    assert sorted(index_of(rows)) == [2, 7]
+    assert index_of(rows) == [2, 7]
 
 
 @pytest.mark.parametrize("moment", ["write_bytes", "rename", "replace", "unlink"])
@@ -76,8 +70,14 @@ def test_a_kill_while_rows_are_discarded_loses_no_other_row(rows, monkeypatch, m
     assert left is not None and "b" in left["key"].to_pylist()
 
 
-def test_damaged_rows_are_discarded_with_the_others_and_lost_files_have_no_size(rows):
+def test_damaged_and_moved_files_are_discarded_and_lost_ones_have_no_size(rows):
     damaged, whole = sorted((rows.folder / "0f" / "table").iterdir())
+    for place in ("0f/other", "1e/table"):
+        moved = rows.folder / place / whole.name
+        moved.parent.mkdir(parents=True)
+        moved.write_bytes(whole.read_bytes())
+        assert rows.read(*place.split("/")) is None and not moved.exists()
+    assert index_of(rows) == [0, 1]
     damaged.write_bytes(b"damaged")
     rows.discard("0f", "table", ["a"])
     assert index_of(rows) == [] and not damaged.exists() and not whole.exists()
@@ -86,22 +86,13 @@ def test_damaged_rows_are_discarded_with_the_others_and_lost_files_have_no_size(
     assert rows.sizes()[rows.folder / "0f"] > 0
 
 
-@pytest.mark.parametrize("place", ["0f/other", "1e/table"])
-def test_a_file_of_another_table_or_attack_is_damage(rows, place):
-    file = min((rows.folder / "0f" / "table").iterdir())
-    moved = rows.folder / place / file.name
-    moved.parent.mkdir(parents=True)
-    moved.write_bytes(file.read_bytes())
-    assert rows.read(*place.split("/")) is None and not moved.exists()
-    assert sorted(index_of(rows)) == [0, 1]
-
-
 def test_rows_that_two_processes_computed_are_read_once(rows):
     rows.add("0f", "table", pa.concat_tables([row(1), row(1, "b"), row(3)]))
-    assert sorted(index_of(rows)) == [0, 1, 1, 3]
-    rows.merge("0f", "table")
-    assert sorted(index_of(rows)) == [0, 1, 1, 3]
+    for _ in ("in three files", "in one"):
+        assert index_of(rows) == [0, 1, 1, 3]
+        rows.merge("0f", "table")
     assert len(list((rows.folder / "0f" / "table").iterdir())) == 1
+    assert rows.select("0f", "table", "a", [1, 3])["index"].to_pylist() == [1, 3]
 
 
 def test_what_was_used_longest_ago_goes_first_and_never_what_is_in_use(rows):
@@ -115,3 +106,12 @@ def test_what_was_used_longest_ago_goes_first_and_never_what_is_in_use(rows):
         assert index_of(rows, "1b") == [] and index_of(rows, "1c") == [0]
     rows.shrink(0)
     assert {path.name for path in rows.sizes()} == {"0f", "1c", "1d"}
+
+
+def test_a_job_is_finished_while_rows_of_its_attack_are_there(rows):
+    rows.finish("0f", "job", "images")
+    assert rows.is_finished("job", lambda: "images")
+    assert not rows.is_finished("job", lambda: "others")
+    assert not rows.is_finished("jo", lambda: "images")
+    rows.discard("0f", "table", ["a"])
+    assert not rows.is_finished("job", lambda: "images")

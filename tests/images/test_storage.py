@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from src.attacks import noise_signs
 from src.data import Batch
 from src.images.storage import AttackedImages, change_size, exceeds, round_to_8_bits
 
@@ -45,11 +46,11 @@ def test_rounding_keeps_the_budget_and_is_idempotent(seed, eps_255, norm):
     assert torch.equal(round_to_8_bits(stored / 255, clean, eps_255, norm), stored)
 
 
-@pytest.mark.parametrize("eps_255", [8.000001, 7.999999, float(np.float32(8 / 255)) * 255])
-def test_float_rounding_does_not_move_the_budget(eps_255):
+def test_float_rounding_does_not_move_the_budget():
     clean = torch.full((1, 3, 2, 2), 100, dtype=torch.uint8)
-    stored = round_to_8_bits(torch.ones(1, 3, 2, 2), clean, eps_255)
-    assert torch.equal(stored, clean + 8) and not exceeds(torch.tensor(8), eps_255, "linf")
+    for eps_255 in (8.000001, 7.999999, float(np.float32(8 / 255)) * 255):
+        stored = round_to_8_bits(torch.ones(1, 3, 2, 2), clean, eps_255)
+        assert torch.equal(stored, clean + 8) and not exceeds(torch.tensor(8), eps_255, "linf")
 
 
 def test_l2_rounds_to_nearest_or_toward_the_clean_image_or_onto_the_ball():
@@ -79,15 +80,22 @@ def test_sizes_are_exact_at_the_border():
     assert exceeds(l2, size - 0.001, "l2").all()
 
 
-def test_the_control_of_a_universal_perturbation_moves_its_pixels():
+def test_controls_move_pixels_by_noise_or_by_other_perturbations():
     clean = torch.full((2, 3, 4, 4), 0.5)
     change = torch.linspace(-8, 8, 16).view(1, 1, 4, 4).expand(2, 3, 4, 4) / 255
+    change = change * torch.tensor([1.0, 0.5]).view(2, 1, 1, 1)
     levels = (clean * 255).round().to(torch.uint8)
     batch = Batch(levels, torch.tensor([0, 1]), torch.tensor([3, 7]))
     attacked = AttackedImages(clean, clean + change, batch, 8.0, "linf")
-    control = attacked.control("shuffled", "float32", 0) - clean
-    for image in control:
+    noise = attacked.control("noise", "float32", 1)
+    torch.testing.assert_close(noise, clean + 8 / 255 * noise_signs(1, batch.index, clean))
+    stored = 255 * attacked.control("noise", "stored", 1)
+    torch.testing.assert_close(stored, stored.round(), rtol=0, atol=1e-4)
+    others = attacked.control("shuffled", "float32", 0, torch.tensor([1, 0])) - clean
+    torch.testing.assert_close(others, change.flip(0), rtol=0, atol=1e-6)
+    control = attacked.control("shuffled", "float32", 0) - clean  # of a universal perturbation
+    for image, own in zip(control, change, strict=True):
         assert torch.allclose(image, image[:1], atol=1e-6)  # channels together
         values = image[0].flatten().sort().values
-        assert torch.allclose(values, change[0, 0].flatten(), atol=1e-6)
-    assert not torch.allclose(control[0], change[0]) and not torch.equal(control[0], control[1])
+        assert torch.allclose(values, own[0].flatten(), atol=1e-6)
+        assert not torch.allclose(image, own)

@@ -1,106 +1,114 @@
-"""Diagnostics inside the pass: they change no prediction, and work wherever an attack does."""
+"""Diagnostics inside the pass: invariants of all, gradients by autograd, and visibility."""
 
+import math
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+from torch import nn
 
-from src.attacks import fgsm, pgd
+from src.attacks import pgd
+from src.data import Batch
+from src.images.storage import AttackedImages
+from src.measure.visibility import Visibility
+from src.models import Ensemble
 from src.utils.vocabulary import CONTROLS
-from tests.own_measurement import OWN
+from tests.measure.small import all_of, curved, diagnosed, make_images
 
-TABLES = ["flips", "spectra", "filtered", "visibility", "low_passed", "similarity"]
-GRID = (0.5, 2.0, 8.0)
-MORE = [*TABLES, *OWN]
-FULL = {"bisection": 1, "tables": ["all"]}
+TABLES = {"flips", "spectra", "filtered", "visibility", "low_passed", "similarity"}
 
 
-@pytest.mark.parametrize("primary", ["float32", pytest.param("uint8", marks=pytest.mark.slow)])
-def test_predictions_stay_the_same_to_the_last_bit(primary, images, curved, diagnosed):
+def test_predictions_stay_the_same_to_the_last_bit():
+    """That rows depend on no other image is shown by `tests.run.test_growth`."""
     networks = {"a": curved(0), "b": curved(1)}
-    dataset = images(model=networks["a"])
-    variants = {"storage": primary, "variants": ["float32"], "controls": True}
-    arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
-    plain, full = (diagnosed(*arguments, only=only, **variants) for only in ({}, None))
+    attacked = make_images(model=networks["a"]), networks["a"], networks, partial(pgd, steps=2)
+    words = {"storage": "uint8", "variants": ["float32"], "controls": True}
+    plain = diagnosed(*attacked, **words)
+    full = diagnosed(*attacked, only={"bisection": 3, "tables": ["all"]}, **words)
     for name, table in plain.results.predictions.items():
         assert full.results.predictions[name].equals(table)
-    assert list(plain.results.predictions) == [*dict.fromkeys([primary, "float32"]), *CONTROLS]
+    assert list(plain.results.predictions) == ["uint8", "float32", *CONTROLS]
     assert plain.results.gradients == full.results.gradients
-    assert plain.results.diagnostics == {} and set(full.results.diagnostics) == set(TABLES)
+    assert plain.results.diagnostics == {} and set(full.results.diagnostics) == TABLES
     assert len(full.flips) > 0  # attacks were run in between
 
 
-def assert_close(first, second, name):
-    for column in first.columns.difference(["top5_classes", "top5_confidences"]):
-        if first[column].dtype.kind == "f":
-            np.testing.assert_allclose(first[column], second[column], atol=1e-4, err_msg=name)
-        else:
-            assert first[column].tolist() == second[column].tolist()
+def gradient(logits, labels: torch.Tensor, clean: torch.Tensor) -> np.ndarray:
+    """Return the gradients of the summed cross-entropy of logits (M, N, C), in double."""
+    variable = clean.double().requires_grad_()
+    losses = [
+        nn.functional.cross_entropy(each, labels, reduction="sum") for each in logits(variable)
+    ]
+    (found,) = torch.autograd.grad(sum(losses), variable)
+    return found.flatten(1).numpy()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("attack", [fgsm, partial(pgd, steps=2)])
-def test_batches_do_not_matter(attack, images, curved, diagnosed):
-    networks = {"a": curved(0), "b": curved(1)}
-    dataset = images(model=networks["a"])
-    arguments = (dataset, networks["a"], networks, attack, GRID)
-    runs = [diagnosed(*arguments, only=FULL, measurements=OWN, batch_size=size) for size in (2, 11)]
-    for name in MORE:
-        first, second = (getattr(run, name) for run in runs)
-        assert_close(first, second, name)
+@pytest.mark.parametrize("average", [None, "logits", "probabilities", "loss"])
+def test_the_similarity_is_that_of_gradients_by_autograd(average):
+    """An ensemble is differentiated as it is attacked; a zero gradient has none."""
+    networks = {name: curved(seed) for seed, name in enumerate("abcd")}
+    networks["d"][3].weight.data.zero_()
+    members = ["a"] if average is None else ["a", "b"]
+    source = networks["a"]
+    if average:
+        source = Ensemble([networks[name] for name in members], average)
+    found = diagnosed(make_images(), source, networks, only={"tables": ["similarity"]}, max_batch=3)
+    (clean, batch), found = all_of(make_images()), found.similarity
+    double = {name: nn.Sequential(*curved(seed)).double() for seed, name in enumerate("abc")}
+    both = Ensemble([double[name] for name in members], average or "logits")
+    attacked = both.member_logits if average == "loss" else lambda x: both(x)[None]
+    own = gradient(attacked, batch.labels, clean)
+    for name, network in double.items():
+        other = gradient(lambda x, network=network: network(x)[None], batch.labels, clean)
+        norms = np.linalg.norm(own, axis=1) * np.linalg.norm(other, axis=1)
+        rows = found[found["target"] == name]
+        assert rows["index"].tolist() == list(range(11))
+        assert rows["label"].tolist() == batch.labels.tolist()
+        np.testing.assert_allclose(rows["cosine"], (own * other).sum(1) / norms, atol=1e-4)
+    assert found.loc[found["target"] == "d", "cosine"].isna().all()
+    assert found.loc[found["target"] == "c", "cosine"].abs().max() < 0.9
 
 
-@pytest.mark.slow
-def test_a_part_of_the_images_has_the_rows_that_it_has_among_all(images, curved, diagnosed):
-    networks = {"a": curved(0), "b": curved(1)}
-    dataset = images(model=networks["a"])
-    arguments = (dataset, networks["a"], networks, partial(pgd, steps=2), GRID)
-    words = {"controls": True, "batch_size": 2}
-    whole, part = (
-        diagnosed(*arguments, only=FULL | {"n_images": n}, measurements=OWN, **words)
-        for n in (99, 3)
-    )
-    chosen = dataset.subset(3).indices.tolist()  # of six batches: some have none
-    assert len(chosen) == 3
-    for name, table in whole.results.predictions.items():
-        assert part.results.predictions[name].equals(table)
-    assert (part.spectra["n"] == 3).all() and (whole.spectra["n"] == 11).all()
-    for name in set(MORE) - {"spectra"}:
-        first, second = (getattr(run, name) for run in (whole, part))
-        first = first[first["index"].isin(chosen)].reset_index(drop=True)
-        assert len(second) > 0 and set(second["index"]) <= set(chosen), name
-        assert_close(first, second, name)
+def observed(clean, *levels):
+    """Return the rows of some versions of images, (N, 3, H, W) each, at 4/255, 8/255, ..."""
+    numbers = torch.arange(len(clean)) + 5
+    batch = Batch((255 * clean).round().to(torch.uint8), torch.zeros_like(numbers), numbers)
+    budgets = [4.0 * number for number in range(1, len(levels) + 1)]
+    versions = {
+        eps: AttackedImages(clean, images, batch, eps, "linf")
+        for eps, images in zip(budgets, levels, strict=True)
+    }
+    return Visibility().rows(SimpleNamespace(version=versions.get, budgets=budgets)).to_pandas()
 
 
-class Watched(torch.nn.Module):
-    """A network that counts the images that it sees."""
+@pytest.mark.parametrize("side", [11, 32, 45])
+def test_psnr_and_ssim_are_those_of_scikit_image(side):
+    random = torch.Generator().manual_seed(side)
+    clean = torch.rand(3, 3, side, side, generator=random)
+    noisy = (clean + 0.2 * torch.randn(clean.shape, generator=random)).clamp(0, 1)
+    smooth = torch.nn.functional.avg_pool2d(clean, 3, stride=1, padding=1)
+    rows = observed(clean, noisy, smooth)
+    assert list(rows["index"]) == [5, 6, 7, 5, 6, 7] and list(rows["eps_255"]) == [4] * 3 + [8] * 3
+    wanted = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    for number, image in enumerate((*noisy, *smooth)):
+        pair = clean[number % 3].double().numpy(), image.double().numpy()
+        psnr = peak_signal_noise_ratio(*pair, data_range=1)
+        ssim = structural_similarity(*pair, channel_axis=0, data_range=1, **wanted)
+        assert rows["psnr"][number] == pytest.approx(psnr, abs=1e-4)
+        assert rows["ssim"][number] == pytest.approx(ssim, abs=1e-4)
 
-    def __init__(self, network):
-        super().__init__()
-        self.network, self.seen = network, 0
 
-    def forward(self, images):
-        self.seen += len(images)
-        return self.network(images)
-
-
-@pytest.mark.slow
-def test_what_needs_no_attack_is_computed_once(images, curved, diagnosed, tmp_path):
-    def attack(model, images, labels, eps):
-        return images.expand(len(eps), *images.shape)
-
-    networks = {name: Watched(curved(seed)) for seed, name in enumerate("abc")}
-    settings = {"only": {"tables": ["filtered", "low_passed", "similarity"]}, "cache": tmp_path}
-    first, other = (
-        diagnosed(images(), networks[name], networks, attack, GRID, **settings) for name in "ab"
-    )
-    attacked = len(GRID) + 3  # budgets, and bands at one of them
-    once = 1 + 4 + 5  # clean, bands of the noise, cutoffs
-    gradients = {"a": 1, "b": 2, "c": 2}  # of the second job for its pairs with b and c
-    seen = {name: network.seen / 11 for name, network in networks.items()}
-    assert seen == {name: 2 * attacked + once + gradients[name] for name in networks}
-    assert first.low_passed.equals(other.low_passed)
-    of_a, of_b = (run.similarity for run in (first, other))
-    pair = of_a[of_a["target"] == "b"], of_b[of_b["target"] == "a"]
-    assert pair[0]["cosine"].tolist() == pair[1]["cosine"].tolist()
+@pytest.mark.parametrize("side", [10, 16])
+def test_sizes_have_closed_forms_and_small_images_no_ssim(side):
+    clean = torch.full((1, 3, side, side), 0.5)
+    half = torch.zeros_like(clean)
+    half[..., : side // 2] = 8 / 255
+    rows = observed(clean, clean + 4 / 255, clean + half, clean)
+    assert rows["linf_255"].tolist() == pytest.approx([4, 8, 0], abs=1e-4)
+    assert rows["rms_255"].tolist() == pytest.approx([4, 8 / math.sqrt(2), 0], abs=1e-4)
+    assert rows["psnr"][0] == pytest.approx(20 * math.log10(255 / 4), abs=1e-4)
+    assert np.isinf(rows["psnr"][2])
+    assert rows["ssim"].isna().tolist() == [side < 11] * 3 and (side < 11 or rows["ssim"][2] == 1)

@@ -1,16 +1,25 @@
-"""An attack as the source of adversarial images: budgets, target labels, seeds and counts."""
+"""An attack as the source of adversarial images: budgets, target labels, counts and alarms."""
 
-from functools import partial
+from functools import partial, wraps
+from pathlib import Path
+from types import SimpleNamespace
 
+import pyarrow as pa
 import pytest
 import torch
 from torch import nn
 
-from src.attacks import bim, fgsm, pgd
+from src.attacks import bim, fgsm, pgd, pgd_l2, pi_patchwise
+from src.attacks.libraries import make_function
 from src.data import Batch, to_unit
 from src.defences import AttackedDefence
-from src.images.attacker import Attacker, CountedModel
+from src.images.attacker import Attacker, CountedModel, keeps_images_apart
+from src.images.storage import COST, AdversarialBatch
+from src.measure.attack_cost import AttackCost
 from src.models import Ensemble
+from src.run.job import make_record
+from src.run.outputs import make_job
+from tests.job_context import TRAINER, run_modules
 
 
 def batch(count: int = 6, first: int = 0) -> Batch:
@@ -25,76 +34,108 @@ def model(linear) -> nn.Module:
     return linear(0, 5)
 
 
-@pytest.fixture
-def target_labels(model):
-    """A function that returns the target labels that a rule gives a batch."""
-
-    def make(rule: str, one: Batch, **words) -> torch.Tensor:
-        words = {"target_label_rule": rule, "num_classes": 5} | words
-        return Attacker(model, fgsm, **words)(to_unit(one.images), one, (8.0,)).target_labels
-
-    return make
+def attacked(source, attack=fgsm, one=None, budgets=(4.0, 8.0), **words) -> AdversarialBatch:
+    """Return the adversarial images of a batch."""
+    one = batch() if one is None else one
+    return Attacker(source, attack, num_classes=5, **words)(to_unit(one.images), one, budgets)
 
 
-def test_target_labels_that_are_next_or_of_the_data(target_labels):
-    labels = batch().labels.tolist()
-    assert target_labels("next", batch()).tolist() == [(label + 1) % 5 for label in labels]
+def labelled(source, rule, one, **words) -> torch.Tensor:
+    return attacked(source, one=one, target_label_rule=rule, **words).target_labels
+
+
+def test_target_labels_that_are_next_random_or_of_the_data(model):
+    labels, many = batch().labels.tolist(), batch(200)
+    assert labelled(model, "next", batch()).tolist() == [(label + 1) % 5 for label in labels]
     chosen = {number: 4 - label for number, label in enumerate(labels)}
-    found = target_labels("data", batch(), data_target_labels=chosen)
+    found = labelled(model, "data", batch(), data_target_labels=chosen)
     assert found.tolist() == list(chosen.values())
-
-
-def test_random_target_labels_belong_to_the_image(target_labels):
-    many = batch(200)
-    targets = target_labels("random", many, seed=3)
-    assert torch.equal(target_labels("random", batch(4, first=2), seed=3), targets[2:6])
+    targets = labelled(model, "random", many, seed=3)
+    assert torch.equal(labelled(model, "random", batch(4, first=2), seed=3), targets[2:6])
     counts = torch.bincount((targets - many.labels) % 5, minlength=5).tolist()
     assert counts[0] == 0 and min(counts[1:]) > 30
-    assert not torch.equal(target_labels("random", many, seed=4), targets)
-
-
-@pytest.mark.parametrize("rule", ["random", "data"])
-def test_a_target_label_needs_another_class(rule, model):
-    with pytest.raises(ValueError, match=f"^attack.target_label={rule} needs at least two classes"):
-        Attacker(model, fgsm, target_label_rule=rule, num_classes=1)
+    assert not torch.equal(labelled(model, "random", many, seed=4), targets)
+    with pytest.raises(ValueError, match=r"^attack.target_label=random needs at least two classes"):
+        Attacker(model, fgsm, target_label_rule="random", num_classes=1)
+    Attacker(model, fgsm, target_label_rule="random", num_classes=2)
     Attacker(model, fgsm, num_classes=1)
 
 
-def test_least_likely_is_never_the_true_class(target_labels, model):
+def test_least_likely_is_never_the_true_class_and_of_the_source_behind_no_defence(linear, model):
     images = batch(50)
-    targets = target_labels("least_likely", images)
     lowest = model(to_unit(images.images)).argmin(dim=1)
-    assert (lowest == images.labels).any() and (lowest == targets).any()
-    assert (targets == images.labels).sum() == 0
-    assert torch.equal(targets[lowest != images.labels], lowest[lowest != images.labels])
-
-
-def test_least_likely_is_of_the_source_behind_no_defence(linear, model):
-    def noisy(images, random):
-        return (images + random.uniform(*images.shape[1:]).float()).clamp(0, 1)
-
-    clean, images = to_unit(batch().images), batch()
-    losses = Ensemble([model, linear(1, 5)], "loss")
-    for source in (
-        AttackedDefence(model, noisy),
-        AttackedDefence(losses, lambda images: images.round()),
-    ):
-        words = {"target_label_rule": "least_likely", "num_classes": 5}
-        found = Attacker(source, fgsm, **words)(clean, images, (8.0,)).target_labels
-        attacker = Attacker(source.classifier, fgsm, **words)
-        wanted = attacker(clean, images, (8.0,)).target_labels
-        assert torch.equal(found, wanted)
+    targets, true = labelled(model, "least_likely", images), lowest == images.labels
+    assert true.any() and not true.all() and (targets != images.labels).all()
+    assert torch.equal(targets[~true], lowest[~true])
+    for source in (model, Ensemble([model, linear(1, 5)], "loss")):
+        behind = AttackedDefence(source, lambda images, random: random.uniform(*images.shape[1:]))
+        wanted = labelled(source, "least_likely", images)
+        assert torch.equal(labelled(behind, "least_likely", images), wanted)
 
 
 def test_gradients_of_an_ensemble_count_for_each_member(linear):
-    ensemble = Ensemble([linear(seed, 5) for seed in range(3)], "loss")
-    attacker = Attacker(ensemble, bim, num_classes=5)
-    found = attacker(to_unit(batch().images), batch(), (4.0, 8.0))
-    gradients = 6 * 3 * (1 + 2 * 9)
-    assert found.cost[:, 0, 0].tolist() == [gradients / 6, 0, gradients / 6, 2, 0, 0]
+    passes, one = [], batch()
+    attacker = Attacker(Ensemble([linear(n, 5) for n in range(3)], "loss"), bim, num_classes=5)
+    attacker.on_pass = lambda gradients, forwards: passes.append((gradients, forwards))
+    found = attacker(to_unit(one.images), one, (4.0, 8.0))
+    gradients = 3 * (1 + 2 * 9)
+    assert found.cost[:, 0, 0].tolist() == [gradients, 0, gradients, 2, 0, 0]
+    assert torch.tensor(passes).sum(0).tolist() == [attacker.gradients, 0] == [6 * gradients, 0]
 
 
-def test_zero_gradients_are_counted():
+class Edged(nn.Sequential):
+    """A network behind the identity, which has no derivative where a value is 0."""
+
+    def forward(self, images):
+        return super().forward(images.pow(2).sqrt())
+
+
+def functional(model, images, labels, eps):
+    """Return images after one step along a gradient of `torch.func`."""
+    loss = partial(nn.functional.cross_entropy, target=labels, reduction="sum")
+    gradient = torch.func.grad(lambda its: loss(model(its)))(images)
+    return images + eps.view(-1, 1, 1, 1, 1) * gradient.sign()
+
+
+@pytest.mark.parametrize("attack", [fgsm, functional])
+def test_nan_in_a_gradient_counts_as_zero_and_is_noted(model, attack):
+    one = batch()
+    one.images.clamp_(min=1)[[1, 4], 0, 2, 3] = 0
+    plain, edged = (attacked(its, attack, one) for its in (model, Edged(model)))
+    assert edged.cost[4].tolist() == [[0, 1, 0, 0, 1, 0]] * 2 and not plain.cost[4].any()
+    assert not edged.cost[1].any() and not edged.images[:, [1, 4], 0, 2, 3].any()
+    assert torch.equal(edged.images[:, [0, 2]], plain.images[:, [0, 2]])
+
+
+def beyond(model, images, labels, eps, *, share=0.5):
+    """Add three times the budget to some of the images, the budget to the others, and clip none."""
+    size = torch.where(torch.arange(len(images)) < share * len(images), 3.0, 1.0)
+    return images + size.view(-1, 1, 1, 1) * eps.view(-1, 1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_images_are_clipped_to_their_budgets_and_by_how_much_is_noted(model, norm):
+    one = batch()
+    one = one._replace(images=one.images // 2 + 64)
+    found = attacked(model, beyond, one, norm=norm)
+    moved = torch.tensor([[8.0] * 3 + [0.0] * 3, [16.0] * 3 + [0.0] * 3]).double()
+    torch.testing.assert_close(found.cost[5], moved, rtol=0, atol=1e-4)
+    change = 255 * (found.images[1] - to_unit(one.images))
+    torch.testing.assert_close(change, torch.full_like(change, 8), rtol=0, atol=1e-4)
+
+
+def reused_leaf(model, images, labels, eps):
+    """Take three steps on one leaf, whose hooks add up, where the gradients are zero."""
+    point = images.clone().requires_grad_()
+    for _ in range(3):
+        point.grad = None
+        (0 * model(point).sum()).backward()
+        with torch.no_grad():
+            point += 0.001
+    return point.detach().expand(len(eps), *images.shape)
+
+
+def test_zero_gradients_are_counted_and_are_no_more_than_gradients(model):
     class Dead(nn.Module):
         def forward(self, images):
             return images.flatten(1)[:, :5] * torch.tensor([0.0, 1.0] * 3)[: len(images), None]
@@ -104,14 +145,35 @@ def test_zero_gradients_are_counted():
     (gradient,) = torch.autograd.grad(counted(images).square().sum(), images)
     assert counted.counts.gradients == 6 and int(counted.counts.zeros) == 3
     assert (gradient.flatten(1).abs().amax(1) == 0).sum() == 3
+    assert attacked(model, reused_leaf).cost[:2, 0, 0].tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
+def test_gradients_have_a_precision_of_their_own(precision):
+    """Predictions around them have another one."""
+    seen, products = [], torch.backends.cuda.matmul
+
+    class Noting(nn.Flatten):
+        def forward(self, images):
+            seen.append((products.fp32_precision, torch.is_autocast_enabled("cpu")))
+            return super().forward(images)[:, :5]
+
+    with torch.autocast("cpu", torch.bfloat16):
+        attacked(Noting(), precision=precision)
+        assert torch.is_autocast_enabled("cpu")
+    assert {*seen} == {("tf32" if precision == "tf32" else "ieee", precision == "bf16")}
 
 
 AT = (0.5, 4.0, 16.0)
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("rule", [None, "random", "least_likely"])
-@pytest.mark.parametrize("rows", [(4, 1, 3), (2,)])
+@pytest.mark.parametrize(
+    ("norm", "rule", "rows"),
+    [
+        *(("linf", None, (4, 1, 3)), ("l2", None, (4, 1, 3)), ("linf", None, (2,))),
+        *(("linf", "random", (4, 1, 3)), ("l2", "least_likely", (2,))),
+    ],
+)
 def test_budgets_of_its_own_for_each_image(norm, rule, rows, linear):
     """The budgets of the grid, each for another image: the grid's own images come back."""
     words = {"num_classes": 5, "seed": 3, "max_batch": 2, "norm": norm, "target_label_rule": rule}
@@ -124,3 +186,168 @@ def test_budgets_of_its_own_for_each_image(norm, rule, rows, linear):
     expected = grid[torch.arange(len(rows)), list(rows)]
     torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
     assert again.dtype == torch.float32 and not torch.equal(again, clean)
+
+
+class Beyond:
+    """An attack class of another library that does not keep to its budget."""
+
+    def __init__(self, model, eps=0.1):
+        self.eps = eps
+
+
+of_library = make_function(
+    lambda kind, keywords, call: (call.images + 3 * call.radius).clamp(0, 1), Beyond, ("linf",)
+)
+
+
+def test_an_attack_that_takes_seeds_keeps_images_apart():
+    copied = wraps(bim)(lambda *arguments, **keywords: bim(*arguments, **keywords))
+    assert keeps_images_apart(partial(bim, steps=2))
+    assert keeps_images_apart(lambda model, images, labels, eps, seeds: images)
+    assert not keeps_images_apart(lambda model, images, labels, eps: images)
+    assert not keeps_images_apart(copied) and not keeps_images_apart(of_library)
+
+
+def test_an_attack_of_a_library_keeps_to_its_budget_where_nothing_counts(model):
+    images = to_unit(batch().images)
+    found = of_library(model, images, batch().labels, 8 / 255)
+    assert (found - images).abs().max() <= 8 / 255 + 1e-6
+
+
+def test_an_attack_may_change_all_that_it_is_given():
+    layers = nn.Linear(192, 8), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 5)
+    model = nn.Sequential(nn.Flatten(), *layers).eval().requires_grad_(False)
+
+    def attack(model, images, labels, eps, *, seeds):
+        found = fgsm(model, images, labels, eps)
+        for tensor in (*model.parameters(), *model.buffers(), images, labels, eps, seeds):
+            tensor.data.add_(1)
+        model.train()
+        model.model[1].register_forward_hook(lambda *call: -call[-1])
+        model.model[2].eps = 0.1
+        return found
+
+    one = batch()
+    wanted, *found = (attacked(model, its, one) for its in (fgsm, attack, attack))
+    for each in found:
+        assert torch.equal(each.images, wanted.images) and torch.equal(each.cost, wanted.cost)
+    assert all(map(torch.equal, one, batch()))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda found: found[0], "returns a tensor (6, 3, 8, 8) of torch.float32"),
+        (lambda found: found.double(), "returns a tensor (2, 6, 3, 8, 8) of torch.float64"),
+        (lambda found: found.index_fill(1, torch.tensor([3]), torch.nan), "infinity for image 13."),
+        (lambda found: None, "returns NoneType; for eps of shape (2,)"),
+        (lambda found: {}["lost"], "attack=mine: KeyError: 'lost'"),
+    ],
+)
+def test_what_is_no_image_is_refused(model, change, said):
+    def attack(model, images, labels, eps):
+        return change(fgsm(model, images, labels, eps))
+
+    with pytest.raises(ValueError, match=r"^attack=mine") as caught:
+        attacked(model, attack, batch(first=10), name="mine")
+    assert said in str(caught.value)
+
+
+def test_an_attack_with_one_budget_for_all_images_cannot_be_bisected(model):
+    def attack(model, images, labels, eps):
+        return images + eps.reshape(-1, 1, 1, 1, 1)
+
+    one = batch(4)
+    attacker = Attacker(model, attack, num_classes=5)
+    assert attacker(to_unit(one.images), one, (2.0,)).images.shape == (1, 4, 3, 8, 8)
+    with pytest.raises(ValueError, match=r"for eps of shape \(1, 4\) it must return"):
+        attacker.perturbed(to_unit(one.images), one, torch.full((1, 4), 0.1))
+
+
+STEPS, CLIPPED, GRADIENTS = "steps_too_short", "clipped", "gradients_not_as_stated"
+TAKEN = "mine: 5 gradients per image and member, but {} are stated or assumed"
+SHORT = "mine: its steps add up to {} of the budget 16/255"
+MOVED = "mine: {} of the images exceeded the budget and were clipped to it, by up to 32/255 in a"
+
+
+@pytest.mark.parametrize(
+    ("attack", "words", "alarm", "finding"),  # None: no alarm
+    [
+        (partial(bim, steps=3), {"about": {"gradients": 4.9}}, GRADIENTS, TAKEN.format(4.9)),
+        (partial(bim, steps=3), {"about": {"gradients": 5.04}}, GRADIENTS, None),
+        (partial(bim, steps=3), {"about": {"gradients": 5.1}}, GRADIENTS, TAKEN.format(5.1)),
+        (partial(bim, steps=3), {"about": {"gradients": ""}}, GRADIENTS, None),
+        (partial(bim, step_size_255=2 / 255), {}, STEPS, SHORT.format(0.0049)),
+        (partial(pgd, step_size_255=1), {}, STEPS, SHORT.format(0.62)),
+        (partial(bim, steps=5, relative_step_size=0.1), {}, STEPS, SHORT.format(0.5)),
+        (partial(bim, steps=8, step_size_255=2), {}, STEPS, None),
+        (partial(bim, steps=49), {}, STEPS, None),
+        (partial(pgd_l2, step_size_255=1), {"norm": "l2"}, STEPS, None),
+        (partial(pi_patchwise, step_size_255=1), {}, STEPS, None),  # it amplifies its steps
+        (beyond, {}, CLIPPED, MOVED.format("6 / 11 = 54.55%")),
+        (partial(beyond, share=0), {}, CLIPPED, None),  # outside [0, 1] alone
+        (beyond, {"norm": "l2"}, CLIPPED, MOVED.format("6 / 11 = 54.55%")),
+        (pi_patchwise, {}, CLIPPED, None),
+        (
+            fgsm,
+            {"edged": True},
+            "gradients_not_finite",
+            "a: NaN or infinity in gradients for 8 / 11",
+        ),
+        (fgsm, {}, "gradients_not_finite", None),
+    ],
+)
+def test_an_alarm_is_of_what_an_attack_does(
+    attack, words, alarm, finding, dataset, linear, tmp_path
+):
+    """The budgets are 2 and 16: three times the larger one is 32 too much."""
+    words = dict(words)
+    networks = {"a": Edged(linear()) if words.pop("edged", False) else linear(), "b": linear(1)}
+    for _ in ("computed", "from stored rows"):
+        run = run_modules(dataset, networks, attack, cache=tmp_path, **words)
+        record = make_record(run.planned, run.job, run.results, None)
+        raised = make_job(run.job, run.results, record, Path()).raised
+        found = {its.name: its.finding for its in raised}
+        assert (alarm in found) == (finding is not None)
+        assert found.get(alarm, "").startswith(finding or "")
+
+
+@pytest.mark.parametrize(("gradient_batch", "taken"), [(4, 5), (1, 6)])
+def test_budgets_of_several_batches_do_not_share_their_first_gradient(
+    gradient_batch, taken, dataset, networks
+):
+    trainer = TRAINER.model_copy(update={"gradient_batch": gradient_batch})
+    run = run_modules(dataset, networks, partial(bim, steps=3), trainer=trainer)
+    assert {*run.tables["float32"]["gradients"].to_pylist()} == {taken}
+    assert run.results.gradients == taken * 11
+
+
+COUNTED = [  # (budgets, gradients) of calls, the gradients stated for one and two budgets, and all
+    ([(1, 3), (1, 3)], (3, 5), 5),
+    ([(1, 3), (1, 3)], (3.02, 4.9), 4.9),
+    ([(1, 3), (1, 3)], (3.04, 5), 6),
+    ([(1, 3), (1, 3)], (2, 4), 6),
+    ([(1, 3), (1, 3)], (3, 6), 6),
+    ([(1, 3), (1, 3)], (3, 9), 6),
+    ([(1, 3), (1, 3)], (3, 2), 6),
+    ([(1, 3), (1, 4)], (3, 5), 7),
+    ([(1, 3), (1, 3)], (None, None), 6),
+    ([(2, 5)], (3, 9), 5),
+    ([(4, 9)], (None, None), 4.5),
+    ([(1, 0), (1, 0)], (3, 5), 0),
+]
+
+
+def test_a_statement_counts_if_the_calls_for_other_budgets_agree_with_it():
+    """Calls of one budget that took 3 gradients each: a call for both takes 3 to 6."""
+    job = SimpleNamespace(budgets=(2.0, 16.0))
+    for calls, (one, two), total in COUNTED:
+        rows = [
+            {"index": 7, **dict(zip(COST, (taken, 1, 2 * taken, budgets, 0, taken), strict=True))}
+            for budgets, taken in calls
+        ]
+        cost = AttackCost({1: one, 2: two, 4: None}.get)
+        (row,) = cost.finish(pa.Table.from_pylist(rows), job).to_pylist()
+        assert row["gradients"] == pytest.approx(total), (calls, one, two)
+        assert row["forwards"] == pytest.approx(2 * total) and row["index"] == 7
+        assert row["clipped"] == max(taken for _, taken in calls) and "budgets" not in row

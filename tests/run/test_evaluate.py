@@ -1,18 +1,21 @@
-"""The pass over a small data set."""
+"""The pass over a small data set: its batches, memory and predictions."""
 
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from src.attacks import bim, fgsm
-from src.data import to_unit
+from src.data import Batch, ImageDataset, LabelledImages, to_unit
+from src.measure.prediction_rows import prediction_rows
 from src.models import PixelClassifier
-from src.run.job import make_record
-from src.run.trainer import for_device
-from tests.job_context import TRAINER, plan_modules
+from src.run.trainer import Batches, layout
+from src.utils.model_names import ModelRef
+from tests.job_context import TRAINER
 
 BUDGETS = (2.0, 16.0)
 
@@ -21,205 +24,134 @@ def changed(**changes):
     return TRAINER.model_copy(update=changes)
 
 
-@pytest.fixture
-def batch(dataset):
-    return dataset[:]
-
-
-def test_rows_are_each_targets_predictions_for_the_same_adversarial_images(run, networks, batch):
-    result = run(networks)
-    assert len(result.tables["float32"]) == 11 * 2 * 2
-    eps = torch.tensor(BUDGETS) / 255
-    adversarial = fgsm(networks["a"], to_unit(batch.images), batch.labels, eps)
-    frame = result.tables["float32"].to_pandas()
+def test_rows_are_each_models_predictions_for_the_same_images(run, networks, dataset):
+    result, batch = run(networks), dataset[:]
+    clean, eps = to_unit(batch.images), torch.tensor(BUDGETS) / 255
+    adversarial = fgsm(networks["a"], clean, batch.labels, eps)
+    tables = [result.tables[name].to_pandas() for name in ("clean", "float32")]
+    assert [len(table) for table in tables] == [11 * 2, 11 * 2 * 2]
     for target, network in networks.items():
-        for budget, images in zip(BUDGETS, adversarial, strict=True):
+        for budget, images in zip((0, *BUDGETS), [clean, *adversarial], strict=True):
+            frame = tables[budget > 0]
             rows = frame[(frame["target"] == target) & (frame["eps_255"] == budget)]
             assert rows["predicted"].tolist() == network(images).argmax(1).tolist()
     assert sorted(result.images) == list(range(11))
     np.testing.assert_allclose(result.images[10], adversarial[:, 10], atol=1e-6)
 
 
-def test_variants_are_of_the_same_adversarial_images(run, networks):
-    variants = {"storage": "uint8", "variants": ["float32"], "controls": True}
-    tables = run(networks, **variants).results.predictions
-    assert list(tables) == ["uint8", "float32", "noise", "shuffled"]
-    for name in ("float32", "noise", "shuffled"):
-        assert not tables[name].equals(tables["uint8"])
-    again = run(networks, **variants).tables
-    assert all(again[name].equals(table) for name, table in tables.items())
+def test_where_memory_does_not_suffice_batches_are_halved(run, networks, monkeypatch):
+    room, trainer, attack = [3], changed(batch_size=11, gradient_batch=8), partial(bim, steps=2)
+    expected, forward = run(networks, attack), nn.Linear.forward
 
-
-def test_gradients_in_bfloat16_make_other_images_whose_predictions_are_float32(
-    run, networks, batch
-):
-    single, half = (
-        run(networks, partial(bim, steps=3), trainer=changed(attack_precision=precision))
-        for precision in ("32-true", "bf16")
-    )
-    images = torch.from_numpy(np.stack([half.images[i][0] for i in range(11)]))
-    assert not np.array_equal(images, np.stack([single.images[i][0] for i in range(11)]))
-    assert (images - to_unit(batch.images)).abs().max() <= 2 / 255 + 1e-7
-    frame = half.tables["float32"].to_pandas()
-    for name, network in networks.items():
-        rows = frame[(frame["target"] == name) & (frame["eps_255"] == 2)]
-        confidences = network(images).softmax(1).amax(1)
-        np.testing.assert_allclose(rows["confidence"], confidences, rtol=1e-5)
-    assert half.results.gradients == single.results.gradients
-
-
-class Noting(nn.Module):
-    """Notes the switches of float32's products at every call."""
-
-    def __init__(self, network: nn.Module, note) -> None:
-        super().__init__()
-        self.network, self.note = network, note
-
-    def forward(self, images):
-        kind = "gradient" if images.requires_grad else "prediction"
-        self.note((kind, products(), torch.is_autocast_enabled("cpu")))
-        return self.network(images)
-
-
-def products() -> tuple[str, str, str]:
-    cuda, cudnn = torch.backends.cuda, torch.backends.cudnn
-    matmuls = cuda.matmul.fp32_precision, torch.backends.mkldnn.matmul.fp32_precision
-    return *matmuls, cudnn.conv.fp32_precision
-
-
-@pytest.mark.parametrize("predictions", ["32-true", "tf32", "bf16-mixed"])
-@pytest.mark.parametrize("gradients", ["32-true", "tf32", "bf16"])
-def test_gradients_and_predictions_have_each_their_precision(run, networks, predictions, gradients):
-    seen, matmul = set(), torch.backends.mkldnn.matmul
-    one, matmul.fp32_precision = Noting(networks["a"], seen.add), "bf16"
-    trainer = changed(precision=predictions, attack_precision=gradients)
-    try:
-        with torch.autocast("cpu", torch.bfloat16):
-            run({"a": one}, source=one, trainer=trainer)
-            assert torch.is_autocast_enabled("cpu") and matmul.fp32_precision == "bf16"
-    finally:
-        matmul.fp32_precision = "none"
-    for kind, precision in (("gradient", gradients), ("prediction", predictions)):
-        (found,) = {(on_gpu, low) for its, on_gpu, low in seen if its == kind}
-        value = "tf32" if precision == "tf32" else "ieee"
-        assert (found[0][0], found[0][2]) == (value, value)
-        assert found[1] == precision.startswith("bf16")
-        assert precision == "tf32" or found[0][1] == "ieee"
-
-
-class Cramped(nn.Module):
-    """Has memory for so many images."""
-
-    def __init__(self, network: nn.Module, room: int) -> None:
-        super().__init__()
-        self.network, self.room = network, room
-
-    def forward(self, images):
-        if len(images) > self.room:
+    def cramped(layer, images):
+        if len(images) > room[0]:
             raise torch.OutOfMemoryError("CUDA out of memory.")
-        return self.network(images)
+        return forward(layer, images)
 
-
-CUBLAS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
-ERRORS = [torch.OutOfMemoryError("CUDA out of memory."), RuntimeError(CUBLAS)]
-
-
-@pytest.mark.parametrize("error", ERRORS, ids=["allocator", "cuBLAS"])
-@pytest.mark.parametrize("place", ["attack", "defence", "network", "wrapped network"])
-def test_batches_are_halved_wherever_memory_runs_out(run, networks, caplog, place, error):
-    errors = [error, error]
-
-    def cramped(function):
-        def call(*arguments, **keywords):
-            if errors:
-                raise errors.pop()
-            return function(*arguments, **keywords)
-
-        return call
-
-    words = {"trainer": changed(batch_size=11)}
-    attack, targets = fgsm, dict(networks)
-    if place == "attack":
-        limited = cramped(fgsm)
-
-        def attack(*arguments, seeds):
-            return limited(*arguments)
-
-    elif place == "defence":
-        words["defences"] = {"mine": cramped(lambda images: images)}
-    else:
-        for network in targets.values():
-            network.forward = cramped(network.forward)
-        if place == "wrapped network":
-            zero, one = (0, 0, 0), (1, 1, 1)
-            targets = {name: PixelClassifier(each, zero, one) for name, each in targets.items()}
-    found = run(targets, attack, **words)
-    assert "batches of 2 images" in caplog.text and not errors
-    assert len(found.tables["float32"]) == 11 * 2 * 2 * (2 if place == "defence" else 1)
-
-
-def test_where_memory_does_not_suffice_batches_are_halved(run, networks, caplog):
-    cramped = {name: Cramped(network, room=3) for name, network in networks.items()}
-    trainer, attack = changed(batch_size=11, gradient_batch=8), partial(bim, steps=2)
-    found = run(cramped, attack, trainer=trainer)
+    monkeypatch.setattr(nn.Linear, "forward", cramped)
+    wrapped = {name: PixelClassifier(its, (0, 0, 0), (1, 1, 1)) for name, its in networks.items()}
+    found = run(wrapped, attack, trainer=trainer)
     assert found.results.batch_size == 2  # 11, 5, 2
-    assert "batches of 2 images" in caplog.text
     assert found.results.gradients == 11 * (1 + 2)  # of the last pass alone
-    shown = ["index", "target", "eps_255", "predicted"]
-    expected = run(networks, attack).tables["float32"].select(shown)
-    assert found.tables["float32"].select(shown).equals(expected)
+    for column in ("index", "target", "eps_255", "predicted"):
+        assert found.tables["float32"][column].equals(expected.tables["float32"][column])
+    room[0] = 0
     with pytest.raises(ValueError, match="batch_size=1 "):
-        run({name: Cramped(network, room=0) for name, network in networks.items()})
+        run(networks)
 
 
-def test_the_device_decides_what_is_automatic(networks):
-    automatic = plan_modules(networks, trainer=changed(batch_size="auto")).settings
-    assert for_device(automatic).trainer.batch_size == 50
-    chosen = plan_modules(networks).settings
-    assert for_device(chosen) == chosen
+def test_full_memory_in_a_defence_halves_batches(run, networks, caplog):
+    text = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+    errors = [RuntimeError(text), RuntimeError(text)]
+
+    def cramped(images):
+        if errors:
+            raise errors.pop()
+        return images
+
+    run(networks, trainer=changed(batch_size=11), defences={"mine": cramped})
+    assert "batches of 2 images" in caplog.text and not errors
 
 
-def test_processes_share_at_least_eight_batches(networks, caplog):
-    for devices, images, size, idle in (
-        *((2, 200, 25, 0), (1, 200, 25, 0), (8, 1000, 50, 0)),  # 50: the most on a CPU
-        *((16, 20, 3, 6), (16, 100, 13, 7)),
-    ):
-        caplog.clear()
-        shared = changed(batch_size="auto", devices=devices, strategy="ddp")
-        settings = for_device(plan_modules(networks, trainer=shared).settings, images)
-        assert settings.trainer.batch_size == size
-        reported = [text for text in caplog.messages if "have no work" in text]
-        assert len(reported) == (idle > 0)
-        assert not idle or reported[0].startswith(f"{idle} of {devices} processes")
+def empty(count: int) -> ImageDataset:
+    return ImageDataset(LabelledImages(np.zeros((count, 4, 4, 3), np.uint8), np.zeros(count, int)))
 
 
-def test_the_gpu_of_a_job_is_in_no_key_and_no_record(run, networks):
-    result = run(networks)
-    records = []
-    for devices in (1, [3]):
-        planned = plan_modules(networks, trainer=changed(devices=devices))
-        record = make_record(planned, result.job, result.results, None)
-        records.append(record.model_dump(exclude={"created"}))
-    assert records[0] == records[1]
+@settings(max_examples=40, deadline=None)
+@given(count=st.integers(1, 40), size=st.integers(1, 12), processes=st.integers(1, 4))
+def test_every_image_is_in_one_batch_of_one_process_with_its_partner(count, size, processes):
+    data = empty(count)
+    whole = layout(data.dealt.tolist(), size)
+    assert sorted(position for batch in whole for position in batch) == list(range(count))
+    assert all(len(batch) <= max(size, 3) for batch in whole)
+    assert all(len(batch) % 2 == 0 for batch in whole[count % 2 :])
+    assert all(data.partners[position] in batch for batch in whole for position in batch)
+    parts = [Batches(data, size, processes, rank) for rank in range(processes)]
+    positions = [part.positions for part in parts]
+    assert whole == [
+        positions[rank][turn]
+        for turn in range(len(whole))
+        for rank in range(processes)
+        if turn < len(positions[rank]) and positions[rank][turn]
+    ]
+    assert all(len(part) for part in parts)  # Lightning refuses a process without batches
+    assert [batch.index.tolist() for batch in parts[-1]] == positions[-1]
 
 
-def test_clean_predictions_are_each_models_own(run, networks, batch):
-    rows = run(networks).results.clean.to_pandas()
-    assert set(rows["eps_255"]) == {0} and rows["target"].tolist() == ["a"] * 11 + ["b"] * 11
-    expected = networks["b"](to_unit(batch.images)).argmax(1)
-    assert rows["predicted"].tolist()[11:] == expected.tolist()
+def test_batches_are_parted_by_groups_but_for_whole_ones():
+    data, groups = empty(12), np.full(12, -1)
+    places = data.dealt
+    groups[places[[0, 5]]] = 0
+    found = Batches(data, 4, groups=groups, whole_batches=True).positions
+    assert found == [places[:4].tolist(), places[4:8].tolist(), []]
+    groups[places[1:3]] = 1
+    found = Batches(data, 4, groups=groups).positions
+    assert found == [[places[0]], places[1:3].tolist(), [places[5]], []]
 
 
-def test_images_made_before_are_not_attacked_again(run, networks, tmp_path):
-    whole = run({"a": networks["a"]}, cache=tmp_path)
-    again = run(networks, cache=tmp_path)  # for another target
-    assert whole.results.gradients == 11 and again.results.gradients == 0
-    assert again.tables["float32"]["gradients"].unique().to_pylist() == [1.0]
+def test_a_defence_is_applied_once_for_all_targets(run, linear):
     calls = []
 
-    def attack(*arguments, seeds):
-        calls.append(arguments)
-        return fgsm(*arguments)
+    def dims(images):
+        calls.append(len(images))
+        return images * 0.9
 
-    other = run(networks | {"c": networks["b"]}, attack, cache=tmp_path)
-    assert calls == [] and other.tables["float32"].num_rows == 3 * 11 * 2
+    for names in ("a", "abc"):
+        run({name: linear(ord(name)) for name in names}, defences={"dims": dims})
+    middle = len(calls) // 2
+    assert sum(calls[:middle]) == sum(calls[middle:]) >= 33  # clean and at two budgets
+
+
+NET = ModelRef.parse("net")
+ONE = Batch(torch.zeros(1, 3, 1, 1), torch.tensor([2]), torch.tensor([5]))
+
+
+@pytest.mark.parametrize("classes", [3, 7])
+def test_a_row_holds_the_softmax(classes):
+    logits = torch.tensor([[0.0, 3.0, 1.0, 2.0, -1.0, -2.0, -3.0]])[:, :classes]
+    targeted = torch.tensor([1]) if classes == 3 else None
+    table = prediction_rows(NET, ONE, logits, {"eps_255": 4.0, "kind": "x"}, targeted)
+    probabilities = logits.softmax(1)[0]
+    order = [number for number in (1, 3, 2, 0, 4) if number < classes]
+    assert table.to_pylist() == [
+        {
+            **{"index": 5, "label": 2, "target_label": 1 if classes == 3 else None},
+            **{"eps_255": 4.0, "kind": "x", "draws": 1, "draws_correct": 0, "predicted": 1},
+            "confidence": pytest.approx(probabilities[1].item()),
+            "true_confidence": pytest.approx(probabilities[2].item()),
+            "top5_classes": order,
+            "top5_confidences": pytest.approx(probabilities[order].tolist()),
+        }
+    ]
+    with pytest.raises(ValueError, match=r"net .* finite"):
+        prediction_rows(NET, ONE, logits * torch.nan, {})
+
+
+def test_a_draw_that_abstains_breaks_no_tie():
+    """The votes of two draws are equal; class 5 has the better mean rank."""
+    draws = torch.tensor(
+        [[9.0, 1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 2.0, 3.0, 8.0, 7.0, 9.0], [torch.nan] * 6]
+    )
+    for its in (draws, draws[:2]):
+        (row,) = prediction_rows(NET, ONE, its[:, None], {}).to_pylist()
+        assert (row["predicted"], row["draws"], row["draws_correct"]) == (5, len(its), 0)

@@ -2,17 +2,16 @@
 
 from functools import partial
 
-import numpy as np
-import pytest
-import torch
+import pandas as pd
 
-from src.attacks import fgsm, mi, pgd, torchattacks
+from src.attacks import pgd
 from src.config.attack_settings import AttackSettings
 from src.data import ImageDataset
 from tests.job_context import TRAINER, run_modules
+from tests.own_measurement import OWN
 
 BUDGETS = (2.0, 5.0, 16.0)
-FULL = {"tables": ["all"], "bisection": 2}
+KEYS = ["target", "defence", "eps_255", "band", "kind", "cutoff", "index"]
 
 
 def noisy(images, random):
@@ -20,26 +19,14 @@ def noisy(images, random):
     return (images + random.uniform(*images.shape[1:], low=-0.2, high=0.2).to(images)).clamp(0, 1)
 
 
-def table_of(result, name):
-    frame = result.tables[name].to_pandas()
-    keys = ["target", "defence", "eps_255", "band", "kind", "cutoff", "index"]
-    return frame.sort_values([key for key in keys if key in frame], ignore_index=True)
-
-
 def same(grown, whole):
     """Compare all tables: classes are equal, other numbers up to rounding."""
     assert grown.tables.keys() == whole.tables.keys()
     for name in whole.tables:
-        one, two = table_of(grown, name), table_of(whole, name)
-        assert list(one) == list(two) and len(one) == len(two), name
-        for column, wanted in two.items():
-            if isinstance(wanted.iloc[0], str):
-                assert (one[column] == wanted).all(), (name, column)
-                continue
-            values = [
-                np.stack(part) if part.dtype == object else part for part in (one[column], wanted)
-            ]
-            np.testing.assert_allclose(*values, rtol=0, atol=1e-6, err_msg=f"{name} {column}")
+        frames = [run.tables[name].to_pandas() for run in (grown, whole)]
+        keys = [key for key in KEYS if key in frames[1]]
+        one, two = (frame.sort_values(keys, ignore_index=True) for frame in frames)
+        pd.testing.assert_frame_equal(one, two, rtol=0, atol=1e-6, obj=name)
 
 
 def chosen(dataset, n_images):
@@ -54,45 +41,34 @@ STEPS = {
     "variants": {"variants": ["uint8"]},
     "controls": {"controls": True},
     "defences": {"defences": {"noisy": noisy}},
-    "diagnostics": {"diagnostics": FULL},
+    "diagnostics": {"diagnostics": {"tables": ["all"], "bisection": 2}, "measurements": OWN},
 }
 
 
-@pytest.mark.parametrize(
-    ("attack", "stated", "first", "early"),  # `stated`: gradients by number of budgets
-    [
-        (fgsm, [0, 1, 1, 1], 6, ()),
-        (fgsm, [0, 1, 1, 1], 7, ("controls", "diagnostics")),
-        pytest.param(partial(mi, steps=3), [0, 3, 5, 7], 7, (), marks=pytest.mark.slow),
-        pytest.param(partial(pgd, steps=2), [0, 2, 4, 6], 6, (), marks=pytest.mark.slow),
-    ],
-)
 def test_what_is_added_one_by_one_gives_the_tables_of_all_at_once(
-    dataset, networks, tmp_path, monkeypatch, attack, stated, first, early
+    dataset, networks, tmp_path, monkeypatch
 ):
-    """Images, budgets, targets, variants, controls, defences and diagnostics."""
-    trainer = TRAINER.model_copy(update={"batch_size": 4})
+    """Images, budgets, targets, variants, controls, defences and diagnostics, in other batches."""
+    stated = [0, 2, 4, 6]  # gradients by number of budgets
     monkeypatch.setattr(AttackSettings, "gradients", lambda self, budgets, _: stated[budgets])
 
     def run(n_images, budgets, targets, cache=tmp_path, **words):
         images, models = chosen(dataset, n_images), {name: networks[name] for name in targets}
-        words |= {"about": {"mixes": False}, "reference": 16.0, "trainer": trainer}
-        return run_modules(images, models, attack, budgets, cache=cache, **words)
+        words |= {"about": {"mixes": False}, "reference": 16.0}
+        return run_modules(images, models, partial(pgd, steps=2), budgets, cache=cache, **words)
 
-    words = {"n_images": first, "budgets": BUDGETS[::2], "targets": "a"}
-    words |= {key: value for name in early for key, value in STEPS[name].items()}
+    words = {"n_images": 7, "budgets": BUDGETS[::2], "targets": "a"}
+    words |= STEPS["controls"] | STEPS["diagnostics"]
     computed = [run(**words).results.gradients]
     for step in STEPS.values():
         words |= step
         grown = run(**words)
         computed.append(grown.results.gradients)
-        whole = run(**words, cache=None)
-        same(grown, whole)
-    new = [first * stated[2], (11 - first) * stated[2], 11 * stated[1]]
-    assert computed == [*new, 0, 0, 0, 0, 0]
+        same(grown, run(**words, cache=None))
+    assert computed == [7 * 4, (11 - 7) * 4, 11 * 2, 0, 0, 0, 0, 0]
     smaller = {**words, "n_images": 4, "budgets": BUDGETS[2:]}
-    grown = run(**smaller)
-    same(grown, run(**smaller, cache=None))
+    trainer = TRAINER.model_copy(update={"batch_size": 3})
+    same(run(**smaller), run(**smaller, cache=None, trainer=trainer))
 
 
 def of_its_batch(model, images, labels, eps):
@@ -101,23 +77,10 @@ def of_its_batch(model, images, labels, eps):
     return (images + shift * eps.view(-1, 1, 1, 1, 1)).clamp(0, 1)
 
 
-def drawing(model, images, labels, eps):
-    return fgsm(model, (images + torch.rand_like(images) / 99).clamp(0, 1), labels, eps)
-
-
-def of_another_library(*arguments):
-    pytest.importorskip("torchattacks")
-    return partial(torchattacks.PGD, steps=2)(*arguments)
-
-
-@pytest.mark.parametrize("attack", [of_its_batch, drawing, of_another_library])
-def test_an_attack_that_depends_on_its_batch_attacks_all_again(dataset, networks, tmp_path, attack):
+def test_an_attack_that_depends_on_its_batch_attacks_all_again(dataset, networks, tmp_path):
     def run(n_images=11, budgets=BUDGETS[:2], cache=tmp_path, **trainer):
-        settings = TRAINER.model_copy(update=trainer)
-        images = chosen(dataset, n_images)
-        return run_modules(
-            images, networks, attack, budgets, trainer=settings, cache=cache, controls=True
-        )
+        words = {"trainer": TRAINER.model_copy(update=trainer), "cache": cache, "controls": True}
+        return run_modules(chosen(dataset, n_images), networks, of_its_batch, budgets, **words)
 
     run(n_images=6)
     sizes = [{"gradients_per_batch": 3}, {"batch_size": 2}, {"gradient_batch": 2}]

@@ -1,0 +1,333 @@
+"""Sets of saved images: their numbers, their folders, and records of strangers."""
+
+import copy
+import json
+import os
+import sys
+from dataclasses import replace
+from functools import reduce
+from hashlib import sha256
+from operator import getitem
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from src import load_sweep, rates, table
+from src.artifacts.record import read_record
+from src.config.attack_settings import AttackSettings, SavedOrigin, SavedSettings
+from src.data import Batch, ImageDataset, LabelledImages
+from src.images.saved import Breach, SavedImages, open_set, saved_dataset, write_set
+from src.images.storage import AttackedImages
+from src.models.weights import load_weights, weight_facts
+from src.run.check_job import check_job
+from src.run.data import DataSets
+from src.utils.files import WriteError, sha256_of
+from tests.config.test_settings import read
+
+INDEX, LABELS, TARGETS = np.array([3, 5, 8, 17, 40]), np.array([1, 2, 0, 0, 1]), np.arange(5) % 3
+BUDGETS = (0.5, 2.0, 8.0)
+RANDOM = np.random.default_rng(0)
+CLEAN = torch.from_numpy(RANDOM.integers(20, 236, (5, 3, 32, 32), dtype=np.uint8))
+SIGNS = torch.from_numpy(RANDOM.choice([-1, 1], CLEAN.shape))
+ADVERSARIAL = torch.stack([(CLEAN + int(eps) * SIGNS).to(torch.uint8) for eps in BUDGETS], dim=1)
+
+
+def batch_of(rows) -> Batch:
+    return Batch(CLEAN[rows], torch.from_numpy(LABELS[rows]), torch.from_numpy(INDEX[rows]))
+
+
+DEMO = Path(__file__).parents[2] / "docs" / "results" / "demo" / "0-fgsm-vgg_small"
+
+
+def write(folder, rows=range(5), error=None):
+    """Write the set of some rows, as one batch, which an error may follow."""
+    record = read_record(DEMO / "predictions.parquet")[1]
+    config = copy.deepcopy(record.config)
+    config["attack"]["target_label"] = "next"
+    facts = {"images": len(rows), "budgets": (0.0, *BUDGETS), "reference": 8.0, "config": config}
+
+    def batches():
+        batch, images = batch_of(rows), ADVERSARIAL[rows].swapaxes(0, 1) / 255
+        pairs = zip(BUDGETS, images, strict=True)
+        yield [AttackedImages(batch.images / 255, x, batch, eps, "linf") for eps, x in pairs]
+        if error:
+            raise error
+
+    targets = dict(zip(INDEX.tolist(), TARGETS.tolist(), strict=True))
+    write_set(folder, record.model_copy(update=facts), batches(), targets)
+
+
+def opened(folder: Path, **words) -> SavedImages:
+    return open_set(SavedSettings(path=str(folder), **words))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> SavedImages:
+    folder = tmp_path_factory.mktemp("whole") / "set"
+    write(folder)
+    return opened(folder)
+
+
+def test_a_set_is_a_source_of_adversarial_images(whole):
+    rows = [3, 0]
+    found = whole.versions(batch_of(rows), BUDGETS)
+    assert found.budgets == BUDGETS and found.target_labels.tolist() == TARGETS[rows].tolist()
+    assert torch.equal(found.images, ADVERSARIAL[rows].swapaxes(0, 1) / 255)
+    assert list(whole.weights) == ["vgg_small"] and whole.ensemble == "logits" and whole.data
+    (one,) = whole.versions(batch_of(rows), BUDGETS[1:2]).images
+    assert torch.equal(one, found.images[1])
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_budgets_that_images_exceed_are_measured(whole, norm):
+    found = replace(whole, attack=AttackSettings(name="bim", label="bim", norm=norm))
+    assert found.breaches == ()
+    assert replace(found, budgets_255=(0.5, 1.0, 8.0)).breaches == (Breach(1.0, 2.0, 5),)
+
+
+def test_the_digest_is_of_all_that_decides_numbers(whole):
+    clean = LabelledImages(CLEAN, LABELS)
+    changes = [{"read": ADVERSARIAL.flip(0).__getitem__}, {"clean": clean}, {"weights": {"a": "w"}}]
+    changes += [{"source": "b"}, {"index": INDEX + 1}, {"ensemble": "loss"}, {"dataset": "y"}]
+    assert whole.digest == replace(whole, data="told").digest
+    digests = {replace(whole, **change).digest for change in [{}, *changes]}
+    assert len(digests) == 1 + len(changes) and {len(digest) for digest in digests} == {16}
+
+
+def test_a_set_is_written_whole_or_not_at_all(tmp_path):
+    folder, full = tmp_path / "set", OSError("full")
+    with pytest.raises(WriteError, match="set cannot be written: full"):
+        write(folder, error=full)
+    assert not os.listdir(tmp_path)
+    write(folder)
+    files = ["0", "0.5", "2", "8", "images.csv", "record.json"]
+    assert sorted(os.listdir(folder)) == files
+    found = opened(folder)
+    assert (found.index.tolist(), found.budgets_255) == (INDEX.tolist(), BUDGETS)
+    assert (found.source, found.attack.name, found.attack.settings) == ("vgg_small", "fgsm", {})
+    assert torch.equal(found.adversarial(range(5)), ADVERSARIAL.swapaxes(0, 1))
+    assert torch.equal(ImageDataset(found.clean)[:].images, CLEAN)
+    text = (folder / "images.csv").read_text().splitlines()
+    assert text[:2] == ["filename,index,label,targeted_label", "3.png,3,1,0"]
+    with pytest.raises(WriteError):
+        write(folder, [1, 3], full)
+    assert opened(folder).digest == found.digest
+    write(folder, [1, 3])
+    assert sorted(os.listdir(folder / "0.5")) == ["17.png", "5.png"]
+    assert os.listdir(tmp_path) == ["set"]
+    (folder / "record.json").unlink()
+    with pytest.raises(WriteError, match="not empty"):
+        write(folder)  # files that are no set
+    assert len(os.listdir(folder)) == len(files) - 1
+
+
+NAMES, CLASSES, ASKED = ["b.png", "a.png", "c10.png", "c9.png"], [4, 0, 999, 4], [1, 2, 3, 0]
+
+
+@pytest.fixture
+def others(tmp_path):
+    """Keys of a set of TransferAttack: folders of clean images and of results, with a CSV."""
+    for name, images in (("images", CLEAN), ("results", ADVERSARIAL[:, 2])):
+        (tmp_path / name).mkdir()
+        for image, file in zip(images, NAMES, strict=False):
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(tmp_path / name / file)
+    rows = [f"{n},{y},{t}" for n, y, t in zip(NAMES, CLASSES, ASKED, strict=True)]
+    (tmp_path / "labels.csv").write_text("\n".join(["filename,label,targeted_label", *rows]))
+    (tmp_path / "few.csv").write_text("filename,label\nc9,7\na.png,2")
+    return {"folder": tmp_path / "results", "clean": f"{tmp_path}/images", "eps_255": 8.0}
+
+
+TOLD = SavedOrigin(source="resnet50", attack="mifgsm", dataset="imagenet", targeted=True)
+
+
+def test_a_folder_of_images_of_another_program(others, tmp_path):
+    found, plain = opened(**others, origin=TOLD), opened(**others)
+    assert found.clean.targets.tolist() == CLASSES and found.breaches == ()
+    assert found.clean.target_labels.tolist() == ASKED
+    assert torch.equal(found.adversarial(range(4))[0], ADVERSARIAL[:4, 2])
+    images = saved_dataset(found, num_classes=1000)
+    assert torch.equal(images[[3, 1]].images, CLEAN[[3, 1]])
+    with pytest.raises(ValueError, match="num_classes=N"):
+        saved_dataset(found)
+    assert (found.source, found.attack.name) == ("resnet50", "mifgsm")
+    assert (found.attack.target_label, found.attack.norm) == ("data", "linf")
+    assert plain.digest != found.digest and plain.source == "unknown"
+    assert plain.attack.name == "results" and plain.attack.target_label is None
+    assert plain.clean.target_labels is None and plain.index.tolist() == [0, 1, 2, 3]
+    few = opened(**others, labels=f"{tmp_path}/few.csv")
+    assert few.clean.targets.tolist() == [7, 2]
+    assert torch.equal(few.adversarial(range(2))[0], ADVERSARIAL[[3, 1], 2])
+
+
+@pytest.mark.parametrize(
+    ("side", "words", "said"),
+    [
+        (None, {"clean": None}, "also set attack.clean"),
+        (None, {"eps_255": None}, "attack.eps_255"),
+        (None, {"clean": "absent", "labels": "labels.csv"}, "absent is not a folder"),
+        (None, {"labels": "few.csv", "origin": TOLD}, "targeted=true needs a CSV with a column"),
+        (12, {}, "images holds images of 12 pixels, but the adversarial images have 32"),
+        (6, {"labels": "few.csv"}, "image 1 has 6 x 6 pixels"),
+        (0, {}, r"images/a\.png"),
+    ],
+)
+def test_what_is_missing_damaged_or_of_another_size_is_named(
+    others, tmp_path, monkeypatch, side, words, said
+):
+    monkeypatch.chdir(tmp_path)
+    for name in NAMES if side == 12 else ["a.png"] if side else []:
+        Image.new("RGB", (side, side)).save(tmp_path / "images" / name)
+    if side == 0:
+        Path("images/a.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match=said):
+        _ = opened(**others | words).breaches
+
+
+def seal(folder: Path, content: dict[str, Any]) -> None:
+    content["digest"] = sha256(json.dumps(content["job"]).encode()).hexdigest()[:16]
+    (folder / "record.json").write_text(json.dumps(content))
+
+
+WRONG: dict[str, tuple[dict[str, Any], str]] = {
+    "source": ({"source": "../../x"}, r"record\.json"),
+    "dataset": ({"dataset": "\u202eevil"}, r"record\.json"),
+    "attack": ({"attack": "a b"}, r"record\.json"),
+    "weights": ({"weights": {"resnet_small": "0" * 16}}, "no weights of vgg_small"),
+    "budget": ({"budgets": [0.0, 300.0]}, r"record\.json"),
+    "order of budgets": ({"budgets": [0.0, 2.0, 0.5, 8.0]}, "ascend from 0"),
+    "no clean images": ({"budgets": [0.5, 2.0, 8.0]}, "ascend from 0"),
+    "class names": ({"class_names": []}, r"record\.json"),
+    "images": ({"images": 3}, "lacks files of its set"),
+    "norm": ({"norm": "l3"}, r"record\.json"),
+    "data": ({"data": "not a digest"}, r"record\.json"),
+    "another file": ({}, r"8/evil\.py is not a file of the set"),
+    "a lost file": ({}, r"8/3\.png is missing or was changed"),
+    "a changed file": ({}, r"8/3\.png is missing or was changed"),
+    "another order": ({}, "ascending number"),
+    "own keys": ({}, "already states clean, labels, eps_255 and origin"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_set_with_wrong_facts_or_files_is_refused(tmp_path, what):
+    write(tmp_path / "set")
+    content = json.loads((tmp_path / "set" / "record.json").read_text())
+    facts, said = WRONG[what]
+    content["job"] |= facts
+    listed, image = tmp_path / "set" / "images.csv", tmp_path / "set" / "8" / "3.png"
+    match what:
+        case "another file":
+            image.with_name("evil.py").write_text("")
+        case "a lost file":
+            image.unlink()
+        case "a changed file":
+            image.write_bytes(image.read_bytes() + b"0")
+        case "another order":
+            head, first, second, *rest = listed.read_text().splitlines()
+            listed.write_text("\n".join([head, second, first, *rest]))
+            content["files"]["images.csv"] = sha256_of(listed)
+    seal(tmp_path / "set", content)
+    with pytest.raises(ValueError, match=said) as caught:
+        opened(tmp_path / "set", **({"eps_255": 8.0} if what == "own keys" else {}))
+    assert str(caught.value).isprintable()
+
+
+SHELL = (
+    "[k for k in ().__class__.__base__.__subclasses__() if k.__name__ == '_wrap_close'][0]"
+    ".__init__.__globals__['system']('touch canary') or 1"
+)
+HOSTILE = [SHELL, "__import__('canary_module')", "canary_module.f", "canary_module", "${canary:}"]
+HOSTILE += ["/", "..", "../../x", "\u202e", "\x1b[31m", "", "a" * 2000, "a+b", "a@b", "<b>", "nan"]
+NUMBERS = [0, -1, 1, 2**70, 1.5, 1e400, float("nan"), True, None, [], {}, [[]]]
+VALUES = [*HOSTILE, *NUMBERS, *[[text] for text in HOSTILE]]
+VALUES += [{"_target_": text, "gradients": text} for text in HOSTILE]
+
+
+@pytest.fixture
+def harmless(tmp_path, monkeypatch):
+    """A function that expects a call to work or to be refused in a sentence, and runs no code.
+
+    A hostile module leaves a file when it is imported; the shell's command leaves the same one.
+    """
+    (tmp_path / "canary_module.py").write_text("open('canary', 'w')\nf = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def check(call, *arguments):
+        try:
+            call(*arguments)
+        except ValueError as error:
+            assert len(str(error)) < 1500
+        assert "canary_module" not in sys.modules and not Path("canary").exists()
+
+    return check
+
+
+def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Return the paths of all values in JSON data."""
+    if not isinstance(data, dict | list):
+        return [path]
+    items = data.items() if isinstance(data, dict) else enumerate(data)
+    return [*([path] if path else []), *(p for k, v in items for p in places(v, (*path, k)))]
+
+
+def forged(text: str | bytes, number: int) -> dict[str, Any]:
+    """Return a record with other values at some places, half of them where code was once named."""
+    content, draw = json.loads(text), Random(number)
+    for _ in range(draw.randint(1, 4)):
+        every = places(content["job"])
+        attack = [path for path in every if path[:2] == ("config", "attack")]
+        *above, last = draw.choice(draw.choice([every, attack or every]))
+        reduce(getitem, above, content["job"])[last] = copy.deepcopy(draw.choice(VALUES))
+    return content
+
+
+def test_a_sets_record_runs_nothing(harmless):
+    folder = Path("set").absolute()
+    write(folder)
+    words = ["attack=saved", f"attack.path={folder}", "dataset=cifar10_mini", "plan=only"]
+    settings, text = read(*words, "targets=[vgg_small]"), (folder / "record.json").read_text()
+
+    def plan(number):
+        seal(folder, forged(text, number))
+        planned = check_job(settings, DataSets())
+        assert planned.saved is not None and planned.settings.attack.settings == {}
+        assert planned.settings.attack.gradients(1, 1) is None
+        assert planned.settings.attack.fit_gradients(1, 1) is None
+
+    for number in range(120):
+        harmless(plan, number)
+
+
+@pytest.mark.slow
+def test_the_metadata_of_a_table_run_nothing(harmless):
+    rows, key = pq.read_table(DEMO / "predictions.parquet"), b"transferability"
+    Path("job").mkdir()
+
+    def show(number):
+        seal(Path(), forged(rows.schema.metadata[key], number))
+        metadata = {**rows.schema.metadata, key: Path("record.json").read_bytes()}
+        pq.write_table(rows.replace_schema_metadata(metadata), "job/predictions.parquet")
+        frame = load_sweep("job")
+        rates(frame)
+        if number % 10 == 0:  # it takes long
+            table(frame, to="markdown")
+
+    for number in range(40):
+        harmless(show, number)
+
+
+def test_the_metadata_of_weights_run_nothing(harmless):
+    network, texts = torch.nn.Linear(3, 2), [*HOSTILE, "1/0/3", "0.5", "1 / 2", "1e400", "-1", ","]
+    for number, text in enumerate(texts * 5):
+        key = ["class_names", "expected_accuracy", "tested", "digest", "_target_"][number % 5]
+        save_file(network.state_dict(), "x.safetensors", metadata={key: text})
+        harmless(weight_facts, Path("x.safetensors"))
+        harmless(load_weights, network, Path("x.safetensors"))
