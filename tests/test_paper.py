@@ -1,0 +1,72 @@
+"""The sweep of `experiment=paper` on the command line, on tiny models."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from src.artifacts.jobs import find_jobs
+
+PAPER = ["-m", "experiment=paper", "base=bim", "source=coarse", "defences=none", "beside=null"]
+PAPER += ["epsilon.grid=[4,8]", "epsilon.reference=8", "n_images=100", "hydra.sweep.dir=out"]
+
+
+@pytest.fixture
+def make_paper(run_tiny, workspace):
+    """A function that runs a paper in a folder, and returns its exit code."""
+    return lambda *words: run_tiny(workspace, *PAPER, *words)
+
+
+def rates(job: Path) -> dict[str, float]:
+    """Return the success on targets other than the source at 8/255, by plain pandas."""
+    rows = pd.read_parquet(job / "predictions.parquet")
+    rows["hit"] = rows["predicted"] != rows["label"]
+    if (rows["target_label"] >= 0).any():
+        rows["hit"] = rows["predicted"] == rows["target_label"]
+    clean = rows[rows["eps_255"] == 0]
+    right = clean[clean["predicted"] == clean["label"]].groupby("index")["target"].nunique() == 2
+    attacked = rows[(rows["eps_255"] == 8) & (rows["target"] == "fine")]
+    return attacked[attacked["index"].isin(right.index[right])]["hit"].mean()
+
+
+@pytest.mark.parametrize("words", [["attack.norm=l2"], ["attack.target_label=next_image"]])
+def test_the_base_has_the_norm_and_the_target_labels_of_the_attack(make_paper, workspace, words):
+    assert make_paper("attack=ni", "attack.steps=2", *words) == 0
+    out = workspace / "out"
+    first = [job for job in find_jobs([out]) if job.record.config["question"] == "primary"]
+    jobs = {job.record.attack: job for job in first}
+    records = [jobs[name].record for name in ("ni", "bim")]
+    assert records[0].norm == records[1].norm
+    labels = [record.config["attack"]["target_label"] for record in records]
+    assert labels[0] == labels[1] and records[1].gradients == records[0].gradients
+    said = (out / "paper.md").read_text().partition("\n")[0]
+    for name in ("ni", "bim"):
+        assert f"{rates(jobs[name].folder):.1%}" in said
+    assert ("reach the target class" in said) == (labels[0] is not None)
+    assert "from coarse, at 8/255; 2 / 2 gradients per image" in said
+    assert "question=" not in (out / "summary.txt").read_text()
+
+
+def test_a_paper_without_a_first_job_says_so(make_paper, run_in, workspace, capsys):
+    assert make_paper("attack=fgsm") == 0
+    (base,) = (workspace / "out").glob("1-*")
+    shutil.move(base, workspace / "elsewhere")
+    words = ["out", "--as", "paper"]
+    assert run_in(workspace, *words, module="src.table") == 2
+    assert "lacks a job: coarse" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words, told",
+    [
+        (["attack=fgsm,mi"], "sweep source alone"),
+        (["attack=mi", "base=bim,fgsm"], "sweep source alone"),
+        (["attack=mi", "n_images=10,20"], "sweep source alone"),
+        (["attack=bim"], "Name another attack as base"),
+        (["attack=uap"], "is fitted"),
+    ],
+)
+def test_what_is_no_comparison_of_two_attacks_is_refused(make_paper, capsys, words, told):
+    assert make_paper(*words) == 2
+    assert told in capsys.readouterr().err
