@@ -5,6 +5,7 @@ import pytest
 from tests.attacks.test_invariants import EPS, attacked, in_float64
 
 
+@pytest.mark.few
 @pytest.mark.gpu
 def test_an_attack_on_a_gpu_gives_the_images_that_it_gives_on_a_cpu(
     attack_name, small, source, batch

@@ -9,15 +9,12 @@ import torch
 
 from src.attacks import lgv, mi
 from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
-from tests.attacks.conftest import ATTACKS, SECTIONS
 from tests.attacks.test_invariants import EPS, attacked
 from tests.pretended_device import pretended_device, to_device
 
-EXCEPTIONS = {"Jpeg": (2, "Pillow compresses on the CPU, so images go there and back")}
-"""Attacks with more than one copy or wait per step: how many, and why."""
 FIRST, LAST = 2, 4
-STEPPING = [name for name in ATTACKS if "steps" in SECTIONS[name]]
-DEFENCES = [BitDepth(), Jpeg(), Median(), RandomResizePad(), Smoothing()]
+DEFENCES = {BitDepth(): 1, Median(): 1, RandomResizePad(): 1, Smoothing(): 1, Jpeg(): 2}
+"""Copies and waits per step: Pillow compresses on the CPU, so images go there and back."""
 
 
 def run(attack, model, *arguments, **words):
@@ -36,24 +33,22 @@ def per_step(run_of) -> tuple[float, Counter[str]]:
 
 
 @pytest.mark.few
-def test_an_attack_makes_the_images_of_a_cpu(attack_name, norm, small, source, batch):
+def test_an_attack_makes_the_images_of_a_cpu_and_its_steps_neither_copy_nor_wait(
+    attack_name, norm, small, source, batch
+):
     (images, labels), pool = batch(), batch(6, seed=2)
     attack, model = small(attack_name, norm=norm), source("logits")
     expected = attacked(attack, copy.deepcopy(model), images, labels, EPS.tolist(), pool)
-    made, _ = run(partial(attacked, attack), model, images, labels, EPS, pool)
+    arguments = model, images, labels, EPS, pool
+    made, _ = run(partial(attacked, attack), *arguments)
     assert torch.equal(made, expected)
+    if "steps" in attack.settings:
 
+        def run_of(steps):
+            return run(partial(attacked, small(attack_name, norm=norm, steps=steps)), *arguments)
 
-@pytest.mark.few
-def test_a_step_neither_copies_nor_waits(attack_name, small, source, batch):
-    if attack_name not in STEPPING:
-        return
-    (images, labels), pool = batch(), batch(6, seed=2)
-    arguments = source("logits"), images, labels, EPS, pool
-    count, places = per_step(
-        lambda steps: run(partial(attacked, small(attack_name, steps=steps)), *arguments)
-    )
-    assert count <= (attack_name != "mi"), places
+        count, places = per_step(run_of)
+        assert count <= (attack_name != "mi"), places
 
 
 @pytest.mark.parametrize("defence", DEFENCES, ids=lambda defence: type(defence).__name__)
@@ -63,7 +58,7 @@ def test_a_step_through_a_defence_neither_copies_nor_waits(defence, network, bat
     count, places = per_step(
         lambda steps: run(partial(mi, steps=steps), model, images, labels, 0.1)
     )
-    assert count <= EXCEPTIONS.get(type(defence).__name__, (1,))[0], places
+    assert count <= DEFENCES[defence], places
 
 
 def test_a_step_on_collected_weights_neither_copies_nor_waits(network, batch):
