@@ -1,6 +1,6 @@
 """Published rules once more, as plain loops over one image.
 
-They are those of attacks whose stored reference (`test_references.py`) is missing or unlike ours,
+They are those of attacks whose stored reference (`test_references.py`) is missing or far from ours,
 `ni` and `emi`, the examples of the documentation, and the step rule `mdcs`.
 Nothing of `src.attacks` is used here but the random numbers, which both sides have to share. All is
 float64, so that a rule that differs in one place differs by far more than the tolerance.
@@ -13,22 +13,8 @@ import pytest
 import torch
 from torch import nn
 
-from src.attacks import (
-    PatchOut,
-    PerImageRandom,
-    admix,
-    cfm,
-    decowa,
-    emi,
-    l2t,
-    mi,
-    naa,
-    ni,
-    ops,
-    pi_patchwise,
-    s4st,
-    usmm,
-)
+from src.attacks import PerImageRandom, admix, cfm, decowa, emi, l2t, mi, ni, ops, s4st, usmm
+from tests.attacks import published_rules as rules
 from tests.attacks.published_case import (
     BUDGETS,
     MU,
@@ -39,51 +25,20 @@ from tests.attacks.published_case import (
     enhanced,
     nesterov,
 )
-from tests.attacks.published_features import important, mixed_up, on_the_way_to_black
-from tests.attacks.published_inputs import (
-    admixed,
-    masked,
-    patch_wise,
-    some_patches,
-    strongly_scaled,
-    warped,
-)
-from tests.attacks.published_operations import learned_operations, sampled_operators
 
+AIMED = {"targeted": True, "relative_step_size": None}
+MIXED = {"probability": 0.7, "resize_rate": 1.3, "mix_probability": 0.5, "max_width": 1.0}
 RULES = {
     "ni": (ni, nesterov),
     "emi": (emi, enhanced),
     "mdcs": (partial(mi, step_rule="mdcs"), decaying),
-    "admix": (admix, admixed),
-    "usmm": (
-        partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6),
-        partial(masked, chain_rule=True),
-    ),
-    "usmm at copies": (
-        partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6, chain_rule=False),
-        partial(masked, chain_rule=False),
-    ),
-    "ops": (partial(ops, copies=3, radius=1.5), sampled_operators),
-    "l2t": (partial(l2t, copies=4, learning_rate=1e4), partial(learned_operations, rate=1e4)),
-    "decowa": (partial(decowa, copies=3, rho=0.5), warped),
-    "patch_out": (partial(mi, estimator=PatchOut(kept=0.7, patches=3)), some_patches),
-    "pi_patchwise": (partial(pi_patchwise, amplification=4.2, spread=0.5), patch_wise),
-    "s4st": (
-        partial(s4st, targeted=True, relative_step_size=None, colour=0.0),
-        strongly_scaled,
-    ),
-    "naa": (
-        partial(naa, points=3, layer="2"),
-        partial(important, versions=on_the_way_to_black, softmax=True),
-    ),
-    "cfm": (
-        partial(
-            cfm,
-            **{"targeted": True, "relative_step_size": None, "probability": 0.7},
-            **{"resize_rate": 1.3, "mix_probability": 0.5, "max_width": 1.0},
-        ),
-        mixed_up,
-    ),
+    "admix": (admix, rules.admixed),
+    "usmm": (partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), rules.masked),
+    "ops": (partial(ops, copies=3, radius=1.5), rules.sampled_operators),
+    "l2t": (partial(l2t, copies=4, learning_rate=1e4), partial(rules.learned_operations, rate=1e4)),
+    "decowa": (partial(decowa, copies=3, rho=0.5), rules.warped),
+    "s4st": (partial(s4st, colour=0.0, **AIMED), rules.strongly_scaled),
+    "cfm": (partial(cfm, **AIMED, **MIXED), rules.mixed_up),
 }
 
 
