@@ -58,18 +58,6 @@ def smoothed(image: Image) -> Image:
     return np.stack([scipy.signal.convolve2d(c, kernel, mode="same") for c in image])
 
 
-def admixed(case: Case) -> Image:
-    def gradient(x: Image) -> Image:
-        total = np.zeros_like(x)
-        for _ in range(3):
-            other = torch.from_numpy(case.drawn("others"))
-            for i in range(5):
-                total += case.gradient(x, lambda x, o=other, i=i: (x + 0.2 * o) / 2**i)
-        return total
-
-    return momentum(case, gradient)
-
-
 def masked(case: Case) -> Image:
     """Take the gradient through scale and mask."""
 

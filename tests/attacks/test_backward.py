@@ -9,25 +9,10 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from torch import Tensor, nn
-from torch.func import vjp
 from torchvision.models import mobilenet_v2, mobilenet_v3_small
-from torchvision.models.densenet import _DenseLayer
-from torchvision.models.resnet import BasicBlock, Bottleneck
 
-from src.attacks import (
-    BackwardPropagation,
-    GhostNetwork,
-    LinearPropagation,
-    PerImageRandom,
-    SkipGradient,
-    TokenGradient,
-    bpa,
-    ghost,
-    mi,
-    pna_patchout,
-    sgm,
-    tgr,
-)
+from src import attacks
+from src.attacks import BackwardPropagation, GhostNetwork, LinearPropagation, PerImageRandom
 from src.attacks.source import Source, apply_backward_rule
 from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier
@@ -36,7 +21,7 @@ from src.utils.hydra_versions import VERSION_BASE
 from tests.attacks.conftest import CONF, KINDS
 
 RULES = {
-    **{"sgm": SkipGradient(), "bpa": BackwardPropagation(), "tgr": TokenGradient()},
+    **{"sgm": attacks.SkipGradient(), "bpa": BackwardPropagation(), "tgr": attacks.TokenGradient()},
     "linbp": LinearPropagation(),
 }
 EPS = torch.tensor([1, 8, 32], dtype=torch.float64) / 255
@@ -69,12 +54,6 @@ def built(name: str) -> nn.Module:
     return deepcopy(_built(name))
 
 
-POOLS = {
-    "over the border": nn.MaxPool2d(3, 2, 1, ceil_mode=True),
-    "that overlaps and skips": nn.MaxPool2d((2, 3), 1, (0, 1), dilation=(2, 1)),
-}
-
-
 def pooled_back(z: Tensor, g: Tensor, pool: nn.MaxPool2d, temperature: float) -> Tensor:
     """Return the gradient at the input z (C, H, W) of a max-pool, window by window."""
     sizes = (pool.kernel_size, pool.stride, pool.padding, pool.dilation)
@@ -93,10 +72,10 @@ def pooled_back(z: Tensor, g: Tensor, pool: nn.MaxPool2d, temperature: float) ->
     return total
 
 
-@pytest.mark.parametrize("pool", POOLS.values(), ids=POOLS)
-def test_smooth_gradients_of_three_layers_by_hand(pool):
+def test_smooth_gradients_of_three_layers_by_hand():
     torch.manual_seed(0)
-    z = 9 * randn(2, 3, 7, 7).abs()  # exp(90) is no float32
+    pool = nn.MaxPool2d((2, 3), (1, 2), (0, 1), dilation=(2, 1), ceil_mode=True)
+    z = randn(2, 3, 7, 7)
     shape = pool(z).shape
     layers = nn.Linear(shape[1:].numel(), 6), nn.ReLU(inplace=True), nn.Linear(6, 4)
     model = nn.Sequential(pool, nn.Flatten(), *layers).double()
@@ -108,47 +87,6 @@ def test_smooth_gradients_of_three_layers_by_hand(pool):
     back = ((g @ layers[2].weight * silu) @ layers[0].weight).reshape(shape).detach()
     expected = torch.stack([pooled_back(*each, pool, 10.0) for each in zip(z, back, strict=True)])
     torch.testing.assert_close(gradient(changed, z, g), expected, atol=1e-12, rtol=0)
-    single = gradient(changed.float(), z.float(), g.float())
-    torch.testing.assert_close(single.double(), expected, atol=1e-4, rtol=1e-3)
-
-
-def linear_back(block: nn.Module, z: Tensor, g: Tensor) -> Tensor:
-    """Return the gradient at the input (1, C, H, W) of a block, with its branch linear."""
-    dense = isinstance(block, _DenseLayer)
-    exact, linear, f = [], [], z
-    for n in (n for n in (1, 2, 3) if hasattr(block, f"conv{n}")):
-        first, second = (f"norm{n}", f"conv{n}") if dense else (f"conv{n}", f"bn{n}")
-        names = [first, "relu", second] if dense else ["relu", first, second][n == 1 :]
-        for name in names:
-            layer = nn.ReLU() if name == "relu" else block.get_submodule(name)
-            f, back = vjp(layer, f)
-            exact.insert(0, back)
-            linear.insert(0, (lambda g: (g,)) if name == "relu" else back)
-    shortcut, back = vjp(block.downsample, z) if getattr(block, "downsample", None) else (z, None)
-    g = g if dense else g * (f + shortcut > 0)
-    q_true = q_linear = g
-    for back_exact, back_linear in zip(exact, linear, strict=True):
-        (q_true,), (q_linear,) = back_exact(q_true), back_linear(q_linear)
-    branch = q_linear * q_true.norm() / q_linear.norm()
-    return branch if dense else branch + (back(g)[0] if back else g)
-
-
-BLOCKS = {
-    "bottleneck": Bottleneck(8, 2),
-    "projecting": BasicBlock(8, 4, 2, nn.Conv2d(8, 4, 1, 2)),
-    "dense": _DenseLayer(8, 4, 2, 0.0),
-}
-
-
-@pytest.mark.parametrize("block", BLOCKS.values(), ids=BLOCKS)
-def test_linear_gradients_of_blocks_by_hand_image_by_image(block):
-    block.double().eval().requires_grad_(False)
-    z = randn(3, 8, 6, 6)
-    g = randn(*block(z).shape, seed=1)
-    changed = apply_backward_rule(nn.Sequential(block), LinearPropagation(relus=("relu",)))
-    torch.testing.assert_close(changed(z), block(z), atol=1e-12, rtol=0)
-    expected = [linear_back(block, z[n : n + 1], g[n : n + 1]) for n in range(3)]
-    torch.testing.assert_close(gradient(changed, z, g), torch.cat(expected), atol=1e-12, rtol=0)
 
 
 def test_linear_gradients_without_blocks_are_those_without_relus():
@@ -162,55 +100,24 @@ def test_linear_gradients_without_blocks_are_those_without_relus():
     torch.testing.assert_close(gradient(changed, z, g), expected.detach(), atol=1e-12, rtol=0)
 
 
-def test_patches_are_those_of_the_transformer_unless_a_number_is_given(transformer, network, batch):
-    model = network(build=transformer)
-    side, _ = model[0].patch_embed.grid_size
-    found, stated, other = (
-        pna_patchout(model, *batch(), EPS.float(), steps=3, patches=patches)
-        for patches in (None, side, side + 1)
-    )
-    assert torch.equal(found, stated) and not torch.equal(found, other)
-
-
-DEGENERATE = {
-    "sgm of gamma 1": (partial(sgm, gamma=1.0), "skip connections"),
-    "bpa of a hard maximum without ReLUs": (partial(bpa, temperature=1e12, relus=()), "ReLUs"),
-    "ghost of spread 0": (partial(ghost, spread=0.0), "skip connections"),
-    "pna_patchout with all patches and attention": (
-        partial(pna_patchout, attention=1.0, kept=1.0, length_weight=0.0),
-        "attention",
-    ),
-    "tgr of factors 1 with all tokens": (
-        partial(tgr, attention=1.0, qkv=1.0, mlp=1.0, drop_extremes=False),
-        "attention",
-    ),
+SLOW = {
+    "convnext": {"sgm"},
+    "inception": {"bpa", "linbp"},
+    "mobilenet_v2": {"sgm"},
 }
-
-
-@pytest.mark.parametrize(("attack", "needs"), DEGENERATE.values(), ids=DEGENERATE)
-def test_a_backward_rule_without_effect_is_mi(attack, needs, network, batch):
-    """In float64, since the softmax of attention and of windows rounds."""
-    model, (images, labels) = network(build=KINDS[needs]).double(), batch()
-    given = (model, images.double(), labels, EPS)
-    torch.testing.assert_close(attack(*given), mi(*given), atol=1e-12, rtol=0)
-    assert not torch.equal(attack.func(*given), mi(*given))
-
-
-FITTING = {
-    "sgm": {"convnext", "densenet121", "mobilenet_v2", "resnet50", "resnet_small", "vit_small"},
-    "bpa": {"densenet121", "inception", "mobilenet_small", "resnet50", "resnet_small", "vgg_small"},
-    "tgr": {"vit_small"},
+FITTING = SLOW | {
+    "densenet121": {"sgm", "bpa", "linbp"},
+    "mobilenet_small": {"bpa", "linbp"},
+    "resnet_small": {"sgm", "bpa", "linbp"},
+    "vgg_small": {"bpa", "linbp"},
+    "vit_small": {"sgm", "tgr"},
 }
-FITTING["linbp"] = FITTING["bpa"]
-"""Models of the catalogue that a backward rule can change."""
+"""Backward rules that can change a model of the catalogue."""
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        name if name.endswith("_small") else pytest.param(name, marks=pytest.mark.slow)
-        for name in sorted(set.union(*FITTING.values()))
-    ],
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else []) for name in FITTING],
 )
 def test_a_backward_rule_changes_the_gradients_of_models_that_have_its_layers_alone(name):
     network, size = built(name), 224 if name == "convnext" else 32
@@ -220,9 +127,9 @@ def test_a_backward_rule_changes_the_gradients_of_models_that_have_its_layers_al
             nn.init.ones_(value)
     logits, own = network(images), gradient(network, images, weights)
     for key, rule in RULES.items():
-        if name in FITTING[key]:
+        if key in FITTING[name]:
             changed = apply_backward_rule(CountedModel(network), rule)
-            torch.testing.assert_close(changed(images), logits, atol=1e-5, rtol=1e-4)
+            torch.testing.assert_close(changed(images), logits, atol=1e-9, rtol=1e-9)
             other = gradient(changed, images, weights)
             assert other.isfinite().all() and (own - other).norm() > 0.05 * own.norm()
         else:
@@ -241,33 +148,16 @@ def names(model: nn.Module, rule) -> list[str]:
 
 
 def test_the_published_layers_are_changed():
-    late = [f"layer3.{n}" for n in range(1, 6)] + [f"layer4.{n}" for n in range(3)]
-    relus, resnet = [f"{name}.relu" for name in late], built("resnet50")
-    assert names(resnet, BackwardPropagation()) == ["maxpool", *relus]
-    assert names(resnet, LinearPropagation()) == late
-    blocks = dict(zip((1, 2, 3, 4), (3, 4, 6, 3), strict=True))
-    skipped = [f"layer{n}.{m}.bn3" for n, count in blocks.items() for m in range(1, count)]
-    assert names(resnet, SkipGradient()) == skipped
     plain = [f"features.{n}" for n in (6, 13, 23, 32, 33, 36, 39, 42)]  # four pools among them
     assert names(built("vgg_small"), BackwardPropagation()) == plain
-    assert names(mobilenet_v2(), SkipGradient())[:2] == ["features.3.conv", "features.5.conv"]
-    assert names(mobilenet_v3_small(), SkipGradient())[0] == "features.3.block"
+    skip = attacks.SkipGradient()
+    assert names(mobilenet_v2(), skip)[:2] == ["features.3.conv", "features.5.conv"]
+    assert names(mobilenet_v3_small(), skip)[0] == "features.3.block"
 
 
 def random_for(images: Tensor, seeds: list[int]) -> PerImageRandom:
     labels = torch.zeros(len(seeds), dtype=torch.int64)
     return PerImageRandom(torch.tensor(seeds), images, labels, (images, labels))
-
-
-def ghost_of_resnet(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
-    """Blocks of `resnet_small` on one image, the first of a stage with a projection."""
-    z = model.stem(z[None])
-    for block in (each for n in (1, 2, 3) for each in model.get_submodule(f"stage{n}")):
-        shortcut = block.downsample(z) if block.downsample else z
-        f = block.bn2(block.conv2(block.bn1(block.conv1(z)).relu()))
-        scales = random.uniform(shortcut.shape[1], 1, 1, low=0.78, high=1.22)
-        z = (f + scales * shortcut).relu()
-    return model.fc(z.mean((2, 3)))[0]
 
 
 def ghost_of_vit(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
@@ -287,7 +177,7 @@ def ghost_of_vgg(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
     return model.fc(z.mean((2, 3)))[0]
 
 
-GHOSTS = {"resnet_small": ghost_of_resnet, "vit_small": ghost_of_vit, "vgg_small": ghost_of_vgg}
+GHOSTS = {"vit_small": ghost_of_vit, "vgg_small": ghost_of_vgg}
 
 
 @pytest.mark.parametrize("name", GHOSTS)
@@ -306,41 +196,25 @@ def test_ghosts_by_hand_image_by_image_and_anew_with_each_draw(name):
             torch.testing.assert_close(found[n] + found[n + 2], expected, atol=1e-15, rtol=1e-9)
 
 
-def test_ghost_scales_skip_connections_named_shortcut():
-    """As in ResNets for CIFAR."""
-
-    class BasicBlock(nn.ModuleDict):
-        def forward(self, z: Tensor) -> Tensor:
-            return self["shortcut"](z) + z.tanh()
-
-    model, z = nn.Sequential(BasicBlock({"shortcut": nn.Sequential()})), randn(2, 4, 3, 3)
-    changed = apply_backward_rule(model, GhostNetwork(spread=0.5))
-    Source(changed).draw(random_for(z, [0, 1]), 1)
-    scales = (changed(z) - z.tanh()) / z
-    assert ((scales - 1).abs() <= 0.5).all() and scales.std() > 0.1
-
-
 @pytest.mark.parametrize("name", RULES)
 def test_every_member_of_an_ensemble_is_changed_and_none_of_the_source(name, network, batch):
-    rule = RULES[name]
     kind = {"sgm": "skip connections", "tgr": "attention"}.get(name, "ReLUs")
     members = [
         PixelClassifier(network(seed, KINDS[kind]), [0.5] * 3, [0.5] * 3).double()
         for seed in (0, 1)
     ]
-    source = CountedModel(Ensemble([*members, members[0]], "logits"))
+    source, change = CountedModel(Ensemble([*members, members[0]], "logits")), RULES[name]
     images, weights = batch()[0].double(), randn(4, 5)
-    before = source(images), gradient(source, images, weights)
-    changed = apply_backward_rule(source, rule)
-    alone = [gradient(apply_backward_rule(each, rule), images, weights) for each in members]
+    before = gradient(source, images, weights)
+    changed = apply_backward_rule(source, change)
+    alone = [gradient(apply_backward_rule(each, change), images, weights) for each in members]
     found = gradient(changed, images, weights)
     torch.testing.assert_close(found, (2 * alone[0] + alone[1]) / 3, atol=1e-12, rtol=0)
-    assert not torch.equal(found, before[1])
-    assert torch.equal(source(images), before[0])
-    assert torch.equal(gradient(source, images, weights), before[1])
+    assert not torch.equal(found, before)
+    assert torch.equal(gradient(source, images, weights), before)
     assert {id(each) for each in changed.parameters()} == {id(each) for each in source.parameters()}
     with pytest.raises(ValueError, match="the source must have"):
-        apply_backward_rule(Ensemble([members[0], network()], "logits"), rule)
+        apply_backward_rule(Ensemble([members[0], network()], "logits"), change)
 
 
 def test_refuses_layers_that_are_missing_and_rules_that_change_weights(network, batch):
@@ -357,4 +231,4 @@ def test_refuses_layers_that_are_missing_and_rules_that_change_weights(network, 
         ({"backward_rule": BackwardPropagation(relus=["layer7"])}, r"relus=\['layer7'\]"),
     ):
         with pytest.raises(ValueError, match=said):
-            mi(network(), *batch(), 8 / 255, **words)
+            attacks.mi(network(), *batch(), 8 / 255, **words)

@@ -58,25 +58,25 @@ def in_float64(batch) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     return images.double(), labels, (others.double(), classes)
 
 
-def assert_inside(result: Tensor, images: Tensor, budgets: Tensor, norm: str, least: float) -> None:
-    """Check the ball, in which more than a share of it is used, and the pixel range."""
+def assert_inside(result: Tensor, images: Tensor, budgets: Tensor, norm: str) -> None:
+    """Check the ball, of which a fifth is used, and the pixel range."""
     assert result.shape == (*budgets.shape, *images.shape) and result.dtype == images.dtype
     change = (result - images).flatten(2)
     size = change.abs().amax(-1) if norm == "linf" else change.square().mean(-1).sqrt()
     assert (size <= budgets[:, None] + 1e-12).all(), "outside the ball"
-    assert (size >= least * budgets[:, None]).all(), "hardly changed"
+    assert (size >= 0.2 * budgets[:, None]).all(), "hardly changed"
     assert result.min() >= 0 and result.max() <= 1, "outside the pixel range"
     assert torch.equal(result[-1], images), "a budget of 0 changes nothing"
 
 
 def test_a_function_is_named_and_has_defaults_as_its_config():
     """`llc` and `illc` are `fgsm` and `bim` with a rule for the target labels."""
-    for name in ATTACKS:
-        keys = SECTIONS[name]
+    for name, keys in ((name, SECTIONS[name]) for name in ATTACKS):
         function = get_object(keys["_target_"])
         parameters = inspect.signature(function).parameters
         named = keys.keys() - {"name", "_target_", "target_label", "transforms", "about"}
         assert [key for key in named if keys[key] != parameters[key].default] == [], name
+        assert ("step_rule" in parameters) == ("step_rule" in keys), name
         assert function.__name__ == {"llc": "fgsm", "illc": "bim"}.get(name, name)
         assert getattr(src.attacks, function.__name__) is function
         page = pydoc.render_doc(function, renderer=pydoc.plaintext).replace("(\n    ", "(")
@@ -97,7 +97,7 @@ def test_stays_in_the_ball_and_budgets_batches_and_order_do_not_matter(
         return attacked(attack, model, images[rows], labels[rows], budgets, pool, **words)
 
     whole = run(slice(None))
-    assert_inside(whole, images, WITH_ZERO, norm, least=0.2)
+    assert_inside(whole, images, WITH_ZERO, norm)
     order = torch.tensor([2, 0, 3, 1])
     again = {
         "each budget alone": torch.stack([run(slice(None), budget) for budget in WITH_ZERO]),
@@ -121,28 +121,6 @@ def test_own_budgets_equal_the_attack_image_by_image(attack_name, norm, small, s
         given = (images[row], labels[row], OWN[:, n], pool)
         alone = attacked(attack, model, *given, seeds=SEEDS[row])
         torch.testing.assert_close(result[:, row], alone, atol=1e-12, rtol=0)
-    split = attacked(attack, model, images, labels, OWN, pool, max_batch=5)
-    torch.testing.assert_close(split, result, atol=1e-12, rtol=0)
-
-
-@pytest.mark.few
-def test_decaying_steps_keep_to_the_ball_the_batches_and_the_count(
-    attack_name, small, network, batch
-):
-    images, labels, pool = in_float64(batch)
-    attack, counted = small(attack_name, step_rule="mdcs"), CountedModel(network().double())
-    given = (images, labels, WITH_ZERO, pool)
-    if "step_rule" not in inspect.signature(attack.function.func).parameters:
-        with pytest.raises(TypeError, match="step_rule"):
-            attacked(attack, counted, *given)
-        return
-    result = attacked(attack, counted, *given)
-    assert counted.counts.gradients == 4 * gradients(4, attack.settings)
-    assert_inside(result, images, WITH_ZERO, "linf", least=0)
-    split = attacked(attack, network().double(), *given, max_batch=5)
-    torch.testing.assert_close(split, result, atol=1e-9, rtol=0)
-    plain = attacked(small(attack_name), network().double(), *given)
-    assert not torch.equal(plain, result)
 
 
 def test_leaves_everything_as_it_was_and_draws_by_the_seeds_alone(
@@ -196,13 +174,14 @@ def test_untargeted_raises_the_loss_and_targeted_lowers_that_of_the_target(
         assert after > before + 0.01 if aim is None else after < before - 0.01, aim
 
 
-def test_takes_the_stated_number_of_gradients_in_batches_as_large_as_allowed(
+def test_takes_the_stated_gradients_deterministically_in_batches_as_large_as_allowed(
     attack_name, small, source, batch
 ):
     attack, seen = small(attack_name), []
     for kind, members, k in (("single", 1, 1), ("loss", 2, 3)):
         counted = CountedModel(source(kind))
-        attacked(attack, counted, *batch(2, 8), EPS[:k])
+        with refuse_nondeterministic():  # operators that a GPU computes differently in each run
+            attacked(attack, counted, *batch(2, 8), EPS[:k])
         taken, besides = gradients(k, attack.settings, members), forwards(k, attack.settings)
         assert counted.counts.gradients == 2 * members * taken
         assert counted.counts.forwards == 2 * members * (taken + besides)
@@ -284,45 +263,3 @@ def test_extreme_gradients_give_finite_images(small, network, batch):
             given = (lambda x, scale=scale: model(x) * scale, images, labels, EPS)
             result = attacked(small(name), *given)
             assert result.isfinite().all() and not torch.equal(result[2], images)
-
-
-@pytest.mark.few
-def test_a_vision_transformer_is_a_source_like_others(
-    attack_name, small, network, transformer, batch
-):
-    images, labels, pool = in_float64(batch)
-    attack, model = small(attack_name), network(build=transformer).double()
-    if "ReLUs" in attack.settings["about"].get("needs", ()):
-        with pytest.raises(ValueError, match="ReLU"):
-            attacked(attack, model, images, labels, 8 / 255)
-        return
-    counted = CountedModel(model)
-    whole = attacked(attack, counted, images, labels, WITH_ZERO, pool)
-    assert counted.counts.gradients == 4 * gradients(4, attack.settings)
-    assert_inside(whole, images, WITH_ZERO, attack.settings["norm"], least=0.01)
-    given = (images[1:], labels[1:], WITH_ZERO, pool)
-    rest = attacked(attack, model, *given, seeds=SEEDS[1:])
-    torch.testing.assert_close(rest, whole[:, 1:], atol=1e-12, rtol=0)
-
-
-def without_adaptive_pooling(model: nn.Sequential) -> nn.Sequential:
-    side = 3 if any(isinstance(part, nn.MaxPool2d) for part in model) else 6
-    for number, part in enumerate(model):
-        if isinstance(part, nn.AdaptiveAvgPool2d):
-            model[number] = nn.AvgPool2d(side)
-    return model
-
-
-def test_uses_no_operator_that_a_gpu_computes_differently_in_each_run(
-    attack_name, small, network, batch
-):
-    model = without_adaptive_pooling(network())
-    with refuse_nondeterministic():
-        attacked(small(attack_name), model, *batch(), EPS, batch(6, seed=2))
-
-
-def test_a_listed_operator_is_refused(network, batch):
-    images = batch()[0].requires_grad_()
-    grid = torch.rand(4, 12, 12, 2)
-    with refuse_nondeterministic(), pytest.raises(RuntimeError, match="grid_sampler_2d_backward"):
-        nn.functional.grid_sample(images, grid, align_corners=True).sum().backward()

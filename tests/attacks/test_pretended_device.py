@@ -63,10 +63,7 @@ def test_a_step_through_a_defence_neither_copies_nor_waits(defence, network, bat
 
 def test_a_step_on_collected_weights_neither_copies_nor_waits(network, batch):
     """They stay on the device, see `move_states`."""
-    images, labels = batch()
-    words = {"fit_batch": 2, "epochs": 1}
-    states = to_device(lgv.fit(network().requires_grad_(), images, labels, 0.1, **words))
-    attack = partial(lgv, states=states, **words)
-    arguments = network(), images, labels, 0.1
-    count, places = per_step(lambda steps: run(partial(attack, steps=steps), *arguments))
+    given, words = (network(), *batch(), 0.1), {"fit_batch": 2, "epochs": 1}
+    attack = partial(lgv, states=to_device(lgv.fit(*given, **words)), **words)
+    count, places = per_step(lambda steps: run(partial(attack, steps=steps), *given))
     assert count <= 1, places

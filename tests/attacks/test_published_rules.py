@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.attacks import PerImageRandom, admix, cfm, decowa, emi, l2t, mi, ni, ops, s4st, usmm
+from src import attacks
 from tests.attacks import published_rules as rules
 from tests.attacks.published_case import (
     BUDGETS,
@@ -29,16 +29,18 @@ from tests.attacks.published_case import (
 AIMED = {"targeted": True, "relative_step_size": None}
 MIXED = {"probability": 0.7, "resize_rate": 1.3, "mix_probability": 0.5, "max_width": 1.0}
 RULES = {
-    "ni": (ni, nesterov),
-    "emi": (emi, enhanced),
-    "mdcs": (partial(mi, step_rule="mdcs"), decaying),
-    "admix": (admix, rules.admixed),
-    "usmm": (partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), rules.masked),
-    "ops": (partial(ops, copies=3, radius=1.5), rules.sampled_operators),
-    "l2t": (partial(l2t, copies=4, learning_rate=1e4), partial(rules.learned_operations, rate=1e4)),
-    "decowa": (partial(decowa, copies=3, rho=0.5), rules.warped),
-    "s4st": (partial(s4st, colour=0.0, **AIMED), rules.strongly_scaled),
-    "cfm": (partial(cfm, **AIMED, **MIXED), rules.mixed_up),
+    "ni": (attacks.ni, nesterov),
+    "emi": (attacks.emi, enhanced),
+    "mdcs": (partial(attacks.mi, step_rule="mdcs"), decaying),
+    "usmm": (partial(attacks.usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), rules.masked),
+    "ops": (partial(attacks.ops, copies=3, radius=1.5), rules.sampled_operators),
+    "l2t": (
+        partial(attacks.l2t, copies=4, learning_rate=1e4),
+        partial(rules.learned_operations, rate=1e4),
+    ),
+    "decowa": (partial(attacks.decowa, copies=3, rho=0.5), rules.warped),
+    "s4st": (partial(attacks.s4st, colour=0.0, **AIMED), rules.strongly_scaled),
+    "cfm": (partial(attacks.cfm, **AIMED, **MIXED), rules.mixed_up),
 }
 
 
@@ -54,7 +56,7 @@ def test_is_the_published_rule(name, network, batch):
     made = ours(model, images, labels, eps, seeds=seeds, pool=pool, **words).numpy()
     for k, budget in enumerate(BUDGETS):
         for n, (image, label) in enumerate(zip(images, labels, strict=True)):
-            random = PerImageRandom(seeds[n, None], images, labels[n, None], pool)
+            random = attacks.PerImageRandom(seeds[n, None], images, labels[n, None], pool)
             case = Case(model, image.numpy(), int(label), budget, random)
             expected = published(case)
             np.testing.assert_allclose(made[k, n], expected, atol=1e-12, rtol=0)

@@ -9,37 +9,21 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torchvision.transforms import InterpolationMode
-from torchvision.transforms.functional import (
-    adjust_brightness,
-    adjust_contrast,
-    adjust_hue,
-    adjust_saturation,
-    rotate,
-)
+from torchvision.transforms import functional as vision
 
-from src.attacks import (
-    Admix,
-    BlockShuffle,
-    DiverseInput,
-    DiverseSizes,
-    MixMask,
-    PerImageRandom,
-    Scale,
-    ScaledBlocks,
-    StructureInvariant,
-    bim,
-)
+from src import attacks
+from src.attacks import Admix, BlockShuffle, DiverseInput, PerImageRandom, Scale, ScaledBlocks
 
 TRANSFORMS = {
     "diverse input": DiverseInput(probability=0.7, resize_rate=1.3),
     "nearest pixels": DiverseInput(probability=0.7, resize_rate=1.3, nearest=True),
     "scale": Scale(),
     "admix": Admix(),
-    "mix mask": MixMask(),
-    "diverse sizes": DiverseSizes(),
+    "mix mask": attacks.MixMask(),
+    "diverse sizes": attacks.DiverseSizes(),
     "block shuffle": BlockShuffle(copies=4),
     "scaled blocks": ScaledBlocks(copies=4),
-    "structure invariant": StructureInvariant(copies=4),
+    "structure invariant": attacks.StructureInvariant(copies=4),
 }
 
 
@@ -62,8 +46,7 @@ def test_gradient_is_the_derivative(name):
     assert torch.autograd.gradcheck(lambda x: TRANSFORMS[name](x, random_for(x), 0), images)
 
 
-@pytest.mark.parametrize("others", [[Scale(2)], [DiverseInput(), BlockShuffle(copies=3)]])
-def test_admix_mixes_one_image_into_all_scales_beside_other_copies(others):
+def test_admix_mixes_one_image_into_all_scales_beside_other_copies():
     """Among the copies of one gradient, those of one j have one x', and those of others another."""
     seen = defaultdict(list)
 
@@ -75,13 +58,12 @@ def test_admix_mixes_one_image_into_all_scales_beside_other_copies(others):
             return result
 
     images, labels = batch(3, 8, budgets=1)[0], torch.zeros(3, dtype=torch.int64)
-    pool = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(3))
-    words = {"transforms": (*others, Seen(scales=2, admixed=2)), "pool": (pool, torch.ones(50))}
-    bim(lambda x: x.flatten(1), images, labels, 0.1, steps=1, **words)
+    pool = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(3)), torch.ones(50)
+    words = {"transforms": (BlockShuffle(copies=3), Seen(scales=2, admixed=2)), "pool": pool}
+    attacks.bim(lambda x: x.flatten(1), images, labels, 0.1, steps=1, **words)
     for mixed in seen.values():
-        assert len(mixed) == 2 * others[-1].copies
-        for one in mixed:
-            torch.testing.assert_close(one, mixed[0], atol=1e-5, rtol=0)
+        assert len(mixed) == 2 * 3
+        torch.testing.assert_close(mixed, mixed[:1] * 6, atol=1e-5, rtol=0)
     assert (seen[0][0] - seen[1][0]).abs().amax((0, 2, 3, 4)).min() > 0.01
 
 
@@ -103,7 +85,7 @@ def shuffled_by_hand(images: Tensor, random: PerImageRandom, blocks: int) -> Ten
             for j in orders[1][n]:
                 left, right = cuts[1][n][j : j + 2]
                 crop = image[:, top:bottom, left:right]
-                row.append(rotate(crop, -angles[n][i][j], InterpolationMode.BILINEAR))
+                row.append(vision.rotate(crop, -angles[n][i][j], InterpolationMode.BILINEAR))
             strips.append(torch.cat(row, dim=2))
         results.append(torch.cat(strips, dim=1))
     return torch.stack(results)
@@ -161,7 +143,7 @@ def test_structure_invariant_by_hand(blocks, count):
     shares = random.uniform(blocks, blocks)
     kept = random.uniform(blocks, blocks, 3, 1, 1)
     noise = random.uniform(3, *sides, low=-16 / 255, high=16 / 255)
-    result = StructureInvariant(blocks=blocks)(images, random_for(images), 0)[0]
+    result = attacks.StructureInvariant(blocks=blocks)(images, random_for(images), 0)[0]
     for n, image in enumerate(images[0]):
         for i in range(blocks):
             rows = slice(*cuts[0][n][i : i + 2])
@@ -184,10 +166,10 @@ def test_changes_before_blocks_are_scaled_are_torchvisions():
         counts[way] += 1
         expected = [
             lambda image, u: image.flip(2 if u < 0.5 else 1),
-            lambda image, u: adjust_contrast(image, 2 * u),
-            lambda image, u: adjust_brightness(image, 2 * u),
-            lambda image, u: adjust_saturation(image, 2 * u),
-            lambda image, u: adjust_hue(image, u - 0.5),
+            lambda image, u: vision.adjust_contrast(image, 2 * u),
+            lambda image, u: vision.adjust_brightness(image, 2 * u),
+            lambda image, u: vision.adjust_saturation(image, 2 * u),
+            lambda image, u: vision.adjust_hue(image, u - 0.5),
             lambda image, u: image,
         ][way](image, amount)
         torch.testing.assert_close(found, expected, atol=2e-6, rtol=0)
