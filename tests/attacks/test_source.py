@@ -101,20 +101,37 @@ def test_refuses_layers_that_cannot_be_used(layer, model):
             attack(model.forward, IMAGES, LABELS, 0.1, layer="body")
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [attacks.FeatureImportance(masks=2), attacks.PerturbationDecay(), attacks.IntermediateLevel()],
-)
+def problem_of(source: Source, images: torch.Tensor, labels: torch.Tensor) -> Problem:
+    random = PerImageRandom(torch.arange(len(images)), images, labels, (images, labels))
+    eps = torch.tensor([4, 8]).reshape(2, 1, 1, 1, 1) / 255
+    return Problem(source, images, labels, False, random, eps, "linf")
+
+
+OBJECTIVES = [
+    attacks.FeatureImportance(masks=2),
+    attacks.PerturbationDecay(),
+    attacks.IntermediateLevel(),
+]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda each: type(each).__name__)
 def test_losses_are_float32_whatever_the_network_computes_in(objective, network, batch):
     images, labels = batch()
-    random = PerImageRandom(torch.arange(4), images, labels, (images, labels))
     source = Source(CountedModel(network(), bf16=True), "0")  # a convolution
     assert source.features(images)[0].dtype == torch.bfloat16
-    eps = torch.tensor([4, 8]).reshape(2, 1, 1, 1, 1) / 255
-    problem = Problem(source, images, labels, False, random, eps, "linf")
-    prepared = objective.prepare(problem)
-    losses = objective.losses(problem, torch.stack([images, 1 - images]), prepared)
+    problem = problem_of(source, images, labels)
+    versions = torch.stack([images, 1 - images])
+    losses = objective.losses(problem, versions, objective.prepare(problem))
     assert losses.shape == (2, 4) and losses.dtype == torch.float32 and losses.isfinite().all()
+
+
+def test_neurons_are_attributed_on_a_noisy_way_to_black(network, batch):
+    """The stored reference of `naa` has no noise."""
+    problem, same = (problem_of(Source(network()), *batch()) for _ in range(2))
+    versions = attacks.NeuronAttribution(points=3, sigma_255=51).versions(problem)
+    for share, version in zip((1, 2 / 3, 1 / 3), versions, strict=True):
+        noisy = same.images + 0.2 * same.random.normal(*same.images.shape[1:])
+        torch.testing.assert_close(version, share * noisy)
 
 
 def test_layers_that_mix_are_narrow_beside_the_image_and_read_before_a_relu(network, batch):
@@ -133,18 +150,13 @@ def test_layers_that_mix_are_narrow_beside_the_image_and_read_before_a_relu(netw
 @pytest.mark.parametrize("average", ["logits", "loss"])
 def test_the_gradient_of_a_member_is_that_of_its_model_alone(average, network, batch):
     (images, labels), models = batch(3), [network(0), network(1)]
-    eps = torch.tensor([8 / 255]).reshape(1, 1, 1, 1, 1)
     settings = Settings(transforms=(Scale(2), Warp(1, rho=0.5)), kernel_size=3)
-
-    def landscape(model):
-        random = PerImageRandom(torch.arange(3), images, labels, (images, labels))
-        problem = Problem(Source(model), images, labels, False, random, eps, "linf")
-        return Landscape(problem, settings)
-
     source = CountedModel(Ensemble(models, average))
     at = images[None] * torch.tensor([0.9, 0.8]).reshape(2, 1, 1, 1, 1)
     for number, model in enumerate(models):
-        both, alone = landscape(source), landscape(model)
+        both, alone = (
+            Landscape(problem_of(Source(its), images, labels), settings) for its in (source, model)
+        )
         before = source.counts.gradients
         found = both.gradient(at, member=number)
         assert torch.equal(found, alone.gradient(at)) and found.abs().amax() > 0

@@ -12,38 +12,28 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
 from src import attacks
-from src.attacks import Admix, BlockShuffle, DiverseInput, PerImageRandom, Scale, ScaledBlocks
-
-TRANSFORMS = {
-    "diverse input": DiverseInput(probability=0.7, resize_rate=1.3),
-    "nearest pixels": DiverseInput(probability=0.7, resize_rate=1.3, nearest=True),
-    "scale": Scale(),
-    "admix": Admix(),
-    "mix mask": attacks.MixMask(),
-    "diverse sizes": attacks.DiverseSizes(),
-    "block shuffle": BlockShuffle(copies=4),
-    "scaled blocks": ScaledBlocks(copies=4),
-    "structure invariant": attacks.StructureInvariant(copies=4),
-}
+from src.attacks import Admix, BlockShuffle, PerImageRandom, ScaledBlocks
 
 
-def batch(count: int = 6, size: int = 32, budgets: int = 2, dtype=torch.float32) -> Tensor:
+def batch(count: int, height: int, width: int, dtype=torch.float32) -> Tensor:
+    """Return images with one budget, (1, N, 3, H, W)."""
     generator = torch.Generator().manual_seed(1)
-    shape = (budgets, count, 3, size, size)
+    shape = (1, count, 3, height, width)
     return (torch.randint(0, 256, shape, generator=generator) / 255).to(dtype)
 
 
 def random_for(images: Tensor) -> PerImageRandom:
-    pool = torch.rand(5, *images.shape[2:], generator=torch.Generator().manual_seed(7))
     seeds = torch.arange(images.shape[1])
-    return PerImageRandom(seeds, images, seeds % 3, (pool, torch.arange(5) % 3))
+    return PerImageRandom(seeds, images, seeds, (images[0], seeds))
 
 
-@pytest.mark.parametrize("name", TRANSFORMS)
-def test_gradient_is_the_derivative(name):
-    images = 0.25 + batch(1, 6, budgets=1, dtype=torch.float64) / 2  # away from clipping
+@pytest.mark.parametrize(
+    "transform", [BlockShuffle(), attacks.StructureInvariant(), ScaledBlocks()]
+)
+def test_gradient_is_the_derivative(transform):
+    images = 0.25 + batch(1, 6, 6, torch.float64) / 2  # away from clipping
     images.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: TRANSFORMS[name](x, random_for(x), 0), images)
+    assert torch.autograd.gradcheck(lambda x: transform(x, random_for(x), 0), images)
 
 
 def test_admix_mixes_one_image_into_all_scales_beside_other_copies():
@@ -57,7 +47,7 @@ def test_admix_mixes_one_image_into_all_scales_beside_other_copies():
             seen[j].append(result * 2**scale - images)
             return result
 
-    images, labels = batch(3, 8, budgets=1)[0], torch.zeros(3, dtype=torch.int64)
+    images, labels = batch(3, 8, 8)[0], torch.zeros(3, dtype=torch.int64)
     pool = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(3)), torch.ones(50)
     words = {"transforms": (BlockShuffle(copies=3), Seen(scales=2, admixed=2)), "pool": pool}
     attacks.bim(lambda x: x.flatten(1), images, labels, 0.1, steps=1, **words)
@@ -93,7 +83,7 @@ def shuffled_by_hand(images: Tensor, random: PerImageRandom, blocks: int) -> Ten
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])
 def test_block_shuffle_by_hand(blocks):
-    images = batch(8, 32, budgets=1)[..., :25, :]
+    images = batch(8, 25, 32)
     result = BlockShuffle(blocks=blocks, max_angle=60)(images, random_for(images), 0)[0]
     expected = shuffled_by_hand(images[0], random_for(images), blocks)
     torch.testing.assert_close(result, expected, atol=2e-3, rtol=0)
@@ -133,7 +123,7 @@ def changed_by_hand(kind: int, block: Tensor, share: float, kept: Tensor, noise:
 
 @pytest.mark.parametrize(("blocks", "count"), [(1, 80), (3, 30)])
 def test_structure_invariant_by_hand(blocks, count):
-    images = batch(count, 13, budgets=1, dtype=torch.float64)[..., :11, :]
+    images = batch(count, 11, 13, torch.float64)
     random, sides = random_for(images), images.shape[-2:]
     cuts = []
     for length in sides:
@@ -156,7 +146,7 @@ def test_structure_invariant_by_hand(blocks, count):
 
 
 def test_changes_before_blocks_are_scaled_are_torchvisions():
-    images = batch(60, 13, budgets=1)[..., :11, :]
+    images = batch(60, 11, 13)
     result = ScaledBlocks(scaling=0, colour=0.8)(images, random_for(images), 0)[0]
     counts = [0] * 6
     for image, found, (chance, kind, amount) in zip(
@@ -177,7 +167,7 @@ def test_changes_before_blocks_are_scaled_are_torchvisions():
 
 
 def test_blocks_are_those_of_the_changed_image():
-    images = batch(60, 13, budgets=1)[..., :11, :]
+    images = batch(60, 11, 13)
     whole, scaled, changed = (
         partial(ScaledBlocks(scaling=scaling, colour=colour), random=random_for(images), copy=0)
         for scaling, colour in ((0.9, 1), (0.9, 0), (0, 1))
