@@ -5,7 +5,6 @@ import pydoc
 from collections.abc import Mapping
 from typing import Any
 
-import pytest
 import torch
 from hydra.utils import get_object
 from torch import Tensor, nn
@@ -19,8 +18,6 @@ from tests.nondeterministic import refuse_nondeterministic
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
 WITH_ZERO = torch.tensor([0.25, 8, 64, 0], dtype=torch.float64) / 255
-OWN = torch.tensor([[0.25, 8, 64, 3], [16, 0, 0.5, 200]], dtype=torch.float64) / 255
-"""Two budgets for each of four images."""
 SEEDS = torch.tensor([5, 17, 3, 1000])
 
 
@@ -58,17 +55,6 @@ def in_float64(batch) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     return images.double(), labels, (others.double(), classes)
 
 
-def assert_inside(result: Tensor, images: Tensor, budgets: Tensor, norm: str) -> None:
-    """Check the ball, of which a fifth is used, and the pixel range."""
-    assert result.shape == (*budgets.shape, *images.shape) and result.dtype == images.dtype
-    change = (result - images).flatten(2)
-    size = change.abs().amax(-1) if norm == "linf" else change.square().mean(-1).sqrt()
-    assert (size <= budgets[:, None] + 1e-12).all(), "outside the ball"
-    assert (size >= 0.2 * budgets[:, None]).all(), "hardly changed"
-    assert result.min() >= 0 and result.max() <= 1, "outside the pixel range"
-    assert torch.equal(result[-1], images), "a budget of 0 changes nothing"
-
-
 def test_a_function_is_named_and_has_defaults_as_its_config():
     """`llc` and `illc` are `fgsm` and `bim` with a rule for the target labels."""
     for name, keys in ((name, SECTIONS[name]) for name in ATTACKS):
@@ -97,30 +83,24 @@ def test_stays_in_the_ball_and_budgets_batches_and_order_do_not_matter(
         return attacked(attack, model, images[rows], labels[rows], budgets, pool, **words)
 
     whole = run(slice(None))
-    assert_inside(whole, images, WITH_ZERO, norm)
-    order = torch.tensor([2, 0, 3, 1])
+    assert whole.shape == (4, *images.shape) and whole.dtype == images.dtype
+    change = (whole - images).flatten(2)
+    size = change.abs().amax(2) if norm == "linf" else change.square().mean(2).sqrt()
+    assert (size <= WITH_ZERO[:, None] + 1e-12).all(), "outside the ball"
+    assert (size >= 0.2 * WITH_ZERO[:, None]).all(), "hardly changed"
+    assert whole.min() >= 0 and whole.max() <= 1, "outside the pixel range"
+    assert torch.equal(whole[3], images), "a budget of 0 changes something"
+    order, four = torch.tensor([2, 0, 3, 1]), torch.arange(4)
+    own = run(slice(None), WITH_ZERO[(four[:, None] + four) % 4])  # other budgets for each image
     again = {
         "each budget alone": torch.stack([run(slice(None), budget) for budget in WITH_ZERO]),
-        "own budgets that are equal": run(slice(None), WITH_ZERO[:, None].expand(4, 4)),
+        "own budgets": own[(four[:, None] - four) % 4, four],
         "two parts": torch.cat([run(slice(0, 1)), run(slice(1, None))], dim=1),
         "order": run(order)[:, order.argsort()],
         "max_batch=7": run(slice(None), max_batch=7),
     }
     for case, result in again.items():
         torch.testing.assert_close(result, whole, atol=1e-12, rtol=0, msg=lambda m, c=case: c + m)
-
-
-@pytest.mark.few
-def test_own_budgets_equal_the_attack_image_by_image(attack_name, norm, small, source, batch):
-    images, labels, pool = in_float64(batch)
-    attack, model = small(attack_name, norm=norm), CountedModel(source("loss").double())
-    result = attacked(attack, model, images, labels, OWN, pool)
-    assert model.counts.gradients == 4 * 2 * gradients(2, attack.settings, 2)
-    for n in range(4):
-        row = slice(n, n + 1)
-        given = (images[row], labels[row], OWN[:, n], pool)
-        alone = attacked(attack, model, *given, seeds=SEEDS[row])
-        torch.testing.assert_close(result[:, row], alone, atol=1e-12, rtol=0)
 
 
 def test_leaves_everything_as_it_was_and_draws_by_the_seeds_alone(
