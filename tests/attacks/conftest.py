@@ -1,6 +1,6 @@
 """Small sources, small images and every attack of `conf/attack/`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,15 +66,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     elif "attack_name" in metafunc.fixturenames:
         names = [pytest.param(name, marks=marks[name]) for name in ATTACKS]
         metafunc.parametrize("attack_name", names)
-
-
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, since images of twelve pixels gain nothing from more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 class Quarters(nn.Module):
