@@ -258,9 +258,10 @@ def test_runs_on_the_real_clone(classifier, batch):
     """That are `mi` and attacks which this program has by TransferAttack's name only."""
     if not (root := os.environ.get("TRANSFERATTACK")):
         pytest.skip("TRANSFERATTACK names no clone of TransferAttack")
-    given = (classifier, *batch(1, height=32), 8 / 255)
+    images, labels = batch(1, height=32)
+    given = (classifier.double(), images.double(), labels, 8 / 255)
     torch.testing.assert_close(attack_of("mifgsm", root)(*given), attacks.mi(*given))
     for name in ("adaea", "smer", "mig", "anda", "awt"):
         found = attack_of(name, root)(*given, epoch=2)
         assert torch.equal(found, attack_of(name, root)(*given, epoch=2)), name
-        assert 1 / 255 < (found - given[1]).abs().amax() < 8.001 / 255, name
+        assert 1 / 255 < (found - images).abs().amax() < 8.001 / 255, name
