@@ -1,6 +1,6 @@
 """Small sources, small images and every attack of `conf/attack/`."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,31 +18,14 @@ from src.utils.call_target import call_target
 from src.utils.hydra_versions import VERSION_BASE
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-OTHERS = {
-    "none",
-    "saved",
-    "torchattack",
-    "torchattacks",
-    "foolbox",
-    "transferattack",
-}  # those of libraries have tests of their own
+OTHERS = {"none", "saved", "torchattack", "torchattacks", "foolbox", "transferattack"}
+"""Those of libraries have tests of their own."""
 EVERY = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - OTHERS)
 CLASSES = 5
+TWICE = ("warm_up_steps", "copies", "scales", "admixed", "neighbours", "inner_steps", "masks")
 SMALL = {
-    "steps": 3,
-    "warm_up_steps": 2,
-    "copies": 2,
-    "scales": 2,
-    "admixed": 2,
-    "neighbours": 2,
-    "samples": 3,
-    "inner_steps": 2,
-    "masks": 2,
-    "points": 2,
-    "first_steps": 2,
-    "mix_probability": 0.5,
-    "max_width": 1.0,
-    "kernel_size": 5,
+    **dict.fromkeys((*TWICE, "points", "first_steps"), 2),
+    **{"steps": 3, "samples": 3, "kernel_size": 5, "mix_probability": 0.5, "max_width": 1.0},
 }
 """Settings that make an attack quick, or random in small networks, for the keys that it has."""
 
@@ -85,41 +68,33 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("attack_name", names)
 
 
-@pytest.fixture(scope="package", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Compute with one thread, since images of twelve pixels gain nothing from more."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+class Quarters(nn.Module):
+    """The means of the four quarters; a GPU's adaptive pooling is not deterministic."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return z.unflatten(3, (2, -1)).mean(4).unflatten(2, (2, -1)).mean(3)
+
+
+def _head() -> list[nn.Module]:
+    return [Quarters(), nn.Flatten(), nn.Linear(32, CLASSES)]
 
 
 def _plain() -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(3, 8, 3, padding=1),
-        nn.BatchNorm2d(8),
-        nn.Tanh(),
-        nn.Dropout(0.5),
-        nn.AdaptiveAvgPool2d(2),
-        nn.Flatten(),
-        nn.Linear(32, CLASSES),
-    )
+    stem = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.Tanh(), nn.Dropout(0.5)]
+    return nn.Sequential(*stem, *_head())
 
 
 def _residual() -> nn.Sequential:
     """Return a network with identity shortcuts, ReLUs that work in place and a max-pool."""
     stem = [nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(inplace=True)]
     stage = nn.Sequential(BasicBlock(8, 8), BasicBlock(8, 8), nn.Dropout(0.5))
-    head = [nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, CLASSES)]
-    return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), stage, *head)
+    return nn.Sequential(*stem, nn.MaxPool2d(3, 2, 1), stage, *_head())
 
 
 def _attentive() -> nn.Sequential:
     """Return a transformer of two blocks for images of any even size."""
-    size = {"img_size": 12, "patch_size": 2, "dynamic_img_size": True}
-    network = VisionTransformer(
-        **size, num_classes=0, embed_dim=16, depth=2, num_heads=2, proj_drop_rate=0.5
-    )
+    words = {"img_size": 12, "patch_size": 2, "dynamic_img_size": True, "proj_drop_rate": 0.5}
+    network = VisionTransformer(num_classes=0, embed_dim=16, depth=2, num_heads=2, **words)
     return nn.Sequential(network, nn.Flatten(), nn.Linear(16, CLASSES))
 
 
@@ -187,24 +162,12 @@ class Configured(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def transformer() -> Callable[[], nn.Sequential]:
-    """The builder of a small vision transformer, which `network` takes."""
-    return _attentive
-
-
-@pytest.fixture(scope="session")
-def sections() -> Mapping[str, Any]:
-    """The resolved sections of all attacks."""
-    return SECTIONS
-
-
-@pytest.fixture(scope="session")
-def small(sections) -> Callable[..., Configured]:
+def small() -> Callable[..., Configured]:
     """A function that makes an attack of a config file, with keys that make it quick."""
 
     def make(name: str, **changes) -> Configured:
-        quick = {key: value for key, value in SMALL.items() if key in sections[name]}
-        keys = {**sections[name], **quick, **changes}
+        quick = {key: value for key, value in SMALL.items() if key in SECTIONS[name]}
+        keys = {**SECTIONS[name], **quick, **changes}
         others = ("name", "target_label", "about")
         words = {key: value for key, value in keys.items() if key not in others}
         return Configured(call_target({**words, "_partial_": True}), keys)

@@ -1,6 +1,7 @@
-"""Exact answers on linear models, whose optimum is known in closed form, and random starts."""
+"""Exact answers: optima of linear models in closed form, random starts, and losses by hand."""
 
 import itertools
+import math
 from functools import partial
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from src.attacks import bim, emi, fgsm, mi, ni, pgd, pi_pregradient, project, vmi
+from src.attacks import LOSSES, bim, emi, fgsm, mi, ni, pgd, pi_pregradient, project, vmi
 
 WEIGHT = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25, 1.5, -1.0, 2.0, 0.75, -3.0, 1.0, 1.0])
 SHAPE = (1, 3, 2, 2)
@@ -30,80 +31,57 @@ def optimum(images: Tensor, ascent: Tensor, eps: float, norm: str) -> Tensor:
 
 
 ATTACKS = {
-    "fgsm": fgsm,
-    "bim": bim,
-    "bim, 3 steps": partial(bim, steps=3),
-    "mi": mi,
+    **{"fgsm": fgsm, "bim": bim, "mi": mi, "ni": ni, "pi": pi_pregradient, "emi": emi, "vmi": vmi},
     "mi, long steps": partial(mi, relative_step_size=1.0),
-    "ni": ni,
-    "pi": pi_pregradient,
-    "emi": emi,
-    "vmi": vmi,
     "pgd, not random": partial(pgd, random_start=None),
 }
-CASES = pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
 
 
-@CASES
-@NORMS
-def test_reaches_the_optimum_of_the_ball(attack, norm):
+@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
+def test_reaches_the_optimum_of_the_ball_and_stops_at_the_pixel_range(attack):
     images, labels = torch.full((2, 3, 2, 2), 0.5), torch.tensor([0, 1])
-    for loss, sign in itertools.product(("cross_entropy", "margin"), (1, -1)):
-        words = {"norm": norm, "loss": loss, "targeted": sign == -1}
-        result = attack(linear, images, labels, 0.1, **words)
-        ways = (-sign * W, sign * W)
-        expected = torch.cat([optimum(images[:1], way, 0.1, norm) for way in ways])
-        torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
+    for norm in ("linf", "l2"):
+        for loss, sign in itertools.product(("cross_entropy", "margin"), (1, -1)):
+            words = {"norm": norm, "loss": loss, "targeted": sign == -1}
+            result = attack(linear, images, labels, 0.1, **words)
+            ways = (-sign * W, sign * W)
+            expected = torch.cat([optimum(images[:1], way, 0.1, norm) for way in ways])
+            torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
+        dark = torch.linspace(0, 1, 12).reshape(SHAPE)
+        result = attack(linear, dark, torch.tensor([1]), 0.2, norm=norm)
+        expected = optimum(dark, W, 0.2, norm).clamp(0, 1)
+        assert (expected == 1).any() and (expected == 0).any()
+        if norm == "linf" or attack is fgsm:  # in L2, later steps use what the border has saved
+            torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
+        assert result.min() >= 0 and result.max() <= 1
+        assert linear(result)[0, 0] >= linear(expected)[0, 0] - 1e-4
 
 
 def test_pgd_reaches_it_from_anywhere():
-    """From any start 10 steps of a quarter of the radius cross the L-infinity ball."""
+    """Each step leaves 1 / 1.25 of the angle."""
     images, labels = torch.full(SHAPE, 0.5).expand(5, -1, -1, -1), torch.tensor([1] * 5)
-    for start in ("uniform", "sign"):
-        result = pgd(linear, images, labels, 0.1, random_start=start)
-        torch.testing.assert_close(result, optimum(images, W, 0.1, "linf").expand_as(images))
     result = pgd(linear, images, labels, 0.1, norm="l2", steps=60, relative_step_size=0.25)
-    expected = optimum(images[:1], W, 0.1, "l2")  # each step leaves 1 / 1.25 of the angle
-    torch.testing.assert_close(result, expected.expand_as(images), atol=1e-5, rtol=0)
-
-
-@CASES
-@NORMS
-def test_stops_at_the_pixel_range(attack, norm):
-    images = torch.linspace(0, 1, 12).reshape(SHAPE)
-    result = attack(linear, images, torch.tensor([1]), 0.2, norm=norm)
-    expected = optimum(images, W, 0.2, norm).clamp(0, 1)
-    assert (expected == 1).any() and (expected == 0).any()
-    if norm == "linf" or attack is fgsm:  # in L2, later steps use what the border has saved
-        torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
-    assert result.min() >= 0 and result.max() <= 1
-    assert linear(result)[0, 0] >= linear(expected)[0, 0] - 1e-4
+    expected = optimum(images[:1], W, 0.1, "l2").expand_as(images)
+    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    st.integers(0, 10**6), st.floats(0, 1), st.integers(1, 4), st.integers(1, 6), st.integers(1, 6)
-)
+@given(st.integers(0, 10**6), st.floats(0, 1), *[st.integers(1, 6)] * 3)
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_project_keeps_what_is_inside_and_moves_the_rest_to_the_border(
     norm, seed, eps, count, height, width
 ):
     generator = torch.Generator().manual_seed(seed)
-    shape = (count, 3, height, width)
-    clean = torch.full(shape, 0.5, dtype=torch.float64)
-    far = clean + torch.randn(shape, generator=generator, dtype=torch.float64) * 0.3
+    clean = torch.full((count, 3, height, width), 0.5, dtype=torch.float64)
+    wish = torch.randn(clean.shape, generator=generator, dtype=torch.float64) * 0.3
     radius = torch.tensor(eps / 2, dtype=torch.float64)
-    change, wish = project(far, clean, radius, norm) - clean, far - clean
     if norm == "linf":
         expected = wish.clamp(-radius, radius)
     else:
         size = wish.square().mean((1, 2, 3), keepdim=True).sqrt()
         expected = (wish * (radius / size).clamp_max(1)).clamp(-0.5, 0.5)
+    change = project(clean + wish, clean, radius, norm) - clean
     torch.testing.assert_close(change, expected, atol=1e-15, rtol=1e-12)
-
-
-# Random starts
 
 
 def starts(**settings) -> Tensor:
@@ -112,28 +90,68 @@ def starts(**settings) -> Tensor:
     The source has no gradient, which leaves images where they start.
     """
     images, labels = torch.full((400, *SHAPE[1:]), 0.5), torch.zeros(400, dtype=torch.int64)
+    words = {"steps": 1, "start_radius": 0.5, **settings}
     eps = torch.tensor([0.05, 0.1])
-    result = pgd(lambda images: 0 * images.flatten(1), images, labels, eps, steps=1, **settings)
+    result = pgd(lambda images: 0 * images.flatten(1), images, labels, eps, **words)
     change = ((result - images) / eps.reshape(2, 1, 1, 1, 1)).flatten(2)
     torch.testing.assert_close(change[0], change[1], atol=1e-5, rtol=0)  # budgets share them
     assert change.mean().abs() < 0.05
-    return change / settings.get("start_radius", 1)
+    return change / 0.5
 
 
-def test_a_uniform_start_fills_the_cube():
-    change = starts(start_radius=0.5)
-    assert 0.99 < change.abs().max() <= 1 + 1e-5
-    assert change.std() == pytest.approx(3**-0.5, rel=0.03)
-
-
-def test_a_sign_start_is_a_corner_of_the_cube():
-    change = starts(random_start="sign", start_radius=0.5)
-    torch.testing.assert_close(change.abs(), torch.ones_like(change), atol=1e-5, rtol=0)
-
-
-def test_a_uniform_start_fills_the_l2_ball():
+def test_random_starts_fill_the_ball():
     """The share of the volume within a radius r is r^D: that of each start is uniform in [0, 1]."""
-    volume = starts(norm="l2", start_radius=0.5).square().mean(2).sqrt() ** 12
+    cube, corner, ball = starts(), starts(random_start="sign"), starts(norm="l2")
+    assert 0.99 < cube.abs().max() <= 1 + 1e-5
+    assert cube.std() == pytest.approx(3**-0.5, rel=0.03)
+    torch.testing.assert_close(corner.abs(), torch.ones_like(corner), atol=1e-5, rtol=0)
+    volume = ball.square().mean(2).sqrt() ** 12
     assert volume.max() <= 1 + 1e-4
     assert volume.mean() == pytest.approx(0.5, abs=0.05)
     assert volume.std() == pytest.approx(12**-0.5, abs=0.03)
+
+
+def by_hand(name: str, logits: list[float], label: int, targeted: bool) -> float:
+    """The loss of one image, from its logits as a list."""
+    own, others = logits[label], [z for i, z in enumerate(logits) if i != label]
+    sign = -1 if targeted else 1
+    if name == "calibrated":
+        first, second = sorted(logits)[:-3:-1]
+        logits = [z / (first - second) for z in logits]
+        own = logits[label]
+    if name in ("cross_entropy", "calibrated"):
+        top = max(logits)
+        return sign * (top + math.log(sum(math.exp(z - top) for z in logits)) - own)
+    return sign * -own if name == "logit" else sign * (max(others) - own)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_by_hand_whose_gradients_are_finite_at_ties_and_at_the_ends(name, targeted):
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(40, 7, generator=generator, dtype=torch.float64)
+    labels = torch.randint(0, 7, (40,), generator=generator)
+    rows = zip(logits.tolist(), labels.tolist(), strict=True)
+    expected = [by_hand(name, *row, targeted) for row in rows]
+    assert LOSSES[name](logits, labels, targeted).tolist() == pytest.approx(expected)
+    ends = [[0.0] * 5, [1e4, 0, 0, 0, 0], [0, 1e4, 0, 0, 0], [-1e4, 3, 3, 3, 3]]
+    logits = torch.tensor([*ends, *ends], requires_grad=True)
+    loss = LOSSES[name](logits, torch.tensor([0, 1] * 4), targeted)
+    (gradient,) = torch.autograd.grad(loss.sum(), logits)
+    assert loss.isfinite().all() and gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_losses_of_several_models_are_averaged(name):
+    """Logits (M, N, C): the gradient is that of the mean of the losses, not of the logits."""
+    generator = torch.Generator().manual_seed(4)
+    weights = torch.randn(3, 12, 6, generator=generator, dtype=torch.float64)
+    images = torch.rand(4, 3, 2, 2, generator=generator, dtype=torch.float64)
+    labels = torch.tensor([0, 3, 5, 1])
+    variable = images.clone().requires_grad_()
+    losses = sum(LOSSES[name](variable.flatten(1) @ w, labels, False) for w in weights) / 3
+    (gradient,) = torch.autograd.grad(losses.sum(), variable)
+    expected = gradient / gradient.square().mean((1, 2, 3), keepdim=True).sqrt() * 0.05
+    words = {"steps": 1, "norm": "l2", "loss": name}
+    result = bim(lambda images: images.flatten(1) @ weights, images, labels, 0.05, **words)
+    torch.testing.assert_close(result, (images + expected).clamp(0, 1), atol=1e-12, rtol=0)

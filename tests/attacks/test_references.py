@@ -76,16 +76,9 @@ def test_signs_are_those_of_the_library(name, perturbations):
     assert of_images.quantile(0.75) >= row.equal_signs - ROUNDING
 
 
-def test_every_attack_has_a_reference_or_is_in_no_library():
+def test_every_attack_has_a_complete_reference_or_is_in_no_library(perturbations):
     assert set(ROWS["attack"]) == set(names()) - IN_NO_LIBRARY
     assert not ROWS.duplicated(["attack", "library"]).any()
-
-
-def test_every_reference_is_complete(perturbations):
     assert perturbations.keys() == STORED.keys()
-    assert {array.shape for array in perturbations.values()} == {(IMAGES, 3, 32, 32)}
-    measured = [name for name in ROWS if name.startswith(("theirs_", "ours_", "p_"))]
-    optional = ["equal_signs", "equal_values", "equal_signs_float64"]
-    assert not ROWS.drop(columns=optional).isna().any(axis=None)
-    assert ROWS[measured].stack().between(0, 1).all()
+    assert not ROWS.drop(columns=[name for name in ROWS if "equal" in name]).isna().any(axis=None)
     assert set(ROWS["verdict"]) <= {"equal", "ours differs", "theirs differs"}

@@ -1,14 +1,18 @@
-"""Layers of a source: found by name, read and changed by hooks that never stay."""
+"""Sources: their layers, found by name and changed by hooks that never stay, members, defences."""
 
 import pytest
 import torch
 from torch import nn
 
-from src.attacks import Source, fia, ilpd
+from src import attacks
+from src.attacks import DiverseInput, PerImageRandom, Problem, Scale, Settings, Source, Warp
+from src.attacks.landscape import Landscape
+from src.defences import AttackedDefence, RandomResizePad
 from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
+LABELS = torch.tensor([0, 1])
 
 
 class Pair(nn.Module):
@@ -43,27 +47,15 @@ def hooks(model):
     return [hook for each in model.modules() for hook in each._forward_hooks.values()]
 
 
-def body(model, images):
-    return model.network.body((images - model.mean) / model.std)
-
-
-def test_the_end_of_a_name_is_enough_and_the_highest_layer_wins(model):
-    for name in ("body", "network.body", "model.network.body"):
+def test_a_layer_is_found_by_the_end_of_its_name_or_stated_by_the_classifier(model):
+    body = model.network.body((IMAGES - model.mean) / model.std)
+    for name in ("body", "network.body", "model.network.body", None):
+        model.feature_layer = None if name else "body"
         (found,) = Source(CountedModel(model), name).features(IMAGES)
-        assert torch.equal(found, body(model, IMAGES))  # although what follows works in place
+        assert torch.equal(found, body)  # although what follows works in place
         assert not torch.equal(found, found.relu())
-    assert not hooks(model)
-    with pytest.raises(ValueError, match="layer=ody: the source has no such layer"):
-        Source(model, "ody").features(IMAGES)
-
-
-def test_a_classifier_states_its_feature_layer(model):
-    with pytest.raises(ValueError, match=r"attack.layer=null: .*body, act.*feature_layer"):
-        Source(model).features(IMAGES)
-    model.feature_layer = "body"
-    assert torch.equal(Source(CountedModel(model)).features(IMAGES)[0], body(model, IMAGES))
     (head,) = Source(model, "head").features(IMAGES)  # what is named comes first
-    assert head.shape == (2, 5)
+    assert head.shape == (2, 5) and not hooks(model)
 
 
 def test_an_ensemble_has_a_layer_a_member(model):
@@ -72,21 +64,27 @@ def test_an_ensemble_has_a_layer_a_member(model):
     found = Source(ensemble, ("body", "0")).features(IMAGES)
     assert [each.shape[1:] for each in found] == [(4, 6, 6), (192,)]
     model.feature_layer, other.feature_layer = "head", "1"
-    heads = Source(ensemble).features(IMAGES)
-    torch.testing.assert_close(heads[1], other(IMAGES))
-    with pytest.raises(ValueError, match=r"attack\.layer names 3 layers for 2 ensemble members"):
+    torch.testing.assert_close(Source(ensemble).features(IMAGES)[1], other(IMAGES))
+    with pytest.raises(ValueError, match=r"attack\.layer names 3 layers for 2 "):
         Source(ensemble, ["0", "1", "0"]).features(IMAGES)
 
 
-def test_a_changed_layer_is_what_the_network_goes_on_with(model):
+def test_a_changed_layer_is_what_the_network_goes_on_with_and_hooks_go(model):
+    def interrupted(output, member):
+        raise KeyboardInterrupt
+
     source = Source(CountedModel(model), "body")
     assert torch.equal(source.logits_with(IMAGES, lambda output, _: output), model(IMAGES))
     moved = source.logits_with(IMAGES, lambda output, _: output.flip(0))
-    assert torch.equal(moved, model(IMAGES.flip(0))) and not hooks(model)
+    assert torch.equal(moved, model(IMAGES.flip(0)))
+    with pytest.raises(KeyboardInterrupt):
+        source.logits_with(IMAGES, interrupted)
+    assert not hooks(model)
 
 
 REFUSED = {
-    "layr": "layer=layr: the source has no such layer; it has body, act, pair",
+    "ody": "layer=ody: .*body, act, pair",
+    None: "layer=null: .*body, act.*feature_layer",
     "pair": "Pair returns no tensor",
     "act": "ReLU is used twice",
     "idle": "Identity is never used",
@@ -95,22 +93,108 @@ REFUSED = {
 
 @pytest.mark.parametrize("layer", REFUSED)
 def test_refuses_layers_that_cannot_be_used(layer, model):
-    labels = torch.tensor([0, 1])
-    for attack in (fia, ilpd):
+    for attack in (attacks.fia, attacks.ilpd):
         with pytest.raises(ValueError, match=REFUSED[layer]):
-            attack(CountedModel(model), IMAGES, labels, 0.1, layer=layer)
+            attack(CountedModel(model), IMAGES, LABELS, 0.1, layer=layer)
         assert not hooks(model)
+        with pytest.raises(ValueError, match="layer needs a torch module"):
+            attack(model.forward, IMAGES, LABELS, 0.1, layer="body")
 
 
-def test_refuses_functions_that_are_no_modules(model):
-    with pytest.raises(ValueError, match="layer needs a torch module"):
-        ilpd(lambda images: model(images), IMAGES, torch.tensor([0, 1]), 0.1, layer="body")
+def problem_of(source: Source, images: torch.Tensor, labels: torch.Tensor) -> Problem:
+    random = PerImageRandom(torch.arange(len(images)), images, labels, (images, labels))
+    eps = torch.tensor([4, 8]).reshape(2, 1, 1, 1, 1) / 255
+    return Problem(source, images, labels, False, random, eps, "linf")
 
 
-def test_hooks_go_whatever_happens(model):
-    def interrupted(output, member):
-        raise KeyboardInterrupt
+OBJECTIVES = [
+    attacks.FeatureImportance(masks=2),
+    attacks.PerturbationDecay(),
+    attacks.IntermediateLevel(),
+]
 
-    with pytest.raises(KeyboardInterrupt):
-        Source(model, "body").logits_with(IMAGES, interrupted)
-    assert not hooks(model)
+
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=lambda each: type(each).__name__)
+def test_losses_are_float32_whatever_the_network_computes_in(objective, network, batch):
+    images, labels = batch()
+    source = Source(CountedModel(network(), bf16=True), "0")  # a convolution
+    assert source.features(images)[0].dtype == torch.bfloat16
+    problem = problem_of(source, images, labels)
+    versions = torch.stack([images, 1 - images])
+    losses = objective.losses(problem, versions, objective.prepare(problem))
+    assert losses.shape == (2, 4) and losses.dtype == torch.float32 and losses.isfinite().all()
+
+
+def test_neurons_are_attributed_on_a_noisy_way_to_black(network, batch):
+    """The stored reference of `naa` has no noise."""
+    problem, same = (problem_of(Source(network()), *batch()) for _ in range(2))
+    versions = attacks.NeuronAttribution(points=3, sigma_255=51).versions(problem)
+    for share, version in zip((1, 2 / 3, 1 / 3), versions, strict=True):
+        noisy = same.images + 0.2 * same.random.normal(*same.images.shape[1:])
+        torch.testing.assert_close(version, share * noisy)
+
+
+def test_layers_that_mix_are_narrow_beside_the_image_and_read_before_a_relu(network, batch):
+    """The image is what the network resizes it to, and the ReLU may work in place."""
+    first, *_, last = network()
+    parts = [nn.Upsample(scale_factor=4), nn.Conv2d(3, first.out_channels, 4, stride=4)]
+    made = []
+    for width, inplace in ((0.25, False), (1.0, False), (1.0, True), (0.2, False)):
+        model = nn.Sequential(*parts, nn.ReLU(inplace), nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
+        words = {"max_width": width, "mix_probability": 1.0, "steps": 3}
+        made.append(attacks.cfm(model, *batch(), 8 / 255, **words))
+    equal = [torch.equal(made[0], other) for other in made[1:]]
+    assert equal == [True, True, False]
+
+
+@pytest.mark.parametrize("average", ["logits", "loss"])
+def test_the_gradient_of_a_member_is_that_of_its_model_alone(average, network, batch):
+    (images, labels), models = batch(3), [network(0), network(1)]
+    settings = Settings(transforms=(Scale(2), Warp(1, rho=0.5)), kernel_size=3)
+    source = CountedModel(Ensemble(models, average))
+    at = images[None] * torch.tensor([0.9, 0.8]).reshape(2, 1, 1, 1, 1)
+    for number, model in enumerate(models):
+        both, alone = (
+            Landscape(problem_of(Source(its), images, labels), settings) for its in (source, model)
+        )
+        before = source.counts.gradients
+        found = both.gradient(at, member=number)
+        assert torch.equal(found, alone.gradient(at)) and found.abs().amax() > 0
+        cost = 2 * 2 * 2 * 3  # copies and their warps' own gradients, budgets, images
+        assert source.counts.gradients - before == cost
+        assert torch.equal(both.losses(at, number), alone.losses(at))
+
+
+def test_images_of_a_run_draw_the_same_members(network, batch):
+    images, labels = batch()
+    ensemble = CountedModel(Ensemble([network(0), network(1)], "logits").double())
+    given, words = (ensemble, images.double(), labels, 8 / 255), {"steps": 2}
+    seeds = torch.cat([attacks.image_seeds(run, torch.arange(2)) for run in (0, 7)])
+    both = attacks.svre(*given, seeds=seeds, **words)
+    runs = [
+        attacks.svre(*given, seeds=attacks.image_seeds(run, torch.arange(4)), **words)
+        for run in (0, 7)
+    ]
+    assert not torch.equal(*runs)
+    torch.testing.assert_close(both, torch.cat([runs[0][:2], runs[1][2:]]), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "words"), [("ilpd", {}), ("cfm", {}), ("fia", {"masks": 2})])
+def test_features_pass_a_randomised_defence_at_several_budgets(network, batch, name, words):
+    source, eps = AttackedDefence(network(), RandomResizePad()), torch.tensor([2, 8]) / 255
+    words |= {"random_start": "uniform", "transforms": (DiverseInput(1.0, 1.3),), "steps": 2}
+    together, *alone = (getattr(attacks, name)(source, *batch(), e, **words) for e in (eps, *eps))
+    assert torch.equal(together, torch.stack(alone))
+
+
+def test_layers_and_weights_are_the_networks_although_the_defence_has_some(network, batch):
+    network, blur = network(), nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.BatchNorm2d(3)).eval()
+    as_module, as_function = (
+        attacks.fia(AttackedDefence(network, defence), *batch(), 8 / 255, layer="0", steps=2)
+        for defence in (blur, lambda images: blur(images))
+    )
+    assert torch.equal(as_module, as_function)
+    words = {"epochs": 1, "weights_per_epoch": 1, "fit_batch": 3}  # the last batch is one image
+    (state,) = attacks.lgv.fit(AttackedDefence(network, blur), *batch(), 0.1, **words).values()
+    assert torch.equal(state["0/defence.1.weight"], blur[1].weight)
+    assert not torch.equal(state["0/classifier.6.weight"], network[6].weight)
