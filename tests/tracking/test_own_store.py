@@ -2,12 +2,12 @@
 
 import json
 import shutil
+from collections import Counter
 
 import pytest
 
 from tests.conftest import REPOSITORY
 
-TRACKER = REPOSITORY / "docs" / "wandb_tracker.py"
 STAND_IN = '''
 """As much of wandb's face (0.18 to 0.22) as the tracker uses, written to a file."""
 import json, pathlib
@@ -36,8 +36,7 @@ class Run:
         self.file.parent.mkdir(exist_ok=True)
         self.file.write_text(json.dumps({**self.state, "config": self.config, "code": exit_code}))
 
-def init(**keywords):
-    assert keywords["resume"] == "allow"
+def init(resume, **keywords):
     return Run(keywords)
 '''
 FAILING = """
@@ -63,34 +62,29 @@ def short(kind, name):
 """
 
 
-def runs(place) -> list[dict]:
-    return [json.loads(file.read_text()) for file in (place / "wandb").iterdir()]
-
-
 @pytest.mark.slow
 def test_weights_and_biases_gets_a_run_per_sweep_job_pair_and_training(workspace, run_job):
-    shutil.copy(TRACKER, workspace)
+    shutil.copy(REPOSITORY / "docs" / "wandb_tracker.py", workspace)
     (workspace / "wandb.py").write_text(STAND_IN)
     (workspace / "conf" / "tracking").mkdir()
-    text = "_target_: wandb_tracker.publish\nproject: mine\nentity: me\ntags: {paper: A}\n"
+    text = "_target_: wandb_tracker.publish\nproject: mine\ntags: {paper: A}\n"
     (workspace / "conf" / "tracking" / "wandb.yaml").write_text(text)
     words = ["attack=fgsm,bim", "model.fine.weights=null", "training.epochs=1"]
     words += ["dataset.n_train=100", "dataset.n_test=50", "tracking=wandb", "rerun=false"]
-    assert run_job("-m", *words, "hydra.sweep.dir=outputs/DATE") == 0
-    first = runs(workspace)
-    assert run_job("-m", *words, "hydra.sweep.dir=outputs/AGAIN") == 0
-    tracked = runs(workspace)
-    kinds = [run["job_type"] for run in tracked]
-    counts = {kind: kinds.count(kind) for kind in kinds}
-    assert counts == {"training": 1, "pair": 4, "job": 2, "sweep": 2}
-    sweeps = [run for run in tracked if run["job_type"] == "sweep"]
-    sweep, again = sorted(sweeps, key=lambda run: run not in first)
+    for name in ("DATE", "AGAIN"):
+        assert run_job("-m", *words, f"hydra.sweep.dir=outputs/{name}") == 0
+    tracked = [json.loads(file.read_text()) for file in (workspace / "wandb").iterdir()]
+    kinds = Counter(run["job_type"] for run in tracked)
+    assert kinds == {"training": 1, "pair": 4, "job": 2, "sweep": 2}
+    sweep, again = sorted(
+        (run for run in tracked if run["job_type"] == "sweep"),
+        key=lambda run: run["name"] == "AGAIN",
+    )
     assert sweep["name"] == "DATE" and "fgsm, bim" in sweep["config"]["attacks"]
     assert "attacks.csv" in sweep["files"] and sweep["config"]["note"]
     identity = [run["config"]["sweep"] for run in (sweep, again)]
     for run in tracked:
-        assert run["project"] == "mine" and run["entity"] == "me" and run["code"] == 0
-        assert run["config"]["paper"] == "A"
+        assert (run["project"], run["code"], run["config"]["paper"]) == ("mine", 0, "A")
         if run["job_type"] != "sweep":
             assert run["config"]["sweep"] == identity[0]
             assert {f"sweep.{name}" for name in identity} <= run["config"].keys()
@@ -114,10 +108,9 @@ def test_a_store_that_fails_costs_no_job(workspace, run_job):
     ("target", "said"),
     [
         ("failing.Failing", "the wire is cut"),
-        ("failing.Earlier", "of version 0.5.0, with `start`: give it one method publish(kind,"),
-        ("failing.short", "failing.short is no tracker: give it one method publish(kind, name,"),
-        ("builtins.dict", "builtins.dict is no tracker"),
-        ("nowhere.Store", "No module named 'nowhere'"),
+        ("failing.Earlier", "method publish(kind,"),
+        ("failing.short", "method publish(kind,"),
+        ("nowhere.Store", "'nowhere'"),
     ],
 )
 def test_a_store_that_cannot_be_used_is_refused_before_any_job(

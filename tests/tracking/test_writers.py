@@ -3,12 +3,8 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
-import time
-import urllib.request
 from collections import Counter
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -117,29 +113,9 @@ def postgresql():
         shutil.rmtree(place, ignore_errors=True)
 
 
-@pytest.fixture
-def server(postgresql, tmp_path):
-    """The address of an MLflow server on PostgreSQL."""
-    uri = f"http://127.0.0.1:{(port := free_port())}"
-    words = ["--backend-store-uri", postgresql.address]
-    words += ["--artifacts-destination", str(tmp_path / "files")]
-    command = [sys.executable, "-m", "mlflow", "server", *words, "--port", str(port)]
-    log = tmp_path / "server.log"
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        try:
-            for _ in range(240):
-                with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=1):
-                    break
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.5)
-            yield uri
-        finally:
-            process.terminate()
-
-
 @pytest.mark.slow
-def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
-    settings = mlflow_settings(tmp_path / "mlruns", server)
+def test_eight_processes_share_a_database_of_postgresql(tmp_path, postgresql, at_once):
+    settings = mlflow_settings(tmp_path / "mlruns", postgresql.address)
     written(settings, at_once, writers=8, jobs=10)
 
 
@@ -147,13 +123,8 @@ def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once)
 def test_a_database_that_stops_costs_a_sentence_and_the_next_command_publishes_the_rest(
     postgresql, run_job, capsys, monkeypatch
 ):
-    words = [
-        "-m",
-        "attack=fgsm,bim",
-        "tracking=mlflow",
-        "rerun=false",
-        f"tracking.uri={postgresql.address}",
-    ]
+    words = ["-m", "attack=fgsm,bim", "tracking=mlflow", "rerun=false"]
+    words += [f"tracking.uri={postgresql.address}"]
     real, calls = mlflow.MlflowClient.log_batch, []
 
     def stopped_at_the_fifth_call(*arguments, **keywords):
