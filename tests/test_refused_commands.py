@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from src.data.cifar10_mini import CLASSES
+from tests.config.test_exit_codes import closed_pipe, plain_file, with_output
 from tests.conftest import REPOSITORY, own_attack
 
 SURROGATE = "a\udcffb"  # as Python reads a name that is not UTF-8
@@ -124,14 +125,8 @@ def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, ca
         assert not list(workspace.glob("a*"))
 
 
-def test_a_refusal_runs_no_job_if_nobody_reads_it(run_job, workspace, monkeypatch):
-    read, write = os.pipe()
-    os.close(read)
-    with (
-        monkeypatch.context() as patch,
-        suppress(BrokenPipeError),
-        os.fdopen(write, "w", 1) as pipe,
-    ):
-        patch.setattr(sys, "stderr", pipe)
-        code = run_job("-m", "trainer.precision=tf32", "trainer=cpu", "hydra.sweep.dir=out")
-    assert code == 2 and not (workspace / "out").exists()
+def test_a_refusal_runs_no_job_if_nobody_reads_it(run_job, workspace):
+    words = ("-m", "trainer.precision=tf32", "trainer=cpu", "hydra.sweep.dir=out")
+    refused = partial(run_job, *words)
+    assert with_output(refused, workspace, plain_file, closed_pipe) == 2
+    assert not (workspace / "out").exists()

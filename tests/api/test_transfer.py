@@ -94,38 +94,12 @@ def test_a_module_may_return_its_logits_in_an_object(images, kind):
     pd.testing.assert_frame_equal(*frames)
 
 
-class Rooted(nn.Softmax):
-    def forward(self, logits):
-        return super().forward(logits).sqrt()
-
-
-@pytest.mark.parametrize("last", [nn.Sigmoid(), Rooted(1)])
-def test_probabilities_in_place_of_logits_raise_an_alarm(images, tmp_path, last):
-    given = {"a": nn.Sequential(module(0), last), "b": module(1)}
+def test_probabilities_in_place_of_logits_raise_an_alarm(images, tmp_path):
+    given = {"a": nn.Sequential(module(0), nn.Sigmoid()), "b": module(1)}
     transfer(given, given, *images, store=tmp_path, progress_bar=False)
     for path in tmp_path.glob("*/alarms.json"):
         told = [one for one in json.loads(path.read_text()) if one["name"] == "probabilities"]
         assert len(told) == 1 and told[0]["finding"].startswith("a: ")
-
-
-class OnNoise(nn.Module):
-    """Logits in [0, 1] on images of noise, and others elsewhere."""
-
-    def __init__(self):
-        super().__init__()
-        self.model = module(0)
-
-    def forward(self, images):
-        logits = self.model(images)
-        noise = images.std(dim=(1, 2, 3), keepdim=True)[:, :, 0, 0] > 0.25
-        return torch.where(noise, logits.sigmoid(), logits)
-
-
-def test_logits_that_happen_to_be_in_0_to_1_in_the_trial_raise_no_alarm(images, caplog):
-    pictures = images[0] // 2  # of less contrast than the trial's
-    given = {"a": OnNoise()}
-    transfer(given, given, pictures, images[1], progress_bar=False)
-    assert "probabilities" not in caplog.text
 
 
 def test_modules_stay_as_they_were_and_nothing_is_written(images, tmp_path, monkeypatch):
@@ -269,11 +243,8 @@ def test_a_store_is_read_as_a_sweep(images, tmp_path):
     for draw in (matrix, curves):
         assert draw(frame).to_dict()["datasets"] == draw(tmp_path).to_dict()["datasets"]
     assert table(frame, to="markdown") == table(tmp_path, to="markdown")
-    named = (f"{name} ({weights[0][1][name][:8]})" for name in "ab")
-    assert f"Weights: {', '.join(named)}. Seed" in table(frame, to="markdown")
     own = rates(frame[frame["source"] == "a"], "a", ["a", "b"], "all")
-    every = rates(frame)
-    every = every[every["source"] == "a"][own.columns].reset_index(drop=True)
+    every = rates(frame).query("source == 'a'")[own.columns].reset_index(drop=True)
     pd.testing.assert_frame_equal(every, own)
 
 
@@ -282,14 +253,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"images": torch.rand(12, 3, 32, 32)}, r"Round them: \(255 \* images\)"),
     ({"images": torch.full((12, 3, 32, 32), 128.0)}, r"above 1. .* images.to\(torch.uint8\)"),
     ({"images": torch.full((12, 3, 32, 32), -1.0)}, "normalisation into the module"),
-    ({"images": torch.zeros(0, 3, 32, 32)}, "images must be of shape"),
     ({"images": "photographs"}, "images is "),
     ({"eps": 8}, "^eps=8 .* 1e-6 / 255 to 1"),
-    ({"eps": 1e-9}, "^eps=1e-09 "),
     ({"eps": float("nan")}, "^eps=nan "),
     ({"eps": "8/255"}, "8/255"),
     ({"reference": 2}, "^reference=2 "),
-    ({"attacks": ["mii"]}, "mii"),
     ({"attacks": {"mi": {"step": 3}}}, "Did you mean steps"),
     ({"attacks": {"di": {"transforms": [object()]}}}, "functools.partial"),
     ({"attacks": "../model/vgg16"}, "'../model/vgg16'.* admix"),
@@ -297,8 +265,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"targets": {"a": nn.Flatten()}}, "a: source and target differ"),
     ({"targets": {"b": nn.Flatten()}}, "numbers of classes"),
     ({"targets": {"b": nn.Conv2d(3, 2, 1)}}, "model b: .* logits"),
-    ({"targets": nn.Flatten()}, "targets must be a mapping"),
-    ({"sources": {}}, "sources must be a mapping"),
     ({"sources": {1: module(0)}}, "sources must be a mapping"),
     ({"sources": {"a+b": [module(0)]}}, "a.b.* torch module"),
     ({"sources": {"a@none": module(0)}}, "a@none"),
@@ -310,7 +276,6 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"index": torch.arange(-1, 11)}, "index"),
     ({"class_names": NAMES[:9]}, "^class_names=.* 10 different names"),
     ({"class_names": (*NAMES[:9], "car")}, "^class_names=.* 10 different names"),
-    ({"class_names": dict(enumerate(NAMES))}, "^class_names=.* 10 different names"),
 ]
 
 
@@ -322,36 +287,21 @@ def test_what_cannot_be_is_refused(images, change, named):
         transfer(**{**given, "labels": images[1], **change}, progress_bar=False)
 
 
-@pytest.mark.parametrize("eps", [1e-5 / 255, 0.3])
-def test_budgets_from_a_millionth_of_a_grey_level_are_in_0_to_1(images, eps):
-    one = module(0)
-    frame = transfer({"a": one}, {"a": one}, *images, eps=eps, progress_bar=False)
-    assert frame["eps_255"].max() == pytest.approx(255 * eps, rel=1e-5)
-
-
-def test_inference_mode_is_refused(images):
-    one = module(0)
+def test_budgets_from_a_millionth_of_a_grey_level_are_in_0_to_1(images):
+    one = {"a": module(0)}
+    for eps in (1e-5 / 255, 0.3):
+        frame = transfer(one, one, *images, eps=eps, progress_bar=False)
+        assert frame["eps_255"].max() == pytest.approx(255 * eps, rel=1e-5)
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
-        transfer({"a": one}, {"a": one}, *images, progress_bar=False)
-
-
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit.trace:FutureWarning")  # users still have some
-def test_a_traced_module_is_the_module(images):
-    one = module(0).eval()
-    traced = torch.jit.trace(one, torch.rand(1, 3, 32, 32))
-    nets = (one, traced)
-    frames = [transfer({"a": net}, {"a": net}, *images, progress_bar=False) for net in nets]
-    columns = ["index", "eps_255", "predicted"]
-    pd.testing.assert_frame_equal(*(frame[columns] for frame in frames))
+        transfer(one, one, *images, progress_bar=False)
 
 
 def test_a_frame_of_predictions_has_rates_and_no_jobs(images):
-    one = module(0)
-    results = transfer({"a": one}, {"a": one}, *images, progress_bar=False)
+    one = {"a": module(0)}
+    results = transfer(one, one, *images, progress_bar=False)
     frame = results[results.eps_255 >= 0]
     assert len(rates(frame)) == 2
-    with pytest.raises(ValueError, match="what load_sweep or transfer returned"):
+    with pytest.raises(ValueError, match="load_sweep or transfer"):
         matrix(frame)
     with pytest.raises(AttributeError, match="predictions"):
         results.groupby("attack")
@@ -379,36 +329,30 @@ def shifted(model, pictures, labels, eps, *, delta):
 
 @pytest.mark.slow
 def test_what_no_name_of_code_tells_apart_is_apart(images):
-    inside, vgg = module(0), ("vgg_small", "experiment=demo")
-    deltas = torch.ones(2, 3, 32, 32)
+    inside, deltas = module(0), torch.ones(2, 3, 32, 32)
     deltas[1, :, 10:20] = -1  # where a printed tensor has dots
-    words = ([], ["model.vgg_small.input_size=40"])
-    names = dict.fromkeys(["attack", "source", "target", "defence"], str)
-    calls = [
-        {
-            "sources": {f"scaled{n}": Scaled(inside, n)},
-            "targets": {f"vgg{n}": load_classifier(*vgg, *more)},
-            "attacks": {
-                f"lambda{n}": lambda *batch, n=n: Stepper(steps=n)(*batch),
-                f"object{n}": Stepper(steps=n),
-                f"partial{n}": partial(shifted, delta=delta),
-            },
-            "defences": {f"jpeg{n}": Jpeg(quality=100 - 9 * n)},
+    calls = []
+    for n, delta in zip((1, 10), deltas, strict=True):
+        made = {
+            f"lambda{n}": lambda *batch, n=n: Stepper(steps=n)(*batch),
+            f"object{n}": Stepper(steps=n),
+            f"partial{n}": partial(shifted, delta=delta),
         }
-        for n, more, delta in zip((1, 10), words, deltas, strict=True)
-    ]
-    for call in calls:
-        call["targets"] |= call["sources"]
+        scaled = {f"scaled{n}": Scaled(inside, n)}
+        defences = {f"jpeg{n}": Jpeg(quality=100 - 9 * n)}
+        calls.append(dict(sources=scaled, targets=scaled, attacks=made, defences=defences))
     both = {key: calls[0][key] | calls[1][key] for key in calls[0]}
+    names = dict.fromkeys(["attack", "source", "target", "defence"], str)
     together, *apart = (
-        transfer(**call, images=images[0], labels=images[1], progress_bar=False)
+        transfer(**call, images=images[0], labels=images[1], progress_bar=False).predictions.astype(
+            names
+        )
         for call in (both, *calls)
     )
-    together = together.predictions.astype(names)
     for call, rows in zip(calls, apart, strict=True):
-        known = {**call["targets"], **call["attacks"], **call["defences"], "none": None}
-        mine = together[together[[*names]].isin([*known]).all(axis=1)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(mine, rows.predictions.astype(names))
+        known = [*call["targets"], *call["attacks"], *call["defences"], "none"]
+        mine = together[together[[*names]].isin(known).all(axis=1)].reset_index(drop=True)
+        pd.testing.assert_frame_equal(mine, rows)
     assert not apart[0]["confidence"].equals(apart[1]["confidence"])
 
 

@@ -2,6 +2,7 @@
 
 import re
 from importlib.metadata import distributions
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -103,27 +104,22 @@ def test_what_is_left_open_has_a_rule(words, expected):
     assert {key: getattr(settings, key) for key in expected} == expected
 
 
-@pytest.mark.parametrize(
-    ("words", "recipe"),
-    [
-        (["trainer=cpu"], "quick"),
-        (["training.device=gpu", "trainer=cpu"], "full"),  # as a sweep hands its choice on
-    ],
-)
-def test_the_device_chooses_the_recipe(words, recipe):
-    chosen = read(*words).training
-    assert chosen.model_copy(update={"device": None}) == read(f"training={recipe}").training
-    assert chosen.device == {"quick": "cpu", "full": "gpu"}[recipe]
-    assert read(*words, "training.epochs=7").training.epochs == 7
-
-
-@pytest.mark.parametrize("known", [False, True])
-@pytest.mark.parametrize("usable", [False, True])
-def test_a_gpu_is_one_that_the_system_knows_and_torch_can_use(monkeypatch, tmp_path, known, usable):
+def test_the_device_chooses_the_recipe(monkeypatch, tmp_path):
+    for words, recipe, device in (
+        (["trainer=cpu"], "quick", "cpu"),
+        (["training.device=gpu", "trainer=cpu"], "full", "gpu"),  # as a sweep hands its choice on
+    ):
+        chosen = read(*words).training
+        wanted = read(f"training={recipe}").training
+        assert chosen.model_copy(update={"device": None}) == wanted and chosen.device == device
+        assert read(*words, "training.epochs=7").training.epochs == 7
     monkeypatch.setattr("sys.platform", "linux")
-    monkeypatch.setattr(resolvers, "GPU_FILES", (tmp_path if known else tmp_path / "absent",))
-    monkeypatch.setattr("torch.cuda.is_available", lambda: usable)
-    assert read("trainer=default").training.device == ("gpu" if known and usable else "cpu")
+    for known, usable in product((False, True), repeat=2):  # to the system, and by torch
+        file = tmp_path if known else tmp_path / "absent"
+        monkeypatch.setattr(resolvers, "GPU_FILES", (file,))
+        monkeypatch.setattr("torch.cuda.is_available", lambda usable=usable: usable)
+        device = "gpu" if known and usable else "cpu"
+        assert read("trainer=default").training.device == device
 
 
 @pytest.mark.parametrize(
@@ -146,13 +142,9 @@ def test_a_published_protocol_lists_the_weights_that_are_missing(tmp_path, monke
     with pytest.raises(ValueError) as refusal:
         read("experiment=zhao2021")
     planned = read("experiment=zhao2021", "plan=only").model.values()
-    fetched = [model.missing for model in planned]
-    Path("weights").mkdir()
-    for file in fetched:
-        assert file in str(refusal.value)
-        Path(file).touch()
-    for one in read("experiment=zhao2021").model.values():
+    for one in planned:
         tag = one.network.get("model_name")
+        assert one.missing in str(refusal.value)
         assert one.url and (tag is None or (tag in one.url and "." in tag))
 
 
@@ -168,17 +160,14 @@ def test_a_published_protocol_is_as_published(name):
     assert settings.dataset.image_size == size
 
 
-def test_the_competition_knows_its_files():
+def test_data_sets_take_a_list_of_images_and_the_competition_knows_its_files():
+    for words in (*DATA_SETS, "torchvision dataset.name=SVHN"):
+        settings = read(*f"dataset={words} dataset.images=images.csv".split())
+        assert settings.dataset.images == "images.csv", words
     dataset = read("dataset=nips17").dataset
     known = dataset.model_extra
     assert (dataset.image_size, dataset.num_classes, known["first_label"]) == (299, 1000, 1)
     assert known["target_column"] == "TargetClass" and "images.csv" in known["csv"]
-
-
-def test_every_data_set_takes_a_list_of_images():
-    for words in (*DATA_SETS, "torchvision dataset.name=SVHN"):
-        settings = read(*f"dataset={words} dataset.images=images.csv".split())
-        assert settings.dataset.images == "images.csv", words
 
 
 def test_the_catalogue_lists_every_model_file():
@@ -238,7 +227,6 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("source=[a,[3]]", r"^source=.*: 3 is .*\[\"2024\",\"a\"\]"),
         ("source=_small_network", "^source: .*_small_network.*_small"),
         ("targets=[fine,fine]", "^targets.*fine.*more than once"),
-        ("targets=[]", "targets .*empty"),
         ("targets=[fine,_network_with_stem]", "^targets: .*_network_with_stem.*vgg_small"),
         ("attack=bim attack.about.members=2", r"^source=coarse: attack=bim .* 2 models.*\[a,b\]"),
         ("attack=none source=fine", "source .*attack=none"),
@@ -246,6 +234,7 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
     "models": [
         ("model.fine.meen=[0]", "model.fine.meen.*Did you mean mean"),
         ("model.fine.mean=[0.5]", "model.fine.mean.*3"),
+        ("-m attack=fgsm,bim model.fine.mean=null", "^model fine: mean "),
         ("model.fine.weights=gone.pt", "model.fine.weights.*gone.pt"),
         ("model.fien.weights=x.pt", "^model.fien.weights: .* mean fine"),
         (f"model.fine.input_size=1{23 * '0'}", "^model.fine.input_size=10+: .*4096"),
@@ -258,7 +247,6 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "budgets": [
-        ("epsilon.grid=nan", "epsilon.grid.*nan"),
         ("epsilon.grid=8/255", "epsilon.grid.*write 8"),
         ("epsilon.grid=[0,0.0314,0.001]", r"epsilon.grid.*1/255.* 0.255, 8\?"),
         ("epsilon.grid=[0,0.5]", r"epsilon.grid.*127.5\?.*epsilon.below_one=true"),
@@ -273,15 +261,12 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("attack=fgms", "attack/fgms'. Did you mean fgsm\\?$"),
         ("attack=MI-FGSM", "attack/MI-FGSM'. Did you mean mi\\?$"),
         ("attack=quite_new", "attack/quite_new'. attack has admix"),
-        ("attack=mi/x", "attack has "),
         ("attack=fgsm,bim", "^attack=fgsm,bim.* -m "),
         ("attack=fgsm attack=bim,fgsm", "^attack .* -m attack=fgsm,bim,fgsm$"),
         ("+attack=bim", r"^\+attack=bim.* Type attack=bim$"),
         ("-m attack=fgsm,5", "attack=fgsm,5 .*option"),
-        ("-m attack=fgsm,null", "attack=fgsm,null .*option"),
         ("attack=bim attack.stepz=3", "attack.stepz: attack=bim .*Did you mean steps"),
         ("-m attack=fgsm,bim attack.stpes=5", "attack.stpes .*fgsm, bim.*steps"),
-        ("-m attack=fgsm attack.steps=5", "attack.steps .*fgsm"),
         ("attack=fgsm attack.steps=5", "attack.steps: attack=fgsm .*norm"),
         ("attack=bim attack.norm=l1", "attack.norm=l1.*linf.*l2"),
         ("attack=rfgsm attack.norm=l2", "^attack.norm=l2: attack=rfgsm .*linf$"),
@@ -289,9 +274,9 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("attack=ti attack.kernel_size=4", "attack.kernel_size: 4 "),
         ("attack=bim attack.seeds=3", "attack.seeds .*trainer.gradient_batch"),
         ("attack=bim attack.restarts=2", "attack.restarts=2 .*attack.random_start"),
-        ("attack=bim attack.transforms=[3]", "attack.transforms.0=3"),
         ("attack=bim attack.transforms=[{_target_:src.attacks.DiverseInput,chance:1}]", "chance"),
-        ("attack=bim attack._target_=src.attacks.gone", "attack=bim.*src.attacks.gone"),
+        ("attack=bim ++attack.layer=body", "^attack.layer=body .*attack.objective"),
+        ("attack=ilpd ++model.coarse.feature_layer=body", "model coarse: feature_layer=body "),
         ("attack=bim attack.name=mi", "^attack.name=mi: .* bim"),
         (f"{UNTARGETED} attack.target_label=next", "^attack.target_label=next: attack=bim "),
         ("attack=illc attack.target_label=null", "^attack.target_label=null: attack=illc .*next"),
@@ -316,7 +301,6 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         *((f"~{key}", f"^{key}") for key in ("dataset", "seed", "source", "cache", "epsilon.grid")),
     ],
     "trainer": [
-        ("trainer.batchsize=4", "trainer.batchsize.* mean trainer.batch_size"),
         ("batch_size=4", "batch_size.* mean train.*.batch_size"),
         ("trainer=[cpu,gpu]", r"trainer=\[cpu,gpu\].*trainer.KEY=VALUE"),
         ("trainer.devices=0", "trainer.devices.*0"),
@@ -335,7 +319,6 @@ REFUSED: dict[str, list[tuple[str, str]]] = {
         ("-m attack=glob(zz*)", r"^attack=glob\(zz\*\): "),
         ("-m source=glob(*)", r"^source=glob\(\*\): "),
         ("-m --cfg job seed=range(3,0)", r"^seed=range\(3,0\): "),
-        ("-m seed=range(0,3,0)", r"^seed=range\(0,3,0\): "),
         ("-m seed=range(0,1e12)", r"^seed=range\(0,1e12\): "),
     ],
 }
@@ -360,19 +343,15 @@ def test_a_refusal_is_a_line_with_the_key_the_value_and_the_way_on(run_job, work
 REPLACED = {
     "cache_dir=x": "cache.dir",
     "store.images_mb=1": "cache.images_mb",
-    "store.total_gb=1": "cache.total_gb",
     "plan=true": "plan=only",
     "plan.tflops=1": "a job on that machine",
     "max_hours=1": "plan.max_hours",
     "+dataset.n_images=1": "n_images",
-    "dataset=saved": "attack=saved",
     "dataset=cifar10,saved": "attack=saved",
     "tracking.name=mlflow": "tracking=mlflow",
     "tracking.system_metrics=true": "a monitor",
     "attack.fit_first_label=0": "attack.fit_images=FOLDER",
     "training.noise=4": "model.NAME.weights",
-    "training.keep_epochs=[1]": "model.NAME.weights",
-    "report.related=exclude": "--no-related",
     "report.figures=true": "python -m src.figure",
 }
 
@@ -391,10 +370,8 @@ LINES = {
     "source: off": "^source: False .*'no'",
     "defences: [none, on]": "^defences: True .*'yes'",
     "dataset: {class_names: [no, yes]}": "^dataset.class_names: False .*'no'",
-    "training: {attack: no}": "^training.attack: False .*'no'",
     "protocol: no": "^protocol=False: .*'joint'",
     "attack: mi": "^attack=mi: .*override /attack",
-    "epsilon: no": "^epsilon=False: .*override /epsilon",
 }
 
 
