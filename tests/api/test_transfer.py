@@ -4,7 +4,6 @@ import json
 import re
 import warnings
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from torch import nn
 from src import attacks, curves, image, load_classifier, load_sweep, matrix, rates, table, transfer
 from src.artifacts.sweep_state import job_statuses, unfinished
 from src.data import load_dataset
-from src.defences import BitDepth, Jpeg
+from src.defences import BitDepth
 from tests.conftest import REPOSITORY
 from tests.test_demo import demo
 
@@ -68,28 +67,6 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
     frames = [  # images that were chosen otherwise have other partners
         its[its["variant"] != "shuffled"].assign(attack=its["attack"].astype(str))
         for its in (found, wanted)
-    ]
-    pd.testing.assert_frame_equal(*frames)
-
-
-class Wrapped(nn.Sequential):
-    """A module that returns its logits in a dictionary, or in an object."""
-
-    kind: type
-
-    def forward(self, pictures):
-        return self.kind(logits=super().forward(pictures))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", [dict, SimpleNamespace])
-def test_a_module_may_return_its_logits_in_an_object(images, kind):
-    wrapped = Wrapped(*module(0))
-    wrapped.kind = kind
-    made_by = {"bim": {"steps": 2}, "fia": {"layer": "0", "masks": 2, "steps": 2}}
-    frames = [
-        transfer({"a": made}, {"a": made}, *images, attacks=made_by, progress_bar=False).predictions
-        for made in (nn.Sequential(*module(0)), wrapped)
     ]
     pd.testing.assert_frame_equal(*frames)
 
@@ -305,55 +282,6 @@ def test_a_frame_of_predictions_has_rates_and_no_jobs(images):
         matrix(frame)
     with pytest.raises(AttributeError, match="predictions"):
         results.groupby("attack")
-
-
-class Scaled(nn.Module):
-    """A network behind a plain number, which neither its weights nor its layers show."""
-
-    def __init__(self, network: nn.Module, power: float) -> None:
-        super().__init__()
-        self.network, self.power = network, power
-
-    def forward(self, pictures):
-        return self.network(pictures**self.power)
-
-
-class Stepper(SimpleNamespace):
-    def __call__(self, model, pictures, labels, eps):
-        return attacks.bim(model, pictures, labels, eps, steps=self.steps)
-
-
-def shifted(model, pictures, labels, eps, *, delta):
-    return pictures + eps * delta
-
-
-@pytest.mark.slow
-def test_what_no_name_of_code_tells_apart_is_apart(images):
-    inside, deltas = module(0), torch.ones(2, 3, 32, 32)
-    deltas[1, :, 10:20] = -1  # where a printed tensor has dots
-    calls = []
-    for n, delta in zip((1, 10), deltas, strict=True):
-        made = {
-            f"lambda{n}": lambda *batch, n=n: Stepper(steps=n)(*batch),
-            f"object{n}": Stepper(steps=n),
-            f"partial{n}": partial(shifted, delta=delta),
-        }
-        scaled = {f"scaled{n}": Scaled(inside, n)}
-        defences = {f"jpeg{n}": Jpeg(quality=100 - 9 * n)}
-        calls.append(dict(sources=scaled, targets=scaled, attacks=made, defences=defences))
-    both = {key: calls[0][key] | calls[1][key] for key in calls[0]}
-    names = dict.fromkeys(["attack", "source", "target", "defence"], str)
-    together, *apart = (
-        transfer(**call, images=images[0], labels=images[1], progress_bar=False).predictions.astype(
-            names
-        )
-        for call in (both, *calls)
-    )
-    for call, rows in zip(calls, apart, strict=True):
-        known = [*call["targets"], *call["attacks"], *call["defences"], "none"]
-        mine = together[together[[*names]].isin(known).all(axis=1)].reset_index(drop=True)
-        pd.testing.assert_frame_equal(mine, rows)
-    assert not apart[0]["confidence"].equals(apart[1]["confidence"])
 
 
 PAGE = (REPOSITORY / "docs" / "api.md").read_text(encoding="utf-8")
