@@ -132,6 +132,14 @@ def test_intervals_are_those_of_all_sign_flips_in_a_plain_loop():
     p = np.minimum(1, np.max([p, 2 * norm.sf(statistic), none_seen], axis=0))
     assert found["p_adjusted"] == pytest.approx(p, abs=0.03)
     assert ((found["p_adjusted"] < 0.05) == (found["low"] * found["high"] > 0)).all()
+    z, squares = norm.isf(0.05), np.sum((new - old) ** 2, axis=1)
+    lost = np.maximum(z**2 / 2 + z * np.sqrt(squares + z**2 / 4), -np.log(0.05))
+    above = found["largest_fall"] - np.maximum(lost / 40 - change, 0)  # rounded up to 0.001
+    assert (above > -1e-4).all() and (above < 0.001).all()
+    half = (np.arange(40) < 20)[None].astype(float)
+    fell, alone = (compare_versions(np.ones((1, 40)), half, alone=p) for p in (0, 0.5))
+    assert fell["high"] < 0 and fell["p_adjusted"] < 0.05
+    assert alone["high"] == 0 and alone["p_adjusted"] == 0.5
     alike = compare_versions(old, old)
     assert not alike["change"].any() and (alike["p_adjusted"] == 1).all()
     assert alike["high"] == pytest.approx(unseen)
