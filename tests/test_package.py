@@ -173,16 +173,13 @@ def test_rows_computed_under_one_name_are_reused_under_the_other(run, project, t
 
 def test_another_src_is_not_imported(run, project, tiny_run):
     words = [*replaced(tiny_run, "report=default"), "attack=di,mi", "defences=[none,jpeg]"]
-    words += ["dataset._target_=src.data.cifar10_mini.cifar10_mini"]  # under either name
     run("transferability", "-m", *words, "hydra.sweep.dir=out", folder=project)
-    assert "transferability --config-dir" in (project / "out" / "report.html").read_text()
     assert "mi" in run("transferability", "table", "out", folder=project)
+    run("transferability", "status", "out", folder=project)
     run("transferability", "report", "folder=out", folder=project)
     (job, *_) = sorted((project / "out").glob("0-*"))
     run("transferability", "card", str(job), "-o", "mine.card", folder=project)
     assert "mine.card" in run("transferability", "verify", "mine.card", folder=project, code=2)
-    refused = ["attack._target_=src.attacks.nowhere"]
-    assert "nowhere" in run("transferability", *tiny_run, *refused, folder=project, code=2)
 
 
 START = """
