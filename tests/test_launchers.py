@@ -27,23 +27,22 @@ LAUNCHERS = {
 SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "training=auto", "rerun=true"]
 
 
-def test_processes_are_as_many_as_cores_and_memory_allow(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("gibibytes", "limit", "count"),
+    [(64, "max\n", 4), (64, 7 * 2**30, 2), (7, "max", 2), (1, 2**62, 1)],
+)
+def test_processes_are_as_many_as_cores_and_memory_allow(
+    monkeypatch, tmp_path, gibibytes, limit, count
+):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    file = tmp_path / "memory.max"
+    file.write_text(str(limit))
+    sizes = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": gibibytes * 2**18}
     monkeypatch.setattr("joblib.cpu_count", lambda **_: 4)
+    monkeypatch.setattr("src.config.resolvers.MEMORY_LIMITS", (file, tmp_path / "none"))
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
     config = compose_words(CONF, ["hydra/launcher=processes", "trainer=cpu"])
-    limit = tmp_path / "memory.max"
-    monkeypatch.setattr("src.config.resolvers.MEMORY_LIMITS", (limit, tmp_path / "none"))
-    container = 7 * 2**30
-    for gibibytes, text, count in (
-        (64, "max\n", 4),
-        (64, container, 2),
-        (7, "max", 2),
-        (1, 2**62, 1),
-    ):
-        limit.write_text(str(text))
-        sizes = {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": gibibytes * 2**18}
-        monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-        assert config.hydra.launcher.n_jobs == count
+    assert config.hydra.launcher.n_jobs == count
 
 
 @pytest.mark.slow
@@ -55,11 +54,10 @@ def test_launched_jobs_equal_those_of_one_process(workspace, command_line, empty
     assert command_line(*SWEEP, "hydra.sweep.dir=one") == 0
     words = [*SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
     run_python("-m", "src.main", *replaced(TINY_RUN, *words), folder=workspace)
-    jobs = sorted(path.parent.name for path in Path("one").glob("*/predictions.parquet"))
+    jobs = sorted(Path("one").glob("*/predictions.parquet"))
     assert len(jobs) == 4
     for job in jobs:
-        one, two = (pq.read_table(f"{name}/{job}/predictions.parquet") for name in ("one", "many"))
-        assert two.equals(one), job
+        assert pq.read_table(f"many/{job.parent.name}/{job.name}").equals(pq.read_table(job)), job
     assert Path("one/attacks.csv").read_text() == Path("many/attacks.csv").read_text()
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
     for experiment, count in (("cifar10_mini", 8), ("cifar10_mini-sweeps", 5)):

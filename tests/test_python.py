@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -14,11 +13,12 @@ import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from src import attacks, load_classifier, load_sweep, rates
+from src import attacks, images_needed, load_classifier, load_sweep, rankings
 from src.data import load_dataset
 from src.utils.hydra_versions import VERSION_BASE
 from tests.conftest import REPOSITORY
 
+DEMO = REPOSITORY / "docs" / "results" / "demo"
 DATA = ["dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
 
 EXPERIMENT = """
@@ -30,41 +30,33 @@ storage: uint8
 """  # what matters to an attack, and to no model
 
 
-@pytest.fixture(scope="module")
-def sweep(new_workspace, run_tiny):
-    """The folder of a finished sweep of two sources, with a control and an 8-bit variant."""
-    folder = new_workspace()
-    words = ["attack=fgsm", "source=coarse,fine", "controls=true", "variants=[uint8]"]
-    words += ["targets=[fine]", "hydra.sweep.dir=outputs/out"]
-    assert run_tiny(folder, "-m", *words) == 0
-    return folder / "outputs" / "out"
-
-
-def test_a_user_without_a_home_folder_gets_one_and_is_told_once(tmp_path):
-    """As in a container whose user number the system does not know."""
-    (tmp_path / "sitecustomize.py").write_text("""
+NO_HOME = """
 import os, pwd
 
 def getpwuid(number):
     raise KeyError(number)
 
 pwd.getpwuid = getpwuid
-""")
-    code = """
+"""
+AT_HOME = """
 import subprocess, sys
 from pathlib import Path
 import src
 assert Path.home().is_dir() and not [*Path.home().iterdir()]
 subprocess.run([sys.executable, "-c", "import src"], check=True)
 """
+
+
+def test_a_user_without_a_home_folder_gets_one_and_is_told_once(tmp_path):
+    """As in a container whose user number the system does not know."""
+    (tmp_path / "sitecustomize.py").write_text(NO_HOME)
     path = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "PATH": os.environ["PATH"]}
-    words = [sys.executable, "-c", code]
-    run = subprocess.run(
-        words, env=path | {"TMPDIR": str(tmp_path)}, capture_output=True, text=True
-    )
+    words = [sys.executable, "-c", AT_HOME]
+    path["TMPDIR"] = str(tmp_path)
+    run = subprocess.run(words, env=path, capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout == "", run.stderr
     (line,) = run.stderr.splitlines()
-    assert line.startswith("There is no home folder; HOME is now ") and str(tmp_path) in line
+    assert "HOME is now " in line and str(tmp_path) in line
 
 
 def test_a_classifier_has_a_layer_for_attacks_on_features(workspace):
@@ -78,27 +70,22 @@ def test_a_classifier_has_a_layer_for_attacks_on_features(workspace):
 
 
 @pytest.mark.slow
-def test_a_classifier_is_the_one_of_the_command_line(sweep):
-    workspace = sweep.parents[1]
+def test_a_classifier_is_the_one_of_the_command_line(tracked_sweep, workspace):
     before = torch.random.get_rng_state(), random.getstate()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(workspace)
-        Path("conf/experiment").mkdir(exist_ok=True)
-        Path("conf/experiment/own.yaml").write_text(EXPERIMENT)
-        with initialize_config_dir(str(workspace / "conf"), **VERSION_BASE):
-            coarse = load_classifier("coarse", "experiment=own", *DATA, config_dir="conf")
-            assert GlobalHydra.instance().is_initialized()
+    (workspace / "conf" / "experiment").mkdir()
+    (workspace / "conf" / "experiment" / "own.yaml").write_text(EXPERIMENT)
+    with initialize_config_dir(str(workspace / "conf"), **VERSION_BASE):
+        coarse = load_classifier("coarse", "experiment=own", *DATA, config_dir="conf")
+        assert GlobalHydra.instance().is_initialized()
     assert torch.equal(torch.random.get_rng_state(), before[0]) and random.getstate() == before[1]
     assert not coarse.training and not any(one.requires_grad for one in coarse.parameters())
-    rows = load_sweep(sweep).predictions.query(
-        "source == 'coarse' and target == 'coarse' and eps_255 == 0"
-    )
-    rows = rows[rows["variant"] == "float32"]
+    rows = load_sweep(tracked_sweep / "out").predictions
+    rows = rows.query("attack == 'fgsm' and source == target == 'coarse' and eps_255 == 0")
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    chosen = images[rows["index"].tolist()].images / 255
     with torch.no_grad():
-        confidence, predicted = coarse(chosen).softmax(1).max(1)
-    assert predicted.tolist() == rows["predicted"].tolist()
+        logits = coarse(images[rows["index"].tolist()].images / 255)
+    confidence, predicted = logits.softmax(1).max(1)
+    assert predicted.tolist() == rows["predicted"].tolist() and len(rows) == 150
     assert torch.allclose(confidence, torch.tensor(rows["confidence"].to_numpy()), atol=1e-5)
 
 
@@ -120,22 +107,21 @@ def test_without_weights_the_refusal_is_the_command_that_trains_them(
     assert torch.equal(fine(images), given(images))
 
 
+@pytest.mark.parametrize("of", ["attack", pytest.param("source", marks=pytest.mark.slow)])
+def test_results_have_the_rankings_of_their_folder(of):
+    ranked = rankings(DEMO, of=of)
+    pd.testing.assert_frame_equal(rankings(load_sweep(DEMO), of=of), ranked)
+    assert ranked["eps_255"].iloc[0] == 4 and ranked["eps_255"].nunique() > 1
+    groups = ranked.groupby(["eps_255", "attack" if of == "source" else "source"])
+    assert groups["rank"].min().eq(1).all()
+
+
 @pytest.mark.slow
-def test_sweeps_are_one_frame_whose_rates_are_those_of_their_jobs(sweep, run_tiny):
-    words = ["attack=none", "source=null", "hydra.run.dir=outputs/clean"]
-    assert run_tiny(sweep.parents[1], *words) == 0
-    both = load_sweep(sweep, str(sweep.parent / "clean"))
-    of_clean = both["attack"].str.startswith("clean images")
-    clean, frame = both[of_clean], both[~of_clean]
-    assert len(clean) == 2 * 23 and set(clean["eps_255"]) == {0} and set(clean["source"]) == {""}
-    assert len(frame) == len(load_sweep(sweep).predictions)
-    assert set(frame["variant"]) == {"float32", "uint8", "noise", "shuffled"}
-    assert set(frame["source"]) == {"coarse", "fine"} and set(frame["attack"]) == {"fgsm"}
-    assert frame["target_label"].isna().all() and set(frame["norm"]) == {"linf"}
-    keys = ["variant", "source", "protocol"]
-    for job in sweep.glob("*/rates.csv"):
-        for (variant, source, protocol), stated in pd.read_csv(job).groupby(keys):
-            mine = frame[(frame["variant"] == variant) & (frame["source"] == source)]
-            found = rates(mine, source, ["fine"], protocol)
-            stated = stated[found.columns].reset_index(drop=True)
-            pd.testing.assert_frame_equal(found, stated, check_dtype=False)
+def test_images_are_counted_from_the_discordance_seen():
+    first = rankings(DEMO).query("eps_255 == 4 and source == 'mean of 3 sources'")
+    discordance = first["discordance"].median()
+    assert images_needed(0.01, frame=DEMO) == images_needed(0.01, discordance, len(first))
+    with pytest.raises(ValueError, match="attacks=None"):
+        images_needed(0.01, discordance=0.2)
+    with pytest.raises(ValueError, match=r"^difference .* frame=results.$"):
+        images_needed(load_sweep(DEMO), discordance=0.2, attacks=3)

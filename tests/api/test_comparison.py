@@ -1,8 +1,9 @@
 """Comparison of two sweeps: numbers against plain loops, false alarms, exit codes, refusals."""
 
 import json
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -28,9 +29,9 @@ def compare(old: pd.DataFrame, new: pd.DataFrame, **options) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def old() -> pd.DataFrame:
-    """Two attacks from three sources on five targets, three of them the sources."""
+    """FGSM from three sources on five targets, three of them the sources."""
     frame = predictions_of(load_sweep(REPOSITORY / "docs" / "results" / "demo"))
-    return frame[(frame["attack"] != "bim") & frame["eps_255"].isin([0, 4])]
+    return frame[(frame["attack"] == "fgsm") & frame["eps_255"].isin([0, 4])]
 
 
 def copied(frame: pd.DataFrame, rows: pd.Series | None = None, **jobs) -> pd.DataFrame:
@@ -43,17 +44,10 @@ def copied(frame: pd.DataFrame, rows: pd.Series | None = None, **jobs) -> pd.Dat
 
 
 def renamed(frame: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
-    names = {"source": frame["source"], "target": frame["target"]}
-    other = frame.assign(
-        **{name: its.cat.rename_categories({old: new}) for name, its in names.items()}
-    )
-    other.attrs[JOBS] = []
-    for job in frame.attrs[JOBS]:
-        fields = {"source": job["source"].replace(old, new)}
-        fields["targets"] = [name.replace(old, new) for name in job["targets"]]
-        for name in ("weights", "target_keys"):
-            fields[name] = {key.replace(old, new): value for key, value in job[name].items()}
-        other.attrs[JOBS].append(job | fields)
+    sides = ("source", "target")
+    other = frame.assign(**{its: frame[its].cat.rename_categories({old: new}) for its in sides})
+    jobs = json.dumps(frame.attrs[JOBS]).replace(f'"{old}"', f'"{new}"')
+    other.attrs[JOBS] = json.loads(jobs)
     return other
 
 
@@ -70,12 +64,11 @@ def outcomes(images: int, before: int, lost: int, gained: int) -> tuple[Right, R
 
 def sweep(old: pd.DataFrame, clean: Right, *robust: Right) -> pd.DataFrame:
     """Return a sweep of FGSM on one target, whose images are right or not, from some sources."""
-    frame, parts = old[(old["attack"] == "fgsm") & (old["target"] == "vit_small")], []
+    parts = []
     for source, right in zip(["vgg_small", "resnet_small"], robust, strict=False):
         for eps, its in ((0, clean), (4, right)):
-            row = frame[(frame["source"] == source) & (frame["eps_255"] == eps)].iloc[
-                [0] * len(its)
-            ]
+            cell = f"source == '{source}' and target == 'vit_small' and eps_255 == {eps}"
+            row = old.query(cell).iloc[[0] * len(its)]
             parts.append(row.assign(index=range(len(its)), label=0, predicted=1 - its.astype(int)))
     whole = pd.concat(parts, ignore_index=True)
     whole.attrs[JOBS] = old.attrs[JOBS]
@@ -89,33 +82,33 @@ def sweeps(old: pd.DataFrame, *pairs: tuple[Right, Right]) -> pd.DataFrame:
 
 
 def test_accuracies_and_their_means_are_those_of_plain_loops(old):
-    wrong = (old["target"] == "vit_small") & (old["index"] % 5 == 0)
-    new = copied(old, wrong)
+    """One source was attacked on every other image alone."""
+    old = old[(old["source"] != "vgg_small") | (old["index"] % 2 == 0)]
+    new = copied(old, (old["target"] == "vit_small") & (old["index"] % 5 == 0))
     changes = compare(old, new).set_index(["measure", *CELL[:3]])
     cells: dict[tuple[str, ...], list[list[float]]] = {}
     for side, frame in enumerate((old, new)):
         for row in frame[frame["eps_255"] == 4].itertuples():
             sides = cells.setdefault((row.attack, row.source, row.target), [[], []])
             sides[side].append(row.predicted == row.label)
-    assert len(cells) == 30
+    assert sorted({len(sides[0]) for sides in cells.values()}) == [100, 200] and len(cells) == 15
     for cell, sides in cells.items():
         one = changes.loc[(ROBUST, *cell)]
         assert (one["old"], one["new"]) == pytest.approx(tuple(map(np.mean, sides)))
         assert one["change"] == pytest.approx(one["new"] - one["old"])
-        assert one["images"] == len(sides[0]) == 200
+        assert one["images"] == len(sides[0])
     mean = changes.loc[ROBUST].iloc[0]
     of_target = [
         np.mean([np.mean(sides[1]) for (_, s, t), sides in cells.items() if t == target != s])
         for target in sorted(old["target"].unique())
     ]
-    assert mean["cells"] == 24 and mean["new"] == pytest.approx(np.mean(of_target))
-    clean = old[
-        (old["eps_255"] == 0) & (old["target"] == "vit_small") & (old["source"] == "vgg_small")
-    ]
-    clean = clean[clean["attack"] == "fgsm"]
+    assert mean["is_mean"] and mean["cells"] == 12
+    assert mean["new"] == pytest.approx(np.mean(of_target))
+    assert mean["new_right"] == pytest.approx(mean["new"] * mean["images"])
+    clean = old.query("eps_255 == 0 and target == 'vit_small'").drop_duplicates("index")
     vit = changes.loc[CLEAN].xs("vit_small", level="target").iloc[0]
     assert vit["old"] == pytest.approx(np.mean(clean["predicted"] == clean["label"]))
-    assert vit["new"] < vit["old"] and vit["high"] < 0
+    assert vit["new"] < vit["old"] and vit["high"] < 0 and vit["images"] == 200
     assert not changes.loc[CLEAN].xs("vgg_small", level="target")["change"].any()
 
 
@@ -139,12 +132,20 @@ def test_intervals_are_those_of_all_sign_flips_in_a_plain_loop():
     p = np.minimum(1, np.max([p, 2 * norm.sf(statistic), none_seen], axis=0))
     assert found["p_adjusted"] == pytest.approx(p, abs=0.03)
     assert ((found["p_adjusted"] < 0.05) == (found["low"] * found["high"] > 0)).all()
+    z, squares = norm.isf(0.05), np.sum((new - old) ** 2, axis=1)
+    lost = np.maximum(z**2 / 2 + z * np.sqrt(squares + z**2 / 4), -np.log(0.05))
+    above = found["largest_fall"] - np.maximum(lost / 40 - change, 0)  # rounded up to 0.001
+    assert (above > -1e-4).all() and (above < 0.001).all()
+    half = (np.arange(40) < 20)[None].astype(float)
+    fell, alone = (compare_versions(np.ones((1, 40)), half, alone=p) for p in (0, 0.5))
+    assert fell["high"] < 0 and fell["p_adjusted"] < 0.05
+    assert alone["high"] == 0 and alone["p_adjusted"] == 0.5
     alike = compare_versions(old, old)
     assert not alike["change"].any() and (alike["p_adjusted"] == 1).all()
     assert alike["high"] == pytest.approx(unseen)
 
 
-@pytest.mark.parametrize(("images", "worlds"), [(30, 300), (200, 300), (2000, 60)])
+@pytest.mark.parametrize(("images", "worlds"), [(30, 300), (200, 300)])
 def test_equal_versions_are_rarely_told_apart(images, worlds):
     """Twelve cells, their mean and clean accuracy; two trainings that differ in single images."""
     random, alarms, covered = np.random.default_rng(images), 0, 0
@@ -173,13 +174,10 @@ def test_a_known_fall_of_clean_accuracy_has_its_own_test(old):
     assert row["p"] <= row["p_adjusted"] < 0.05 and row["high"] < 0
     assert not changes.loc[ROBUST, "high"].lt(0).any()
     changes = changes.reset_index()
-    assert (
-        gate(changes) == (False, gate(changes)[1]) and "points cannot be excl" in gate(changes)[1]
-    )
-    assert not gate(changes, 5)[0]
+    assert not gate(changes)[0] and not gate(changes, 5)[0]
     largest = 100 * changes["largest_fall"].max()
     assert gate(changes, round(largest, 1))[0] and not gate(changes, round(largest - 0.1, 1))[0]
-    assert f"falls up to {largest:.1f} points cannot" in gate(changes)[1]
+    assert f" {largest:.1f} points" in gate(changes)[1]
     alike = sweeps(old, *[outcomes(200, 152, 0, 0)] * 2)
     assert gate(alike)[0] and gate(alike, 1.5)[0] and not gate(alike, 1.4)[0]  # 3 of 200 images
 
@@ -191,8 +189,9 @@ def test_a_small_fall_may_be_significant_and_pass(old):
     assert not gate(worse, 5)[0]
 
 
-@pytest.mark.parametrize("gained", [0, 1, 10])
-@pytest.mark.parametrize(("images", "lost"), [(60, 0), (60, 9), (200, 1), (200, 40), (2000, 200)])
+@pytest.mark.parametrize(
+    ("images", "lost", "gained"), [(60, 0, 0), (60, 9, 1), (200, 1, 10), (200, 40, 10)]
+)
 def test_the_largest_fall_is_a_little_above_the_score_bound(images, lost, gained):
     """Tango's bound, with the likelihood maximised numerically."""
 
@@ -211,31 +210,6 @@ def test_the_largest_fall_is_a_little_above_the_score_bound(images, lost, gained
     pair = [its[None].astype(float) for its in outcomes(images, images // 2 + 20, lost, gained)]
     largest = compare_versions(*pair, draws=39)["largest_fall"].item()
     assert bound <= largest <= bound + 0.12 * (bound - (lost - gained) / images) + 3 / images
-
-
-def versions(random: np.random.Generator, images: int, worse: str) -> list[Right]:
-    """Return made-up outcomes before and after, of two cells and clean images, (3, N) each.
-
-    They correlate by a half if nothing falls; `worse` falls by 5 points.
-    """
-    rates, shared, sides = np.array([0.35, 0.75, 0.86]), random.standard_normal(images), []
-    for fall in (0, 0.05):
-        rates[{"one cell": [0], "clean accuracy": [2], "nothing": []}[worse]] -= fall
-        own = np.sqrt(0.5) * random.standard_normal((3, images))
-        sides.append(np.sqrt(0.5) * shared + own > norm.isf(rates)[:, None])
-    return sides
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("images", [200, 2000])
-@pytest.mark.parametrize("worse", ["nothing", "clean accuracy", "one cell"])
-def test_a_gate_rarely_errs_between_two_sweeps(old, worse, images):
-    random, passed, fell, worlds = np.random.default_rng(images), 0, 0, 100
-    for _ in range(worlds):
-        first, second = (sweep(old, its[2], *its[:2]) for its in versions(random, images, worse))
-        changes = compare(first, second)
-        passed, fell = passed + gate(changes, 5)[0], fell + (not gate(changes)[0])
-    assert (fell if worse == "nothing" else passed) <= 0.05 * worlds + 7
 
 
 def test_a_cell_with_part_of_the_images_is_judged_by_these(old):
@@ -272,23 +246,18 @@ def test_json_has_the_numbers_of_the_table(old):
 def test_members_of_an_ensemble_have_no_order(old):
     one, other = (renamed(old, "vgg_small", name) for name in ("a+b", "b+a"))
     changes = compare(one, other)
-    assert len(changes) == 37 and not changes["change"].any()
+    assert len(changes) == 22 and not changes["change"].any()
     assert compare(one, other, pairs={"a": "b", "b": "a"})["change"].eq(0).all()
-
-
-def test_two_jobs_of_one_cell_are_refused(old):
-    frames = [renamed(old, "vgg_small", name) for name in ("a+b", "b+a")]
-    frames[1] = frames[1][frames[1]["source"] == "b+a"]
-    both = pd.concat([its.astype({"source": str, "target": str}) for its in frames])
-    both.attrs[JOBS] = [
-        *frames[0].attrs[JOBS],
-        *(job for job in frames[1].attrs[JOBS] if job["source"] == "b+a"),
+    other = other[other["source"] == "b+a"]
+    both = pd.concat([its.astype({"source": str, "target": str}) for its in (one, other)])
+    both.attrs[JOBS] = one.attrs[JOBS] + [
+        job for job in other.attrs[JOBS] if job["source"] == "b+a"
     ]
     with pytest.raises(ValueError, match="two jobs"):
         compare(both, both)
 
 
-@pytest.mark.parametrize("fall", [0.0, 0.01, 0.03])
+@pytest.mark.parametrize("fall", [0.01, 0.03])
 def test_a_fall_that_no_image_shows_is_not_excluded(fall):
     random, covered = np.random.default_rng(7), 0
     for _ in range(300):
@@ -299,170 +268,127 @@ def test_a_fall_that_no_image_shows_is_not_excluded(fall):
     assert covered >= 0.95 * 300
 
 
-@pytest.mark.slow
-def test_models_are_paired_by_their_names(old):
-    new = renamed(old, "vgg_small", "better")
-    with pytest.raises(ValueError, match=r"NEW lacks 14 of the 30 cells.*--pair"):
-        compare(old, new)
-    some = compare(old, new, common=True)
-    assert some.loc[0, "cells"] == 12 and "only in OLD" in " ".join(some.attrs[NOTES])
-    changes = compare(old, new, pairs={"vgg_small": "better"})
-    assert len(changes) == 37 and not changes["change"].any() and "better" in set(changes["source"])
-    assert changes.attrs[NOTES] == compare(old, old).attrs[NOTES]
-
-
 def test_models_that_exchange_their_names_are_paired(old):
-    new = renamed(
-        renamed(renamed(old, "vgg_small", "x"), "vit_small", "vgg_small"), "x", "vit_small"
-    )
+    new = renamed(renamed(old, "vgg_small", "x"), "vit_small", "vgg_small")
+    new = renamed(new, "x", "vit_small")
     new.loc[(new["target"] == "vit_small") & (new["index"] % 3 == 0), "predicted"] = -1
     pairs = {"vgg_small": "vit_small", "vit_small": "vgg_small"}
     clean = compare(old, new, pairs=pairs).set_index(["measure", "target"]).loc[CLEAN]
     assert clean.loc["vit_small", "high"] < 0 and clean.loc["vgg_small", "change"] == 0
-    right = old[(old["eps_255"] == 0) & (old["target"] == "vgg_small") & (old["attack"] == "fgsm")]
-    right = right[right["source"] == "vgg_small"]
-    right = (right["predicted"] == right["label"]).mean()
+    rows = old.query("eps_255 == 0 and target == 'vgg_small'")
+    right = (rows["predicted"] == rows["label"]).mean()
     assert clean.loc["vit_small", "old"] == pytest.approx(right)
 
 
-@pytest.mark.parametrize(
-    "pairs",
-    [
-        {"vgg_small": "vit_small"},  # a target of the old sweep
-        {"vit_small": "vgg_small"},  # a source
-        {"vit_small": "new", "vgg_small": "new"},
-        {"vgg_small": "vit_small", "vit_small": "resnet_small"},
-    ],
-)
-def test_two_models_get_no_common_name(old, pairs):
-    for common in (False, True):
-        with pytest.raises(ValueError, match=r"--pair .*=.*: OLD has two models"):
-            compare(old, old, pairs=pairs, common=common)
-
-
-@pytest.mark.parametrize("common", [False, True])
-def test_the_mean_of_one_transfer_cell_is_marked(old, common):
-    one = old[(old["attack"] == "fgsm") & (old["source"] == "vgg_small")]
-    one = one[one["target"].isin(["vgg_small", "resnet_small"])]
+def test_the_mean_of_one_transfer_cell_is_marked(old):
+    one = old[(old["source"] == "vgg_small") & old["target"].isin(["vgg_small", "resnet_small"])]
     fewer = copied(one, (one["target"] == "resnet_small") & (one["index"] % 4 == 0))
-    first = old[old["attack"] == "fgsm"] if common else one
-    changes = compare(first, fewer, common=common)
+    changes = compare(old, fewer, common=True)
+    assert "only in OLD" in " ".join(changes.attrs[NOTES])
     robust = changes[changes["measure"] == ROBUST]
     assert robust["is_mean"].tolist() == [True, False, False] and robust["cells"].eq(1).all()
     assert robust["target"].isna().tolist() == [True, False, False]
     cell = robust[robust["target"] == "resnet_small"].iloc[0]
-    rows = fewer[(fewer["target"] == "resnet_small") & (fewer["eps_255"] == 4)]
-    assert cell["new"] == pytest.approx((rows["predicted"] == rows["label"]).mean())
     numbers = ["images", "old", "new", "change", "low", "high"]
     assert robust.iloc[0][numbers].tolist() == pytest.approx(cell[numbers].tolist())
     assert change_sentence(robust.iloc[0]).startswith("robust accuracy, mean of 1 cell: ")
     rows = [" ".join(row) for row in change_table(changes).texts]
     assert rows[0].startswith("mean of 1 ") and sum("mean of" in row for row in rows) == 2
-    single = compare(one[one["target"] == "resnet_small"], fewer[fewer["target"] == "resnet_small"])
+    single = compare(*[fewer[fewer["target"] == "resnet_small"]] * 2)
     assert not single["is_mean"].any() and len(single) == 2
 
 
-@pytest.mark.parametrize("fact", [{"seed": 3}, {"protocol": "all"}, {"storage": "uint8"}])
-def test_one_job_may_differ_in_what_decides_no_image(old, fact):
+def test_what_decides_no_image_may_differ_and_what_else_differs_is_said(old):
     new = copied(old)
-    new.attrs[JOBS][0] |= fact
-    assert len(compare(old, new)) == len(compare(old, copied(old)))
-
-
-def test_what_else_differs_is_said(old):
+    new.attrs[JOBS][0] |= {"seed": 3, "protocol": "all", "storage": "uint8"}
+    assert len(compare(old, new)) == 22
     keys = [job["target_keys"] for job in old.attrs[JOBS]]
     other = copied(old, crafting="other", target_keys=keys[0] | {"vit_small": "other"})
     said = " ".join(compare(old, other).attrs[NOTES])
     assert "targets: vit_small" in said and "fgsm from vgg_small" in said
-    more = compare(old[old["attack"] == "fgsm"], old)
-    assert "only in NEW: mi from" in " ".join(more.attrs[NOTES])
+    fewer = old[old["source"] == "vgg_small"]
+    assert "only in NEW: fgsm from" in " ".join(compare(fewer, old).attrs[NOTES])
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "said"),
-    [
-        ({"data": "other"}, {}, "fgsm from .* differ in images"),
-        ({"norm": "l2"}, {}, "differ in norm"),
-        ({"budgets": [0, 4]}, {}, "epsilon.grid .* --eps"),
-        ({"reference": 8.0}, {}, "NEW has no adv|epsilon.reference"),
-        ({}, {"eps_255": 3}, "no adversarial images at --eps 3"),
-        ({}, {"pairs": {"nosuch": "vit_small"}}, "NEW lacks|no model"),
-    ],
-)
-def test_sweeps_that_cannot_be_compared_are_refused(old, change, options, said):
+def first(images: int, source: str = "") -> Callable[[pd.DataFrame], pd.DataFrame]:
+    """Return what keeps a number of images, of one source or of all."""
+
+    def keep(old: pd.DataFrame) -> pd.DataFrame:
+        others = (old["source"] != source) if source else False
+        return old[(old["index"].rank(method="dense") <= images) | others]
+
+    return keep
+
+
+def same(old: pd.DataFrame) -> pd.DataFrame:
+    return old
+
+
+REFUSED: list[tuple[Callable, Callable, dict[str, Any], str]] = [
+    (same, partial(copied, data="other"), {}, "fgsm from .* images"),
+    (same, partial(copied, norm="l2"), {}, "norm"),
+    (same, partial(copied, budgets=[0, 4]), {}, "epsilon.grid .* --eps"),
+    (same, partial(copied, reference=8.0), {}, "NEW has no adversarial"),
+    (same, same, {"eps_255": 3}, "--eps 3"),
+    (same, same, {"pairs": {"nosuch": "vit_small"}}, "--pair nosuch: OLD"),
+    (same, partial(renamed, old="vgg_small", new="better"), {}, "lacks 7 of the 15 .*--pair"),
+    (same, same, {"pairs": {"vgg_small": "vit_small"}}, "--pair vgg_small=vit_small: OLD"),
+    (same, same, {"pairs": {"vit_small": "vgg_small"}}, "--pair vit_small=vgg_small: OLD"),
+    (same, same, {"pairs": {"vit_small": "new", "vgg_small": "new"}}, "--pair .*=new: OLD"),
+    (first(29), first(29), {}, "29 images .* 30"),
+    (first(29, "vgg_small"), first(29, "vgg_small"), {}, "from vgg_small on .*: 29 images"),
+    (same, first(100), {}, "other images"),
+]
+
+
+@pytest.mark.parametrize(("before", "after", "options", "said"), REFUSED)
+def test_sweeps_that_cannot_be_compared_are_refused(old, before, after, options, said):
     with pytest.raises(ValueError, match=said):
-        compare(old, copied(old, **change), **options)
-    if "budgets" in change:
-        assert not compare(old, copied(old, **change), eps_255=4)["change"].any()
+        compare(before(old), after(old), **options)
 
 
-def test_a_mean_of_cells_with_different_images_has_their_share(old):
-    half = old["index"].median()
-    some = old[(old["source"] == "vgg_small") == (old["index"] < half)]
-    mean = compare(some, some).iloc[0]
-    assert mean["is_mean"] and mean["old_right"] == pytest.approx(mean["old"] * mean["images"])
+def test_a_budget_or_the_common_cells_may_be_chosen(old):
+    assert not compare(old, copied(old, budgets=[0, 4]), eps_255=4)["change"].any()
+    some = first(29, "vgg_small")(old)
+    changes = compare(some, some, common=True)
+    assert "vgg_small" not in set(changes["source"])
+    assert "too few images" in changes.attrs[NOTES][-1]
 
 
-def test_few_images_and_other_images_of_a_target_are_refused(old):
-    few = old[old["index"].isin(sorted(old["index"].unique())[:29])]
-    with pytest.raises(ValueError, match="29 images are too few"):
-        compare(few, few)
-    one = old[(old["source"] != "vgg_small") | (old["index"].isin(few["index"]))]
-    with pytest.raises(ValueError, match=r"from vgg_small on .*: 29 images are too few"):
-        compare(one, one)
-    changes = compare(one, one, common=True)
-    assert (
-        "vgg_small" not in set(changes["source"]) and "too few images" in changes.attrs[NOTES][-1]
-    )
-    with pytest.raises(ValueError, match="other images"):
-        compare(old, old[(old["index"] < old["index"].median()) | (old["target"] != "vit_small")])
-
-
-def test_exit_codes_tell_falls_from_bad_input(run_job, workspace, run_in, capfd):
+@pytest.fixture
+def compared(run_job, workspace, run_in):
+    """A function that compares the folders `old` and `new`: there a target is worse."""
     words = ["n_images=60", "trainer.batch_size=60", "epsilon.grid=[0,8]", "targets=[coarse,fine]"]
-    assert run_job(*words, "attack=fgsm", "hydra.run.dir=old") == 0
     save_file({"2.weight": zeros(10, 192), "2.bias": zeros(10)}, "worse.safetensors")
-    worse = [*words, "model.fine.weights=worse.safetensors", "attack=fgsm", "hydra.run.dir=new"]
-    assert run_job(*worse) == 0
-    capfd.readouterr()
-    sides = [workspace / "old", workspace / "new"]
-    for folders, code, said in (
-        (sides, 1, "clean accuracy, mean of 2 cells: fell by"),
-        (sides[::-1], 0, "rose by"),
-        ([sides[0], sides[0]], 0, "robust accuracy, mean of 1 cell: falls up to 5.0 points"),
-        ([sides[0], Path("nowhere")], 2, "nowhere does not exist"),
-        ([sides[0], sides[1], "--pair", "fine=better"], 2, "NEW lacks"),
-        ([*sides, "--pair", "coarse=x", "--pair", "fine=y"], 2, "such as fgsm from x on x"),
-        ([*sides, "--pair", "coarse=x", "fine=y"], 2, "lacks 2 of the 2 cells"),
-        ([*sides, "--pair", "fine=x", "--pair", "fine=y"], 2, "fine has two new names"),
-        ([*sides, "--pair", "fine=coarse"], 2, "two models of this new name"),
+    worse = ["model.fine.weights=worse.safetensors", "hydra.run.dir=new"]
+    for others in (["hydra.run.dir=old"], worse):
+        assert run_job(*words, "attack=fgsm", *others) == 0
+    return partial(run_in, workspace, module="src.compare")
+
+
+def test_exit_codes_tell_falls_from_bad_input(compared, workspace, capfd):
+    for words, code, said in (
+        ("old new", 1, "clean accuracy, mean of 2 cells: fell by"),
+        ("new old", 0, "rose by"),
+        ("old old", 0, "robust accuracy, mean of 1 cell: falls up to 5.0 points"),
+        ("old nowhere", 2, "nowhere"),
+        ("old new --pair coarse=x fine=y", 2, "lacks 2 of the 2"),
+        ("old new --pair fine=x --pair fine=y", 2, "fine"),
+        *((f"old old --max-fall {bad}", 2, "--max-fall") for bad in ("0", "100", "5%")),
     ):
-        compared = partial(run_in, workspace, *map(str, folders), module="src.compare")
-        assert compared() == code
-        assert said in "".join(capfd.readouterr())
-        for stream in (full_disk, closed_pipe) if code == 0 else ():
-            assert with_output(compared, workspace, stream) == 2
-    # Nothing changed: 3 of 60 images may be lost although none is.
-    for folders, fall, code in (
-        (sides, "5", 1),
-        (sides[::-1], "5", 1),
-        ([sides[0]] * 2, "5", 0),
-        ([sides[0]] * 2, "4.9", 1),
-        ([sides[0]] * 2, "99.9", 0),
-        *(([sides[0]] * 2, bad, 2) for bad in ("0", "-1", "100", "nan", "inf", "five", "5%")),
-    ):
-        words = [*map(str, folders), "--max-fall", fall]
-        assert run_in(workspace, *words, module="src.compare") == code
-        text = capfd.readouterr()
-        assert run_in(workspace, *words, "--json", module="src.compare") == code
+        capfd.readouterr()
+        assert compared(*words.split()) == code, words
         printed = capfd.readouterr()
-        if code == 2:
-            assert not text.out + printed.out and "--max-fall" in text.err == printed.err
-            continue
-        facts = json.loads(printed.out)
-        assert facts["exit_code"] == code and facts["max_fall"] == float(fall)
-        assert facts["verdict"] in " ".join(text.out.split())
-        assert [facts["old"], facts["new"]] == [*map(str, folders)] and facts["notes"]
+        assert said in printed.out + printed.err and not (code == 2 and printed.out), words
+    for stream in (full_disk, closed_pipe):
+        assert with_output(partial(compared, "old", "old"), workspace, stream) == 2
+    # Nothing changed: 3 of 60 images may be lost although none is.
+    for folders, fall, code in (("old new", 5, 1), ("old old", 5, 0), ("old old", 4.9, 1)):
+        words = [*folders.split(), "--max-fall", str(fall), "--json"]
+        assert compared(*words) == code
+        facts = json.loads(capfd.readouterr().out)
+        assert facts["exit_code"] == code and facts["max_fall"] == fall and facts["notes"]
+        assert f"{facts['old']} {facts['new']}" == folders and f" {fall:g} " in facts["verdict"]
         assert code == (not all(row["excluded"] for row in facts["rows"]))
 
 
@@ -472,19 +398,3 @@ def test_a_network_that_is_always_right_has_not_fallen(old):
     right.attrs = old.attrs
     changes = compare(right, right)
     assert changes["old"].max() <= 1 and (changes["high"] >= 0).all()
-
-
-def test_jobs_may_have_attacked_parts_of_the_images(old):
-    part = (old["attack"] != old["attack"].iloc[-1]) | (old["index"] % 2 == 0)
-    frame = old[part]
-    changes = compare(frame, frame).set_index("measure")
-    assert set(changes.loc[CLEAN, "images"]) == {200}
-    counts = changes.loc[ROBUST].groupby("attack", observed=True)["images"].first()
-    assert sorted(counts) == [100, 200]
-    last = frame[(frame["attack"] == old["attack"].iloc[-1]) & (frame["eps_255"] == 4)]
-    cell = last[(last["source"] == "vgg_small") & (last["target"] == "vit_small")]
-    row = changes[
-        (changes["attack"] == last["attack"].iloc[0]) & (changes["target"] == "vit_small")
-    ]
-    row = row[row["source"] == "vgg_small"]
-    assert row["old"].item() == pytest.approx((cell["predicted"] == cell["label"]).mean())

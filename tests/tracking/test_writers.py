@@ -1,24 +1,14 @@
 """Several processes write to one store at once: nothing is lost, and nothing is there twice."""
 
-import os
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import urllib.request
-from collections import Counter
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
-from types import SimpleNamespace
 
 import mlflow
 import pytest
 
 from src.config.sections import TrackingSettings
 from src.tracking import open_tracker
-from tests.conftest import free_port, mlflow_settings
+from tests.conftest import mlflow_settings
 
 
 def write(settings: TrackingSettings, writer: int, jobs: int) -> None:
@@ -84,95 +74,3 @@ def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
     settings = mlflow_settings(tmp_path / "mlruns")
     written(settings, at_once, writers=4, jobs=10)
-
-
-@pytest.fixture
-def postgresql():
-    """The address of a database of a PostgreSQL server, and functions that stop and start it."""
-    pytest.importorskip("psycopg")
-    programs = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    found = shutil.which("initdb") or (programs and programs[-1] / "initdb")
-    if not found:
-        pytest.skip("PostgreSQL is not installed")
-    as_user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []  # never as root
-    place, port = Path(tempfile.mkdtemp()), free_port()
-    if as_user:
-        shutil.chown(place, "postgres")
-
-    def call(program: str, *words: str | Path) -> None:
-        command = [*as_user, Path(found).resolve().with_name(program), *words]
-        subprocess.run(command, check=True, capture_output=True, cwd="/", timeout=60)
-
-    data = ("-D", place / "data")
-    call("initdb", *data, "-A", "trust", "-U", "postgres")
-    options = ("-w", "-l", place / "log", "-o", f"-p {port} -k {place}")
-    start = partial(call, "pg_ctl", *data, *options, "start")
-    stop = partial(call, "pg_ctl", *data, "-m", "immediate", "stop")
-    start()
-    try:
-        address = f"postgresql+psycopg://postgres@127.0.0.1:{port}/postgres"
-        yield SimpleNamespace(address=address, start=start, stop=stop)
-    finally:
-        stop()
-        shutil.rmtree(place, ignore_errors=True)
-
-
-@pytest.fixture
-def server(postgresql, tmp_path):
-    """The address of an MLflow server on PostgreSQL."""
-    uri = f"http://127.0.0.1:{(port := free_port())}"
-    words = ["--backend-store-uri", postgresql.address]
-    words += ["--artifacts-destination", str(tmp_path / "files")]
-    command = [sys.executable, "-m", "mlflow", "server", *words, "--port", str(port)]
-    log = tmp_path / "server.log"
-    with log.open("wb") as out, subprocess.Popen(command, stdout=out, stderr=out) as process:
-        try:
-            for _ in range(240):
-                with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=1):
-                    break
-                assert process.poll() is None, log.read_text()
-                time.sleep(0.5)
-            yield uri
-        finally:
-            process.terminate()
-
-
-@pytest.mark.slow
-def test_eight_processes_share_a_server_on_postgresql(tmp_path, server, at_once):
-    settings = mlflow_settings(tmp_path / "mlruns", server)
-    written(settings, at_once, writers=8, jobs=10)
-
-
-@pytest.mark.slow
-def test_a_database_that_stops_costs_a_sentence_and_the_next_command_publishes_the_rest(
-    postgresql, run_job, capsys, monkeypatch
-):
-    words = [
-        "-m",
-        "attack=fgsm,bim",
-        "tracking=mlflow",
-        "rerun=false",
-        f"tracking.uri={postgresql.address}",
-    ]
-    real, calls = mlflow.MlflowClient.log_batch, []
-
-    def stopped_at_the_fifth_call(*arguments, **keywords):
-        calls.append(arguments)
-        if len(calls) == 5:
-            postgresql.stop()
-        real(*arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, "log_batch", stopped_at_the_fifth_call)
-        assert run_job(*words, "hydra.sweep.dir=outputs/away") == 0
-    printed = " ".join("".join(capsys.readouterr()).split())
-    assert printed.count("cannot be used (") == 1 and "cannot be used (())" not in printed
-    assert "Traceback" not in printed and "SQLAlchemy" not in printed
-    postgresql.start()
-    assert run_job(*words, "hydra.sweep.dir=outputs/back") == 0
-    store = mlflow.MlflowClient(tracking_uri=postgresql.address)
-    experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
-    ends = Counter(run.info.status for run in store.search_runs([experiment]))
-    assert ends == {"FINISHED": 3}  # two jobs, and the sweep that could be published
-    pairs = store.search_runs([store.get_experiment_by_name("cifar10_mini").experiment_id])
-    assert len({run.info.run_name for run in pairs}) == len(pairs) == 4
