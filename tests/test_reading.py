@@ -26,6 +26,7 @@ from src.artifacts.layout import PREDICTIONS
 from src.report import figure as charts
 from src.report.audit import audited, print_audits
 from src.report.beside import beside
+from src.report.grid import Grid
 from src.report.named_tables import table
 from src.report.results import Results, results_of
 from src.report.source_choice import choose_source, source_tables
@@ -123,11 +124,14 @@ def test_figures_draw_the_stored_rows(name: str, results: dict[str, Results]) ->
 
 
 def test_tables_are_the_stored_texts(results: dict[str, Results]) -> None:
-    texts = (
-        f"== {name}, {to}\n{table(results[sweep], to=to, **options)}"
-        for name, (sweep, options) in TABLES.items()
-        for to in FORMATS
-    )
+    texts = []
+    for name, (sweep, options) in TABLES.items():
+        look = {key: options[key] for key in ("wide", "small") if key in options}
+        grid = table(results[sweep], **options)
+        assert isinstance(grid, Grid)
+        for to in FORMATS:
+            words = look if to == "latex" else {}
+            texts.append(f"== {name}, {to}\n{getattr(grid, to)(**words)}")
     check_text("tables", "\n".join(texts))
 
 

@@ -23,6 +23,7 @@ SAVING += ["save_adversarial=true", "variants=[float32]"]
 OWN = "attack.path=made/adversarial"
 FOREIGN = [f"{OWN}/8", "attack.clean=made/adversarial/0"]  # the same images without the record
 FOREIGN += ["attack.labels=made/adversarial/images.csv"]
+COUNTS = ["gradients", "forwards"]  # which a set does not keep
 
 
 @pytest.fixture(scope="module")
@@ -77,38 +78,33 @@ def test_a_set_takes_the_list_of_its_own_job(made, tmp_path):
 
 def test_a_set_aimed_at_the_target_labels_of_its_data_is_read(line):
     folder, run = line
-    rows = ["ImageId,TrueLabel,TargetClass"]
-    (folder / "aimed" / "images").mkdir(parents=True)
+    aimed = folder / "aimed"
+    (aimed / "images").mkdir(parents=True)
     for number in range(1, 11):
         image = Image.new("RGB", (32, 32), (20 * number, 99, 0))
-        image.save(folder / "aimed" / "images" / f"{number}.png")
-        rows.append(f"{number},{number},{number % 10 + 1}")
-    (folder / "aimed" / "images.csv").write_text("\n".join(rows))
+        image.save(aimed / "images" / f"{number}.png")
+    rows = [f"{number},{number},{number % 10 + 1}\n" for number in range(1, 11)]
+    (aimed / "images.csv").write_text("".join(["ImageId,TrueLabel,TargetClass\n", *rows]))
     data = ["dataset=image_csv", "dataset.root=aimed", "dataset.image_size=32"]
     data += ["attack.target_label=data", "epsilon.grid=[8]", "save_adversarial=true"]
-    alike = [
-        "source=coarse",
-        "targets=[fine]",
-        "dataset.num_classes=10",
-        "dataset.class_names=null",
-    ]
+    alike = ["source=coarse", "targets=[fine]", "dataset.num_classes=10"]
+    alike += ["dataset.class_names=null"]
     assert run("attack=fgsm", *data, *alike, "hydra.run.dir=aimed/made") == 0
     path = "attack.path=aimed/made/adversarial"
     assert run("attack=saved", path, *alike, "hydra.run.dir=aimed/shown") == 0
-    tables = [predictions(folder / "aimed" / name) for name in ("made", "shown")]
-    assert tables[0]["predicted"].equals(tables[1]["predicted"])
+    one, two = (predictions(aimed / name)["predicted"] for name in ("made", "shown"))
+    assert one.equals(two)
 
 
 def test_a_saved_set_equals_the_job_that_saved_it(made, saved_attack, capsys):
     assert saved_attack(*BOTH, OWN, "source=coarse", "hydra.run.dir=shown") == 0
     assert "All 23 saved images are within their budgets." in capsys.readouterr().out
     one, two = predictions(made), predictions(made.parent / "shown")
-    assert two.pop("gradients").isna().sum() == (two["eps_255"] > 0).sum()  # a set keeps none
-    counts = ["gradients", "forwards"]
-    pd.testing.assert_frame_equal(two.drop(columns=counts[1]), one.drop(columns=counts))
-    assert saved_attack(OWN, "targets=[fine]", "n_images=10") == 0  # without its source
+    assert two["gradients"].isna().sum() == (two["eps_255"] > 0).sum()
+    pd.testing.assert_frame_equal(two.drop(columns=COUNTS), one.drop(columns=COUNTS))
+    words = ["targets=[fine]", "n_images=7", "hydra.run.dir=few"]
+    assert saved_attack(OWN, *words) == 0  # without its source
     assert "protocol: target_correct" in capsys.readouterr().out
-    assert saved_attack(OWN, "targets=[fine]", "n_images=7", "hydra.run.dir=few") == 0
     assert predictions(made.parent / "few")["index"].nunique() == 7
 
 
@@ -149,8 +145,7 @@ def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, 
     assert run(*words, *job, "attack.target_label=next", "hydra.run.dir=both") == 0
     own = [*words, "attack=saved", "attack.path=both/adversarial"]
     assert run(*own, "hydra.run.dir=again") == 0
-    counts = ["gradients", "forwards"]  # which a set does not keep
-    tables = [predictions(folder / name).drop(columns=counts) for name in ("again", "both")]
+    tables = [predictions(folder / name).drop(columns=COUNTS) for name in ("again", "both")]
     pd.testing.assert_frame_equal(*tables)
     assert tables[0]["target_label"].notna().sum() == 2 * 23
     content = bytearray((tiny_weights / "fine.safetensors").read_bytes())
@@ -169,12 +164,9 @@ def test_a_set_without_its_record_is_foreign(made, saved_attack, capsys):
     shown, own = predictions(made.parent / "given"), predictions(made)
     own = own[own["eps_255"].isin([0, 8])]
     assert shown["confidence"].tolist() == own["confidence"].tolist()  # both in the set's order
-    capsys.readouterr()
     loose = ["attack.eps_255=5", "epsilon.reference=5", "hydra.run.dir=loose"]
     assert saved_attack(*words, *loose) == 0
-    printed = capsys.readouterr().out
-    assert "8 on cifar10_mini, eps = 5/255" in printed
-    assert "over_budget: 8: 23 / 23 = 100.00% of the images" in printed
+    assert "over_budget: 8: 23 / 23 = 100.00% of the images" in capsys.readouterr().out
     assert set(predictions(made.parent / "loose")["eps_255"]) == {0.0, 5.0}
 
 
@@ -191,31 +183,30 @@ def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(made, saved_a
     assert (record.dataset, "".join(record.class_names)) == ("x", "abcdefghij")
 
 
-def change(path: Path, old: bytes, new: bytes) -> None:
-    content = path.read_bytes()
-    assert old in content
-    path.write_bytes(content.replace(old, new, 1))
-
-
-DAMAGED = [
-    ("8/{}.png is missing", lambda path: path.unlink()),
-    ("0/{}.png is missing", lambda path: change(path, b"IEND", b"IENE")),
-    ("images.csv is missing", lambda path: path.unlink()),
-    ("images.csv is missing or was changed", lambda path: change(path, b"g,", b"g,1")),
-    ("record.json does not exist", lambda path: path.unlink()),
-    ("record.json .* its record is damaged", lambda path: change(path, b'"bim"', b'"mim"')),
-    ("record.json has no valid record", lambda path: change(path, b"{", b"")),
-    ("record.json lacks files", lambda path: change(path, b'"files"', b'"filez"')),
+DAMAGED = [  # a file, what is changed in it (or nothing is left), and what is said
+    ("8/{}.png", None, "is missing"),
+    ("0/{}.png", (b"IEND", b"IENE"), "is missing or was changed"),
+    ("images.csv", None, "is missing"),
+    ("images.csv", (b"g,", b"g,1"), "is missing or was changed"),
+    ("record.json", None, "does not exist"),
+    ("record.json", (b'"bim"', b'"mim"'), ".* its record is damaged"),
+    ("record.json", (b"{", b""), "has no valid record"),
+    ("record.json", (b'"files"', b'"filez"'), "lacks files"),
 ]
 
 
-@pytest.mark.parametrize(("message", "damage"), DAMAGED)
-def test_a_set_that_is_not_whole_is_named(made, tmp_path, message, damage):
-    copy = Path(shutil.copytree(made / "adversarial", tmp_path / "copy"))
-    message = message.format(pd.read_csv(copy / "images.csv")["index"].max())
-    damage(copy / message.split()[0])
-    with pytest.raises(ValueError, match=message):
-        opened(copy)
+def test_a_set_that_is_not_whole_is_named(made, tmp_path):
+    last = pd.read_csv(made / "adversarial" / "images.csv")["index"].max()
+    for number, (name, change, said) in enumerate(DAMAGED):
+        copy = Path(shutil.copytree(made / "adversarial", tmp_path / str(number)))
+        path = copy / name.format(last)
+        content = path.read_bytes()
+        path.unlink()
+        if change:
+            assert change[0] in content
+            path.write_bytes(content.replace(*change, 1))
+        with pytest.raises(ValueError, match=f"{path.name} {said}"):
+            opened(copy)
 
 
 REFUSED = [
@@ -231,9 +222,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(w) for w, _ in REFUSED])
-def test_bad_sets_are_refused_in_a_sentence(made, saved_attack, capfd, words, message):
-    assert saved_attack(*words, "targets=[fine]") != 0
-    out, err = capfd.readouterr()
-    assert message in (out + err).replace("\n", "")
-    assert "Traceback" not in out + err
+def test_bad_sets_are_refused_in_a_sentence(made, saved_attack, capfd):
+    for words, message in REFUSED:
+        assert saved_attack(*words, "targets=[fine]") != 0
+        text = "".join(capfd.readouterr()).replace("\n", "")
+        assert message in text and "Traceback" not in text, words
