@@ -2,8 +2,6 @@
 
 import io
 import json
-import re
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,21 +22,39 @@ def own_attack(model, images, labels, eps):
 
 JOB = ["attack=bim", "attack.steps=2", "variants=[uint8]"]
 DEFENCES = ["defences=[none,jpeg,random_resize_pad]", "defence.random_resize_pad.repeats=3"]
+SAVING = ["save_adversarial=true", "epsilon.grid=[8]"]
+SAVED = ["attack=saved", "variants=[]", "epsilon.grid=[8]"]
+slow = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def line(new_workspace, run_tiny):
-    """A folder, and a function that runs jobs there; what is stored is used."""
-    folder = new_workspace()
-    return folder, partial(run_tiny, folder, words=replaced(TINY_RUN, "rerun=false"))
+    """A folder, and a function that runs jobs in folders there; what is stored is used."""
+    root = new_workspace()
+    stored = replaced(TINY_RUN, "rerun=false")
+
+    def run(name: str, *words: str) -> Path:
+        assert run_tiny(root, *words, f"hydra.run.dir={name}", words=stored) == 0
+        return root / name
+
+    return root, run
+
+
+@pytest.fixture
+def refused(line, run_tiny, capsys):
+    """A function that runs a job which must fail, and returns what it prints."""
+
+    def run(*words: str, code: int = 2) -> str:
+        assert run_tiny(line[0], *words, "hydra.run.dir=refused") == code
+        return "".join(capsys.readouterr())
+
+    return run
 
 
 @pytest.fixture(scope="module")
 def made(line):
     """The folder of a job with two defences, one of them randomised and drawn three times."""
-    folder, run = line
-    assert run(*JOB, *DEFENCES, "hydra.run.dir=made") == 0
-    return folder / "made"
+    return line[1]("made", *JOB, *DEFENCES)
 
 
 def predictions(folder: Path) -> pd.DataFrame:
@@ -50,7 +66,7 @@ def cells(folder: Path) -> pd.DataFrame:
     return rates.set_index(["protocol", "target", "defence", "eps_255"])
 
 
-@pytest.mark.slow
+@slow
 def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, made):
     found = predictions(made)
     counts = found.groupby(["target", "defence", "eps_255"]).size()
@@ -58,7 +74,8 @@ def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, 
     images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
     its = found.query("target == 'fine' and defence == 'jpeg' and eps_255 == 0").set_index("index")
     place = {number: row for row, number in enumerate(images.indices.tolist())}
-    fine = load_classifier("fine", *DATA, config_dir=line[0] / "conf")
+    data = ["dataset=cifar10_mini", "n_images=23"]
+    fine = load_classifier("fine", *data, config_dir=line[0] / "conf")
     for index, row in its.iterrows():
         pixels = images[place[index]].images.permute(1, 2, 0).numpy()
         file = io.BytesIO()
@@ -67,27 +84,19 @@ def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, 
         assert int(fine(shown).argmax()) == row["predicted"]
 
 
-DATA = ["dataset=cifar10_mini", "n_images=23"]
-
-
-@pytest.mark.slow
+@slow
 def test_defences_leave_the_other_rows_as_they_are_and_cost_no_attack(line, made, monkeypatch):
-    folder, run = line
     before = predictions(made).query("defence == 'none'").reset_index(drop=True)
     monkeypatch.setattr(Attacker, "_attack_batch", lambda *given: pytest.fail("attacked again"))
-    words = ["defences=[none,bit_depth,median]", "hydra.run.dir=added"]
-    assert run(*JOB, *words) == 0
-    after = predictions(folder / "added")
+    after = predictions(line[1]("added", *JOB, "defences=[none,bit_depth,median]"))
     assert set(after["defence"]) == {"none", "bit_depth", "median"}
     pd.testing.assert_frame_equal(after.query("defence == 'none'").reset_index(drop=True), before)
 
 
 def test_rates_count_what_a_plain_count_does(made):
     found, rates = predictions(made), cells(made)
-    right = found.assign(right=found["label"] == found["predicted"]).set_index(
-        ["index", "target", "defence", "eps_255"]
-    )["right"]
-    wide = right.unstack(["target", "defence", "eps_255"])
+    right = found.assign(right=found["label"] == found["predicted"])
+    wide = right.pivot(index="index", columns=["target", "defence", "eps_255"], values="right")
     source = wide["coarse", "none", 0.0]
     for target in ("coarse", "fine"):
         every = wide[target].xs(0.0, axis=1, level="eps_255").all(axis=1)
@@ -116,135 +125,64 @@ def test_the_majority_of_draws_decides_and_their_share_is_a_column(made):
     assert every["draws_correct"] == pytest.approx(share)
 
 
-@pytest.mark.slow
-def test_batches_and_processes_change_nothing(line, made):
-    folder, run = line
-    words = ["rerun=true", "cache.dir=other", "trainer.batch_size=4", "hydra.run.dir=small"]
-    assert run(*JOB, *DEFENCES, *words) == 0
-    keys = ["target", "defence", "eps_255", "index"]
-    one, other = (
-        predictions(each).sort_values(keys).set_index(keys) for each in (made, folder / "small")
-    )
-    pd.testing.assert_frame_equal(one, other, rtol=1e-5)
-
-
 def test_the_frame_of_a_sweep_gives_the_same_rates(made):
     frame = load_sweep(made).predictions.query("variant == 'float32'")
-    assert set(frame["target"]) == {"coarse", "fine"}
     found = rates(frame, "coarse", ["fine"], "common").query("eps_255 == 8")
     assert list(found["defence"]) == ["none", "jpeg", "random_resize_pad"]
-    pd.testing.assert_frame_equal(
-        rates(frame, targets=["fine"], protocol="common").query("eps_255 == 8")[[*found]], found
-    )
+    again = rates(frame, targets=["fine"], protocol="common").query("eps_255 == 8")
+    pd.testing.assert_frame_equal(again[[*found]], found)
     for row in found.itertuples():
         expected = cells(made).loc["common", "fine", row.defence, 8.0]
-        assert (row.still_correct, row.denominator) == tuple(
-            expected[["still_correct", "denominator"]]
-        )
+        assert row.still_correct == expected["still_correct"]
+        assert row.denominator == expected["denominator"]
 
 
 def test_an_adaptive_attacker_is_the_white_box_behind_its_defence(line):
-    folder, run = line
-    words = ["source_defence=median", "defences=[none,median]", "hydra.run.dir=adaptive"]
-    assert run(*JOB, *words) == 0
-    adaptive = cells(folder / "adaptive").query("source == 'coarse@median'")
-    found = predictions(folder / "adaptive")
+    words = [*JOB, "defences=[none,median]"]
+    folder = line[1]("median", *words, "source_defence=median")
+    adaptive = cells(folder).query("source == 'coarse@median'")
+    found = predictions(folder)
     clean = found.query("target == 'coarse' and defence == 'median' and eps_255 == 0")
     right = (clean["label"] == clean["predicted"]).sum()
     assert adaptive.loc["source_correct", "fine", "none", 8.0]["denominator"] == right
-    assert run(*JOB, "defences=[none,median]", "hydra.run.dir=plain") == 0
     place = ("all", "coarse", "median", 8.0)
-    plain = cells(folder / "plain").loc[place]["still_correct"]
+    plain = cells(line[1]("plain", *words)).loc[place]["still_correct"]
     assert adaptive.loc[place]["still_correct"] <= plain
 
 
-@pytest.mark.slow
-def test_sources_behind_defences_stand_in_one_matrix(line, capsys):
-    folder, run = line
-    words = ["source_defence=none,jpeg", "defences=[none,jpeg]", "hydra.sweep.dir=both"]
-    assert run("-m", *JOB, *words) == 0
-    printed = capsys.readouterr().out
-    matrix = printed.rpartition("Still correct")[2]
-    sources = re.findall(r"^(clean|coarse\S*) +[*+]?\d", matrix, re.M)
-    assert list(dict.fromkeys(sources)) == ["clean", "coarse", "coarse@jpeg"]
-    assert "* white box" in printed and "+ own" in printed
-    lines = [" ".join(line.split()) for line in printed.splitlines()]
-    behind = [line for line in lines if re.match(r"(none|jpeg) (none|jpeg) \d", line)]
-    assert len({*behind}) == 4  # plain and adaptive attackers are not averaged
-    counts = cells(next((folder / "both").glob("1-*"))).loc["joint", "coarse", "jpeg", 8.0]
-    itself = f"{counts['still_correct']} / {counts['denominator']} = "
-    (adaptive,) = {line for line in behind if line.startswith("jpeg jpeg")}
-    assert itself in adaptive  # the source behind the defence that is attacked
-    assert "is not an adaptive one" not in printed
-
-
-def test_a_defence_that_draws_nothing_refuses_draws(line):
-    folder, run = line
-    words = ["source_defence=jpeg", "source_draws=3", "hydra.run.dir=none_drawn"]
-    assert run(*JOB, *words) == 1
-    assert "source_draws=3: source_defence=jpeg" in (folder / "none_drawn/error.txt").read_text()
-
-
-@pytest.mark.slow
-def test_draws_of_a_randomised_defence_count_as_gradients(line):
-    folder, run = line
-    words = ["source_defence=random_resize_pad", "source_draws=3", "hydra.run.dir=drawn"]
-    assert run(*JOB, *words) == 0
-    assert predictions(folder / "drawn").query("eps_255 > 0")["gradients"].eq(3 * 3).all()
-    # of the two budgets the first step's gradient is shared
-
-
-def test_an_attack_of_ones_own_cannot_average_over_draws(line):
-    folder, run = line
-    (folder / "conf" / "attack" / "own.yaml").write_text(
-        "_target_: tests.test_defences_line.own_attack\n"
-    )
-    words = ["attack=own", "source_defence=random_resize_pad", "hydra.run.dir=refused"]
-    assert run(*words) == 1
-    assert "random_resize_pad" in (folder / "refused" / "error.txt").read_text()
-
-
-@pytest.mark.slow
+@slow
 def test_clean_images_and_saved_sets_take_defences(line):
     folder, run = line
-    words = ["defences=[none,jpeg]", "source=null", "protocol=null"]
-    assert run("attack=none", *words, "hydra.run.dir=clean") == 0
-    found = predictions(folder / "clean")
+    behind = "defences=[none,jpeg]"
+    clean = run("clean", "attack=none", behind, "source=null", "protocol=null")
+    found = predictions(clean)
     assert (found.groupby(["target", "defence"]).size() == 23).all() and len(found) == 4 * 23
-    page = folder / "page"
-    words = [f"folder={folder}/clean", f"out={page}", f"cache.dir={folder}/cache"]
+    words = [f"folder={clean}", f"out={folder / 'page'}", f"cache.dir={folder / 'cache'}"]
     assert run_words(folder, *words, module="src.report.__main__") == 0
-    assert "fine@jpeg" in (page / "report.html").read_text()
-    saving = ["save_adversarial=true", "epsilon.grid=[8]", "hydra.run.dir=saving"]
-    assert run(*JOB, *saving) == 0
-    saved = ["attack=saved", "attack.path=saving/adversarial", "variants=[]", "epsilon.grid=[8]"]
-    assert run(*saved, "defences=[none,jpeg]", "hydra.run.dir=saved") == 0
-    assert set(predictions(folder / "saved")["defence"]) == {"none", "jpeg"}
+    assert "fine@jpeg" in (folder / "page" / "report.html").read_text()
+    run("saving", *JOB, *SAVING)
+    saved = run("saved", *SAVED, "attack.path=saving/adversarial", behind)
+    assert set(predictions(saved)["defence"]) == {"none", "jpeg"}
 
 
-@pytest.mark.slow
-def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
-    folder, run = line
+@slow
+def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, refused):
     behind = "source_defence=jpeg"
-    saving = ["save_adversarial=true", "epsilon.grid=[8]", "hydra.run.dir=adaptive"]
-    assert run(*JOB, behind, *saving) == 0
-    saved = ["attack=saved", "attack.path=adaptive/adversarial", "variants=[]", "epsilon.grid=[8]"]
-    assert run(*saved, behind, "defences=[none,jpeg]", "hydra.run.dir=again") == 0
-    first, again = (predictions(folder / name) for name in ("adaptive", "again"))
+    saved = [*SAVED, "attack.path=adaptive/adversarial"]
+    first = predictions(line[1]("adaptive", *JOB, behind, *SAVING))
+    again = line[1]("again", *saved, behind, "defences=[none,jpeg]")
     keys = ["target", "defence", "eps_255", "index"]
-    both = first.merge(again, on=keys, suffixes=("", "_again")).query("eps_255 == 8")
+    both = first.merge(predictions(again), on=keys, suffixes=("", "_again"))
+    both = both.query("eps_255 == 8")
     assert len(both) and (both["predicted"] == both["predicted_again"]).all()
-    assert set(load_sweep(folder / "again")["source"]) == {"coarse@jpeg"}
-    assert run(*saved, "hydra.run.dir=plain") == 2
-    assert "crafted on coarse with source_defence=jpeg" in capsys.readouterr().err
-    alone = ["source=null", "protocol=null", "hydra.run.dir=alone"]
-    assert run(*saved, *alone) == 0
-    assert set(load_sweep(folder / "alone")["target"]) == {"fine", "coarse"}
+    assert set(load_sweep(again)["source"]) == {"coarse@jpeg"}
+    assert "crafted on coarse with source_defence=jpeg" in refused(*saved)
+    alone = line[1]("alone", *saved, "source=null", "protocol=null")
+    assert set(load_sweep(alone)["target"]) == {"fine", "coarse"}
 
 
-@pytest.mark.parametrize(
-    ("words", "sentence"),
-    [
+def test_refusals(line, refused):
+    for words, sentence in (
         (["defences=[jpg]"], "'jpg'. Did you mean jpeg?"),
         (["source_defence=jpg"], "Did you mean jpeg?"),
         (["defences=[jpeg,jpeg]"], "listed more than once"),
@@ -253,24 +191,26 @@ def test_a_saved_set_of_an_adaptive_attacker_is_told_apart(line, capsys):
         (["defences=[jpeg]", "defence.jpeg.strength=1"], "strength"),
         (["defences=[jpeg]", "defence.jpeg.repeats=0"], "defence.jpeg.repeats"),
         (["source_draws=2"], "source_draws=2 needs "),
-    ],
-)
-def test_refusals(line, capsys, words, sentence):
-    assert line[1](*JOB, *words) == 2
-    assert sentence in capsys.readouterr().err
+    ):
+        assert sentence in refused(*JOB, *words), words
+    words = ["source_defence=jpeg", "source_draws=3"]
+    assert "source_draws=3: source_defence=jpeg" in refused(*JOB, *words, code=1)
+    own = line[0] / "conf" / "attack" / "own.yaml"
+    own.write_text("_target_: tests.test_defences_line.own_attack\n")
+    words = ["attack=own", "source_defence=random_resize_pad"]  # it cannot average over draws
+    assert "random_resize_pad" in refused(*words, code=1)
 
 
 def test_abstentions_leave_the_rates_and_raise_an_alarm(line):
-    folder, run = line
-    words = ["defences=[none,smoothing]", "defence.smoothing.copies=12", "hydra.run.dir=smooth"]
-    assert run(*JOB, *words, "defence.smoothing.sigma=1.0") == 0
-    found, rates = predictions(folder / "smooth"), cells(folder / "smooth")
-    its = found.query("target == 'fine' and defence == 'smoothing' and eps_255 == 8")
+    words = ["defence.smoothing.copies=12", "defence.smoothing.sigma=1.0"]
+    folder = line[1]("smooth", *JOB, "defences=[none,smoothing]", *words)
+    its = predictions(folder)
+    its = its.query("target == 'fine' and defence == 'smoothing' and eps_255 == 8")
     abstained = its["predicted"] == -1
-    row = rates.loc["all", "fine", "smoothing", 8.0]
+    row = cells(folder).loc["all", "fine", "smoothing", 8.0]
     assert 0 < abstained.sum() == row["abstained"] == 23 - row["denominator"]
     assert row["still_correct"] == (its["predicted"] == its["label"]).sum()
-    alarms = json.loads((folder / "smooth" / "alarms.json").read_text())
+    alarms = json.loads((folder / "alarms.json").read_text())
     assert any(each["name"] == "abstentions" for each in alarms)
     words = ["folder=smooth", "out=page"]
-    assert run_words(folder, *words, module="src.report.__main__") == 0
+    assert run_words(line[0], *words, module="src.report.__main__") == 0

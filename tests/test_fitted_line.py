@@ -108,14 +108,6 @@ def test_diagnostics_at_other_budgets_are_refused(run_job, key):
     assert run_job(*UAP, key) == 2
 
 
-@pytest.mark.slow
-def test_behind_a_defence_and_with_target_labels(workspace, run_job):
-    defended = ["source_defence=random_resize_pad", "source_draws=2", "attack.target_label=next"]
-    for words in (UAP, LGV):
-        assert run_job(*words, *defended) == 0
-    assert len(states()) == 3
-
-
 def save_images(place, count=40, split="train", names=CLASSES, skipped=(), side=None):
     """Write images to class folders, with paths in the order of the data; return their classes."""
     data, classes = load_dataset(split, DATA, image_size=side).subset(count), {}
@@ -289,20 +281,6 @@ def test_a_damaged_fit_is_made_again(workspace, run_job, capfd, damage):
     assert before.items() <= states().items()
     assert success(Path("one")).equals(success(Path("two")))
     assert run_job(*ON_IMAGES, *words, "rerun=true") == 0 and "Fitting" in capfd.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_fit_of_another_key_is_not_believed(workspace, run_job):
-    save_images(workspace / "train")
-    fitted = ["attack.fit_images=train"]
-    for seed in (0, 1):
-        assert run_job(*ON_IMAGES, *fitted, f"seed={seed}") == 0
-    before = states()
-    one, two = (Path("cache/fitted") / name for name in before)
-    two.write_bytes(one.read_bytes())
-    for seed in (0, 1):
-        assert run_job(*ON_IMAGES, *fitted, f"seed={seed}", "n_images=21") == 0
-    assert states() == before
 
 
 def test_files_are_read_again_and_modules_stay_as_they_are(net, images, labels, tmp_path):

@@ -1,7 +1,6 @@
 """Adversarial images from a job to files, and from files back to targets."""
 
 import json
-import re
 import shutil
 from functools import partial
 from pathlib import Path
@@ -55,17 +54,6 @@ def opened(folder: Path):
 
 def predictions(folder: Path, variant: str = "") -> pd.DataFrame:
     return pd.read_parquet(folder / f"predictions{variant}.parquet")
-
-
-@pytest.mark.slow
-def test_the_matrix_is_of_what_the_files_hold(made):
-    saved = opened(made / "adversarial")
-    rows = range(len(saved))
-    clean = saved_dataset(saved)[rows].images.int()
-    for eps, images in zip(saved.budgets_255, saved.adversarial(rows).int(), strict=True):
-        assert (images - clean).abs().max() == int(eps)  # whole levels only
-    primary = predictions(made)
-    assert not predictions(made, "-float32")["confidence"].equals(primary["confidence"])
 
 
 def test_a_set_takes_the_list_of_its_own_job(made, tmp_path):
@@ -123,19 +111,6 @@ def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(
     assert saved_attack(*victim, *taken) == 0
     assert line[1](*victim, *SAVING, "hydra.run.dir=honest") == 0
     pd.testing.assert_frame_equal(predictions(made.parent / "honest"), predictions(made))
-
-
-@pytest.mark.slow
-def test_sets_with_other_budgets_have_matrices_of_their_own(line, made):
-    folder, run = line
-    words = ["attack=bim", "source=fine", "n_images=23", "epsilon.grid=[2]"]
-    assert run(*BOTH, *words, "save_adversarial=true", "hydra.run.dir=small") == 0
-    paths = ",".join(f"{place}/adversarial" for place in (made, folder / "small"))
-    sets = ["-m", "attack=saved", f"attack.path={paths}", "hydra.sweep.dir=sets"]
-    assert run(*BOTH, *sets) == 0
-    blocks = (folder / "sets" / "summary.txt").read_text().split("Still correct: ")[1:]
-    sources = [re.findall(r"^(coarse|fine) ", block, re.M) for block in blocks]
-    assert sorted(sources) == [["coarse"], ["fine"]]
 
 
 def test_ensembles_targets_and_weights_are_those_of_the_set(line, tiny_weights, capfd):
