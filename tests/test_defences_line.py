@@ -1,52 +1,65 @@
-"""Targets behind defences, and adaptive attackers, from a command to tables and pages."""
+"""From a command to tables: defences, adaptive attackers, and adversarial images from files."""
 
-import io
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
-from PIL import Image
+from PIL import Image, ImageChops
 
-from src import load_classifier, load_sweep, rates
-from src.data import load_dataset
+from src import load_sweep, rates
+from src.artifacts.jobs import find_jobs
+from src.config.attack_settings import SavedSettings
 from src.images.attacker import Attacker
+from src.images.saved import saved_dataset
+from src.run.data import DataSets
+from src.utils.files import sha256_of
 from tests.conftest import TINY_RUN, replaced, run_words
+
+STORED = replaced(TINY_RUN, "rerun=false")
+OWN_WORDS = ("source=", "targets=", "dataset=", "n_images=", "epsilon.", "rerun=")
+BARE = [word for word in TINY_RUN if not word.startswith(OWN_WORDS)]
+JOB = ["attack=bim", "attack.steps=2", "variants=[uint8]"]
+DEFENCES = ["defences=[none,jpeg,random_resize_pad]", "defence.random_resize_pad.repeats=3"]
+SAVING = ["save_adversarial=true", "epsilon.grid=[8]"]
+SAVED = ["attack=saved", "variants=[]", "epsilon.grid=[8]"]
+BOTH = ["dataset=cifar10_mini", "targets=[coarse,fine]"]
+SET = ["attack=bim", "source=coarse", "n_images=23", "epsilon.grid=[1.5,4,8]"]
+SET += [*BOTH, "save_adversarial=true", "variants=[float32]"]
+OWN = ["attack=saved", "attack.path=set/adversarial"]
+FOREIGN = ["attack=saved", "attack.path=set/adversarial/8"]  # the same images without the record
+FOREIGN += ["attack.clean=set/adversarial/0", "attack.labels=set/adversarial/images.csv"]
+COUNTS = ["gradients", "forwards"]  # which a set does not keep
+slow = pytest.mark.slow
 
 
 def own_attack(model, images, labels, eps):
     return images + eps * model(images)[0, 0].sign()
 
 
-JOB = ["attack=bim", "attack.steps=2", "variants=[uint8]"]
-DEFENCES = ["defences=[none,jpeg,random_resize_pad]", "defence.random_resize_pad.repeats=3"]
-SAVING = ["save_adversarial=true", "epsilon.grid=[8]"]
-SAVED = ["attack=saved", "variants=[]", "epsilon.grid=[8]"]
-slow = pytest.mark.slow
-
-
 @pytest.fixture(scope="module")
 def line(new_workspace, run_tiny):
     """A folder, and a function that runs jobs in folders there; what is stored is used."""
     root = new_workspace()
-    stored = replaced(TINY_RUN, "rerun=false")
 
-    def run(name: str, *words: str) -> Path:
-        assert run_tiny(root, *words, f"hydra.run.dir={name}", words=stored) == 0
+    def run(name: str, *words: str, words_of_all: list[str] = STORED) -> Path:
+        assert run_tiny(root, *words, f"hydra.run.dir={name}", words=words_of_all) == 0
         return root / name
 
     return root, run
 
 
 @pytest.fixture
-def refused(line, run_tiny, capsys):
+def refused(line, run_tiny, capfd):
     """A function that runs a job which must fail, and returns what it prints."""
 
-    def run(*words: str, code: int = 2) -> str:
-        assert run_tiny(line[0], *words, "hydra.run.dir=refused") == code
-        return "".join(capsys.readouterr())
+    def run(*words: str, code: int = 2, words_of_all: list[str] = STORED) -> str:
+        assert run_tiny(line[0], *words, "hydra.run.dir=refused", words=words_of_all) == code
+        text = "".join(capfd.readouterr()).replace("\n", "")
+        assert "Traceback" not in text
+        return text
 
     return run
 
@@ -64,24 +77,6 @@ def predictions(folder: Path) -> pd.DataFrame:
 def cells(folder: Path) -> pd.DataFrame:
     rates = pd.read_csv(folder / "rates.csv").query("variant == 'float32'")
     return rates.set_index(["protocol", "target", "defence", "eps_255"])
-
-
-@slow
-def test_every_target_is_evaluated_behind_each_defence_on_the_same_images(line, made):
-    found = predictions(made)
-    counts = found.groupby(["target", "defence", "eps_255"]).size()
-    assert (counts == 23).all() and len(counts) == 2 * 3 * 3
-    images = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    its = found.query("target == 'fine' and defence == 'jpeg' and eps_255 == 0").set_index("index")
-    place = {number: row for row, number in enumerate(images.indices.tolist())}
-    data = ["dataset=cifar10_mini", "n_images=23"]
-    fine = load_classifier("fine", *data, config_dir=line[0] / "conf")
-    for index, row in its.iterrows():
-        pixels = images[place[index]].images.permute(1, 2, 0).numpy()
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "JPEG", quality=75)
-        shown = torch.from_numpy(np.array(Image.open(file))).permute(2, 0, 1)[None] / 255
-        assert int(fine(shown).argmax()) == row["predicted"]
 
 
 @slow
@@ -214,3 +209,132 @@ def test_abstentions_leave_the_rates_and_raise_an_alarm(line):
     assert any(each["name"] == "abstentions" for each in alarms)
     words = ["folder=smooth", "out=page"]
     assert run_words(line[0], *words, module="src.report.__main__") == 0
+
+
+@pytest.fixture(scope="module")
+def saved_set(line):
+    """The folder of a job that saved its images."""
+    return line[1]("set", *SET, words_of_all=BARE)
+
+
+@pytest.fixture
+def bare(line):
+    """A function that runs jobs in folders with the words given."""
+    return partial(line[1], words_of_all=BARE)
+
+
+def opened(folder: Path):
+    return DataSets().open_saved(SavedSettings(path=str(folder)))
+
+
+def test_a_set_takes_the_list_of_its_own_job(saved_set, tmp_path):
+    """In which the files have the names that they have in the data set."""
+    listed = pd.read_csv(saved_set / "images.csv").assign(file="class/name.png")[::2]
+    listed.to_csv(tmp_path / "list.csv")
+    chosen = saved_dataset(opened(saved_set / "adversarial"), images=str(tmp_path / "list.csv"))
+    assert chosen.indices.tolist() == listed["index"].tolist()
+
+
+def test_a_saved_set_equals_the_job_that_saved_it(saved_set, bare, capsys):
+    shown = predictions(bare("shown", *OWN, *BOTH, "source=coarse"))
+    assert "All 23 saved images are within their budgets." in capsys.readouterr().out
+    assert shown["gradients"].isna().sum() == (shown["eps_255"] > 0).sum()
+    own = predictions(saved_set)
+    pd.testing.assert_frame_equal(shown.drop(columns=COUNTS), own.drop(columns=COUNTS))
+    few = bare("few", *OWN, "targets=[fine]", "n_images=7")  # without its source
+    assert "protocol: target_correct" in capsys.readouterr().out
+    assert predictions(few)["index"].nunique() == 7
+
+
+@slow
+def test_a_set_that_claims_to_be_of_other_images_leaves_their_rows_alone(saved_set, bare, tmp_path):
+    forged = Path(shutil.copytree(saved_set / "adversarial", tmp_path / "forged"))
+    record = json.loads((forged / "record.json").read_text())
+    for path in (forged / "0").iterdir():
+        ImageChops.invert(Image.open(path)).save(path)
+        record["files"][f"0/{path.name}"] = sha256_of(path)
+    (forged / "record.json").write_text(json.dumps(record))
+    victim = "cache.dir=victim"
+    bare("taken", victim, "attack=saved", f"attack.path={forged}", *BOTH, "source=coarse")
+    honest = predictions(bare("honest", victim, *SET))
+    pd.testing.assert_frame_equal(honest, predictions(saved_set))
+
+
+def test_ensembles_targets_and_weights_are_those_of_the_set(line, bare, tiny_weights, refused):
+    words = ["source=[coarse,fine]", *BOTH]
+    job = ["attack=bim", "ensemble=probabilities", "n_images=23", "attack.target_label=next"]
+    first = predictions(bare("both", *words, *job, *SAVING))
+    own = [*words, "attack=saved", "attack.path=both/adversarial"]
+    again = predictions(bare("both_again", *own))
+    pd.testing.assert_frame_equal(again.drop(columns=COUNTS), first.drop(columns=COUNTS))
+    assert again["target_label"].notna().sum() == 2 * 23
+    content = bytearray((tiny_weights / "fine.safetensors").read_bytes())
+    content[-1] ^= 1
+    (line[0] / "other.safetensors").write_bytes(content)
+    other = "model.fine.weights=other.safetensors"
+    assert "model.fine.weights=PATH" in refused(*own, other, code=1, words_of_all=BARE)
+
+
+@slow
+def test_a_set_without_its_record_is_foreign(saved_set, bare, capsys):
+    words = [*BOTH, *FOREIGN]
+    shown = predictions(bare("given", *words, "attack.eps_255=8", "source=coarse"))
+    own = predictions(saved_set).query("eps_255 in [0, 8]")
+    assert shown["confidence"].tolist() == own["confidence"].tolist()  # both in the set's order
+    loose = predictions(bare("loose", *words, "attack.eps_255=5", "epsilon.reference=5"))
+    assert "over_budget: 8: 23 / 23 = 100.00% of the images" in capsys.readouterr().out
+    assert set(loose["eps_255"]) == {0.0, 5.0}
+
+
+def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(saved_set, bare):
+    words = [*FOREIGN, "attack.eps_255=8", "report=default"]
+    words += ["targets=[fine]", "source=[coarse,fine]", "ensemble=loss", "dataset.num_classes=10"]
+    words += ["attack.origin.source=coarse+fine", "attack.origin.dataset=x"]
+    (job,) = find_jobs([bare("x", *words, "dataset.class_names=[a,b,c,d,e,f,g,h,i,j]")])
+    record = job.record
+    assert (record.source, record.protocol) == ("coarse+fine", "joint")
+    assert record.config["ensemble"] == "loss"
+    assert (record.dataset, "".join(record.class_names)) == ("x", "abcdefghij")
+
+
+DAMAGED = [  # a file, what is changed in it (or nothing is left), and what is said
+    ("8/{}.png", None, "is missing"),
+    ("0/{}.png", (b"IEND", b"IENE"), "is missing or was changed"),
+    ("images.csv", None, "is missing"),
+    ("images.csv", (b"g,", b"g,1"), "is missing or was changed"),
+    ("record.json", None, "does not exist"),
+    ("record.json", (b'"bim"', b'"mim"'), ".* its record is damaged"),
+    ("record.json", (b"{", b""), "has no valid record"),
+    ("record.json", (b'"files"', b'"filez"'), "lacks files"),
+]
+
+
+def test_a_set_that_is_not_whole_is_named(saved_set, tmp_path):
+    last = pd.read_csv(saved_set / "adversarial" / "images.csv")["index"].max()
+    for number, (name, change, said) in enumerate(DAMAGED):
+        copy = Path(shutil.copytree(saved_set / "adversarial", tmp_path / str(number)))
+        path = copy / name.format(last)
+        content = path.read_bytes()
+        path.unlink()
+        if change:
+            assert change[0] in content
+            path.write_bytes(content.replace(*change, 1))
+        with pytest.raises(ValueError, match=f"{path.name} {said}"):
+            opened(copy)
+
+
+@pytest.mark.usefixtures("saved_set")
+def test_bad_sets_are_refused_in_a_sentence(refused):
+    for words, message, code in (
+        ([*OWN, "model.fine.weights=null"], "model fine has no weights", 2),
+        (["attack=saved", "attack.path=gone"], "gone", 2),
+        ([*OWN, "protocol=joint"], "source=NAME", 2),
+        ([*OWN, "source=fine"], "crafted on coarse", 2),
+        ([*OWN, "attack.eps_255=8"], "eps_255", 2),
+        ([*OWN, "epsilon.reference=5"], "1.5, 4, 8", 2),
+        ([*FOREIGN, "attack.eps_255=0.0314"], "Did you mean 8?", 2),
+        (FOREIGN, "attack.eps_255", 2),
+        ([*FOREIGN, "attack.eps_255=8"], "classes", 2),
+    ):
+        text = refused(*words, "targets=[fine]", code=code, words_of_all=BARE)
+        assert message in text, words

@@ -109,44 +109,36 @@ def test_kernels_that_are_not_deterministic_are_named_and_other_warnings_are_sho
     assert [str(one.message) for one in shown] == ["something else"]
 
 
-CUBLAS = [  # whether CUDA runs, the variable's value before and after
-    (False, None, ":4096:8"),
-    (False, ":16:8", ":16:8"),
-    (True, ":16:8", ":16:8"),
-    (True, None, None),
-]
 CODE = """
-import os, subprocess, sys
-import torch, torch.nn.attention
-name = "CUBLAS_WORKSPACE_CONFIG"
-torch.use_deterministic_algorithms(False)  # loads what all processes need
-for runs, stated, _ in {cases}:  # each in a process that has not imported `src`
-    if child := os.fork():
-        assert os.waitpid(child, 0)[1] == 0
-        continue
-    os.environ.pop(name, None)
-    if stated:
-        os.environ[name] = stated
-    torch.cuda.is_initialized = lambda: runs
-    import src
-    from src.utils.devices import deterministic
-    chosen = []
-    for _ in range(2):
-        with deterministic("cuda", set()):
-            chosen.append(torch.are_deterministic_algorithms_enabled())
-    code = f"import os; print({{chosen}}, os.environ.get('{{name}}'))"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    sys.exit()
+import os, torch
+torch.cuda.is_initialized = lambda: {runs}
+from src.utils.devices import deterministic
+chosen = []
+for _ in range(2):
+    with deterministic("cuda", set()):
+        chosen.append(torch.are_deterministic_algorithms_enabled())
+print(chosen, os.environ.get("CUBLAS_WORKSPACE_CONFIG"), flush=True)
 """
 
 
 @slow
-def test_cublas_is_deterministic_unless_it_runs_already():
-    command = [sys.executable, "-c", CODE.format(cases=CUBLAS)]
+@pytest.mark.parametrize(
+    ("runs", "before", "after"),
+    [
+        (False, None, ":4096:8"),
+        (False, ":16:8", ":16:8"),
+        (True, ":16:8", ":16:8"),
+        (True, None, None),
+    ],
+)
+def test_cublas_is_deterministic_unless_it_runs_already(runs, before, after, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if before:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
+    command = [sys.executable, "-c", CODE.format(runs=runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    expected = [f"{[after is not None] * 2} {after}" for *_, after in CUBLAS]
-    assert done.stdout.splitlines() == expected
-    assert done.stderr.count("Set CUBLAS_WORKSPACE_CONFIG") == 1
+    assert done.stdout == f"{[after is not None] * 2} {after}\n"
+    assert done.stderr.count("Set CUBLAS_WORKSPACE_CONFIG") == (after is None)
 
 
 def test_the_list_is_that_of_the_documentation():

@@ -19,11 +19,13 @@ from src.api.transfer import transfer
 from src.artifacts.record import job_record
 from src.attacks import CollectedWeights, UniversalPerturbation
 from src.cache.rows import FOLDER
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.data import load_dataset
 from src.data.cifar10_mini import CLASSES
 from src.run.check_job import check_job, open_job
 from src.run.data import DataSets
-from tests.config.test_settings import read
 from tests.conftest import killed
 from tests.test_distributed import started_by_torchrun
 
@@ -126,9 +128,9 @@ def opened(place, *words):
     """Return the images that a job is fitted on: their classes and target labels."""
     shown = ["dataset=cifar10_mini", "source=coarse", "targets=[coarse]"]
     fitted = f"attack.fit_images={place}"
-    settings = read(*ON_IMAGES, fitted, *shown, *words, extra=Path("conf"))
+    config = compose_words(CONF, [*ON_IMAGES, fitted, *shown, *words], Path("conf"))
     sets = DataSets()
-    return open_job(check_job(settings, sets), sets)[1].fit_images
+    return open_job(check_job(read_job(config, config.hydra), sets), sets)[1].fit_images
 
 
 def same(one, two):

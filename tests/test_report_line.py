@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.stats import chi2_contingency
 
-from src import load_sweep, rankings, rates, tries
+from src import tries
 from src.analysis import Outcomes
 from src.analysis.tries import class_success, success_within
 from src.artifacts.jobs import find_jobs
@@ -42,44 +42,20 @@ def report(workspace, run_in):
     return partial(run_in, workspace, module="src.report.__main__")
 
 
-@pytest.fixture(scope="module")
-def sweep(new_workspace, run_tiny, printed_by, empty_store):
-    """The workspace of a tracked sweep that ended with its report, and what it has printed."""
-    folder = new_workspace()
-    shutil.copytree(empty_store, folder / "mlruns")
-    words = ["attack=fgsm", "source=coarse,fine", "n_images=40", "trainer.batch_size=40"]
-    words += ["protocol=all", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
-    words += ["diagnostics.n_images=39", "report=default", "hydra.sweep.dir=outputs/out"]
-    code, printed = printed_by(run_tiny, folder, "-m", *words)
-    assert code == 0 and "report: " in printed
-    return folder
-
-
 @pytest.mark.slow
-def test_a_sweep_ends_with_its_report_which_is_tracked(sweep):
-    folder = sweep / "outputs" / "out"
-    assert {path.name for path in folder.iterdir() if path.is_file()} == {
-        *("report.html", "summary.txt", "attacks.csv", "sources.csv", "sweep.json"),
-        "multirun.yaml",
-    }
-    data = json.loads(block_of(folder / "report.html"))
-    assert sorted(map(tuple, data["jobs"])) == [("fgsm", "coarse"), ("fgsm", "fine")]
-    figures = {one["name"]: pd.DataFrame(**one["columns"]) for one in data["figures"]}
-    assert {"spectra", "filtered", "low-passed", "similarity", "classes"} <= figures.keys()
-    for name, column in (("spectra", "n"), ("filtered", "denominator"), ("similarity", "n")):
-        assert set(figures[name][column]) == {39}, name
-    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{sweep}/mlruns/mlflow.db")
+def test_a_sweep_has_a_report_which_is_tracked_and_copies_of_the_tables_make_it_again(
+    tracked_sweep, report, workspace
+):
+    folder, names = tracked_sweep / "out", {"report.html", "summary.txt", "sweep.json"}
+    names |= {"attacks.csv", "sources.csv", "multirun.yaml"}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == names
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tracked_sweep}/mlruns/mlflow.db")
     experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
     runs = {run.data.tags["kind"]: run.info.run_id for run in store.search_runs([experiment])}
     assert "report.html" in {file.path for file in store.list_artifacts(runs["sweep"])}
     files = {file.path for file in store.list_artifacts(runs["job"])}
     assert {"rates.csv", "alarms.json", "config.yaml"} <= files  # tables: in the job's folder
     assert not [file for file in files if file.endswith(".parquet")]
-
-
-@pytest.mark.slow
-def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
-    folder = sweep / "outputs" / "out"
     for path in folder.rglob("*.parquet"):  # no model, no images
         (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, workspace / "bare" / path.parent.name)
@@ -88,35 +64,6 @@ def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
     again, first = (json.loads(block_of(page)) for page in pages)
     for name in ("axes", "rows", "rankings", "sources", "figures"):
         assert again[name] == first[name], name
-
-
-@pytest.mark.slow
-def test_other_data_weights_and_norms_are_never_compared(
-    run_job, report, workspace, tiny_weights, monkeypatch
-):
-    content = bytearray((tiny_weights / "fine.safetensors").read_bytes())
-    content[-1] ^= 1
-    (workspace / "other.safetensors").write_bytes(content)
-    runs = {
-        "outputs/one": [],
-        "outputs/steps": ["attack=bim"],
-        "outputs/less": ["n_images=39"],
-        "outputs/l2": ["attack=fgsm_l2"],
-        "outputs/retrained": [f"model.fine.weights={workspace / 'other.safetensors'}"],
-    }
-    for folder, words in runs.items():
-        counted = ["n_images=40", "protocol=all"]  # enough to be compared
-        assert run_job(*counted, *words, f"hydra.run.dir={folder}") == 0
-    assert report() == 0  # of the newest
-    assert (workspace / "outputs/retrained/report.html").exists()
-    assert report(f"folder=[{','.join(runs)}]", "out=all") == 0
-    assert len(json.loads(block_of(workspace / "all" / "report.html"))["sweeps"]) == 4
-    found = rates(load_sweep(*runs))
-    assert found["attack"].nunique() == 5
-    assert not found.duplicated(["attack", "source", "target", "eps_255"]).any()
-    groups = rankings(*runs).groupby("group")["attack"].agg(set)
-    assert sum({"bim"} < names for names in groups) == 1  # others are ranked apart
-    assert sorted(map(len, groups)) == [1, 1, 1, 2]
 
 
 def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkeypatch):

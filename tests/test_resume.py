@@ -3,10 +3,8 @@
 import os
 import shutil
 import signal
-import sqlite3
 import sys
 from collections import Counter
-from contextlib import closing
 from functools import partial
 from itertools import count, product
 from pathlib import Path
@@ -393,31 +391,3 @@ def test_the_same_call_after_a_kill_replaces_its_store(tmp_path, number):
     rows = call().predictions
     assert len(load_sweep(words["store"]).predictions) == len(rows)
     assert not list(words["store"].rglob(".*"))
-
-
-@slow
-def test_a_store_that_goes_away_costs_no_job_and_gets_all_from_the_same_command(
-    run_job, workspace, empty_store, capsys, monkeypatch
-):
-    shutil.copytree(empty_store, workspace / "mlruns")
-    words = ["-m", "attack=fgsm,bim", "tracking=mlflow", GO_ON]
-    real, calls = mlflow.MlflowClient.log_batch, count(1)
-
-    def rename(table: str, name: str) -> None:
-        with closing(sqlite3.connect(workspace / "mlruns" / "mlflow.db")) as store:
-            store.execute(f"ALTER TABLE {table} RENAME TO {name}")
-
-    def gone_from_the_fourth_call_on(*arguments, **keywords):
-        if next(calls) == 4:
-            rename("runs", "away")
-        real(*arguments, **keywords)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, "log_batch", gone_from_the_fourth_call_on)
-        assert run_job(*words, "hydra.sweep.dir=outputs/away") == 0
-    printed = " ".join("".join(capsys.readouterr()).split())
-    assert printed.count("cannot be used (no such table: runs)") == 1
-    assert "Traceback" not in printed and "SQLAlchemy" not in printed
-    rename("away", "runs")
-    assert run_job(*words, "hydra.sweep.dir=outputs/back") == 0
-    assert tracked_wrongly(workspace / "mlruns") == []
