@@ -320,18 +320,19 @@ def printed_by() -> Callable[..., tuple[int, str]]:
 def tracked_sweep(
     built_once: Callable[..., Path], empty_store: Path, run_tiny: Callable[..., int]
 ) -> Path:
-    """A folder whose `out` has a finished sweep: two attacks, two sources, three targets.
+    """A folder whose `out` has a finished sweep: two attacks, three sources, four targets.
 
     The sweep has a report, and runs in `mlruns`. Tests only read the folder.
     """
 
     def fill(folder: Path) -> None:
-        pools = {**POOLS, "large": 16}
+        sources = {**POOLS, "finest": 2}
+        pools = {**sources, "large": 16}
         (folder / "weights").mkdir()
         write_weights(folder / "weights", pools)
         write_workspace(folder, folder / "weights", pools)
         shutil.copytree(empty_store, folder / "mlruns")
-        words = [f"source={','.join(POOLS)}", f"targets=[{','.join(pools)}]", "attack=fgsm,ti"]
+        words = [f"source={','.join(sources)}", f"targets=[{','.join(pools)}]", "attack=fgsm,ti"]
         words += ["n_images=150", "trainer.batch_size=150", "epsilon.grid=[0,8]"]
         words += ["tracking=mlflow", "report=default"]
         assert run_tiny(folder, "-m", *words, "hydra.sweep.dir=out") == 0

@@ -13,7 +13,7 @@ import pytest
 from src import load_sweep, rankings, rates, table
 from tests.conftest import REPOSITORY, block_of, printed_cells
 
-EPS, SOURCES, ATTACKS = 8, ["coarse", "fine"], ["fgsm", "ti"]
+EPS, SOURCES, ATTACKS = 8, ["coarse", "fine", "finest"], ["fgsm", "ti"]
 TARGETS = [*SOURCES, "large"]
 KEYS = ["attack", "source", "target"]
 NEAR = 1e-12
@@ -39,7 +39,7 @@ def printed(summary):
     """The printed fractions that are still correct, and whether a pair is a white box."""
     cells = pd.DataFrame(printed_cells(summary), columns=[*KEYS, "rate", "white"])
     found = cells[cells["source"].isin(SOURCES)].set_index(KEYS).sort_index()
-    assert len(found) == 2 * 2 * 3
+    assert len(found) == 2 * 3 * 4
     return found
 
 
