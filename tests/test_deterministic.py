@@ -47,7 +47,7 @@ from tests.pretended_device import (
 DEFENCES = {
     "bit_depth": BitDepth(),
     "jpeg": Jpeg(),
-    "jpeg, moved": Jpeg(offset=3),
+    "moved_jpeg": Jpeg(offset=3),
     "median": Median(),
     "random_resize_pad": RandomResizePad(),
     "smoothing": Smoothing(copies=3),
