@@ -1,36 +1,61 @@
-"""Deterministic kernels: switches and their end, and what this program's own code calls."""
+"""What only a GPU does, without one: deterministic kernels, and everything on one device.
 
+On a pretended device defences and whole passes compute what a CPU does.
+"""
+
+import copy
+import dataclasses
 import subprocess
 import sys
 import warnings
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
 
-import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import nn
 
+from src.api.inputs import Inputs
+from src.attacks import lgv, mi, pgd, uap
+from src.cache.rows import Rows
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
+from src.config.sections import TrainerSettings
 from src.data import ImageDataset, LabelledImages
-from src.defences import AttackedDefence, BitDepth, Jpeg, Median, Smoothing
+from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
 from src.models import PixelClassifier, build_classifier
 from src.models.architectures import vgg16
+from src.run import passes, trainer
+from src.run.trainer import speed_key
+from src.utils import devices
 from src.utils.devices import deterministic
-from tests.job_context import run_modules
+from tests.job_context import evaluate, make_context, plan_modules, run_modules
 from tests.nondeterministic import LIST, refuse_nondeterministic
+from tests.own_measurement import OWN
+from tests.pretended_device import (
+    DEVICE,
+    DeviceTensor,
+    WrongDeviceError,
+    pretended_device,
+    to_device,
+)
 
 DEFENCES = {
     "bit_depth": BitDepth(),
     "jpeg": Jpeg(),
-    "jpeg, moved": Jpeg(offset=3),
+    "moved_jpeg": Jpeg(offset=3),
     "median": Median(),
-    "smoothing": Smoothing(),
+    "random_resize_pad": RandomResizePad(),
+    "smoothing": Smoothing(copies=3),
 }
-
-
+SIDE = 16
 MODELS = [file.stem for file in sorted((CONF / "model").glob("[!_]*.yaml"))]
 MODELS = [name for name in MODELS if name not in ("answers", "timm", "torchvision")]
+slow = pytest.mark.slow
 
 
 def switches() -> tuple:
@@ -73,56 +98,47 @@ def test_kernels_that_are_not_deterministic_are_named_and_other_warnings_are_sho
     with pytest.warns(UserWarning) as shown, deterministic("cuda", kernels):
         for _ in range(2):
             torch.zeros(3).put_(place, torch.ones(1))
-        warnings.warn("Flash Attention defaults to a non-deterministic algorithm.", stacklevel=1)
-        warnings.warn(
-            "but this operation is not deterministic because it uses CuBLAS and you "
-            "have CUDA >= 10.2.",
-            stacklevel=1,
-        )
-        warnings.warn("something else", stacklevel=1)
+        for text in (
+            "Flash Attention defaults to a non-deterministic algorithm.",
+            "but this operation is not deterministic because it uses CuBLAS and you have CUDA "
+            ">= 10.2.",
+            "something else",
+        ):
+            warnings.warn(text, stacklevel=1)
     assert kernels == {"put_", "Flash Attention", "CuBLAS"}
     assert [str(one.message) for one in shown] == ["something else"]
 
 
-CUBLAS = [  # whether CUDA runs, the variable's value before and after
-    (False, None, ":4096:8"),
-    (False, ":16:8", ":16:8"),
-    (True, ":16:8", ":16:8"),
-    (True, None, None),
-]
 CODE = """
-import os, subprocess, sys
-import torch, torch.nn.attention
-name = "CUBLAS_WORKSPACE_CONFIG"
-torch.use_deterministic_algorithms(False)  # loads what all processes need
-for runs, stated, _ in {cases}:  # each in a process that has not imported `src`
-    if child := os.fork():
-        assert os.waitpid(child, 0)[1] == 0
-        continue
-    os.environ.pop(name, None)
-    if stated:
-        os.environ[name] = stated
-    torch.cuda.is_initialized = lambda: runs
-    import src
-    from src.utils.devices import deterministic
-    chosen = []
-    for _ in range(2):
-        with deterministic("cuda", set()):
-            chosen.append(torch.are_deterministic_algorithms_enabled())
-    code = f"import os; print({{chosen}}, os.environ.get('{{name}}'))"
-    subprocess.run([sys.executable, "-c", code], check=True)
-    sys.exit()
+import os, torch
+torch.cuda.is_initialized = lambda: {runs}
+from src.utils.devices import deterministic
+chosen = []
+for _ in range(2):
+    with deterministic("cuda", set()):
+        chosen.append(torch.are_deterministic_algorithms_enabled())
+print(chosen, os.environ.get("CUBLAS_WORKSPACE_CONFIG"), flush=True)
 """
 
 
-@pytest.mark.slow
-def test_cublas_is_deterministic_unless_it_runs_already():
-    command = [sys.executable, "-c", CODE.format(cases=CUBLAS)]
+@slow
+@pytest.mark.parametrize(
+    ("runs", "before", "after"),
+    [
+        (False, None, ":4096:8"),
+        (False, ":16:8", ":16:8"),
+        (True, ":16:8", ":16:8"),
+        (True, None, None),
+    ],
+)
+def test_cublas_is_deterministic_unless_it_runs_already(runs, before, after, monkeypatch):
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    if before:
+        monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
+    command = [sys.executable, "-c", CODE.format(runs=runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == [
-        f"{[after is not None] * 2} {after}" for *_, after in CUBLAS
-    ]
-    assert done.stderr.count("Set CUBLAS_WORKSPACE_CONFIG") == 1
+    assert done.stdout == f"{[after is not None] * 2} {after}\n"
+    assert done.stderr.count("Set CUBLAS_WORKSPACE_CONFIG") == (after is None)
 
 
 def test_the_list_is_that_of_the_documentation():
@@ -134,24 +150,8 @@ def test_the_list_is_that_of_the_documentation():
     assert text == " ".join(f"* {line}" for line in LIST["kernels"])
 
 
-@pytest.mark.parametrize("name", DEFENCES)
-def test_adaptive_attacks_on_defences_are_deterministic_on_a_gpu(name):
-    images = torch.rand(2, 3, 21, 21).requires_grad_()
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 21 * 21, 5))
-    defended = AttackedDefence(model, DEFENCES[name])
-    if defended.randomised:
-        defended._seeds = torch.tensor([1, 2])
-    with refuse_nondeterministic():
-        defended(images).sum().backward()
-    assert images.grad.isfinite().all()
-
-
 @pytest.mark.parametrize(
-    "name",
-    [
-        name if name == "resnet_small" else pytest.param(name, marks=pytest.mark.slow)
-        for name in MODELS
-    ],
+    "name", [name if name == "resnet_small" else pytest.param(name, marks=slow) for name in MODELS]
 )
 def test_networks_of_the_catalogue_are_deterministic_on_a_gpu(name):
     config = compose_words(CONF, [f"source={name}", "targets=[vgg_small]", "attack=fgsm"])
@@ -165,7 +165,7 @@ def test_networks_of_the_catalogue_are_deterministic_on_a_gpu(name):
         classifier(images).sum().backward()
 
 
-@pytest.mark.slow
+@slow
 def test_vgg16_is_deterministic_on_a_gpu_and_the_same_at_224_pixels():
     torch.manual_seed(0)
     network, images = vgg16(10, 224).eval(), torch.rand(1, 3, 224, 224).requires_grad_()
@@ -179,17 +179,162 @@ def test_vgg16_is_deterministic_on_a_gpu_and_the_same_at_224_pixels():
     assert torch.equal(torch.autograd.grad(network(images).sum(), images)[0], gradient)
 
 
-@pytest.mark.slow
+def network(seed: int) -> nn.Module:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        layers = nn.Sequential(
+            nn.Conv2d(3, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.AvgPool2d(8),  # its adaptive form is not deterministic on a GPU
+            nn.Flatten(),
+            nn.Linear(32, 5),
+        )
+        layers[-1].weight.data *= 8
+    classifier = PixelClassifier(layers, (0.5,) * 3, (0.25,) * 3).eval().requires_grad_(False)
+    classifier.feature_layer = "2"
+    return classifier
+
+
+def images(count: int = 5) -> ImageDataset:
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(0, 256, (count, SIDE, SIDE, 3), generator=generator).to(torch.uint8)
+    with torch.no_grad():
+        labels = network(0)(levels.permute(0, 3, 1, 2) / 255).argmax(1)
+    return ImageDataset(LabelledImages(levels.numpy(), labels.numpy()), num_classes=5)
+
+
+@slow
 def test_a_pass_with_all_diagnostics_is_deterministic_on_a_gpu():
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
-    dataset = ImageDataset(LabelledImages(pixels, np.arange(3), ("x", "y", "z")))
-    networks = {}
-    for name in ("a", "b"):
-        layers = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Linear(784, 3))
-        networks[name] = PixelClassifier(layers, (0, 0, 0), (1, 1, 1)).eval().requires_grad_(False)
-        networks[name].feature_layer = "network.0"
-    words = {"tables": ["all"], "bisection": 1, "n_images": 3}
+    networks = {"a": network(0), "b": network(1)}
+    words = {"tables": ["all"], "bisection": 1, "n_images": 5}
     defences = {name: DEFENCES[name] for name in ("jpeg", "median", "smoothing")}
     with refuse_nondeterministic():
-        found = run_modules(dataset, networks, diagnostics=words, defences=defences, controls=True)
+        found = run_modules(images(), networks, diagnostics=words, defences=defences, controls=True)
     assert len(found.tables) >= 10
+
+
+class Runner:
+    """A trainer of one process, on the pretended device."""
+
+    world_size, global_rank = 1, 0
+    strategy = SimpleNamespace(barrier=lambda: None)
+
+    def predict(self, module, batches, return_predictions):
+        to_device(module)
+        with torch.no_grad():
+            for number, batch in enumerate(batches):
+                module.predict_step(to_device(batch), number)
+
+
+def tables(folder: Path, attack, device: torch.device, **words) -> dict[str, pd.DataFrame]:
+    networks = {"a": network(0), "b": network(1)}
+    job = make_context(images(), networks, attack, (1.0, 8.0), reference=8.0, **words)
+    job = dataclasses.replace(job, device=device)
+    results = evaluate(job, Rows(folder)).tables
+    found = {**results.predictions, **results.diagnostics, "clean": results.clean}
+    return {name: table.to_pandas() for name, table in found.items()}
+
+
+PASSES = {
+    "every diagnostic": {
+        "attack": partial(pgd, steps=2),
+        "keys": {"steps": 2},
+        "diagnostics": {"bisection": 1, "iterations": [1, 2], "tables": ["all"]},
+        "measurements": OWN,
+        "controls": True,
+        "variants": ["uint8"],
+    },
+    "every defence": {"attack": partial(mi, steps=2), "defences": DEFENCES},
+    "target labels in L2": {
+        "attack": partial(mi, steps=2, norm="l2"),
+        "norm": "l2",
+        "target_label": "least_likely",
+        "controls": True,
+    },
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=slow) if "every" in name else name for name in PASSES]
+)
+def test_a_pass_computes_on_one_device_what_it_computes_on_a_cpu(name, tmp_path, monkeypatch):
+    words = PASSES[name]
+    expected = tables(tmp_path / "cpu", device=torch.device("cpu"), **words)
+    monkeypatch.setattr(passes, "make_trainer", lambda settings: Runner())
+    with pretended_device() as events:
+        found = tables(tmp_path / "device", device=DEVICE, **words)
+    assert events.total() and found.keys() == expected.keys()
+    for table, rows in found.items():
+        pd.testing.assert_frame_equal(rows, expected[table], check_exact=False, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", DEFENCES)
+def test_an_attack_through_a_defence_is_deterministic_and_computes_on_one_device(name):
+    """Adaptive attacks take the gradient of the defence."""
+    pixels = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    labels, model = torch.arange(4), AttackedDefence(network(0), DEFENCES[name], draws=2)
+    with refuse_nondeterministic() if name != "random_resize_pad" else nullcontext():
+        expected = mi(copy.deepcopy(model), pixels, labels, 0.03, steps=2)
+    with pretended_device():
+        moved = to_device((copy.deepcopy(model), pixels, labels))
+        found = mi(*moved, 0.03, steps=2)
+    assert torch.equal(found.held, expected)
+
+
+@pytest.mark.parametrize("attack", [uap, lgv])
+def test_a_fitted_attack_is_fitted_and_used_on_one_device(attack):
+    pixels = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
+    arguments = network(0), pixels, torch.arange(6) % 5, 0.03
+    words = {"fit_batch": 3, "epochs": 1}
+    with pretended_device():
+        states = attack.fit(*to_device(arguments), **words)
+        found = attack(*to_device(arguments), states=states, **words)
+    assert isinstance(found, DeviceTensor)
+
+
+def test_mixed_devices_copies_and_waits_are_noticed():
+    cpu, moved = torch.ones(3), to_device(torch.ones(3))
+    with pretended_device() as events:
+        assert float((moved * torch.tensor(2.0)).sum()) == 6  # a single number of the CPU
+        assert events.total() == 1
+        moved.new_tensor([1.0]), cpu.to(DEVICE), torch.tensor([1.0], device=DEVICE)
+        moved.cpu(), moved.tolist(), moved[moved > 0], moved.nonzero(), moved[torch.tensor([0])]
+        assert events.total() == 9
+        for mix in (torch.add, torch.dot, torch.maximum):
+            with pytest.raises(WrongDeviceError):
+                mix(moved, cpu)
+        with pytest.raises(WrongDeviceError):
+            torch.stack([moved[0], torch.tensor(1.0)])
+        with pytest.raises(WrongDeviceError):
+            moved.numpy()
+
+
+def test_branches_for_cuda_are_in_one_place():
+    source = Path(devices.__file__).parents[1]
+    asking = ('== "cuda"', '!= "cuda"', ".is_cuda")
+    files = [path for path in source.rglob("*.py") if any(w in path.read_text() for w in asking)]
+    assert files == [Path(devices.__file__)]
+
+
+def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
+    gpu = torch.device("cuda", 1)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 400))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "card 1")
+    monkeypatch.setattr(Inputs, "__init__", lambda self: setattr(self, "device", gpu))
+    settings = plan_modules({"a": network(0)}).settings
+    assert devices.computes_in_bfloat16("cuda")
+    assert Inputs().trainer == {"accelerator": "gpu", "devices": [1]}
+    with monkeypatch.context() as patch:
+        patch.setattr("src.run.trainer.device_of", lambda accelerator: "cuda")
+        assert speed_key(settings, 8).endswith("8 pixels, 32-true, card 1")
+    states, larger = ({0.0: {"weights": torch.ones(size)}} for size in (25, 26))
+    assert devices.move_states(states, torch.device("cpu")) is states
+    assert devices.move_states(larger, gpu) is larger  # more than a quarter of the free memory
+    for module in (devices, trainer):
+        monkeypatch.setattr(module, "is_cuda", lambda device: True)
+    (moved,) = devices.move_states(states, DEVICE).values()
+    assert moved["weights"].device == DEVICE
+    settings = settings.model_copy(update={"trainer": TrainerSettings(accelerator="cpu")})
+    assert trainer.for_device(settings).trainer.batch_size == 1000

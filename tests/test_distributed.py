@@ -28,6 +28,7 @@ JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
 JOB += ["measurements={changes: {_target_: tests.own_measurement.Changes}}"]
 JOB += ["report.examples=3", "++model.coarse.feature_layer='0'"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
+PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
 DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity", "changes"]
 
 
@@ -51,7 +52,16 @@ def started_by_lightning(run_job, tiny_run, words, count):
     assert Path("many", f"train_ddp_process_{count - 1}.log").exists()  # there were so many
 
 
-@pytest.mark.slow  # `test_fitted_line.py` has two processes in `make test`
+def same_tables(*names):
+    """Compare tables of the folders `one` and `many`; batches are dealt whole."""
+    for name in names:
+        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
+        assert len(one) and two.schema.equals(one.schema), name
+        frames = two.to_pandas(), one.to_pandas()  # in which NaN equals NaN
+        assert_frame_equal(*frames, check_exact=True, obj=name)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "count"),
     [(started_by_torchrun, 2), (started_by_torchrun, 3), (started_by_lightning, 2)],
@@ -61,24 +71,19 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, 
     words = [*JOB, "trainer.batch_size=9"]  # of 23 images: three batches of 6 and one of 5
     start(run_job, tiny_run, [*words, *DDP, f"trainer.devices={count}"], count)
     assert run_job(*words, "hydra.run.dir=one") == 0
-    predictions = ["predictions", "predictions-noise", "predictions-shuffled"]
-    for name in [*predictions, *DIAGNOSTICS]:
-        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
-        assert two.schema.equals(one.schema), name
-        frames = two.to_pandas(), one.to_pandas()  # in which NaN equals NaN
-        assert_frame_equal(*frames, check_exact=True, obj=name)  # batches are dealt whole
-        behind = 3 if name == "predictions" else 1  # other variants are of plain targets
-        assert len(one) == 23 * 2 * 3 * behind or name not in predictions
+    same_tables(*PREDICTIONS, *DIAGNOSTICS)
+    for name, behind in zip(PREDICTIONS, (3, 1, 1), strict=True):  # controls: of plain targets
+        assert pq.read_table(f"one/{name}.parquet").num_rows == 23 * 2 * 3 * behind
     one, two = (np.load(f"{folder}/images.npz") for folder in ("one", "many"))
     assert all(np.array_equal(one[name], two[name]) for name in one)
     folders = [str(workspace / name / "adversarial") for name in ("one", "many")]
     sets = [DataSets().open_saved(SavedSettings(path=folder)) for folder in folders]
     assert sets[0].digest == sets[1].digest
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    for experiment in ("cifar10_mini", "cifar10_mini-sweeps"):
+    runs = {"cifar10_mini": 2 * 3, "cifar10_mini-sweeps": 1 + 2}  # the job's, and two sweeps
+    for experiment, expected in runs.items():
         number = store.get_experiment_by_name(experiment).experiment_id
-        count = 2 * 3 if experiment == "cifar10_mini" else 1 + 2  # the job's, and two sweeps
-        assert len(store.search_runs([number])) == count
+        assert len(store.search_runs([number])) == expected
 
 
 @pytest.mark.slow
@@ -87,8 +92,7 @@ def test_processes_agree_on_an_ensembles_features(workspace, tiny_run, run_job):
     words += ["trainer.batch_size=9"]
     started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=2"], 2)
     assert run_job(*words, "hydra.run.dir=one") == 0
-    one, two = (pq.read_table(f"{folder}/predictions.parquet") for folder in ("one", "many"))
-    assert two.equals(one)
+    same_tables("predictions")
 
 
 def test_processes_started_elsewhere_must_agree_on_a_folder(run_job, monkeypatch, capsys):
@@ -112,20 +116,16 @@ def killed_as_torchrun(number, *arguments):
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_in_another_number_of_processes(
-    workspace, tiny_run, run_job, monkeypatch
-):
+def test_a_killed_job_goes_on_in_another_number_of_processes(workspace, tiny_run, run_job):
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
     assert run_job(*words, "hydra.run.dir=one", "cache.dir=other") == 0
-    many = [*words, "rerun=false", "trainer.strategy=ddp", "hydra.run.dir=many"]
+    many = [*words, *DDP, "rerun=false"]
     with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
         begun = [*many, "trainer.devices=2"]
         started_by_torchrun(run_job, tiny_run, begun, 2, killed_as_torchrun)
     assert list((workspace / "cache").glob("rows-*/*/*/*.parquet"))
     started_by_torchrun(run_job, tiny_run, [*many, "trainer.devices=3"], 3)
-    for name in ("predictions", "predictions-noise", "predictions-shuffled"):
-        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
-        assert two.equals(one), name
+    same_tables(*PREDICTIONS)
 
 
 CRAMPED = """import os, torch
@@ -149,11 +149,8 @@ def test_if_one_process_runs_out_of_memory_all_halve_their_batches(
     start(run_job, tiny_run, many, 2)
     assert multiprocessing.active_children() == []
     assert run_job(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
-    for name in ("predictions", "predictions-noise", "predictions-shuffled"):
-        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
-        assert len(one) and two.equals(one), name
-    record = job_record(Path("many"))
-    assert record.config["trainer"]["batch_size"] == 2
+    same_tables(*PREDICTIONS)
+    assert job_record(Path("many")).config["trainer"]["batch_size"] == 2
 
 
 def as_slow_torchrun(number, *arguments):

@@ -113,7 +113,10 @@ def test_jobs_of_all_kinds_leave_the_stored_tables_and_names(
 
 
 def compare(tables: dict[str, pd.DataFrame], stored: Path, folder: Path, room: float) -> None:
-    """Compare tables with the stored ones, or write these."""
+    """Compare tables with the stored ones, whatever the order of rows, or write these.
+
+    Floats may differ by `room`.
+    """
     writing = os.environ.get("GOLDEN") == "write"
     folder = stored if writing else folder
     folder.mkdir(exist_ok=True)
@@ -121,8 +124,10 @@ def compare(tables: dict[str, pd.DataFrame], stored: Path, folder: Path, room: f
         write(table, folder / name)
     if writing:
         pytest.skip("written")
-    unlike = [line for name in tables for line in compared(stored / name, folder / name, room)]
-    assert not unlike, "\n".join(["not as stored:", *unlike])
+    for name in tables:
+        was, now = (told_apart(name, read(place / name)) for place in (stored, folder))
+        words = {"check_like": True, "check_dtype": False, "rtol": 0, "atol": room}
+        pd.testing.assert_frame_equal(now, was, **words, obj=name)
 
 
 def stacked(folder: Path, pattern: str) -> pd.DataFrame:
@@ -165,30 +170,6 @@ def write(table: pd.DataFrame, path: Path) -> None:
         table.to_parquet(path, index=False, compression="zstd")
 
 
-def compared(stored: Path, path: Path, room: float) -> list[str]:
-    """Return a line for each way in which a table is not as it was."""
-    name, was, now = path.name, read(stored), read(path)
-    missing, more = (a.columns.difference(b.columns).tolist() for a, b in ((was, now), (now, was)))
-    if missing or more:
-        return [f"{name}: columns missing {missing}, additional {more}"]
-    lines = []
-    was, now = (told_apart(name, table) for table in (was, now))
-    for word, rows in (
-        ("missing", was.index.difference(now.index)),
-        ("additional", now.index.difference(was.index)),
-    ):
-        if len(rows):
-            lines.append(f"{name}: {len(rows)} rows {word}, such as {rows[:3].tolist()}")
-    both = was.index.intersection(now.index)
-    for column in was.columns:
-        pair = pd.DataFrame({"stored": was[column][both], "now": now[column][both]})
-        unlike = pair[~same(pair["stored"], pair["now"], room)]
-        if len(unlike):
-            shown = unlike.head(3).reset_index().to_string(index=False)
-            lines.append(f"{name}: {column} differs in {len(unlike)} of {len(both)} rows:\n{shown}")
-    return lines
-
-
 def told_apart(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table under its keys, of which each must stand for one row."""
     keys = [key for key in KEYS if key in table]
@@ -199,8 +180,23 @@ def told_apart(name: str, table: pd.DataFrame) -> pd.DataFrame:
     return table.drop(columns=keys).set_index(index)  # whatever the order of the rows
 
 
-def same(stored: pd.Series, now: pd.Series, room: float) -> np.ndarray:
-    """Tell which values agree: floats within some room, all others exactly."""
-    if all(pd.api.types.is_float_dtype(values) for values in (stored, now)):
-        return np.isclose(stored, now, rtol=0, atol=room, equal_nan=True)
-    return ((stored == now) | (stored.isna() & now.isna())).to_numpy(dtype=bool)
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param(["attack=bim", "attack.steps=2", "hydra.run.dir=out"], marks=pytest.mark.slow),
+        ["-m", "attack=fgsm,bim", "source=coarse,fine", "seed=1", "hydra.sweep.dir=out"],
+        pytest.param(
+            ["experiment=demo", "+dataset.note=1", "~attack.norm", "targets=[coarse]"],
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_the_short_cut_of_other_tests_composes_what_the_command_composes(
+    run_job, command_line, capsys, words
+):
+    texts = set()
+    for run in (command_line, run_job, run_job):
+        assert run("--cfg=all", *words) == 0
+        texts.add(capsys.readouterr().out)
+    (text,) = texts
+    assert "config_sources:" in text and "\nattack:" in text

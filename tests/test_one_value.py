@@ -1,19 +1,21 @@
-"""One sweep's mean success of attacks and sources: every face shows the same value."""
+"""One sweep's matrix and means: terminal, page, files, tables, frames and MLflow show the same."""
 
+import csv
 import io
 import json
+import re
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 
-from src import rankings, table
-from tests.conftest import block_of, printed_cells
+from src import load_sweep, rankings, rates, table
+from tests.conftest import REPOSITORY, block_of, printed_cells
 
-EPS, SOURCES = 8, ["coarse", "fine", "finest"]
+EPS, SOURCES, ATTACKS = 8, ["coarse", "fine", "finest"], ["fgsm", "ti"]
 TARGETS = [*SOURCES, "large"]
-ATTACKS = ["fgsm", "ti"]
+KEYS = ["attack", "source", "target"]
 NEAR = 1e-12
 
 
@@ -23,98 +25,159 @@ def sweep(tracked_sweep):
 
 
 @pytest.fixture(scope="module")
+def page(sweep):
+    return json.loads(block_of(sweep / "report.html"))
+
+
+@pytest.fixture(scope="module")
+def summary(sweep):
+    return (sweep / "summary.txt").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def printed(summary):
+    """The printed fractions that are still correct, and whether a pair is a white box."""
+    cells = pd.DataFrame(printed_cells(summary), columns=[*KEYS, "rate", "white"])
+    found = cells[cells["source"].isin(SOURCES)].set_index(KEYS).sort_index()
+    assert len(found) == 2 * 3 * 4
+    return found
+
+
+@pytest.fixture(scope="module")
+def success(printed):
+    """The printed fractions of success, without white boxes."""
+    return 1 - printed.loc[~printed["white"], "rate"]
+
+
+@pytest.fixture(scope="module")
 def attacks(sweep):
     """The ranking of attacks over all sources."""
-    found = rankings(sweep)
-    found = found[(found["eps_255"] == EPS) & found["source"].str.startswith("mean")]
-    return found.set_index("attack")
+    found = rankings(sweep).query("eps_255 == @EPS")
+    return found[found["source"].str.startswith("mean")].set_index("attack")
 
 
 @pytest.fixture(scope="module")
 def sources(sweep):
     """The ranking of sources over all attacks."""
-    found = rankings(sweep, of="source")
-    found = found[(found["eps_255"] == EPS) & found["attack"].str.startswith("mean")]
-    return found[found["target"] == "all targets"].set_index("source")
+    found = rankings(sweep, of="source").query("eps_255 == @EPS and target == 'all targets'")
+    return found[found["attack"].str.startswith("mean")].set_index("source")
 
 
-@pytest.fixture(scope="module")
-def cells(sweep):
-    """The printed fractions of success, by attack, source and target, without white boxes."""
-    text = (sweep / "summary.txt").read_text(encoding="utf-8")
-    cells = [cell for cell in printed_cells(text) if cell[1] in SOURCES and not cell[4]]
-    found = {(attack, source, target): 1 - rate for attack, source, target, rate, _ in cells}
-    assert len(found) == 2 * 3 * 3, text
-    return pd.Series(found).rename_axis(["attack", "source", "target"])
+def test_tables_have_the_matrix_of_the_terminal(sweep, summary, printed):
+    rows = csv.DictReader(io.StringIO(str(table(sweep, value="accuracy", to="csv"))))
+    found = {
+        (row["attack"], row["source"], target): float(row[target])
+        for row in rows
+        for target in TARGETS
+    }
+    assert found == printed["rate"].to_dict()
+    shown = {cell[:3]: cell[3] for cell in printed_cells(summary)}
+    rows = csv.DictReader(io.StringIO(str(table(sweep, value="counts", clean=True, to="csv"))))
+    for row in rows:
+        for target in TARGETS:
+            k, n = map(int, row[target].partition(" =")[0].split(" / "))
+            attack = row["attack"] or "fgsm"  # clean images have no attack
+            assert shown.pop((attack, row["source"], target)) == k / n
+    assert {(attack, source) for attack, source, _ in shown} == {("ti", "clean")}
 
 
-def below(text, start):
-    """Return the lines of a printed table as lists of words."""
-    block = text[text.index(start) :].partition("\n\n")[0]
-    return [line.split() for line in block.splitlines()]
+def test_the_frame_and_the_page_have_it(sweep, page, printed):
+    wanted = pytest.approx(printed["rate"].to_dict())
+    every = rates(load_sweep(sweep)).query("eps_255 == 8").set_index(KEYS)
+    assert every["robust_accuracy"].to_dict() == wanted
+    axes = page["axes"] | {"target": [*page["axes"]["target"], "white boxes"]}
+    places = pd.MultiIndex.from_product(axes.values(), names=axes)[page["rows"]["place"]]
+    shown = places.to_frame(index=False).assign(counts=page["rows"]["correct"]["counts"])
+    shown = shown.query("eps_255 == 8 and protocol == 'joint' and counts != ''").set_index(KEYS)
+    parts = shown["counts"].str.split(" / ").items()
+    assert {at: int(k) / int(n) for at, (k, n) in parts} == wanted
 
 
-def test_an_attacks_mean_is_that_of_the_printed_cells(cells, attacks):
-    by_target = cells.groupby(["attack", "target"]).mean()
-    means = by_target.groupby("attack").mean()
+def test_mlflow_alone_makes_the_matrix(sweep, printed, monkeypatch):
+    """By the lines that the documentation prints."""
+    store = f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)  # `set_tracking_uri` would leave it set
+    monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
+    text = (REPOSITORY / "docs" / "tracking.md").read_text()
+    snippet = re.search(r"```python\n(import mlflow.*?)```", text, re.S)[1]
+    sweep_id = json.loads((sweep / "sweep.json").read_text())["id"]
+    code = snippet.replace('"D"', '"cifar10_mini"').replace("sweep.ID", f"sweep.{sweep_id}")
+    for attack in ATTACKS:
+        shown = dict[str, pd.DataFrame]()
+        exec(code.replace("'bim'", f"'{attack}'"), shown)
+        found = shown["matrix"].stack().to_dict()
+        assert found == pytest.approx(printed["rate"][attack].to_dict())
+        needed = ["params.attack", "params.defence", "params.reference_eps_255", "tags.protocol"]
+        needed += ["metrics.success_rate/reference", "metrics.gradients_per_image"]
+        assert shown["runs"][[*needed, "metrics.seconds"]].notna().all(axis=None)
+
+
+def test_mlflow_has_the_means_and_names_the_data(sweep, attacks):
+    client = mlflow.MlflowClient(f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}")
+    names = ("cifar10_mini", "cifar10_mini-sweeps")
+    places = [client.get_experiment_by_name(name).experiment_id for name in names]
+    (run,) = client.search_runs(places, "tags.kind = 'sweep'")
+    for metric, column in {
+        "transfer_success": "mean",
+        "difference_from_first": "difference",
+    }.items():
+        for attack, value in attacks[column].fillna(0).items():
+            history = client.get_metric_history(run.info.run_id, f"{metric}/{attack}/curve")
+            assert {one.step: one.value for one in history}[EPS] == pytest.approx(value, abs=NEAR)
+    others = client.search_runs(places, "tags.kind != 'sweep'")
+    inputs = [one.dataset.name for run in others for one in run.inputs.dataset_inputs]
+    assert {*inputs} == {"cifar10_mini"}
+
+
+def test_means_are_those_of_the_printed_cells(sweep, success, attacks):
+    means = success.groupby(["attack", "target"]).mean().groupby("attack").mean()
     assert attacks["mean"].to_dict() == pytest.approx(means.to_dict(), abs=NEAR)
+    found = rankings(sweep).query("eps_255 == @EPS")
+    found = found[found["source"].isin(SOURCES)].set_index(["attack", "source"])["mean"]
+    of_rows = success.groupby(["attack", "source"]).mean()
+    assert found.to_dict() == pytest.approx(of_rows.to_dict(), abs=NEAR)
 
 
-def test_the_table_has_it_too_and_its_columns_subtract(sweep, attacks):
-    text = table(sweep, rows="attack", columns="target", to="csv", differences=True)
-    found = pd.read_csv(io.StringIO(str(text)), index_col="attack")
-    targets = found[TARGETS]
-    assert np.allclose(targets.mean(axis=1), found["average"], rtol=0, atol=NEAR)
-    assert found["average"].to_dict() == pytest.approx(attacks["mean"].to_dict(), abs=NEAR)
-    behind = (found["average"] - found["average"].max())[found["difference"].notna()]
-    assert found["difference"].dropna().to_dict() == pytest.approx(behind.to_dict(), abs=NEAR)
-    assert len(behind) == len(ATTACKS) - 1
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("columns", [["source"], ["source", "target"]])
-def test_tables_of_other_columns_have_it_too(sweep, attacks, columns):
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["target"],
+        pytest.param(["source"], marks=pytest.mark.slow),
+        pytest.param(["source", "target"], marks=pytest.mark.slow),
+    ],
+)
+def test_tables_have_them_too_and_their_columns_subtract(sweep, attacks, columns):
     text = table(sweep, rows="attack", columns=columns, to="csv", differences=True)
     found = pd.read_csv(io.StringIO(str(text)), index_col="attack")
     for name, column in (("average", "mean"), ("difference", "difference")):
         wanted = attacks[column].to_dict()
         assert found[name].to_dict() == pytest.approx(wanted, abs=NEAR, nan_ok=True)
-
-
-def test_the_mean_of_one_source_is_that_of_its_row(sweep, cells):
-    found = rankings(sweep)
-    found = found[(found["eps_255"] == EPS) & found["source"].isin(SOURCES)]
-    found = found.set_index(["attack", "source"])["mean"]
-    of_rows = cells.groupby(["attack", "source"]).mean()
-    assert found.to_dict() == pytest.approx(of_rows.to_dict(), abs=NEAR)
+    if columns == ["target"]:
+        assert np.allclose(found[TARGETS].mean(axis=1), found["average"], rtol=0, atol=NEAR)
+    behind = found["average"] - found["average"].max()
+    assert np.allclose(found["difference"].fillna(0), behind, rtol=0, atol=NEAR)
 
 
 @pytest.mark.parametrize("name", ["attacks", "sources"])
-def test_differences_are_differences_in_the_files_and_from_python(sweep, name, request):
+def test_files_and_terminal_have_means_and_differences(sweep, summary, name, request):
     ranked = request.getfixturevalue(name)
     stored = pd.read_csv(sweep / f"{name}.csv", keep_default_na=False, na_values=[""])
-    key = ["eps_255", "attack", "source", *["target"] * (name == "sources")]
+    key = ["eps_255", *KEYS[: 3 if name == "sources" else 2]]
     same = stored.merge(ranked.reset_index()[key]).set_index(ranked.index.name)
     columns = ["mean", "rank", "difference", "difference_low", "difference_high", "p"]
     assert np.array_equal(same[columns], ranked[columns], equal_nan=True)
     behind = ranked["mean"] - ranked["mean"].iloc[0]
     assert np.allclose(ranked["difference"].fillna(0), behind, rtol=0, atol=NEAR)
-
-
-@pytest.mark.parametrize("name", ["attacks", "sources"])
-def test_the_terminal_prints_it(sweep, name, request):
-    ranked = request.getfixturevalue(name)
-    text = (sweep / "summary.txt").read_text(encoding="utf-8")
-    lines = below(text, f"{name.capitalize()}{', these trainings,' * (name == 'sources')} by mean")
+    start = f"{name.capitalize()}{', these trainings,' * (name == 'sources')} by mean"
+    block = summary[summary.index(start) :].partition("\n\n")[0]
+    lines = [line.split() for line in block.splitlines()]
     for model, row in ranked.iterrows():
         (line,) = [line for line in lines if model in line]
         assert f"{100 * row['mean']:.1f}%" in {word.lstrip("=") for word in line}
-        if row["rank"] > 1:
-            assert f"{100 * row['difference']:+.1f}" in line
+        assert row["rank"] == 1 or f"{100 * row['difference']:+.1f}" in line
 
 
-def test_the_page_lists_it(sweep, attacks):
-    page = json.loads(block_of(sweep / "report.html"))
+def test_the_page_lists_them(sweep, page, attacks):
     ranked = rankings(sweep, of="source").query("eps_255 == @EPS and target == 'all targets'")
     ranked = ranked.set_index(["attack", "source"])
     eps = page["axes"]["eps_255"].index(EPS)
@@ -128,20 +191,9 @@ def test_the_page_lists_it(sweep, attacks):
         assert its == pytest.approx(ranked.loc[attack, "mean"].to_dict(), abs=1e-4)
 
 
-def test_the_choice_of_a_source_prints_it(sweep, sources, run_in, capsys):
+def test_the_choice_of_a_source_prints_them(sweep, sources, run_in, capsys):
     assert run_in(sweep.parent, "out", module="src.sources") == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     for source, row in sources.iterrows():
         line = next(line for line in lines if source in line)
         assert line[1] == f"{row['mean']:.1%}"
-
-
-def test_mlflow_has_it(sweep, attacks):
-    client = mlflow.MlflowClient(f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}")
-    place = client.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
-    (run,) = client.search_runs([place], "tags.kind = 'sweep'")
-    wanted = {"transfer_success": "mean", "difference_from_first": "difference"}
-    for metric, column in wanted.items():
-        for attack, value in attacks[column].fillna(0).items():
-            history = client.get_metric_history(run.info.run_id, f"{metric}/{attack}/curve")
-            assert {one.step: one.value for one in history}[EPS] == pytest.approx(value, abs=NEAR)

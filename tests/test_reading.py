@@ -12,7 +12,6 @@ writes the files anew, and their diff shows what has changed.
 
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +21,12 @@ import pytest
 from rich.console import Console
 
 from src.api.comparison import change_table, compare
-from src.api.frames import load_sweep
 from src.artifacts.jobs import FinishedJob, JobInMemory, find_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.report import figure as charts
 from src.report.audit import audited, print_audits
 from src.report.beside import beside
+from src.report.grid import Grid
 from src.report.named_tables import table
 from src.report.results import Results, results_of
 from src.report.source_choice import choose_source, source_tables
@@ -75,45 +74,43 @@ FIGURES: dict[str, tuple[str, dict[str, Any]]] = {
     "ranking": ("demo", {}),
     "cost": ("kinds", {}),
     "confidence_groups": ("demo", {}),
-    "image": ("photographs", {"image": (45,)}),
+    "image": ("photographs", {}),
 }
 
 
 @pytest.fixture(scope="module")
 def results() -> dict[str, Results]:
-    return {name: results_of(find_jobs([RESULTS / name])) for name in SWEEPS}
+    others = [sweep for sweep, _ in (*TABLES.values(), *FIGURES.values())]
+    names = dict.fromkeys([*SWEEPS, *others])
+    return {name: results_of(find_jobs([RESULTS / name])) for name in names}
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_a_frame_has_the_stored_values(name: str, results: dict[str, Results]) -> None:
-    check(f"{name}-values", results[name].shown[[*KEYS, *VALUES]])
-
-
-@pytest.mark.parametrize("name", SWEEPS)
-def test_attacks_and_sources_rank_as_stored(name: str, results: dict[str, Results]) -> None:
-    check(f"{name}-attacks", results[name].rankings)
-    check(f"{name}-sources", results[name].sources)
-
-
-@pytest.mark.parametrize("name", SWEEPS)
-def test_trackers_get_the_stored_metrics(name: str, results: dict[str, Results]) -> None:
-    points = [("", *point) for point in sweep_points(results[name])]
-    pairs = results[name].shown.query("source != 'mean' and target != 'mean'")
-    for (job,) in results[name].attacked:
+def test_rates_ranks_and_metrics_are_the_stored_ones(
+    name: str, results: dict[str, Results]
+) -> None:
+    its = results[name]
+    check(f"{name}-values", its.shown[[*KEYS, *VALUES]])
+    check(f"{name}-attacks", its.rankings)
+    check(f"{name}-sources", its.sources)
+    points = [("", *point) for point in sweep_points(its)]
+    pairs = its.shown.query("source != 'mean' and target != 'mean'")
+    for (job,) in its.attacked:
         record = job.job.record
         rows = pairs[(pairs["attack"] == job.job.attack) & (pairs["source"] == record.source)]
         rows = rows[rows["protocol"] == record.protocol]
-        for target, its in rows.groupby(["target", "defence"], sort=False):
+        for target, part in rows.groupby(["target", "defence"], sort=False):
             place = " ".join([job.job.attack, record.source, *map(str, target)])
-            points += [(place, *point) for point in pair_points(its, record.reference)[0]]
+            points += [(place, *point) for point in pair_points(part, record.reference)[0]]
     check(f"{name}-metrics", pd.DataFrame(points, columns=["pair", "metric", "value", "step"]))
 
 
 @pytest.mark.parametrize("name", FIGURES)
-def test_figures_draw_the_stored_rows(name: str) -> None:
-    sweep, options = FIGURES[name][0], dict(FIGURES[name][1])
+def test_figures_draw_the_stored_rows(name: str, results: dict[str, Results]) -> None:
+    sweep, options = FIGURES[name]
     draw = getattr(charts, name.split(" ")[0])
-    chart = draw(*options.pop("image", ()), RESULTS / sweep, width="3.3in", **options)
+    numbers = [45] if name == "image" else []
+    chart = draw(*numbers, results[sweep], width="3.3in", **options)
     cells = [
         (number, at, column, value)
         for number, rows in enumerate(chart.to_dict()["datasets"].values())
@@ -126,17 +123,16 @@ def test_figures_draw_the_stored_rows(name: str) -> None:
     check(f"figure-{name}", frame.assign(value=number, text=text))
 
 
-def test_tables_are_the_stored_texts() -> None:
-    texts = (
-        f"== {name}, {to}\n{_table(RESULTS / sweep, to, options)}"
-        for name, (sweep, options) in TABLES.items()
-        for to in FORMATS
-    )
+def test_tables_are_the_stored_texts(results: dict[str, Results]) -> None:
+    texts = []
+    for name, (sweep, options) in TABLES.items():
+        look = {key: options[key] for key in ("wide", "small") if key in options}
+        grid = table(results[sweep], **options)
+        assert isinstance(grid, Grid)
+        for to in FORMATS:
+            words = look if to == "latex" else {}
+            texts.append(f"== {name}, {to}\n{getattr(grid, to)(**words)}")
     check_text("tables", "\n".join(texts))
-
-
-def _table(folder: Path, to: str, options: dict[str, Any]) -> str:
-    return str(table(folder, to=to, **options))
 
 
 def test_summaries_are_the_stored_texts(results: dict[str, Results]) -> None:
@@ -151,16 +147,16 @@ def test_summaries_are_the_stored_texts(results: dict[str, Results]) -> None:
     check_text("summary", "\n".join(texts))
 
 
-def test_comparisons_and_choices_are_the_stored_texts() -> None:
+def test_comparisons_and_choices_are_the_stored_texts(results: dict[str, Results]) -> None:
     texts = io.StringIO()
     console = Console(file=texts, markup=False, highlight=False, soft_wrap=True, width=120)
-    old = load_sweep(RESULTS / "demo")
+    old = results["demo"]
     changes = compare(old, results_of([*map(_corrected, old.jobs)]))
-    texts_of_changes = map(change_sentence, _rows(changes))
-    console.print(*texts_of_changes, change_table(changes).terminal(), sep="\n")
+    sentences = [change_sentence(row) for _, row in changes.iterrows()]
+    console.print(*sentences, change_table(changes).terminal(), sep="\n")
     ranking, choices = source_tables(choose_source([RESULTS / "demo"]))
     console.print(ranking.terminal(ruled=False), "", choices.terminal(ruled=False))
-    console.print(*map(str, beside(find_jobs([RESULTS / "kinds"]), "small")), sep="\n")
+    console.print(*map(str, beside(results["kinds"].jobs, "small")), sep="\n")
     check_text("comparisons", texts.getvalue())
 
 
@@ -171,10 +167,6 @@ def _corrected(job: FinishedJob) -> FinishedJob:
     table = pa.Table.from_pandas(table.assign(predicted=right), preserve_index=False)
     files = {PREDICTIONS: job.files[PREDICTIONS]}
     return JobInMemory(job.record, job.folder, files, job.title, tables={PREDICTIONS: table})
-
-
-def _rows(frame: pd.DataFrame) -> Iterator[pd.Series]:
-    return (row for _, row in frame.iterrows())
 
 
 def check(name: str, frame: pd.DataFrame) -> None:

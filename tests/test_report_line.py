@@ -1,20 +1,39 @@
-"""From a sweep's tables to its report, and from copies of the tables alone."""
+"""From a sweep's tables to its report and its audit, and from copies of the tables alone."""
 
 import json
+import re
 import shutil
+import zlib
+from dataclasses import replace
 from functools import partial
-from html import unescape
-from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import chi2_contingency
 
-from src import load_sweep, rankings, rates
+from src import tries
+from src.analysis import Outcomes
+from src.analysis.tries import class_success, success_within
+from src.artifacts.jobs import find_jobs
 from src.artifacts.sweep_state import SweepManifest, write_manifest
-from tests.conftest import REPOSITORY, block_of
+from src.report.audit import audited as add_audits
+from src.report.page.frame import build_report
+from src.report.results import results_of
+from src.utils.model_names import ModelRef
+from tests.conftest import REPOSITORY, TINY_RUN, block_of
+from tests.records import frame_of_sweep, jobs_of_frame
+from tests.report.conftest import make_sweep
 
-MODELS = ("coarse", "fine")
+OWN = ("source=", "dataset=", "report=", "epsilon.", "targets=", "n_images=")
+WORDS = [word for word in TINY_RUN if not word.startswith(OWN)]
+WORDS += ["-m", "experiment=audit", "source=coarse", "attack=fgsm,bim", "n_images=60"]
+SENTENCE = re.compile(
+    r"With (\d+) candidates? from 1 source an attacker fools ([\d.]+)%.* of the (\d+) images of 60 "
+    r"that (\S+) classifies correctly, at 4/255(?:; with (\d+), ([\d.]+)%)?"
+)
+NEEDS_NO_FULL = {"full": False, "budgets": (8.0,)}
 
 
 @pytest.fixture
@@ -23,112 +42,28 @@ def report(workspace, run_in):
     return partial(run_in, workspace, module="src.report.__main__")
 
 
-def page(folder: Path) -> str:
-    """Return a page's text."""
-    return unescape((folder / "report.html").read_text())
-
-
-@pytest.fixture(scope="module")
-def sweep(new_workspace, run_tiny, printed_by, empty_store):
-    """The workspace of a tracked sweep that ended with its report, and what it has printed."""
-    folder = new_workspace()
-    shutil.copytree(empty_store, folder / "mlruns")
-    words = ["attack=fgsm", "source=coarse,fine", "n_images=40", "trainer.batch_size=40"]
-    words += ["protocol=all", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
-    words += ["diagnostics.n_images=39", "report=default", "hydra.sweep.dir=outputs/out"]
-    code, printed = printed_by(run_tiny, folder, "-m", *words)
-    assert code == 0
-    return folder, printed
-
-
 @pytest.mark.slow
-def test_a_sweep_ends_with_its_report(sweep):
-    workspace, printed = sweep
-    folder = workspace / "outputs" / "out"
-    assert "report: " in printed
-    assert {path.name for path in folder.iterdir() if path.is_file()} == {
-        *("report.html", "summary.txt", "attacks.csv", "sources.csv", "sweep.json"),
-        "multirun.yaml",
-    }
-    data = json.loads(block_of(folder / "report.html"))
-    assert {tuple(job) for job in data["jobs"]} == {
-        ("fgsm", source) for source in ("coarse", "fine")
-    }
-    figures = {one["name"]: pd.DataFrame(**one["columns"]) for one in data["figures"]}
-    assert {"spectra", "filtered", "low-passed", "similarity", "classes"} <= figures.keys()
-    for name, column in (("spectra", "n"), ("filtered", "denominator"), ("similarity", "n")):
-        assert set(figures[name][column]) == {39}, name
-
-
-@pytest.mark.slow
-def test_a_report_and_its_tables_are_tracked(sweep):
-    workspace, _ = sweep
-    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
+def test_a_sweep_has_a_report_which_is_tracked_and_copies_of_the_tables_make_it_again(
+    tracked_sweep, report, workspace
+):
+    folder, names = tracked_sweep / "out", {"report.html", "summary.txt", "sweep.json"}
+    names |= {"attacks.csv", "sources.csv", "multirun.yaml"}
+    assert {path.name for path in folder.iterdir() if path.is_file()} == names
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{tracked_sweep}/mlruns/mlflow.db")
     experiment = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
     runs = {run.data.tags["kind"]: run.info.run_id for run in store.search_runs([experiment])}
     assert "report.html" in {file.path for file in store.list_artifacts(runs["sweep"])}
     files = {file.path for file in store.list_artifacts(runs["job"])}
     assert {"rates.csv", "alarms.json", "config.yaml"} <= files  # tables: in the job's folder
     assert not [file for file in files if file.endswith(".parquet")]
-
-
-@pytest.mark.slow
-def test_copies_of_the_tables_make_the_same_report(sweep, report, workspace):
-    folder = sweep[0] / "outputs" / "out"
     for path in folder.rglob("*.parquet"):  # no model, no images
         (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, workspace / "bare" / path.parent.name)
     assert report("bare", "out=again") == 0
-    again, first = (
-        json.loads(block_of(its / "report.html")) for its in (workspace / "again", folder)
-    )
+    pages = (workspace / "again" / "report.html", folder / "report.html")
+    again, first = (json.loads(block_of(page)) for page in pages)
     for name in ("axes", "rows", "rankings", "sources", "figures"):
         assert again[name] == first[name], name
-
-
-@pytest.mark.slow
-def test_other_data_weights_and_norms_are_never_compared(
-    run_job, report, workspace, tiny_weights, monkeypatch
-):
-    other = workspace / "other.safetensors"
-    content = bytearray((tiny_weights / "fine.safetensors").read_bytes())
-    content[-1] ^= 1
-    other.write_bytes(content)
-    runs = {
-        "outputs/one": [],
-        "outputs/steps": ["attack=bim"],
-        "outputs/less": ["n_images=39"],
-        "outputs/l2": ["attack=fgsm_l2"],
-        "outputs/retrained": [f"model.fine.weights={other}"],
-    }
-    for folder, words in runs.items():
-        counted = ["n_images=40", "protocol=all"]  # enough to be compared
-        assert run_job(*counted, *words, f"hydra.run.dir={folder}") == 0
-    with monkeypatch.context() as patch:
-        written = []
-        patch.setattr(
-            "src.report.finished_jobs.write_report", lambda jobs, out, *_: written.append(out)
-        )
-        assert report() == 0
-        assert written == [Path("outputs/retrained")]  # the newest
-    assert report(f"folder=[{','.join(runs)}]", "out=all") == 0
-    assert len(json.loads(block_of(workspace / "all" / "report.html"))["sweeps"]) == 4
-    found = rates(load_sweep(*runs))
-    assert found["attack"].nunique() == 5
-    assert not found.duplicated(["attack", "source", "target", "eps_255"]).any()
-    groups = rankings(*runs).groupby("group")["attack"].agg(set)
-    assert sum({"bim"} < names for names in groups) == 1  # others are ranked apart
-    assert sorted(map(len, groups)) == [1, 1, 1, 2]
-
-
-@pytest.mark.slow
-def test_clean_images_are_reported_without_an_attack(run_job, workspace):
-    words = ["-m", "attack=none", "source=null", "report=default"]
-    assert run_job(*words, "hydra.sweep.dir=out") == 0
-    frame = pd.read_parquet(workspace / "out" / "0-none" / "predictions.parquet")
-    correct = frame[frame["target"] == "fine"].eval("label == predicted")
-    cell = f"{correct.sum()} / {len(correct)} = {correct.mean():.2%}"
-    assert cell in page(workspace / "out")
 
 
 def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkeypatch):
@@ -144,44 +79,213 @@ def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkey
 
 
 def test_a_report_says_how_many_jobs_are_not_done(report, workspace, capsys, monkeypatch):
-    job = REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small"
-    shutil.copytree(job, workspace / "part" / "0-a")
-    (workspace / "part" / "0-a" / ".hydra").mkdir()
-    (workspace / "part" / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
-    jobs = ["attack=fgsm", "attack=mi"]
-    write_manifest(workspace / "part", SweepManifest(jobs=jobs, single=False, id="a"))
-    monkeypatch.setattr("src.report.finished_jobs.write_report", lambda *_: None)
-    assert report("part") == 0
-    assert "part: 1 of 2 jobs are not done." in capsys.readouterr().out
-    (workspace / "all").mkdir()
-    (workspace / "part").rename(workspace / "all" / "a=[b")
-    for words in (["all/a=[b", "all/../all/a=[b", "all"], ["all/a=[b"], ["all"]):
-        assert report(*words, "out=page") == 0
-        assert capsys.readouterr().out.count("all/a=[b: 1 of 2 jobs are not done.") == 1
-    (workspace / "all" / "a=[b" / "sweep.json").write_text("{")
-    monkeypatch.undo()
-    monkeypatch.chdir(workspace)
+    folder = workspace / "all" / "a=[b"
+    shutil.copytree(REPOSITORY / "docs" / "results" / "demo" / "0-fgsm-vgg_small", folder / "0-a")
+    (folder / "0-a" / ".hydra").mkdir()
+    (folder / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
+    manifest = SweepManifest(jobs=["attack=fgsm", "attack=mi"], single=False, id="a")
+    write_manifest(folder, manifest)
+    with monkeypatch.context() as patch:
+        patch.setattr("src.report.finished_jobs.write_report", lambda *_: None)
+        for words in (["all/a=[b", "all/../all/a=[b", "all"], ["all/a=[b"], ["all"]):
+            assert report(*words, "out=page") == 0
+            assert capsys.readouterr().out.count("all/a=[b: 1 of 2 jobs are not done.") == 1
+    (folder / "sweep.json").write_text("{")
     assert report("all", "out=page") == 2
     assert "sweep.json is damaged" in capsys.readouterr().err
     assert not (workspace / "page").exists()
 
 
-REFUSED = [
-    ([], "no sweep in outputs/"),
-    (["gone"], "gone does not exist"),
-    (["gone(1", "strange"], "gone(1 does not exist"),
-    (["folder=strange"], "cannot be read as a parquet file"),
-    (["folder="], "is empty"),
-    (["report.example=3"], "report.examples"),
-]
-
-
-@pytest.mark.parametrize(("words", "message"), REFUSED, ids=[" ".join(w) for w, _ in REFUSED])
-def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd, words, message):
+def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd):
     (workspace / "strange").mkdir()
     (workspace / "strange" / "x.parquet").write_text("no table")
-    assert report(*words) == 2
-    out, err = capfd.readouterr()
-    (line,) = err.splitlines()
-    assert message in line and not out
-    assert not (workspace / "mlruns").exists()
+    for words, message in (
+        ([], "no sweep in outputs/"),
+        (["gone"], "gone does not exist"),
+        (["gone(1", "strange"], "gone(1 does not exist"),
+        (["folder=strange"], "cannot be read as a parquet file"),
+        (["folder="], "is empty"),
+        (["report.example=3"], "report.examples"),
+    ):
+        assert report(*words) == 2
+        out, err = capfd.readouterr()
+        (line,) = err.splitlines()
+        assert message in line and not out
+
+
+@pytest.fixture(scope="module")
+def audited(new_workspace, run_in, printed_by):
+    """The workspace of an audit of `fine`, also behind JPEG, what the command has printed, and
+
+    the targets whose audits it has computed, once per computation.
+    """
+    computed = []
+
+    def counting(outcomes, costs):
+        computed.append(str(outcomes.targets[0]))
+        return success_within(outcomes, costs)
+
+    folder = new_workspace()
+    words = ["targets=[fine,coarse]", "defences=[none,jpeg]", "hydra.sweep.dir=out"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("src.report.audit.success_within", counting)
+        code, printed = printed_by(run_in, folder, *WORDS, *words)
+    assert code == 0
+    return folder / "out", printed, computed
+
+
+def test_the_audit_is_that_of_the_stored_predictions_on_page_summary_and_terminal(audited):
+    folder, printed, computed = audited
+    assert sorted(computed) == ["coarse", "coarse@jpeg", "fine", "fine@jpeg"]
+    rows = pd.concat(pd.read_parquet(path) for path in folder.glob("*/predictions.parquet"))
+    rows = rows.assign(right=rows["predicted"] == rows["label"])
+    page, summary = block_of(folder / "report.html"), (folder / "summary.txt").read_text()
+    (screen,) = json.loads(page)["screens"]
+    assert screen["axes"]["defence"] == ["fine"] and screen["axes"]["attack"] == ["none", "jpeg"]
+    drawn = {row["name"]: row for row in screen["rankings"]["0.0.2"]["rows"] if "name" in row}
+    said = {found[4]: found for found in map(SENTENCE.search, printed.splitlines()) if found}
+    assert said.keys() == {"fine", "fine@jpeg"}  # the only source of the others is coarse
+    for target, found in said.items():
+        name, _, defence = target.partition("@")
+        its = rows[(rows["target"] == name) & (rows["defence"] == (defence or "none"))]
+        units = {*its.loc[(its["eps_255"] == 0) & its["right"], "index"]}
+        attacked = its[(its["eps_255"] == 4) & its["index"].isin(units)]
+        left = attacked.groupby("index")["right"].all()
+        reached, few, less = float(found[2]), int(found[5] or 1), float(found[6] or found[2])
+        assert found[1] == "2" and reached == pytest.approx(100 * (1 - left.mean()), abs=0.051)
+        assert few == 1 and 0.95 * reached <= less + 0.051
+        assert int(found[3]) == len(units) and f"of the {len(units)} images, of 60" in page
+        fooled, row = len(units) - left.sum(), drawn[defence or "none"]
+        assert [count for count, _ in row["parts"]] == [left.sum(), fooled, 60 - len(units)]
+        assert row["behind"] == f"{fooled} / {len(units)}"
+        assert found[0] in summary
+    for target in ("coarse", "coarse@jpeg"):
+        assert all(f"{target}: No image is left" in text for text in (printed, summary, page))
+    assert {job.record.protocol for job in find_jobs([folder])} == {"target_correct"}
+
+
+def audits_of(jobs):
+    return add_audits(results_of(jobs)).audits
+
+
+def test_an_audit_counts_as_tries_does_on_what_rankings_compare(tmp_path):
+    """Related sources are skipped, and units are the target's, whatever the sweep's protocol."""
+    axes = {"attacks": ("fgsm", "bim"), "budgets": (2.0, 8.0), "full": False, "images": 60}
+    sweep = make_sweep(tmp_path / "a", targets=("vit",), alike=("vit", "vgg"), **axes)
+    jobs = [job for job in find_jobs([sweep]) if job.record.source != "vit"]
+    expected = tries(results_of(jobs))
+    assert expected["candidates"].iloc[0] == 2 and len(expected) == 2
+    for protocol in ("joint", "all"):
+        update = {"protocol": protocol}
+        changed = [replace(job, record=job.record.model_copy(update=update)) for job in jobs]
+        (audit,) = audits_of(changed)
+        pd.testing.assert_frame_equal(audit.tries, expected)
+        assert f"of the {expected['images'].iloc[0]} images of 60 that vit" in audit.sentence
+    attacked = [job for job in jobs if job.attacked]
+    for differing, said in (({"data": "other"}, "images (60"), ({"norm": "l2"}, "norm (linf, l2)")):
+        last = replace(attacked[-1], record=attacked[-1].record.model_copy(update=differing))
+        (audit,) = audits_of([*attacked[:-1], last])
+        assert audit.sentence.startswith("No audit: tries needs") and said in audit.sentence
+
+
+@pytest.mark.parametrize(
+    ("fooled", "needed"),
+    [
+        ((49, 2), r"With 2 candidates from 1 source an attacker fools 51.0%.*; with 1, 49.0%\."),
+        ((40, 9), r"fools 49.0%.*at 8/255\."),
+        ((0, 0), r"fools 0.0%.*; with 1, 0.0%\."),
+    ],
+)
+def test_the_fewest_that_fool_95_percent_as_many_are_named(tmp_path, fooled, needed):
+    axes = {"models": ("s", "t"), "sources": ("s",), "targets": ("t",), "images": 100}
+    frame = frame_of_sweep(make_sweep(tmp_path, attacks=("a", "b"), **axes, **NEEDS_NO_FULL))
+    first, end = fooled[0], sum(fooled)
+    images = frame["index"].where(frame["eps_255"] > 0, 100)
+    wrong = images.lt(first) & (frame["attack"] == "a")
+    wrong |= images.between(first, end - 1) & (frame["attack"] == "b")
+    frame["predicted"] = (frame["label"] + wrong) % 6
+    (audit,) = audits_of(jobs_of_frame(frame))
+    assert re.search(needed, audit.sentence)
+
+
+def test_a_defence_that_a_try_lacks_is_compared_on_the_others(tmp_path):
+    """And images without a prediction are neither fooled nor called robust."""
+    axes = {"models": ("s", "t"), "images": 60, **NEEDS_NO_FULL}
+    place = tmp_path / "some"
+    some = make_sweep(place, attacks=("a",), defences=("r", "r2"), sources=("s@r2",), **axes)
+    more = make_sweep(tmp_path / "more", attacks=("b",), sources=("s",), **axes)
+    frame = frame_of_sweep(some, more)
+    silent = (frame["defence"] == "r") & (frame["eps_255"] > 0) & (frame["index"] % 4 == 0)
+    frame.loc[silent, "predicted"] = -1
+    results = add_audits(results_of(jobs_of_frame(frame)))
+    of_t = [its.fooled for its in results.audits if its.fooled is not None]
+    plain, behind, _ = (fooled["a", "s@r2"] for fooled in of_t)
+    report = build_report(results)
+    (screen,) = report.page["screens"]
+    rows = screen["rankings"]["0.0.2"]["rows"]
+    row = next(its for its in rows if its.get("name") == "r")
+    assert row["behind"] == f"{behind.sum()} / {len(behind)}" and row["q"] == 1
+    texts = " ".join(its.get("heading", "") for its in rows)
+    stopped = (plain & ~behind.reindex(plain.index, fill_value=True)).sum()
+    assert f"With 1 try, r stops {stopped} of the {plain[behind.index].sum()}" in texts
+    assert "does not know of r;" in texts and "does not know of r2;" not in texts
+    assert [title.startswith("robust") for title, *_ in screen["tiles"]["0.2"]] == [0, 1, 0]
+    job = json.loads(zlib.decompress(report.blocks["job-tries-0"]))
+    there = np.array(job["predicted"], float).reshape(3, 3, 60)[:, :, 0] >= -1
+    tried = screen["order"][0].index(("a", "s@r2")) + 1
+    assert np.argwhere(~there).tolist() == [[1, 3 - tried], [2, 3 - tried]]
+
+
+def test_a_page_of_which_no_image_counts_says_so(tmp_path):
+    frame = frame_of_sweep(make_sweep(tmp_path / "a", images=20, **NEEDS_NO_FULL))
+    clean = frame["eps_255"] == 0
+    frame.loc[clean, "predicted"] = (frame["label"] + 1) % 6
+    results = add_audits(results_of(jobs_of_frame(frame)))
+    assert build_report(results).answer[0].startswith("Too few")
+
+
+def candidates(fooled, counted) -> Outcomes:
+    """Return the outcomes of one attack per row of `fooled`, from one source, on one target."""
+    jobs = [(f"attack {number}", "s") for number in range(len(fooled))]
+    fooled, counted = (
+        fooled[:, None] & counted,
+        np.broadcast_to(counted, (len(jobs), 1, len(counted))),
+    )
+    there, images = np.ones((len(jobs), 1), bool), np.arange(counted.shape[2])
+    targets, aimed = [ModelRef.parse("t")], np.zeros(len(jobs), bool)
+    return Outcomes(jobs, targets, images, aimed, there, counted, fooled, ~fooled & counted)
+
+
+def test_classes_are_counted_and_compared():
+    """With many images the permutation test agrees with Pearson's, which it is a form of."""
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 5, 4000)
+    for shift in (0, 0.04, 0.1):
+        fooled = random.random((2, 4000)) < 0.3 + shift * (labels == 2)
+        rows, p = class_success(candidates(fooled, np.arange(4000) >= 300), labels)
+        counts = pd.Series(fooled.any(axis=0)[300:]).groupby(labels[300:]).agg(["sum", "size"])
+        found = rows.set_index("label").sort_index()
+        assert found["fooled"].tolist() == counts["sum"].tolist()
+        assert found["n"].tolist() == counts["size"].tolist()
+        assert (rows["fooled"] / rows["n"]).is_monotonic_decreasing
+        pearson = chi2_contingency([counts["sum"], counts["size"] - counts["sum"]]).pvalue
+        assert p == pytest.approx(pearson, abs=0.02)
+    alone = candidates(random.random((1, 40)) < 0.5, np.ones(40, bool))
+    assert class_success(alone, np.arange(40))[1] == 1  # a class per image tells nothing
+
+
+@pytest.mark.parametrize("aimed", [False, True])
+def test_the_classes_most_often_fooled_have_the_share_fooled(tmp_path, aimed):
+    small = {"attacks": ("fgsm",), "targets": ("vit",), **NEEDS_NO_FULL}
+    frame = frame_of_sweep(make_sweep(tmp_path / "a", **small, aimed=aimed))
+    attacked, cat = frame["eps_255"] > 0, frame["label"] == 0
+    goal = (frame["label"] + 1) % 6  # the class that these targeted attacks aim for
+    frame.loc[attacked, "predicted"] = goal.where(cat | (frame["index"] % 4 == 0), frame["label"])
+    clean = frame[(frame["target"] == "vit") & ~attacked].drop_duplicates("index")
+    right = clean[clean["predicted"] == clean["label"]]
+    (audit,) = audits_of(jobs_of_frame(frame))
+    assert ("reaches the target class on" in audit.sentence) == aimed
+    cats, dogs = (int((right["label"] == label).sum()) for label in (0, 1))
+    assert audit.classes.startswith(f"Classes most often fooled: cat {cats} / {cats}, ")
+    k = int((right["index"] % 4 == 0)[right["label"] == 1].sum())
+    assert "dog" not in audit.classes or f"dog {k} / {dogs}" in audit.classes

@@ -1,22 +1,32 @@
-"""A command run again computes what is missing, and leaves what one run from the start leaves."""
+"""A command run again, perhaps after a kill: it computes what is missing, and no row differs."""
 
 import os
 import shutil
+import signal
+import sys
+from collections import Counter
 from functools import partial
+from itertools import count, product
 from pathlib import Path
+from pkgutil import resolve_name
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from torch import nn
 
+from src import load_sweep, transfer
 from src.artifacts.record import job_record
+from src.cache.code_digest import code_of
 from src.config.attack_settings import SavedSettings
 from src.run.data import DataSets
-from tests.conftest import killed
+from tests.conftest import POOLS, killed, own_attack
 
 GO_ON = "rerun=false"
+slow = pytest.mark.slow
 COUNTING = """
 import os, signal, torch
 from pathlib import Path
@@ -34,12 +44,6 @@ def counting(model, images, labels, eps, *, max_batch=None):
 counting.all_budgets = True
 """
 APART = COUNTING.replace("max_batch=None", "seeds, max_batch=None")  # keeps images apart
-NETWORK = """
-from torch import nn
-from own_parts import p
-def build():
-    return nn.Sequential(nn.Flatten(), nn.Dropout(p), nn.Linear(3072, 10))
-"""
 TABLES = ["predictions", "predictions-uint8", "predictions-noise", "predictions-shuffled"]
 TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
 
@@ -47,9 +51,7 @@ TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
 @pytest.fixture
 def attacked(workspace):
     """A function that tells how many images were attacked since it was last asked."""
-    text = "_target_: counting_code.counting\nname: counting\n"
-    (workspace / "conf" / "attack" / "counting.yaml").write_text(text)
-    (workspace / "counting_code.py").write_text(COUNTING)
+    own_attack(workspace, "counting", "_target_: counting_code.counting", COUNTING)
     (workspace / "attacked").mkdir()
 
     def count() -> int:
@@ -73,8 +75,7 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
         (workspace / "conf/model/fine.yaml").read_text().replace("model.fine", "model.twin")
     )
     words = ["attack=counting", "variants=[float32,uint8]", "save_adversarial=true"]
-    words += ["epsilon.grid=[1.5,8]"]
-    words += ["report.examples=2"]
+    words += ["epsilon.grid=[1.5,8]", "report.examples=2"]
     for computed, name, *more in (
         (23, "one"),
         (0, "two", "trainer.num_workers=1"),
@@ -89,57 +90,39 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
         assert run_job(*words, GO_ON, f"hydra.run.dir=out/{name}", *more) == 0
         assert attacked() == computed, more
     same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
-    tables = ("one", "read", "twin")
-    rates = [pd.read_csv(workspace / "out" / name / "rates.csv") for name in tables]
-    pd.testing.assert_frame_equal(rates[0], rates[1])
-    pd.testing.assert_frame_equal(rates[0], rates[2].replace("twin", "fine"))
+    one, read, twin = (
+        pd.read_csv(workspace / "out" / name / "rates.csv") for name in ("one", "read", "twin")
+    )
+    pd.testing.assert_frame_equal(one, read)
+    pd.testing.assert_frame_equal(one, twin.replace("twin", "fine"))
     sets = [str(workspace / "out" / name / "adversarial") for name in ("one", "two")]
     assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
 
 
+SHIFTED = """
+import numpy as np
+def shifted(model, images, labels, eps, *, file: str, then: float):
+    size = float(np.load(file))
+    np.save(file, then)
+    return (images + size * eps).clamp(0, 1)
+"""
+
+
 def test_rows_are_of_a_file_as_it_is_when_the_job_begins(run_job, workspace):
-    code = (
-        "import numpy as np\ndef shifted(model, images, labels, eps, *, file: str, then: float):\n"
-    )
-    code += "    size = float(np.load(file))\n    np.save(file, then)\n"
-    (workspace / "shifting.py").write_text(f"{code}    return (images + size * eps).clamp(0, 1)\n")
-    text = "_target_: shifting.shifted\nname: shifted\nfile: size.npy\nthen: 1.0\n"
-    (workspace / "conf" / "attack" / "shifted.yaml").write_text(text)
+    text = "_target_: shifted_code.shifted\nfile: size.npy\nthen: 1.0"
+    own_attack(workspace, "shifted", text, SHIFTED)
     np.save(workspace / "size.npy", 1.0)
-    words = ["attack=shifted", "attack.then=0.5,-1.0", "epsilon.grid=[8]", GO_ON]
-    assert run_job("-m", *words, "hydra.sweep.dir=both") == 0  # the second finds the first's 0.5
-    np.save(workspace / "size.npy", 0.5)
-    words[1], second = "attack.then=-1.0", next(workspace.glob("both/1-*"))
-    assert run_job(*words, "cache.dir=other", "hydra.run.dir=alone") == 0
-    same_tables(second, workspace / "alone", ["predictions"])
-    np.save(workspace / "size.npy", 1.0)
-    assert run_job(*words, "hydra.run.dir=anew") == 0
+    words = ["attack=shifted", "epsilon.grid=[8]", GO_ON]
+    both = ["-m", "attack.then=0.5,-1.0", "hydra.sweep.dir=both"]
+    assert run_job(*both, *words) == 0  # the second finds the first's 0.5
+    second = next(workspace.glob("both/1-*"))
+    words.append("attack.then=-1.0")
+    for size, cache in ((0.5, "other"), (1.0, "cache")):
+        np.save(workspace / "size.npy", size)
+        assert run_job(*words, f"cache.dir={cache}", f"hydra.run.dir={size}") == 0
+    same_tables(second, workspace / "0.5", ["predictions"])
     with pytest.raises(AssertionError):
-        same_tables(second, workspace / "anew", ["predictions"])
-
-
-@pytest.mark.slow
-def test_rows_and_weights_are_of_the_code_that_ones_own_files_import(
-    run_job, workspace, attacked, capsys
-):
-    (workspace / "own_net.py").write_text(NETWORK)
-    (workspace / "conf" / "model" / "net.yaml").write_text(
-        "# @package model.net\nnetwork: {_target_: own_net.build}\nmean: [0.5, 0.5, 0.5]\n"
-        "std: [0.5, 0.5, 0.5]\n"
-    )
-    (workspace / "counting_code.py").write_text(f"import own_rule\n{COUNTING}")
-    words = ["targets=[net]", "attack=counting", GO_ON, "dataset.n_train=20"]
-    words += ["training.epochs=1", "training.dropout=null", "training.precision=32-true"]
-    (workspace / "own_parts.py").write_text("p = 0.0\n")
-    for changed, text, computed, trained in (
-        ("own_rule", "flip = True", 23, 1),
-        ("own_rule", "flip = True", 0, 0),
-        ("own_rule", "flip = False", 23, 0),
-        ("own_parts", "p = 0.9", 0, 1),  # of a target alone
-    ):
-        (workspace / f"{changed}.py").write_text(f"{text}\n")
-        assert run_job(*words, "hydra.run.dir=out") == 0
-        assert (attacked(), capsys.readouterr().out.count("Trained net")) == (computed, trained)
+        same_tables(second, workspace / "1.0", ["predictions"])
 
 
 READING = """
@@ -156,16 +139,12 @@ class Reading(nn.Module):
 """
 
 
-def reading_model(workspace: Path, network: str) -> None:
-    text = f"# @package model.reading\nnetwork: {network}\n"
-    text += "mean: [0, 0, 0]\nstd: [1, 1, 1]\nweights: included\n"
-    (workspace / "conf/model/reading.yaml").write_text(text)
-
-
-@pytest.mark.slow
+@slow
 def test_rerun_computes_what_needs_no_attack_again_too(run_job, workspace):
     (workspace / "reading_code.py").write_text(READING)
-    reading_model(workspace, "{_target_: reading_code.Reading}")
+    text = "# @package model.reading\nnetwork: {_target_: reading_code.Reading}\n"
+    text += "mean: [0, 0, 0]\nstd: [1, 1, 1]\nweights: included\n"
+    (workspace / "conf/model/reading.yaml").write_text(text)
     words = ["source=reading", "targets=[coarse,reading]"]
     words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
     for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache.dir=empty")):
@@ -174,61 +153,24 @@ def test_rerun_computes_what_needs_no_attack_again_too(run_job, workspace):
     same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
 
 
-NAMED = {  # a module that settings name, and not as their `_target_`
-    "folder": "{_target_: torch.hub.load, repo_or_dir: hub, model: Reading, source: local}",
-    "file": "{_target_: torch.jit.load, f: hub/net.pt}",
-    "path": "{_target_: calling.call, build: {_target_: hydra.utils.get_class, path: own.Reading}}",
-}
+NAMED = [  # settings that name a module, and not as their `_target_`
+    {"_target_": "torch.hub.load", "repo_or_dir": "hub", "model": "Net", "source": "local"},
+    {"_target_": "torch.jit.load", "f": "hub/net.py"},
+    {"_target_": "x.y", "build": {"_target_": "hydra.utils.get_class", "path": "hub.net.Net"}},
+]
 
 
-@pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.torch.jit:FutureWarning")  # users still have some
-@pytest.mark.parametrize("named", ["path", "folder", "file"])
-def test_rows_are_of_the_code_that_settings_name_otherwise(run_job, workspace, named):
+@pytest.mark.parametrize("settings", NAMED)
+def test_rows_are_of_the_code_that_settings_name_otherwise(workspace, monkeypatch, settings):
+    monkeypatch.syspath_prepend(workspace)
     (workspace / "hub").mkdir()
-    (workspace / "calling.py").write_text("def call(build):\n    return build()\n")
-    reading_model(workspace, NAMED[named])
-    words = ["source=coarse", "targets=[reading]", "attack=fgsm", GO_ON]
-    for power in (1, 2):
-        text = READING.replace('float(Path("power.txt").read_text())', str(power))
-        for file in ("own.py", "hub/hubconf.py"):
-            (workspace / file).write_text(text)
-        exec(text, code := {})
-        torch.manual_seed(0)  # equal weights
-        torch.jit.trace(code["Reading"](), torch.rand(2, 3, 32, 32)).save(workspace / "hub/net.pt")
-        assert run_job(*words, f"hydra.run.dir=out/{power}") == 0
-    tables = [pq.read_table(workspace / f"out/{power}/predictions.parquet") for power in (1, 2)]
-    assert not tables[0].equals(tables[1])
-
-
-@pytest.mark.slow
-def test_further_targets_variants_and_examples_cost_no_attack_within_images_mb(
-    run_job, workspace, attacked, monkeypatch
-):
-    monkeypatch.setenv("STILL", "1")
-    (workspace / "counting_code.py").write_text(APART)
-    words = ["attack=counting", GO_ON, "targets=[coarse]", "report.examples=2"]
-    more = ["targets=[coarse,fine]", "variants=[uint8]", "controls=true", "report.examples=4"]
-    anew = [*more, "rerun=true", "hydra.run.dir=out/anew", "cache.dir=other"]
-    assert run_job(*words, *anew) == 0
-    assert attacked() == 23
-    for megabytes, computed in (
-        ("300", 0),
-        ("0", 20),
-    ):  # two examples and the image chosen for its result are kept
-        where = [f"cache.images_mb={megabytes}", f"cache.dir=cache-{megabytes}"]
-        assert run_job(*words, *where, "hydra.run.dir=out/one") == 0
-        assert attacked() == 23 + (computed > 0)  # a picture, if images are not stored
-        assert run_job(*words, *where, *more, f"hydra.run.dir=out/{megabytes}") == 0
-        assert attacked() == computed
-        folders = [workspace / "out" / name for name in ("anew", megabytes)]
-        for name in TABLES[:4]:  # of other batches, hence but for rounding
-            one, two = (pd.read_parquet(folder / f"{name}.parquet") for folder in folders)
-            pd.testing.assert_frame_equal(one, two, rtol=1e-4)
-        one, two = (pictures_of(folder) for folder in folders)
-        assert one.keys() >= two.keys() and (computed or one.keys() == two.keys())
-        for index, picture in two.items():
-            np.testing.assert_allclose(one[index], picture, atol=1)
+    found = []
+    for number in (1, 2):
+        (workspace / "hub" / "net.py").write_text(f"number = {number}\n")
+        for module in ("hub", "hub.net"):  # which a new command imports anew
+            monkeypatch.delitem(sys.modules, module, raising=False)
+        found.append(code_of(settings))
+    assert found[0].keys() == found[1].keys() and found[0] != found[1]
 
 
 def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_once):
@@ -242,7 +184,7 @@ def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_o
     same_tables(workspace / "out/one", workspace / "out/two", [TABLES[0], *TABLES[2:4]])
 
 
-@pytest.mark.slow
+@slow
 def test_damaged_rows_are_computed_again(run_job, workspace, attacked, capsys):
     words = ["attack=counting", GO_ON, "report.examples=2", "controls=true"]
     assert run_job(*words, "hydra.run.dir=out/one") == 0
@@ -259,20 +201,13 @@ def test_damaged_rows_are_computed_again(run_job, workspace, attacked, capsys):
         same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
 
 
-def pictures_of(folder: Path) -> dict[int, np.ndarray]:
-    """Return the stored adversarial pictures, (K, 3, H, W), by image."""
-    arrays = np.load(folder / "images.npz")
-    pictures = arrays["adversarial"].astype(int).swapaxes(0, 1)
-    return dict(zip(arrays["index"].tolist(), pictures, strict=True))
-
-
 def rows_of(workspace: Path) -> list[Path]:
     """Return the files of rows, without those of images, which stay in parts."""
     files = (workspace / "cache").glob("rows-*/*/*/*.parquet")
     return [file for file in files if "adversarial" not in pq.read_schema(file).names]
 
 
-def run_until(run, *words, at: int) -> None:
+def killed_in_a_pass(run, *words, at: int) -> None:
     """Run a command whose process is killed in the middle of a pass."""
 
     def die() -> None:
@@ -291,7 +226,7 @@ def test_a_killed_job_goes_on_where_it_was(
     assert run_job(*words, "hydra.run.dir=whole", "cache.dir=other") == 0
     assert attacked() == 23
     for at, done in ((3, 3 + 4 + 4), (2, 4 + 4)):
-        run_until(run_job, *words, GO_ON, "hydra.run.dir=out/part", at=at)
+        killed_in_a_pass(run_job, *words, GO_ON, "hydra.run.dir=out/part", at=at)
         assert attacked() == done
     assert run_job(*words, GO_ON, "hydra.run.dir=out/part") == 0
     assert attacked() == 23 - 19
@@ -300,43 +235,6 @@ def test_a_killed_job_goes_on_where_it_was(
     files = rows_of(workspace)
     assert len(files) == len({file.parent for file in files})
     assert [job_record(folder).gradients for folder in folders] == [23, 23 - 19]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "size"),
-    [
-        (["attack=bim", "attack.steps=3"], 6),  # of 5 gradients at two budgets
-        (["attack=bim", "attack.steps=3", "source=[coarse,fine]"], 3),
-        (["attack=counting"], 10),  # which states none
-    ],
-)
-def test_a_batch_holds_so_many_gradients(run_job, workspace, attacked, words, size):
-    of_gradients = ["trainer.gradients_per_batch=30", "hydra.run.dir=out"]
-    assert run_job(*words, *of_gradients) == 0
-    assert f"batch_size: {size}\n" in (workspace / "out" / "config.yaml").read_text()
-    assert run_job(*words, f"trainer.batch_size={size}", "hydra.run.dir=same") == 0
-    same_tables(workspace / "out", workspace / "same", ["predictions"])
-
-
-@pytest.mark.slow
-def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
-    run_job, workspace, attacked, monkeypatch
-):
-    monkeypatch.setenv("ROOM", "5")
-    monkeypatch.setenv("STILL", "1")
-    (workspace / "counting_code.py").write_text(APART)
-    words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
-    run_until(run_job, *words, "hydra.run.dir=out/one", at=3)
-    assert attacked() == 3 + 4 + 4
-    assert run_job(*words, "hydra.run.dir=out/one") == 0
-    assert attacked() == 23 - 11
-    assert run_job(*words, "hydra.run.dir=out/two") == 0
-    assert attacked() == 0
-    assert run_job(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
-    assert "batch_size: 4\n" in (workspace / "out" / "one" / "config.yaml").read_text()
-    for name in ("one", "two"):
-        same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
 
 
 def test_batches_are_not_halved_under_an_attack_that_mixes_their_images(
@@ -352,7 +250,7 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
     # Three jobs stop before their attack; two batches of the fourth, then of the fifth.
-    run_until(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=2)
+    killed_in_a_pass(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=2)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out
@@ -369,7 +267,6 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
 
 def test_images_that_another_command_removes_meanwhile_are_named(run_job, workspace, monkeypatch):
     words = ["attack=fgsm", "n_images=4", "epsilon.grid=[8]", "save_adversarial=true"]
-    words += ["hydra.run.dir=out"]
 
     def remove(*_: object) -> list[int]:
         for folder in (workspace / "cache").glob("rows-*/*/images"):
@@ -378,7 +275,119 @@ def test_images_that_another_command_removes_meanwhile_are_named(run_job, worksp
 
     with monkeypatch.context() as patch:
         patch.setattr("src.run.job.choose_pictures", remove)
-        assert run_job(*words) == 1
+        assert run_job(*words, "hydra.run.dir=out") == 1
     assert (workspace / "out" / "error.txt").read_text().startswith("Another command has removed")
-    assert run_job(*words) == 0
+    assert run_job(*words, "hydra.run.dir=out") == 0
     assert len([*(workspace / "out" / "adversarial" / "8").glob("*.png")]) == 4
+
+
+SWEEP = ["-m", "attack=fgsm,bim", "n_images=20", "trainer.batch_size=6", "controls=true"]
+SWEEP += [GO_ON, "tracking=mlflow", "model.coarse.weights=null", "training.epochs=2"]
+SWEEP += ["training.batch_size=25", "training.precision=32-true", "dataset.n_train=100"]
+SWEEP += ["dataset.n_test=40", "hydra.sweep.dir=out"]
+PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
+
+
+@pytest.fixture(scope="module")
+def whole(new_workspace, run_tiny, empty_store) -> Path:
+    """The sweep's folder after a run that nothing disturbed."""
+    folder = new_workspace()
+    shutil.copytree(empty_store, folder / "mlruns")
+    assert run_tiny(folder, *SWEEP) == 0
+    return folder / "out"
+
+
+def tracked_wrongly(folder: Path) -> list[str]:
+    """Return what is wrong in a store: it has each run once, and the last sweep all of them.
+
+    No run is left open.
+    """
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
+    known = {one.experiment_id: one.name for one in store.search_experiments()}
+    every = store.search_runs([key for key, name in known.items() if name != "atonce-sweeps"])
+    runs = [(run.data.tags["kind"], run) for run in every]
+    sweeps = [run for kind, run in runs if kind == "sweep"]
+    last = max(sweeps, key=lambda run: run.info.start_time).data.tags["sweep"]
+    counts = Counter(run.info.run_name for kind, run in runs if kind != "sweep")
+    wrong = [f"{name} is tracked {n} times" for name, n in counts.items() if n > 1]
+    wrong += [f"{kind} is open" for kind, run in runs if run.info.status != "FINISHED"]
+    names = [f"{attack} coarse -> {target}" for attack, target in product(("fgsm", "bim"), POOLS)]
+    names += ["fgsm coarse", "bim coarse", "train coarse"] if "train coarse" in counts else []
+    tagged = {run.info.run_name for _, run in runs if f"sweep.{last}" in run.data.tags}
+    return wrong + [f"{name} is not tracked" for name in names if name not in tagged]
+
+
+def killed_at(function: str, number: int, run) -> None:
+    """Make a call in a process of its own, which is killed there at a call of a function."""
+    place, _, name = function.rpartition(".")
+    real, calls = resolve_name(function), count(1)
+
+    def call(*args: object, **words: object) -> object:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **words)
+
+    def changed() -> None:
+        setattr(resolve_name(place), name, call)
+        run()
+
+    killed(changed)
+
+
+@slow
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [
+        ("src.training.FineTuning.training_step", 6),  # of 8: in the second epoch
+        ("os.replace", 20),  # of about 60
+        ("mlflow.MlflowClient.log_batch", 5),  # of 8
+    ],
+)
+def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
+    run_job, workspace, empty_store, whole, function, number
+):
+    shutil.copytree(empty_store, workspace / "mlruns")
+    run = partial(run_job, *SWEEP)
+    killed_at(function, number, run)
+    assert run() == 0
+    for job in ("0-fgsm-coarse", "1-bim-coarse"):
+        same_tables(workspace / "out" / job, whole / job, PREDICTIONS)
+    assert tracked_wrongly(workspace / "mlruns") == []
+
+
+@pytest.mark.parametrize(
+    ("function", "number"),
+    [
+        pytest.param("os.replace", 12, marks=slow),  # of a job's first files
+        pytest.param("os.replace", 19, marks=slow),  # of the predictions
+        pytest.param("pathlib.Path.rename", 1, marks=slow),  # of the set of images
+        ("pathlib.Path.rename", 2),  # of the new set, when the earlier one has been moved away
+    ],
+)
+def test_a_kill_leaves_nothing_that_stops_the_same_command_or_stays(
+    run_job, workspace, function, number
+):
+    words = ["attack=fgsm", "save_adversarial=true", "n_images=4", "epsilon.grid=[8]"]
+    run = partial(run_job, *words, "hydra.run.dir=out")
+    if (function, number) == ("pathlib.Path.rename", 2):
+        assert run() == 0
+    killed_at(function, number, run)
+    left = {path.name for path in (workspace / "out").glob(".*")} - {".hydra", ".running", ".sweep"}
+    assert left
+    assert run() == 0
+    assert [path.name for path in (workspace / "out").glob(".*")] == [".hydra"]
+    assert len(list((workspace / "out/adversarial").rglob("*.png"))) == 4 * 2
+    assert len(load_sweep(workspace / "out")["index"].unique()) == 4
+
+
+@pytest.mark.parametrize("number", [1, 14])  # of the sweep's manifest, of the predictions
+def test_the_same_call_after_a_kill_replaces_its_store(tmp_path, number):
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 2))
+    data = torch.zeros(10, 3, 8, 8, dtype=torch.uint8), torch.arange(10) % 2
+    words = {"store": tmp_path / "store", "progress_bar": False}
+    call = partial(transfer, {"a": net}, {"a": net}, *data, **words)
+    killed_at("os.replace", number, call)
+    assert list(words["store"].rglob(".*"))
+    rows = call().predictions
+    assert len(load_sweep(words["store"]).predictions) == len(rows)
+    assert not list(words["store"].rglob(".*"))

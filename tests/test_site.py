@@ -1,15 +1,43 @@
-"""The documentation: its generated tables, and the whole site in a browser, opened from disk."""
+"""The documentation: its generated tables, its results, and the site in a browser, from disk."""
 
+import json
 import re
 from pathlib import Path
+from typing import Annotated
 
+import numpy as np
+import pandas as pd
 import pytest
+from pydantic import Field
+from torch.nn.functional import cross_entropy
 
-from tests.conftest import REPOSITORY, run_python
+from findings.__main__ import (
+    RESULTS,
+    adaptive_rows,
+    behind_small,
+    matched_tables,
+    on_photographs,
+    pages,
+    sweep_of,
+    undefended_small,
+)
+from findings.board import Boards
+from findings.collect import collect
+from findings.costs import TABLE
+from findings.defences import through_defences, undefended
+from findings.networks import Networks
+from src import paper, rank
+from src.artifacts.jobs import find_jobs
+from src.report.beside import beside, read_preset
+from src.report.published import load_published
+from tests.conftest import REPOSITORY, block_of, run_python
 from tests.report.conftest import CHROMIUM, FLAGS
 
 DOCS, CONF = REPOSITORY / "docs", REPOSITORY / "conf"
+README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 TABLES = ("attack", "defence", "model")
+FEW = ("bim", "di", "gi", "lgv", "mi", "vmi")
+"""Some attacks at their own settings: one with a fit, and one that lacks a source."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,10 +62,11 @@ def test_files_of_attacks_are_those_that_make_configs_writes():
 
 
 def test_pages_are_those_that_make_docs_tables_writes():
-    from write_tables import START, TABLE, pages
+    from write_tables import START, TABLE
+    from write_tables import pages as made_pages
 
     texts = {page: page.read_text(encoding="utf-8") for page in DOCS.glob("*.md")}
-    made = pages()
+    made = made_pages()
     old = [page.name for page, text in made.items() if texts[page] != text]
     assert not old, f"{', '.join(old)}: run `make docs-tables`"
     for text in texts.values():
@@ -45,10 +74,9 @@ def test_pages_are_those_that_make_docs_tables_writes():
 
 
 def test_the_front_door_needs_no_sphinx():
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert readme.count("\n") <= 120
-    pages = re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+\.md)[)#]", readme)
-    texts = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in pages}
+    assert README.count("\n") <= 120
+    linked = re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+\.md)[)#]", README)
+    texts = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in linked}
     assert texts["docs/attacks.md"].count("\n| ") > 50
     shell = re.compile(r"\{\{|```\{(?!toctree)|\{\w+:\w+\}`")
     assert [page for page, text in texts.items() if shell.search(text)] == []
@@ -169,3 +197,233 @@ def test_the_site_works_from_disk(site):
         assert cells.first.inner_text() == min(costs, key=int)
         browser.close()
     assert [line for line in noise if not line.startswith(("file:", "data:"))] == []
+
+
+def tells(text: str, *numbers: float | str) -> bool:
+    """Tell whether a paragraph, an item or a row holds some numbers, in whatever words."""
+    parts = re.split(r"\n\s*\n|\n(?=[-|])", text)
+    found = (re.findall(r"\d+(?:[.,]\d+)*", part) for part in parts)
+    return any({*map(str, numbers)} <= {*part} for part in found)
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f}"
+
+
+@pytest.mark.slow
+def test_the_pages_are_what_the_tables_say():
+    for path, text in pages().items():
+        assert (DOCS / path).read_text(encoding="utf-8") == text, path
+
+
+def test_the_first_run_in_the_readme_is_what_the_tables_say():
+    demo = sweep_of("demo")
+    printed = {" ".join(line.split()) for line in README.splitlines()}
+    heading, columns, _, *rows = demo.matrix("mi").splitlines()
+    for line in (heading, columns, *rows[:4]):
+        assert " ".join(line.split()) in printed
+    seconds = json.loads((RESULTS / "demo-times.json").read_text(encoding="utf-8"))["seconds"]
+    assert tells(
+        README, *(f"{seconds[part]:.0f}" for part in ("whole", "first_result", "second_run"))
+    )
+
+
+@pytest.mark.slow
+def test_the_findings_in_the_readme_are_what_the_tables_say():
+    at_100, at_10 = (Boards("small").equal_cost(cost).set_index("attack") for cost in (100, 10))
+    first, second = at_100.index[0], at_10.index[0]
+    assert (first, second) == ("sia", "gi") and at_100["copies"]["sia"] < at_100["steps"]["di"]
+    numbers = [100, len(at_100), 4, *map(percent, at_100["mean"][["sia", "di"]])]
+    assert tells(README, *numbers, int(at_100["images"].iloc[0]))
+    alike = matched_tables().correlation(on_photographs())
+    unlike = matched_tables().correlation(matched_tables().of("own"), on_photographs())
+    numbers = [int(alike["n"])]
+    for found in (alike, unlike):
+        numbers += [f"{abs(found[name]):.2f}" for name in ("rho", "rho_low", "rho_high")]
+    assert tells(README, *numbers)
+    again = recount().loc["rank_16"]
+    assert tells(README, *(f"{abs(again[name]):.2f}" for name in ("value", "low", "high")))
+    robust, rows = behind_small("mi").robust, of_adaptive()
+    shares = [robust["jpeg"], robust["none"], rows.loc[("jpeg", "resnet_small"), "others_adaptive"]]
+    shares.append(undefended_small("resnet_small")["correct"].min())
+    assert tells(README, *map(percent, shares))
+    networks = Networks(RESULTS / "networks.card")
+    pair = "mobilenetv2", "efficientnet_lite2", 8
+    step, other = networks.step(*pair), networks.control("shuffled", *pair)
+    counts = (step["first_success"], step["n"], step["second_success"], other)
+    means = networks.means.loc[8]["mean"]
+    assert tells(README, *map(int, counts), percent(means["mi"]), percent(means["fgsm"]))
+
+
+def recount() -> pd.DataFrame:
+    return pd.read_csv(RESULTS / "recount.csv", comment="#", index_col="number")
+
+
+def test_every_published_attack_of_ours_has_the_mean_of_the_seven_undefended_targets():
+    tables, cells = load_published()
+    ours = pd.read_csv(RESULTS / "published-attacks.csv", index_col="attack")["success"]
+    seven = ["VGG-16", "Mobilenet_v2", "Inception_v3", "ViT", "PiT", "Visformer", "Swin"]
+    cells = cells.query("table == 'transferattack' and goal == 'untargeted'")
+    cells = cells[(cells["source"] == "ResNet-50") & cells["target"].isin(seven)]
+    means = cells.groupby("attack")["success_percent"].mean()
+    names = tables["transferattack"].attacks
+    assert {*names} <= {*ours.index} and len(names) == 31
+    for name, theirs in names.items():
+        assert ours[name] == pytest.approx(means[theirs], abs=0.051), name
+
+
+def test_the_correlation_with_published_success_is_that_of_the_printed_ranks():
+    sources = Networks(RESULTS / "networks.card").sources
+    ranking = Boards("photographs").board("own", sources).rows.set_index("attack")
+    published = pd.read_csv(RESULTS / "published-attacks.csv", index_col="attack")
+    both = published[["success"]].join(ranking["rank"], how="inner")
+    places = both["success"].rank(ascending=False)
+    expected = np.corrcoef(places, both["rank"].rank())[0, 1]
+    assert matched_tables().correlation(ranking)["rho"] == pytest.approx(expected)
+
+
+def of_adaptive() -> pd.DataFrame:
+    return adaptive_rows(find_jobs([RESULTS / "defences-adaptive"])).set_index(
+        ["defence", "source"]
+    )
+
+
+def rights(job) -> pd.DataFrame:
+    """Return whether predictions are right, by target, defence and image, a column per budget."""
+    table = job.defended.assign(right=lambda rows: rows["predicted"] == rows["label"])
+    return table.pivot_table("right", ["target", "defence", "index"], "eps_255")
+
+
+@pytest.mark.slow
+def test_rows_of_adaptive_attacks_are_what_the_predictions_count():
+    rows = of_adaptive().reset_index()
+    fixed = rows[~rows["defence"].isin(["none", "smoothing"])]
+    assert set(fixed["defence"]) == {"jpeg", "bit_depth", "median", "random_resize_pad"}
+    assert (fixed["itself_adaptive_high"] < fixed["itself_mi_low"]).all()
+    assert (fixed["others_adaptive_high"] < fixed["others_mi"]).all()
+    jobs = find_jobs([RESULTS / "defences-jpeg"])
+    found = {(job.record.attack, job.record.source): rights(job) for job in jobs}
+    plain = found["mi", "resnet_small"].loc["resnet_small"]
+    adaptive = found["pgd", "resnet_small@jpeg"].loc["resnet_small", "jpeg"]
+    counted = plain.loc["none"][0] * plain.loc["jpeg"][0] > 0
+    row = of_adaptive().loc[("jpeg", "resnet_small")]
+    assert row["itself_images"] == counted.sum()
+    assert row["itself_mi"] == plain.loc["jpeg"][4][counted].mean()
+    assert row["itself_adaptive"] == adaptive[4][counted].mean() <= 0.12
+    assert row["gradients"] == 100
+
+
+@pytest.mark.slow
+def test_shares_of_attacks_through_defences_are_what_the_predictions_count():
+    """Of MI through JPEG behind it, and of DI through random resizing without a defence."""
+    jobs = find_jobs([RESULTS / "networks-defences.card"])
+    targets = jobs[0].record.targets
+    others = [name for name in targets if name != "mobilenetv2"]
+    found = {(job.record.attack, job.record.source_model.defence): rights(job) for job in jobs}
+    shares = []
+    for target in others:
+        both = [
+            (its.loc[target, "jpeg"][0], its.loc["mobilenetv2", by][0])
+            for (_, by), its in found.items()
+            if by in ("none", "jpeg")
+        ]
+        counted = np.all([one * own > 0 for one, own in both], axis=0)
+        shares.append(found["mi", "jpeg"].loc[target, "jpeg"][8][counted].mean())
+    row = through_defences(jobs, targets).set_index("defence").loc["jpeg"]
+    assert row["others_mi_through"] == pytest.approx(np.mean(shares))
+    assert row["least"] <= row["others_mi_through"]
+    rows = undefended(jobs, targets)
+    assert rows["defence"][0] == "random_resize_pad" and rows["attack"][0] == "di"
+    clean = found["di", "none"].xs("none", level="defence")[0]
+    for defence in ("none", "random_resize_pad"):
+        left = found["di", defence].xs("none", level="defence")[8]
+        counts = [clean[name] * clean["mobilenetv2"] > 0 for name in others]
+        share = np.mean([left[name][its].mean() for name, its in zip(others, counts, strict=True)])
+        row = rows[(rows["attack"] == "di") & (rows["defence"] == defence)]
+        assert row["correct"].item() == pytest.approx(share)
+
+
+@pytest.mark.slow
+def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_path):
+    words = ["folder=docs/results/photographs", f"out={tmp_path}"]
+    assert run_in(REPOSITORY, *words, module="src.report.__main__") == 0
+    text = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
+    best = sweep_of("photographs").results.rankings.iloc[0]
+    assert f"<b>{best['attack']} transfers best</b>" in text
+    assert f"the {best['images']} of 250 images" in text
+    page = block_of(tmp_path / "report.html")
+    assert "212 / 250 = 84.80%" in page and "most probable" not in page
+
+
+def test_stored_tables_replace_those_of_earlier_sweeps(tmp_path):
+    for name in ("targeted", "demo"):
+        collect([RESULTS / name], tmp_path)
+    assert {one.name for one in tmp_path.iterdir()} == {
+        one.name for one in (RESULTS / "demo").iterdir()
+    }
+
+
+def test_attacks_are_brought_to_the_cost_that_their_rows_state():
+    table = pd.read_parquet(TABLE).query("setting != 'own'")
+    assert (table["gradients"] <= table["setting"].astype(int)).all()
+    assert TABLE.stat().st_size < 1e6
+
+
+@pytest.fixture(scope="module")
+def stored():
+    return read_preset("small")
+
+
+@pytest.mark.slow
+def test_the_board_has_the_numbers_and_order_of_rank(stored, monkeypatch):
+    facts, every = stored
+    few = [job for job in every if job.record.label in FEW]
+    for module in ("findings.board", "src.report.beside"):
+        monkeypatch.setattr(f"{module}.read_preset", lambda *names: (facts, few))
+    boards, jobs = Boards("small"), [job for job in few if job.record.label == "mi"]
+    (result,) = beside(jobs, "small")
+    board = boards.board("own", [job.record.source for job in jobs])
+    rank = result.own[result.own["attack"] != "mi (mine)"].dropna(subset="rank")
+    assert rank["attack"].tolist() == board.rows["attack"].tolist()
+    both = rank.set_index("attack"), board.rows.set_index("attack")
+    for name in ("mean", "low", "high", "mean_tuned", "images", "gradients"):
+        assert both[0][name].to_numpy() == pytest.approx(both[1][name].to_numpy(), nan_ok=True)
+    means = board.rows[list(boards.targets)].mean(axis=1)
+    assert means.to_numpy() == pytest.approx(board.rows["mean"].to_numpy())
+    without = result.own[result.own["rank"].isna()]["attack"]
+    assert {*without} == {*board.lacking} == {"vmi"}
+
+
+@pytest.mark.slow
+def test_rank_needs_a_sweep_where_the_package_lacks_the_images():
+    with pytest.raises(ValueError, match=r"^preset photographs: "):
+        rank("mi", preset="photographs")
+    jobs = [job for job in read_preset("photographs")[1] if job.record.label == "mi"]
+    (result,) = beside(jobs, "photographs")
+    rows = result.own.set_index("attack")
+    assert rows["difference"]["mi"] == 0 and rows["undecided"]["mi"]
+
+
+def downhill(model, images, labels, eps, *, steps: Annotated[int, Field(le=2)] = 1):
+    """Lower the loss, beyond the budget."""
+    at = images.requires_grad_()
+    cross_entropy(model(at), labels, reduction="sum").backward()
+    return (images - 3 * eps * at.grad.sign()).detach()
+
+
+def test_an_attack_is_not_its_own_base():
+    with pytest.raises(ValueError, match="Name another attack as base"):
+        paper("mi", "mi", source="vgg_small", n_images=40)
+
+
+@pytest.mark.slow
+def test_a_page_answers_the_questions_and_calls_an_attack_worse():
+    text = paper(downhill, source="vgg_small", n_images=40)
+    first, secondary = text.split("# Secondary, not corrected")
+    assert first.startswith("# mine is worse than mi (1 gradient): ")
+    assert "were clipped" in first and "1 / 1 gradients" in first
+    for rows in ("at 2/255", "at 8/255", "random-sign noise", "shuffled", "low-pass", "high-pass"):
+        assert rows in secondary
+    assert "jpeg, known" in secondary and "jpeg, unknown" in secondary
+    settings = secondary.partition("How sensitive")[2]
+    assert "steps=2" in settings and "steps=4" not in settings and "steps=0" not in settings
