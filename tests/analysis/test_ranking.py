@@ -27,7 +27,7 @@ def made_up(attacks=SHARES, sources=SOURCES, targets=TARGETS):
         for source, change in sources.items():
             for target, effect in targets.items():
                 fooled = random.random(IMAGES) < share + change + effect
-                counted = random.random(IMAGES) < 0.9 - 0.3 * (target == "d")
+                counted = random.random(IMAGES) < 0.95 - 0.1 * (target == "d")
                 values[attack, source, target] = np.where(counted, fooled, -1)
     if "pgd" in attacks:
         values["pgd", "c", "e"][:] = -1
