@@ -48,7 +48,7 @@ def check_tests(ranked, parts_of, targets, against=None):
     rows, columns = ranked.iloc[others], ["difference", "discordance", "p"]
     for name in columns:
         wanted = getattr(tests, name)[others, place]
-        assert rows[name].tolist() == pytest.approx(wanted, abs=0.02 if name == "p" else 1e-9)
+        assert rows[name].tolist() == pytest.approx(wanted, abs=0.03 if name == "p" else 1e-9)
     assert ranked.iloc[place][columns].isna().all()
     half = pytest.approx(tests.margin[others, place], rel=0.03)
     assert (rows["difference_high"] - rows["difference"]).tolist() == half
