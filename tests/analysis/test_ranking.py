@@ -35,8 +35,11 @@ def made_up(attacks=SHARES, sources=SOURCES, targets=TARGETS):
     return values
 
 
-def check_tests(ranked, names, parts_of, targets, against=None):
-    """Check the tests of rows, given what images contribute to their means over some targets."""
+def check_tests(ranked, names, parts_of, targets, against=None, draws=0.0):
+    """Check the tests of rows, given what images contribute to their means over some targets.
+
+    Rounding errors of `parts_of` may lead to other draws of signs: p-values differ by `draws`.
+    """
     parts = parts_of(targets)
     order = np.argsort(-parts.mean(axis=1)).tolist()
     assert ranked.index.tolist() == [names[at] for at in order]
@@ -50,14 +53,14 @@ def check_tests(ranked, names, parts_of, targets, against=None):
     assert ranked.loc[names[place], columns].isna().all()
     for name in columns:
         wanted = getattr(tests, name)[others, place]
-        assert rows[name].tolist() == pytest.approx(wanted, abs=0.02 if name == "p" else 1e-9)
-    half = pytest.approx(tests.margin[others, place], rel=0.03)  # by random signs, as p
+        assert rows[name].tolist() == pytest.approx(wanted, abs=draws * (name == "p") + 1e-9)
+    half = pytest.approx(tests.margin[others, place], rel=5 * draws + 1e-6)
     assert (rows["difference_high"] - rows["difference"]).tolist() == half
     assert (rows["difference"] - rows["difference_low"]).tolist() == half
     assert ranked["undecided"].tolist() == (~(ranked["p"] < LEVEL)).tolist()
     usual = np.median(tests.discordance[others, place])
     seen = detectable(tests.cutoff, usual, parts.shape[1])
-    assert ranked["detectable"].tolist() == pytest.approx([seen] * len(names), rel=0.03)
+    assert ranked["detectable"].tolist() == pytest.approx([seen] * len(names), rel=5 * draws + 1e-6)
     depends = []
     if against is None and len(targets) > 1 and (rows["p"] < LEVEL).all():
         for target in targets:
@@ -178,7 +181,7 @@ def test_rankings_of_sources_are_those_of_least_squares():
         def parts_of(its, attacks=attacks, names=names):
             return parts_of_sources(values, attacks, names, its)
 
-        depends += check_tests(ranked, names, parts_of, its)
+        depends += check_tests(ranked, names, parts_of, its, draws=0.03)
         seen.append((name, target))
     names = ["mean of 2 attacks", "mi", "bim"]
     assert seen == [(name, target) for name in names for target in (ALL_TARGETS, *targets)]
