@@ -12,7 +12,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.analysis.quantities import QUANTITIES, Quantity, definitions
+from src.analysis import rankings, rates
+from src.analysis.quantities import (
+    COUNTED,
+    QUANTITIES,
+    STATISTICS,
+    Quantity,
+    definitions,
+    statistics_of,
+)
+from src.analysis.ranking import source_rankings
+from tests.analysis.conftest import make_table, outcomes_of
 from tests.conftest import replaced, run_words
 
 
@@ -58,8 +68,23 @@ def test_a_quantity_added_to_the_registry_shows_everywhere(
     assert any(value == pytest.approx(row["doubt"]) for value in values)
 
 
-def test_every_quantity_has_a_defined_term_and_a_place_of_its_own():
-    terms = definitions()
-    assert all(entry.term in terms for entry in QUANTITIES.values() if entry.term)
+def test_every_quantity_has_a_defined_term_a_computation_and_a_place_of_its_own():
+    terms, frame = definitions(), rates(make_table({("a", 0): [0], ("a", 8): [1]}), "a", ["a"])
+    for column, entry in QUANTITIES.items():
+        assert column == entry.column and entry.title and entry.form.format(0.5)
+        assert not entry.term or terms[entry.term]
+        assert (column in frame) == entry.of_predictions
+        assert not entry.count or {entry.count, entry.of, f"{column}_low"} <= {*frame}
     values = [entry.value for entry in QUANTITIES.values() if entry.value]
     assert len(values) == len(set(values))
+    assert {name for name in COUNTED if frame[name].dtype.kind != "i"} == set()
+
+
+def test_every_statistic_is_a_column_of_its_rankings_or_a_cost():
+    found = outcomes_of({("mi", source, target): [1, 0] for source in "ab" for target in "cd"})
+    for of, frame in {"attack": rankings(found), "source": source_rankings(found)}.items():
+        columns = statistics_of(of)
+        assert [name for name in frame if name in columns] == columns
+        assert {entry.column for entry in STATISTICS if of in entry.of and not entry.cost} == {
+            *columns
+        }
