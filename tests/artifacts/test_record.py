@@ -1,12 +1,14 @@
-"""Records of jobs in their tables: read back, refused, and without secrets."""
+"""Records of jobs in their tables, and columns that declare their ranges: read back or refused."""
 
 import json
-from pathlib import Path
+import math
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from src.artifacts import tables
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import (
     REMOVED_KEYS,
@@ -17,8 +19,12 @@ from src.artifacts.record import (
     with_record,
 )
 from src.artifacts.sweep_state import noted_failure
+from src.artifacts.tables import CLASSES, FLOAT, INDEX, LABEL, column, read_job_table
 from src.config.attack_settings import AttackSettings
+from tests.conftest import REPOSITORY
 from tests.records import make_record
+
+DEMO = REPOSITORY / "docs" / "results" / "demo"
 
 RECORD = make_record(
     **{"key": "k", "images": 2, "class_names": ("a", "b"), "weights": {"net": "w"}},
@@ -36,31 +42,31 @@ def test_a_record_names_the_backward_rule():
     assert name("own", backward_rule={"_target_": "package.Linear", "from_block": 3}) == "Linear"
 
 
-def test_a_program_without_a_commit_states_its_version():
+BF16 = {"attack": {"kind": "crafted"}, "trainer": {"attack_precision": "bf16"}}
+
+
+@pytest.mark.parametrize(
+    ("facts", "name", "words"),
+    [
+        ({"commit": "unknown"}, "program", "version 0.5.0"),
+        ({"commit": "1a2b+changes"}, "program", "commit 1a2b+changes"),
+        ({}, "arithmetic", "float32"),
+        (
+            {"precision": "bf16-mixed", "config": BF16},
+            "arithmetic",
+            "bf16-mixed, gradients in bfloat16",
+        ),
+    ],
+)
+def test_a_record_says_its_program_and_its_arithmetic_in_words(facts, name, words):
     versions = {"transferability": "0.5.0", "torch": "2.11"}
-    for commit, text in (("unknown", "version 0.5.0"), ("1a2b+changes", "commit 1a2b+changes")):
-        record = RECORD.model_copy(update={"commit": commit, "versions": versions})
-        assert record.program == text
+    assert getattr(RECORD.model_copy(update={"versions": versions} | facts), name) == words
 
 
 def test_a_table_says_what_it_is(tmp_path):
     table = with_record(pa.table({"x": [1, 2]}), "flips", RECORD)
     pq.write_table(table, tmp_path / "renamed.parquet")
-    name, record = read_record(tmp_path / "renamed.parquet")
-    assert (name, record) == ("flips", RECORD)
-
-
-@pytest.mark.parametrize(
-    ("precision", "gradients", "words"),
-    [
-        ("32-true", "32-true", "float32"),
-        ("bf16-mixed", "bf16", "bf16-mixed, gradients in bfloat16"),
-    ],
-)
-def test_a_record_says_its_arithmetic_in_words(precision, gradients, words):
-    config = {"attack": {"kind": "crafted"}, "trainer": {"attack_precision": gradients}}
-    changed = RECORD.model_copy(update={"precision": precision, "config": config})
-    assert changed.arithmetic == words
+    assert read_record(tmp_path / "renamed.parquet") == ("flips", RECORD)
 
 
 def test_other_files_are_told_from_this_programs(tmp_path):
@@ -85,7 +91,7 @@ def test_other_files_are_told_from_this_programs(tmp_path):
 
 @pytest.mark.parametrize("key", REMOVED_KEYS)
 def test_a_removed_setting_is_named_and_the_folder_is_read(tmp_path, caplog, key):
-    path = Path("docs/results/demo/8-mi-inception_small/predictions.parquet")
+    path = DEMO / "8-mi-inception_small" / "predictions.parquet"
     table = pq.read_table(path)
     content = json.loads(table.schema.metadata[b"transferability"])
     section, name = content["job"]["config"], key.rpartition(".")[2]
@@ -105,14 +111,78 @@ def test_a_removed_setting_is_named_and_the_folder_is_read(tmp_path, caplog, key
         assert len(caplog.messages) == (value == "other") == caplog.text.count(f"{key}=other,")
 
 
-def test_a_damaged_note_of_a_failure_is_a_failure(tmp_path):
+def test_passwords_stay_out_of_commands_and_damaged_notes_are_read(tmp_path):
     (tmp_path / "error.txt").write_bytes(b"no s\xf5ace\n\nTraceback")
     assert noted_failure(tmp_path) == "no s\N{REPLACEMENT CHARACTER}ace"
-
-
-def test_passwords_and_the_store_stay_out_of_commands():
     words = ["a=1", "tracking.uri=postgresql://me:secret@db/x", "+tracking.more=2", "tracking=none"]
     assert public([*words, "attack.path=s3://me:se/cret@host/x"]) == (
         "a=1",
         "attack.path=s3://...@host/x",
     )
+
+
+SCHEMA = pa.schema(
+    [
+        *(INDEX, LABEL, column("cosine", FLOAT, -1, 1, nan=True)),
+        column("share", FLOAT, 0, null=True),
+        column("ranks", pa.list_(pa.int64()), 0, CLASSES),
+    ]
+)
+ROW = {"index": 7, "label": 9, "cosine": -1.0, "share": 5.0, "ranks": [0, 9]}
+
+
+@pytest.fixture(scope="module")
+def read(tmp_path_factory):
+    """A function that writes one row with its ranges, and reads it as a job's table."""
+    record = find_jobs([DEMO])[0].record
+    path = tmp_path_factory.mktemp("job") / "similarity.parquet"
+
+    def make(**changes):
+        pq.write_table(pa.Table.from_pylist([ROW | changes], SCHEMA), path)
+        return read_job_table(path, "similarity", record)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"index": -1},
+        {"label": 10},  # of ten classes
+        {"cosine": 1.5},
+        {"share": -0.1},
+        {"share": math.nan},
+        {"ranks": [0, 10]},
+    ],
+    ids=str,
+)
+def test_values_outside_the_ranges_of_their_columns_are_refused(read, changes):
+    for inside in ({}, {"cosine": math.nan}, {"share": None}, {"cosine": 1.0}):
+        assert read(**inside).num_rows == 1
+    (name,) = changes
+    with pytest.raises(ValueError, match=rf"similarity\.parquet .*column {name} "):
+        read(**changes)
+
+
+@pytest.mark.parametrize("sweep", ["demo", "defences-jpeg", "targeted", "fitted"])
+def test_tables_of_today_are_read_after_a_column_is_added_to_their_schema(sweep, monkeypatch):
+    new = column("calibration", FLOAT, 0, 1, null=True)
+    monkeypatch.setattr(tables, "PREDICTION_SCHEMA", tables.PREDICTION_SCHEMA.append(new))
+    job = find_jobs([DEMO.parent / sweep])[0]
+    before, rows = pd.read_parquet(job.files["predictions"]), job.defended
+    assert rows["calibration"].isna().all()
+    assert rows[["index", "target", "predicted"]].equals(before[["index", "target", "predicted"]])
+
+
+@pytest.mark.parametrize(
+    ("sweep", "required"), [("demo", "predicted"), ("targeted", "target_label")]
+)
+def test_unknown_columns_are_left_out_and_required_ones_must_be_there(sweep, required, tmp_path):
+    job, path = find_jobs([DEMO.parent / sweep])[0], tmp_path / "predictions.parquet"
+    table = pq.read_table(job.files["predictions"])
+    pq.write_table(table.append_column("calibration", pa.nulls(len(table))), path)
+    rows = read_job_table(path, "predictions", job.record)
+    assert rows.num_rows == len(table) and "calibration" not in rows.column_names
+    pq.write_table(table.drop_columns(required), path)
+    with pytest.raises(ValueError, match=required):
+        read_job_table(path, "predictions", job.record)
