@@ -1,4 +1,7 @@
-"""Jobs of one machine have a GPU each. The GPUs are pretended, the processes real."""
+"""Devices: number formats are restored, full memory is told, and jobs have a GPU each.
+
+The GPUs are pretended, the processes real.
+"""
 
 import json
 import logging
@@ -7,6 +10,7 @@ import os
 import signal
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
 from itertools import pairwise
@@ -17,8 +21,127 @@ import torch
 
 from src.config.sections import TrainerSettings
 from src.run.trainer import on_free_gpu
-from src.utils.devices import free_gpu
+from src.utils.devices import arithmetic, free_gpu, is_out_of_memory
 from src.utils.files import WriteError
+
+BACKENDS = torch.backends
+ON_GPU = [BACKENDS.cuda.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn]
+ON_CPU = [BACKENDS.mkldnn.matmul, BACKENDS.mkldnn.conv, BACKENDS.mkldnn.rnn]
+
+
+def formats(switches):
+    return {switch.fp32_precision for switch in switches}
+
+
+def switches_now():
+    """All switches, and what older functions say about them."""
+    values = [its.fp32_precision for its in (BACKENDS, BACKENDS.cudnn, *ON_GPU, *ON_CPU)]
+    older = (
+        torch.get_float32_matmul_precision,
+        lambda: BACKENDS.cuda.matmul.allow_tf32,
+        lambda: BACKENDS.cudnn.allow_tf32,
+    )
+    for function in older:
+        try:
+            values.append(str(function()))
+        except RuntimeError:  # new switches say what the older ones cannot
+            values.append("unknown")
+    return values
+
+
+def nothing():
+    pass
+
+
+def one_ieee():
+    BACKENDS.cudnn.conv.fp32_precision = "ieee"
+
+
+def older_names():
+    torch.set_float32_matmul_precision("medium")
+    BACKENDS.cuda.matmul.allow_tf32, BACKENDS.cudnn.allow_tf32 = True, False
+
+
+def several():
+    BACKENDS.fp32_precision = "tf32"
+    BACKENDS.mkldnn.matmul.fp32_precision = "bf16"
+    BACKENDS.cuda.matmul.fp32_precision = "ieee"
+
+
+def in_new_process(setting, precision):
+    """What the switches are before, within and after, and once another default is set."""
+    setting()
+    before = switches_now()
+    with arithmetic("cpu", precision):
+        within = formats(ON_GPU), formats(ON_CPU)
+        with arithmetic("cpu", "32-true"):
+            inner = formats(ON_GPU + ON_CPU)
+        again = formats(ON_GPU)
+    after = switches_now()
+    BACKENDS.fp32_precision = "ieee"
+    return before, after, *within, inner, again, switches_now()
+
+
+def as_default(setting):
+    setting()
+    BACKENDS.fp32_precision = "ieee"
+    return switches_now()
+
+
+def apart(function, *arguments):
+    """Call a function in a new process: there is no way back to the first state."""
+    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
+        return pool.submit(function, *arguments).result()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
+@pytest.mark.parametrize("setting", [nothing, one_ieee, older_names, several])
+def test_products_have_their_precision_and_switches_are_restored(setting, precision):
+    before, after, gpu, cpu, inner, again, later = apart(in_new_process, setting, precision)
+    assert gpu == again == {"tf32" if precision == "tf32" else "ieee"}
+    assert inner == {"ieee"}
+    assert precision == "tf32" or cpu == {"ieee"}
+    assert after == before
+    assert later == apart(as_default, setting)  # those that followed a default still follow it
+
+
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
+def test_autocasting_is_that_of_the_precision(precision):
+    with torch.autocast("cpu", torch.float16):
+        with arithmetic("cpu", precision):
+            assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+            assert precision != "bf16" or torch.get_autocast_dtype("cpu") == torch.bfloat16
+        assert torch.get_autocast_dtype("cpu") == torch.float16
+
+
+def test_an_error_leaves_the_switches_as_they_were():
+    before = switches_now()
+    with pytest.raises(ZeroDivisionError), arithmetic("cpu", "tf32"):
+        raise ZeroDivisionError
+    assert switches_now() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "full"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
+        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
+        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `x`"), False),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("CUBLAS_STATUS_ALLOC_FAILED"), False),
+    ],
+)
+def test_a_full_device_is_told_from_its_error(error, full):
+    assert is_out_of_memory(error) == full
+
+
+def test_a_cpu_without_memory_is_told_from_its_error():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)
+    assert is_out_of_memory(raised.value)
+
 
 GPUS = 3
 
@@ -38,8 +161,20 @@ def gpus(tmp_path, monkeypatch):
     return tmp_path
 
 
+def read(file):
+    return file.read_text() if file.exists() else ""
+
+
+def wait_for(condition, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 def note(folder, job, seconds):
     """Use a GPU for some seconds, as a job does, and write down which one and when."""
+    logging.basicConfig(filename=folder / f"{job}.log", level=logging.INFO, force=True)
     with free_gpu() as number:
         start = time.monotonic()
         (folder / f"{job}.begun").write_text(str(number))
@@ -61,40 +196,24 @@ def test_jobs_never_share_a_gpu(gpus, at_once):
 def test_a_job_of_another_sweep_waits_until_a_killed_one_leaves_its_gpu(gpus):
     context = multiprocessing.get_context("fork")
     first = [context.Process(target=note, args=(gpus, job, 600)) for job in range(GPUS)]
-    second = context.Process(target=note_log, args=(gpus, "late", 0))
+    second = context.Process(target=note, args=(gpus, "late", 0))
     try:
         for process in first:
             process.start()
         wait_for(lambda: len([*gpus.glob("*.begun")]) == GPUS)
         second.start()
-        wait_for(lambda: "Waiting" in read(gpus / "log"))
+        wait_for(lambda: "Waiting" in read(gpus / "late.log"))
         time.sleep(2.5)  # further attempts
         assert not (gpus / "late.begun").exists()
         os.kill(first[1].pid, signal.SIGKILL)
         second.join()
         assert second.exitcode == 0
         assert read(gpus / "late.begun") == read(gpus / "1.begun")
-        assert read(gpus / "log").count("Waiting for a GPU") == 1
+        assert read(gpus / "late.log").count("Waiting for a GPU") == 1
     finally:
         for process in first:
             process.kill()
             process.join()
-
-
-def note_log(folder, *arguments):
-    logging.basicConfig(filename=folder / "log", level=logging.INFO, force=True)
-    note(folder, *arguments)
-
-
-def read(file):
-    return file.read_text() if file.exists() else ""
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
 
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")  # by the job on the CPU
