@@ -18,23 +18,17 @@ def made_up(networks, targets, images, seed=0, missing=()):
     pairs = [its for its in product(sources, targets) if names[its[0]] != names[its[1]]]
     pairs = [its for its in pairs if its not in missing]
     easy, shift = random.random(images), {name: random.uniform(-0.1, 0.1) for name in names}
-    counted = pd.DataFrame(random.random((len(targets), images)) < 0.9, targets)
-    rows = pd.DataFrame(
-        [
-            (*pair, image, float(random.random() < 0.8 * easy[image] + shift[pair[0]]))
-            for pair in pairs
-            for image in range(images)
-            if counted.loc[pair[1], image]
-        ],
-        columns=["source", "target", "image", "fooled"],
-    )
+    counted = random.random((len(targets), images)) < 0.9
     fooled = np.zeros((len(sources), len(targets), images))
-    there = np.zeros(fooled.shape[:2], bool)
-    for row in rows.itertuples():
-        place = sources.index(row.source), targets.index(row.target)
-        fooled[(*place, row.image)], there[place] = row.fooled, True
-    found = compare_networks(fooled, counted.to_numpy(), there, (sources, targets), names)
-    return found.set_index("source"), rows
+    there, rows = np.zeros(fooled.shape[:2], bool), []
+    for source, target in pairs:
+        place = sources.index(source), targets.index(target)
+        fooled[place], there[place] = random.random(images) < 0.8 * easy + shift[source], True
+        some = np.flatnonzero(counted[place[1]])
+        its = {"source": source, "target": target, "image": some, "fooled": fooled[place][some]}
+        rows.append(pd.DataFrame(its))
+    found = compare_networks(fooled, counted, there, (sources, targets), names)
+    return found.set_index("source"), pd.concat(rows, ignore_index=True)
 
 
 def folded(rows, column):

@@ -13,11 +13,6 @@ from tests.conftest import REPOSITORY, run_words
 from tests.records import predictions_of, results_of_frame
 
 DEMO = REPOSITORY / "docs" / "results" / "demo"
-CURVES = ["fooled", "unseen", "single"]
-
-
-def tries(frame: pd.DataFrame, **options) -> pd.DataFrame:
-    return src.tries(results_of_frame(frame), **options)
 
 
 def images(*parts: tuple[int, int]) -> np.ndarray:
@@ -102,25 +97,6 @@ def test_the_order_of_jobs_does_not_matter():
     pd.testing.assert_frame_equal(success_within(again, np.arange(6.0)[other]), found)
 
 
-@pytest.mark.slow
-def test_equal_candidates_are_judged_without_optimism():
-    """The best of 20 equal candidates on the same images seems several points better."""
-    random, totals, hindsight, worlds = np.random.default_rng(2), 0, 0, 60
-    rate, jobs = 0.3, [(f"x{number:02}", "a") for number in range(20)]
-    for _ in range(worlds):
-        fooled = np.sqrt(0.5) * random.standard_normal((1, 3, 200))
-        fooled = fooled + np.sqrt(0.5) * random.standard_normal((20, 3, 200)) > norm.isf(rate)
-        found = success_within(outcomes_of(jobs, "tuv", fooled), [1.0] * 20)
-        totals = totals + found[CURVES].to_numpy() / worlds
-        hindsight += fooled.mean(axis=(1, 2)).max() / worlds
-    latent = norm.sf(
-        (norm.isf(rate) - np.sqrt(0.5) * norm.ppf(np.arange(0.5, 2000) / 2000)) / np.sqrt(0.5)
-    )
-    truth = np.array([np.mean(1 - (1 - latent) ** q) for q in range(1, 21)])
-    assert np.abs(totals[:, :2] - truth[:, None]).max() < 0.012
-    assert np.abs(totals[:, 2] - rate).max() < 0.012 and hindsight > rate + 0.015
-
-
 def covered(candidates, images, worlds, alike=0.0):
     """Return the share of worlds in which the interval has the truth, for each q.
 
@@ -187,7 +163,10 @@ def test_the_last_try_counts_the_images_of_its_protocol(demo, protocol, abstains
     for number in (1, 3):
         part, sources = rows[rows["source"].isin(SOURCES[:number])], SOURCES[:number]
         right = [SAFE, *(sources if protocol != "target_correct" else [])]
-        last, units = tries(part, protocol=protocol).iloc[-1], units_of(part, right)
+        last, units = (
+            src.tries(results_of_frame(part), protocol=protocol).iloc[-1],
+            units_of(part, right),
+        )
         assert last["q"] == 3 * number and last["images"] == len(units)
         assert last["fooled"] == pytest.approx(units.mean())
         shares.append(last["fooled"])
