@@ -182,16 +182,13 @@ def test_tolerated_facts_are_in_no_name_unless_jobs_of_one_source_share_it(tmp_p
         assert titles == [*first, "di (joint)", "di (all)"]
 
 
-def test_facts_are_joined_until_they_tell_all_groups_apart(tmp_path):
+def test_facts_are_joined_until_they_tell_all_groups_apart_and_seeds_are_one_row(tmp_path):
     facts = [("a", "linf", 0), ("b", "l2", 0), ("n", "linf", 1), ("e", "l2", 1)]
     jobs = [job(source, norm=norm, seed=seed, weights={}) for source, norm, seed in facts]
-    names, _ = names_of(tmp_path, *jobs)
+    names, _ = names_of(tmp_path / "facts", *jobs)
     assert names == [f"mi ({norm}, seed {seed})" for _, norm, seed in facts]
-
-
-def test_other_budgets_and_other_seeds_of_one_source_stay_one_row(tmp_path):
     jobs = [job("a"), job("a", seed=1), job("b", budgets=(0.0, 4.0, 8.0))]
-    assert names_of(tmp_path, *jobs) == (["mi seed=0", "mi seed=1", "mi"], ["mi"] * 3)
+    assert names_of(tmp_path / "seeds", *jobs) == (["mi seed=0", "mi seed=1", "mi"], ["mi"] * 3)
 
 
 def test_a_model_has_the_seed_of_its_training_or_the_name_of_its_file():
