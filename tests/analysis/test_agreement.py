@@ -108,6 +108,14 @@ def test_outcomes_may_differ_by_rounding_more_when_attacked_and_most_when_wide(
     assert is_wrong(rows(**computed), True, **changes) == wide
 
 
+def test_limits_grow_by_half_a_step_of_the_stated_probabilities():
+    computed = rows()
+    for change, wrong in ((0.131, False), (0.132, True)):  # 0.1 + 1 / 32
+        stated = computed.assign(confidence=0.6 - change, true_confidence=0.6 - change)
+        stated = stated.drop(columns=["top5_classes", "top5_confidences"])
+        assert wrong_outcomes(stated, computed, 1 / 16, np.array([False])).tolist() == [wrong]
+
+
 def test_honest_shares_are_larger_for_wide_limits_other_devices_and_several_passes():
     computed, narrow = pd.DataFrame({"draws": [1, 5, 10]}), np.zeros(3, bool)
     assert honest_shares(computed, narrow, False) == pytest.approx(HONEST * np.array([1, 5, 1]))

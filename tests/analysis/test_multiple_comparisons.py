@@ -94,26 +94,12 @@ def test_the_intervals_of_all_pairs_cover_together(shares, images, alike):
     assert covered >= 0.93 * 200
 
 
-def test_as_many_images_as_needed_decide_a_difference_in_four_of_five_samples():
-    """Scores are 1 on an image of their own with equal chances; the first has more of them."""
-    attacks, discordance, difference = 6, 0.3, 0.1
-    images = images_needed(difference, discordance, attacks)
-    random, decided = np.random.default_rng(0), 0
-    chances = np.full(attacks, (discordance - difference) / 2)
-    chances[0] += difference
-    for _ in range(300):
-        scores = (random.random((attacks, images)) < chances[:, None]).astype(float)
-        tests = compare_pairs(scores, draws=399)
-        decided += tests.p[0, 1] < LEVEL
-    assert 0.7 < decided / 300 < 0.95
-    seen = detectable(tests.cutoff, tests.discordance[0, 1], images)
-    assert seen == pytest.approx(difference, rel=0.15)
-
-
 def test_the_number_needed_is_mcnemars_for_two_and_worth_whole_images_for_more():
     # The sample size of McNemar's test, (1.96 + 0.84)^2 q / d^2, and 2 / d.
     mcnemar = (1.959964 + 0.841621) ** 2 * 0.2 / 0.05**2
     assert images_needed(0.05, 0.2, 2) == int(np.ceil(mcnemar + 2 / 0.05))
+    assert detectable(2.5, 0.2, 1000) == pytest.approx((2.5 + 0.841621) * 200**0.5 / 1000)
+    assert detectable(2.5, 0.0004, 1000) == pytest.approx((2.5 + 0.841621 * 0.4**0.5) / 1000)
     cutoff = studentized_range.ppf(0.95, 8, np.inf) / np.sqrt(2)
     for discordance in (0.0025, 0.01, 0.2):
         images = images_needed(0.05, discordance, 8)

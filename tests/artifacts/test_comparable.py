@@ -14,6 +14,7 @@ from src.utils.package import find_asset
 from tests.records import make_record
 
 TIMM, OURS = "timm.create_model", "src.models.architectures"
+TORCHVISION = "torchvision.models.get_model"
 
 
 def timm(name, weights="included", pretrained=True, target=TIMM):
@@ -27,20 +28,31 @@ MODELS = {
     "wide": timm("wide_resnet50_2.tv_in1k", None),
     "vit": timm("vit_tiny.augreg_in21k", None),
     "eva": timm("eva02.clip_in22k"),
-    "alexnet": (
-        {"_target_": "torchvision.models.get_model", "name": "alexnet", "weights": "DEFAULT"},
-        "included",
-    ),
-    "resnet50": ({"_target_": f"{OURS}.resnet50", "stem": None, "pretrained": False}, "a.pt"),
+    "alexnet": ({"_target_": TORCHVISION, "name": "alexnet", "weights": "DEFAULT"}, "included"),
+    "resnet50": ({"_target_": f"{OURS}.resnet50", "stem": None}, "a.pt"),
     "inception": ({"_target_": f"{OURS}.inception_v3"}, "/x/src/assets/vgg_small.safetensors"),
     "inception_v4": timm("inception_v4", "/x/src/assets/vit_small.safetensors", pretrained=False),
     "deep": ({"_target_": "mine.net", "depth": 50}, "b.pt"),
     "shallow": ({"_target_": "mine.net", "depth": 18}, "c.pt"),
-    "parts": ({"_target_": "torch.nn.Sequential", "_args_": [1]}, "d.pt"),
-    "others": ({"_target_": "torch.nn.Sequential", "_args_": [1]}, "e.pt"),
+    **{its: ({"_target_": "torch.nn.Sequential", "_args_": [1]}, its) for its in ("d.pt", "e.pt")},
     "loaded": timm("timm/resnet50.a1_in1k", target=LOADER),
     "reloaded": timm("timm/resnet50.a2_in1k", target=LOADER),
 }
+SHARED = [
+    ("a1", "copy", "weights, architecture, family, pretraining, data"),
+    ("a1", "a2", "architecture, family, data"),
+    ("a1", "resnet50", "architecture, family"),
+    ("a1", "wide", "family"),
+    ("a1", "alexnet", "data"),
+    ("a1", "eva", ""),
+    ("wide", "vit", "data"),
+    ("inception", "inception_v4", "family, data"),
+    ("deep", "shallow", "family"),
+    ("d.pt", "e.pt", ""),
+    ("d.pt", "d.pt", "weights"),
+    ("loaded", "reloaded", "architecture, data"),
+    ("eva+a2@jpeg", "a1", "architecture, family, data"),
+]
 
 
 def record_of(models, source):
@@ -50,28 +62,10 @@ def record_of(models, source):
     return job(source, weights=weights, config={"model": own})
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "shared"),
-    [
-        ("a1", "copy", "weights, architecture, family, pretraining, data"),
-        ("a1", "a2", "architecture, family, data"),
-        ("a1", "resnet50", "architecture, family"),
-        ("a1", "wide", "family"),
-        ("a1", "alexnet", "data"),
-        ("a1", "eva", ""),
-        ("wide", "vit", "data"),
-        ("inception", "inception_v4", "family, data"),
-        ("deep", "shallow", "family"),
-        ("parts", "others", ""),
-        ("loaded", "reloaded", "architecture, data"),
-        ("parts", "parts", "weights"),
-        ("eva+a2@jpeg", "a1", "architecture, family, data"),
-    ],
-)
+@pytest.mark.parametrize(("source", "target", "shared"), SHARED)
 def test_pairs_share_what_their_files_say(source, target, shared):
-    record = record_of(MODELS, source)
     wanted = tuple(f"same {name}" for name in shared.split(", ") if name)
-    assert overlaps(record, source, target) == wanted
+    assert overlaps(record_of(MODELS, source), source, target) == wanted
 
 
 def test_only_files_of_the_program_are_embedded(tmp_path, monkeypatch):

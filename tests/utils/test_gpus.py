@@ -39,24 +39,11 @@ def switches_now():
         return values
 
 
-def nothing():
-    pass
-
-
-def older_names():
-    torch.set_float32_matmul_precision("medium")
-    BACKENDS.cuda.matmul.allow_tf32, BACKENDS.cudnn.allow_tf32 = True, False
-
-
-def several():
+def in_new_process(precision):
+    """What the switches are once another default is set, after they were those of a precision."""
     BACKENDS.fp32_precision = "tf32"
     BACKENDS.mkldnn.matmul.fp32_precision = "bf16"
     BACKENDS.cuda.matmul.fp32_precision = "ieee"
-
-
-def in_new_process(setting, precision):
-    """What the switches are before and after, within and inside that, and after a new default."""
-    setting()
     before = switches_now()
     if precision:
         with arithmetic("cpu", precision):
@@ -71,52 +58,40 @@ def in_new_process(setting, precision):
     return switches_now()
 
 
-def apart(*arguments):
-    """Switch in a new process: there is no way back to the first state."""
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("fork")) as pool:
-        return pool.submit(in_new_process, *arguments).result()
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
+def test_products_have_their_precision_and_switches_are_restored(precision):
+    """In new processes, as there is no way back to the first state of switches."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        found, wanted = pool.map(in_new_process, [precision, ""])
+    assert found == wanted  # those that followed a default still follow it
 
 
 @pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
-@pytest.mark.parametrize("setting", [nothing, older_names, several])
-def test_products_have_their_precision_and_switches_are_restored(setting, precision):
-    # Those that followed a default still follow it.
-    assert apart(setting, precision) == apart(setting, "")
-
-
-@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
-def test_autocasting_is_that_of_the_precision(precision):
+def test_autocasting_is_that_of_the_precision_and_ends_with_an_error(precision):
+    before = switches_now()
     with torch.autocast("cpu", torch.float16):
-        with arithmetic("cpu", precision):
+        with pytest.raises(ZeroDivisionError), arithmetic("cpu", precision):
             assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
             assert precision != "bf16" or torch.get_autocast_dtype("cpu") == torch.bfloat16
+            raise ZeroDivisionError
         assert torch.get_autocast_dtype("cpu") == torch.float16
-
-
-def test_an_error_leaves_the_switches_as_they_were():
-    before = switches_now()
-    with pytest.raises(ZeroDivisionError), arithmetic("cpu", "tf32"):
-        raise ZeroDivisionError
     assert switches_now() == before
 
 
-@pytest.mark.parametrize(
-    ("error", "full"),
-    [
-        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), True),
-        (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), True),
-        (RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be reported"), True),
-        (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling `x`"), False),
-        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
-        (ValueError("CUBLAS_STATUS_ALLOC_FAILED"), False),
-    ],
-)
-def test_a_full_device_is_told_from_its_error(error, full):
-    assert is_out_of_memory(error) == full
+FULL = [
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory\nCUDA kernel errors might be reported later",
+]
+OTHERS = ["CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", "CUDA error: an illegal memory access"]
+
+
+def test_a_full_device_is_told_from_its_error():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(2**50)  # on the CPU
-    assert is_out_of_memory(raised.value)
+    errors = [raised.value, torch.OutOfMemoryError("CUDA out of memory."), *map(RuntimeError, FULL)]
+    assert all(map(is_out_of_memory, errors))
+    assert not any(map(is_out_of_memory, [*map(RuntimeError, OTHERS), ValueError(FULL[0])]))
 
 
 GPUS = 3
