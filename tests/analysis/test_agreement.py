@@ -18,12 +18,12 @@ from src.analysis.agreement import (
 STEP = 0.001
 
 
-@pytest.mark.parametrize("honest", [0.05, 0.18, 0.75, 40.0])
 @pytest.mark.parametrize("tests", [1, 7, 100])
-def test_the_bound_is_the_smallest_that_honest_cards_rarely_exceed(honest, tests):
-    most = most_wrong(honest, tests)
-    assert stats.poisson.sf(most, honest) <= 0.01 / tests
-    assert most == 0 or stats.poisson.sf(most - 1, honest) > 0.01 / tests
+def test_the_bound_is_the_smallest_that_honest_cards_rarely_exceed(tests):
+    for honest in (0.05, 0.18, 0.75, 40.0):
+        most = most_wrong(honest, tests)
+        assert stats.poisson.sf(most, honest) <= 0.01 / tests
+        assert most == 0 or stats.poisson.sf(most - 1, honest) > 0.01 / tests
     assert most_wrong(0, tests) == 0
 
 

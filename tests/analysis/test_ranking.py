@@ -1,7 +1,5 @@
 """Rankings of attacks and of sources against loops, least squares and tables worked out by hand."""
 
-from itertools import permutations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -250,7 +248,7 @@ def test_a_mean_over_attacks_has_only_the_pairs_of_all(lacking):
     assert ranked["mean"].tolist() == pytest.approx([0.6, 0.4])
 
 
-@pytest.mark.parametrize("names", [*permutations("pqr")], ids="".join)
+@pytest.mark.parametrize("names", ["pqr", "qrp", "rqp"])
 def test_names_order_what_differs_by_rounding_alone(names):
     """Three that fool 1, 2 and 3 of 7 images, each on other targets: sums of thirds of sevenths."""
     fooled = {
