@@ -165,3 +165,7 @@ def test_error_consistency_of_extremes(first, second, kappa):
     row = similarity_of(first, second, first, [0.1] * 2).loc["b"]
     found = row[["kappa", "kappa_low", "kappa_high"]].tolist()
     assert found == pytest.approx([kappa] * 3, nan_ok=True)
+    almost = similarity_of([0] * 8 + [1] * 4, [0] * 8 + [1] * 3 + [0], [1] * 12, [0.1] * 12)
+    opposite = similarity_of([0] * 6 + [1] * 6, [1] * 5 + [0] * 7, [1] * 12, [0.1] * 12)
+    assert almost.loc["b", ["kappa", "kappa_high"]].tolist() == pytest.approx([0.8, 1])
+    assert opposite.loc["b", "kappa_low"] == -1 < opposite.loc["b", "kappa"]

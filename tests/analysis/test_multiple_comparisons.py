@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import norm, studentized_range
 
 from src import images_needed
-from src.analysis.multiple_comparisons import LEVEL, compare_pairs, detectable
+from src.analysis.multiple_comparisons import LEVEL, compare_pairs, compare_versions, detectable
 
 
 def test_p_values_are_those_of_all_flips_of_the_images_that_differ():
@@ -72,6 +72,16 @@ def test_one_against_the_others_is_tested_alone():
     assert np.isnan(one.p[0, 1]) and one.p[2, 2] == every.p[2, 2]
     pair = compare_pairs(scores[[1, 2]], one=0)
     assert pair.p[0, 1] == compare_pairs(scores[[1, 2]]).p[0, 1]
+
+
+def test_the_largest_fall_is_that_of_a_score_test_rounded_up():
+    for lost, gained in ((40, 10), (3, 3), (0, 0), (0, 50)):
+        old, new = np.zeros((2, 1, 200))
+        old[0, :lost], new[0, lost : lost + gained] = 1, 1
+        z, changed = 1.644854, lost + gained
+        fall = max(z**2 / 2 + z * np.sqrt(changed + z**2 / 4), -np.log(0.05)) - (gained - lost)
+        found = compare_versions(old, new, draws=39)["largest_fall"].item()
+        assert found == pytest.approx(max(np.ceil(1000 * fall / 200) / 1000, 0))
 
 
 TEN = np.linspace(0.05, 0.5, 10) + np.tile([0, 0.03], 5)
