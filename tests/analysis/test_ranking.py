@@ -272,6 +272,10 @@ def test_below_30_images_nothing_is_decided():
     assert ranked["difference"].iloc[1] == -1
 
 
+def test_attacks_that_count_no_image_in_common_have_no_ranking():
+    assert rankings(outcomes_of({("mi", "a", "b"): [1, -1], ("bim", "a", "b"): [-1, 1]})).empty
+
+
 def test_seeds_are_averaged_per_image():
     parts = [outcomes_of({("mi", "a", "b"): its}) for its in ([1, 1, 0, -1], [1, 0, 0, 0])]
     ranked = rankings(joined(parts))
