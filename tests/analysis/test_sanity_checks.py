@@ -160,8 +160,8 @@ def test_networks_that_guess_number_their_classes_in_no_other_order():
         assert permuted(most, np.full(200, constant), "ab") == []
 
 
-@pytest.mark.parametrize(("distinct", "count"), [(1, 1), (98, 1), (99, 0), (100, 0)])
-def test_copies_of_images_are_counted(distinct, count):
-    raised = [*copies_of_images(np.array([f"{n % distinct:02}" for n in range(100)]))]
-    assert names(raised) == ["copies_of_images"] * count
-    assert all(f"{distinct} of the 100 images are distinct" in explained(its) for its in raised)
+def test_copies_of_images_are_counted():
+    for distinct, count in ((1, 1), (98, 1), (99, 0), (100, 0)):
+        raised = [*copies_of_images(np.array([f"{n % distinct:02}" for n in range(100)]))]
+        assert names(raised) == ["copies_of_images"] * count
+        assert all(f"{distinct} of the 100 images" in explained(its) for its in raised)
