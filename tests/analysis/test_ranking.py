@@ -293,3 +293,4 @@ def test_the_order_of_jobs_decides_nothing_if_two_attacks_lack_one_pair_each():
     first, last = (rankings(joined(order)) for order in (parts, parts[::-1]))
     columns = ["attack", "source", "mean", "lacks"]
     pd.testing.assert_frame_equal(first[columns], last[columns])
+    assert first["source"].iloc[0] == "mean of 2 sources"
