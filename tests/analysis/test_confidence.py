@@ -1,13 +1,22 @@
+"""Confidence by class, level, rank and group, and its correlation with the flipping budget."""
+
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import spearmanr
 
-from src.analysis.confidence import by_class, by_initial_confidence, confidence_profiles, top_k
+from src.analysis.confidence import (
+    by_class,
+    by_initial_confidence,
+    confidence_profiles,
+    initial_confidence_effect,
+    top_k,
+)
 from src.analysis.intervals import wilson_interval
+from tests.analysis.conftest import make_table
 
-# Six images of four classes; the top five of each, as a model with six classes gives them.
-LABELS = [3, 1, 1, 7, 7, 0]
+# The top five of seven images, as a model with six classes gives them; it abstains on the last.
+LABELS = [3, 1, 1, 7, 7, 0, 0]
 TOP = [
     ([3, 1, 7, 0, 5], [0.99, 0.005, 0.003, 0.001, 0.001]),  # correct
     ([1, 3, 7, 0, 5], [0.975, 0.01, 0.005, 0.004, 0.003]),  # correct
@@ -15,117 +24,138 @@ TOP = [
     ([7, 1, 3, 0, 5], [0.62, 0.20, 0.10, 0.05, 0.02]),  # correct
     ([3, 1, 7, 0, 5], [0.94, 0.03, 0.02, 0.005, 0.004]),  # the third is correct
     ([3, 1, 7, 2, 5], [0.3, 0.25, 0.2, 0.1, 0.1]),  # not among the five
+    ([-1, 1], [np.nan, np.nan]),
 ]
-TRUE = [0.99, 0.975, 0.20, 0.62, 0.02, 0.05]
-
-
-def clean_rows(labels=LABELS, top=TOP, true=TRUE):
-    return pd.DataFrame(
-        {
-            "index": np.arange(len(labels)),
-            "label": labels,
-            "target": "vgg16",
-            "eps_255": 0.0,
-            "predicted": [classes[0] for classes, _ in top],
-            "confidence": np.array([values[0] for _, values in top], dtype=np.float32),
-            "true_confidence": np.array(true, dtype=np.float32),
-            "top5_classes": [np.array(c) for c, _ in top],
-            "top5_confidences": [np.array(v, dtype=np.float32) for _, v in top],
-        }
-    )
+TRUE = [0.99, 0.975, 0.20, 0.62, 0.02, 0.05, np.nan]
+CLEAN = pd.DataFrame(
+    {
+        **{"index": range(7), "label": LABELS, "target": "vgg16", "eps_255": 0.0},
+        "predicted": [classes[0] for classes, _ in TOP],
+        "confidence": np.array([values[0] for _, values in TOP], np.float32),
+        "true_confidence": np.array(TRUE, np.float32),
+        "top5_classes": [np.array(classes) for classes, _ in TOP],
+        "top5_confidences": [np.array(values, np.float32) for _, values in TOP],
+    }
+)
 
 
 def test_classes_are_counted_and_their_confidence_averaged():
-    means = by_class(clean_rows().sample(frac=1, random_state=0))
+    means = by_class(CLEAN.sample(frac=1, random_state=0))
     assert means["label"].tolist() == [3, 1, 7, 0] and means["images"].tolist() == [1, 2, 2, 1]
     np.testing.assert_allclose(means["confidence"], [0.99, 0.7875, 0.78, 0.3], rtol=1e-6)
     np.testing.assert_allclose(means["accuracy"], [1, 0.5, 0.5, 0])
+    assert by_class(CLEAN[CLEAN["predicted"] == -1]).empty
 
 
 def test_a_level_takes_its_lower_bound_and_not_its_upper_one():
-    frame = confidence_profiles(clean_rows())
+    frame = confidence_profiles(CLEAN)
     # 0.975 is of level 1.0, not of 0.95; 0.60 and 0.62 are of 0.6; 0.3 of none.
     images = frame[frame["rank"] == 1].set_index("level")["images"]
     assert images.to_dict() == {1.0: 2, 0.95: 1, 0.6: 2}
     assert frame["rank"].tolist() == [1, 2, 3, 4, 5] * 3
-    highest = frame[frame["level"] == 1.0]
     top = np.array([TOP[0][1], TOP[1][1]])
-    np.testing.assert_allclose(highest["confidence"], top.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(frame["confidence"][:5], top.mean(axis=0), rtol=1e-5)
 
 
 def test_top_k_counts_the_true_class_among_the_likeliest():
-    frame = top_k(clean_rows())
-    assert frame["k"].tolist() == [1, 5] and frame["n"].tolist() == [6, 6]
-    assert frame["correct"].tolist() == [3, 5]
-    np.testing.assert_allclose(frame["accuracy"], [3 / 6, 5 / 6])
-    for row in frame.itertuples():
-        interval = binomtest(row.correct, row.n).proportion_ci(method="wilson")
-        assert (row.accuracy_low, row.accuracy_high) == pytest.approx(interval)
-    expected = [np.mean([values[0] for _, values in TOP]), np.mean(TRUE[:5])]
+    frame = top_k(CLEAN)
+    assert frame[["k", "n", "correct"]].to_numpy().tolist() == [[1, 6, 3], [5, 6, 5]]
+    for _, row in frame.iterrows():
+        check_mean(row, "accuracy", row["correct"] / 6)
+    expected = [np.mean([values[0] for _, values in TOP[:6]]), np.mean(TRUE[:5])]
     np.testing.assert_allclose(frame["confidence"], expected, rtol=1e-6)
 
 
-@pytest.fixture
-def table_of(make_table):
-    """Make rows of target `b` (label 0) at each budget, and of source `a` clean."""
-
-    def make(predicted_by_budget, confidence, source=None, **more):
-        rows = {("b", eps): predicted for eps, predicted in predicted_by_budget.items()}
-        rows["a", 0] = source or [0] * len(predicted_by_budget[0])
-        known = {("b", eps): np.array(its, dtype=np.float32) for eps, its in confidence.items()}
-        return make_table(rows, confidence=known, **more)
-
-    return make
+def check_mean(row, name, mean, low=0.0, high=1.0):
+    """Check a mean of n values from a range, with Wilson's interval within the range."""
+    ends = wilson_interval((mean - low) / (high - low) * row["n"], row["n"])
+    ends = [low + (high - low) * float(end) for end in ends]
+    found = row[[name, f"{name}_low", f"{name}_high"]].tolist()
+    assert found == pytest.approx([mean, *ends], rel=1e-5)
 
 
-def test_intervals_are_wilsons(table_of):
-    generator = np.random.default_rng(0)
-    initial, later = generator.uniform(0.95, 1, 60), generator.random(60)
-    wrong = generator.integers(0, 2, 60)
-    table = table_of({0: [0] * 60, 4: wrong}, {0: initial, 4: later})
-    clean, row = (one for _, one in by_initial_confidence(table, "a", ["b"], groups=1).iterrows())
-    assert 0.95 < clean["confidence_low"] < initial.mean() < clean["confidence_high"] < 1
-    expected = wilson_interval(later.sum(), 60)
-    found = row[["confidence_low", "confidence_high"]].tolist()
-    assert found == pytest.approx(np.ravel(expected), rel=1e-5)
-    expected = binomtest((wrong == 0).sum(), 60).proportion_ci(method="wilson")
-    found = row[["robust_accuracy_low", "robust_accuracy_high"]].tolist()
-    assert found == pytest.approx([expected.low, expected.high])
+@pytest.mark.parametrize("groups", [3, 5, [0.5, 0.8]])
+def test_groups_by_initial_confidence_are_those_of_plain_loops(groups):
+    """Equally many images of `b` in each, of those correct when clean; fixed ones by edges."""
+    random, n = np.random.default_rng(0), 61
+    initial, later = random.uniform(0.3, 1, (2, n)).astype(np.float32)
+    initial[0] = np.nan
+    clean, wrong = random.random(n) < 0.2, random.random(n) < 0.5
+    classes = {("a", 0): 0 * wrong, ("b", 0): clean * 1, ("b", 4): wrong * 1}
+    goals = [1] * 55 + [0] * 6  # of the last ones, the true class
+    confidence = {("b", 0): initial, ("b", 4): later}
+    table = make_table(classes, target_label=goals, confidence=confidence)
+    frame = by_initial_confidence(table, "a", ["b"], groups=groups)
+    images = [at for at in range(1, 55) if not clean[at]]
+    images.sort(key=lambda at: -initial[at])
+    if isinstance(groups, int):
+        ends = [len(images) - len(images) * part // groups for part in range(1, groups)]
+        parts = np.split(images, ends[::-1])
+        spans = [(initial[part].min(), initial[part].max()) for part in parts]
+    else:
+        spans = [(0.8, 1.0), (0.5, 0.8), (0.0, 0.5)]
+        parts = [[at for at in images if low <= initial[at] < high] for low, high in spans]
+    assert frame["group"].tolist() == sorted([*range(1, len(parts) + 1)] * 2)
+    for number, (part, span) in enumerate(zip(parts, spans, strict=True)):
+        first, row = (frame.iloc[2 * number + place] for place in (0, 1))
+        still = (~wrong[part]).sum()
+        assert row[["eps_255", "n", "still_correct"]].tolist() == [4, len(part), still]
+        assert first[["eps_255", "n", "still_correct"]].tolist() == [0, len(part), len(part)]
+        assert row[["lowest", "highest"]].tolist() == pytest.approx(span)
+        check_mean(row, "robust_accuracy", still / len(part))
+        check_mean(row, "confidence", later[part].mean())
+        check_mean(first, "confidence", initial[part].mean(), *row[["lowest", "highest"]])
 
 
-def test_groups_have_equally_many_images_and_no_image_is_left_out(table_of):
-    confidence = np.random.default_rng(0).uniform(0.3, 1, 41)
-    table = table_of({0: [0] * 42}, {0: [*confidence, np.nan]})  # the last has no confidence
+def test_equal_confidences_are_in_one_group():
+    its = [1.0] * 7 + [0.5, 0.6]
+    table = make_table({("a", 0): [0] * 9, ("b", 0): [0] * 9}, confidence={("b", 0): its})
     frame = by_initial_confidence(table, "a", ["b"])
-    assert frame["group"].tolist() == [1, 2, 3] and frame["n"].sum() == 41
-    assert frame["n"].between(13, 14).all()
-    ranked = np.sort(confidence)[::-1]
-    starts = np.cumsum([0, *frame["n"]])
-    np.testing.assert_allclose(frame["highest"], ranked[starts[:-1]], atol=1e-6)
-    np.testing.assert_allclose(frame["lowest"], ranked[starts[1:] - 1], atol=1e-6)
-    five = by_initial_confidence(table, "a", ["b"], groups=5)
-    assert five["n"].between(8, 9).all() and len(five) == 5
+    assert frame["n"].tolist() == [7, 2]
+    table["predicted"] = 1
+    assert by_initial_confidence(table, "a", ["b"]).empty
 
 
-def test_equal_confidences_are_in_one_group(table_of):
-    table = table_of({0: [0] * 9}, {0: [1.0] * 7 + [0.5, 0.6]})
-    frame = by_initial_confidence(table, "a", ["b"])
-    assert frame["n"].tolist() == [7, 2] and frame["n"].sum() == 9
-    assert (frame["lowest"][0], frame["highest"][0]) == (1, 1)
+def effect(confidence, first):
+    ways = {"target": "b", "initial_confidence": confidence, "first_flip_eps_255": first}
+    (row,) = initial_confidence_effect(pd.DataFrame(ways)).to_dict("records")
+    return row
 
 
-def test_images_that_are_wrong_when_clean_or_have_their_own_target_label_are_left_out(table_of):
-    rows = {0: [0, 0], 4: [1, 0]}, {0: [0.99, 0.98], 4: [0.5, 0.6]}
-    frame = by_initial_confidence(table_of(*rows, target_label=[1, 0]), "a", ["b"])
-    assert frame["n"].tolist() == [1, 1] and frame["still_correct"].tolist() == [1, 0]
-    assert by_initial_confidence(table_of({0: [1, 1], 4: [0, 1]}, rows[1]), "a", ["b"]).empty
+def test_rho_and_its_interval_are_scipys_with_never_above_every_budget():
+    """80 images; the more confident flip later, on the whole; some never."""
+    random = np.random.default_rng(0)
+    confidence = random.uniform(0.4, 1, 80)
+    place = np.searchsorted([1, 2, 4, 8], random.exponential(12 * confidence**4))
+    first = np.array([1, 2, 4, 8, np.nan])[place]
+    verdicts = {"supported": (confidence, first), "contradicted": (-confidence, first)}
+    verdicts["undecided"] = (confidence, np.random.default_rng(1).permutation(first))
+    for verdict, (its, budgets) in verdicts.items():
+        found = effect(its, budgets)
+        rho = spearmanr(its, np.nan_to_num(budgets, nan=1e9)).statistic
+        assert (found["n"], found["flipped"]) == (80, np.isfinite(first).sum())
+        assert found["verdict"] == verdict
+        # Bonett and Wright (2000): Fisher's z, with the variance of ranks.
+        half = 1.96 * np.sqrt((1 + rho**2 / 2) / 77)
+        ends = np.tanh(np.arctanh(rho) + np.array([-half, half]))
+        assert found["rho"] == pytest.approx(rho, abs=1e-12)
+        assert [found["rho_low"], found["rho_high"]] == pytest.approx(ends, abs=1e-4)
+    exact = effect(np.arange(20), np.arange(1.0, 21))
+    assert exact["rho"] == 1 and 0.9 < exact["rho_low"] <= exact["rho_high"] <= 1
+    assert effect(np.arange(10), np.arange(1.0, 11))["verdict"] == "supported"
 
 
-def test_images_on_which_a_model_abstains_are_left_out():
-    rows = clean_rows().assign(predicted=[3, -1, -1, -1, 3, -1])
-    rows.loc[rows["predicted"] == -1, "confidence"] = np.nan
-    assert top_k(rows)[["n", "correct"]].to_numpy().tolist() == [[2, 1], [2, 2]]
-    means = by_class(rows)
-    assert means[["label", "images", "accuracy"]].to_numpy().tolist() == [[3, 1, 1], [7, 1, 0]]
-    nothing = rows[rows["predicted"] == -1]
-    assert top_k(nothing)["n"].tolist() == [0, 0] and by_class(nothing).empty
+@pytest.mark.parametrize(
+    ("confidence", "first"),
+    [
+        (np.linspace(0.4, 1, 9), [1] * 4 + [np.nan] * 5),
+        (np.linspace(0.4, 1, 12), [np.nan] * 12),
+        (np.full(12, 0.8), [1] * 5 + [np.nan] * 7),
+        ([np.nan] * 2 + [0.5, 0.6] * 5, [1] * 5 + [2] * 7),
+    ],
+)
+def test_few_images_and_equal_values_have_no_rho(confidence, first):
+    found = effect(confidence, first)
+    assert (found["n"], found["flipped"]) == (len(first), np.isfinite(first).sum())
+    assert found["verdict"] == "not computable"
+    assert np.isnan([found[name] for name in ("rho", "rho_low", "rho_high")]).all()

@@ -6,9 +6,8 @@ import pytest
 from scipy.stats import binom, norm, spearmanr
 
 from src.analysis.confidence import initial_confidence_effect
-from src.analysis.outcomes import Outcomes
 from src.analysis.ranking import rankings
-from src.utils.model_names import ModelRef
+from tests.analysis.conftest import outcomes_of_arrays
 
 
 def confidences_and_budgets(generator, n, rho, never, shares):
@@ -47,17 +46,8 @@ def test_the_interval_of_mean_success_covers_it(share, alike):
     difficulty = random.standard_normal((samples, 1, images))
     noise = random.standard_normal((samples, targets, images))
     fooled = np.sqrt(alike) * difficulty + np.sqrt(1 - alike) * noise > norm.isf(share)
-    found = Outcomes(
-        [("mi", f"source {number}") for number in range(samples)],
-        [ModelRef.parse(f"target {number}") for number in range(targets)],
-        np.arange(images),
-        np.zeros(samples, bool),
-        np.ones((samples, targets), bool),
-        np.ones_like(fooled),
-        fooled,
-        ~fooled,
-    )
-    ranked = rankings(found)
+    jobs = [("mi", f"source {number}") for number in range(samples)]
+    ranked = rankings(outcomes_of_arrays(jobs, [f"target {at}" for at in range(targets)], fooled))
     ranked = ranked[ranked["source"].str.startswith("source")]
     covered = ((ranked["low"] <= share) & (share <= ranked["high"])).mean()
     assert len(ranked) == samples and covered >= 0.92

@@ -1,158 +1,221 @@
+"""Rates and their matrix against plain loops, counts by hand and a public study."""
+
 from itertools import product
+from math import nan
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import rates
+from src.analysis import CLEAN, rates, transfer_matrix
+from src.analysis.outcomes import PROTOCOLS
+from tests.analysis.conftest import make_table
+from tests.conftest import REPOSITORY
 
-# Four images, label 0. Clean: a is correct on images 0, 1, 2; b on 0, 1, 3 - so both on 0 and 1.
-# At 8/255: a is correct on image 0 only; b on 0, 2 and 3.
-TABLE = {
-    ("a", 0): ([0, 0, 0, 1], [0.9, 0.8, 0.7, 0.6], [0.9, 0.8, 0.7, 0.1]),
-    ("a", 8): ([0, 1, 1, 1], [0.5, 0.6, 0.7, 0.8], [0.5, 0.2, 0.1, 0.0]),
-    ("b", 0): ([0, 0, 1, 0], [0.8, 0.6, 0.9, 0.7], [0.8, 0.6, 0.05, 0.7]),
-    ("b", 8): ([0, 1, 0, 0], [0.4, 0.8, 0.6, 0.5], [0.4, 0.1, 0.6, 0.5]),
+KEY = ["target", "defence", "eps_255", "index"]
+NEEDS = {
+    **{"all": [], "source_correct": ["source"], "target_correct": ["target"]},
+    **{"joint": ["source", "target"], "common": ["source", "target", "behind"]},
 }
-# protocol -> target -> (denominator, still correct, confidence, true confidence) at 8/255
-BY_HAND = {
-    "all": {"a": (4, 1, 2.6 / 4, 0.8 / 4), "b": (4, 3, 2.3 / 4, 1.6 / 4)},
-    "source_correct": {"a": (3, 1, 1.8 / 3, 0.8 / 3), "b": (3, 2, 1.8 / 3, 1.1 / 3)},
-    "target_correct": {"a": (3, 1, 1.8 / 3, 0.8 / 3), "b": (3, 2, 1.7 / 3, 1.0 / 3)},
-    "joint": {"a": (3, 1, 1.8 / 3, 0.8 / 3), "b": (2, 1, 1.2 / 2, 0.5 / 2)},
+IMAGES = 90
+
+
+def made_up(source, targeted):
+    """Return random predictions with abstentions, random defences and images not attacked.
+
+    `b` was not evaluated on three images, `c` not attacked on one, and the source not at 4/255.
+    """
+    random = np.random.default_rng(IMAGES)
+    pairs = dict.fromkeys([source, *product("abc", ["none", "jpeg"])])
+    places = [(*pair, *its) for pair in pairs for its in product((0.0, 4.0, 8.0), range(IMAGES))]
+    table = pd.DataFrame(places, columns=KEY)
+    size, defended = len(table), table["defence"] == "jpeg"
+    table["label"] = table["index"] % 3
+    wrong = random.random(size) < 0.2 + 0.05 * table["eps_255"]
+    predicted = (table["label"] + wrong * random.integers(1, 3, size)) % 3
+    table["predicted"] = predicted.mask(defended & (random.random(size) < 0.1), -1)
+    table["confidence"], table["true_confidence"] = random.random((2, size))
+    table["draws"] = 5
+    table["draws_correct"] = pd.Series(random.integers(0, 6, size), dtype="Int64").where(defended)
+    if targeted:
+        goals = pd.Series(random.integers(-1, 3, IMAGES))[table["index"]].reset_index(drop=True)
+        table["target_label"] = goals.where((goals >= 0) & (table["eps_255"] > 0)).astype("Int64")
+    target, image = table["target"], table["index"]
+    table.loc[(target == "c") & (table["eps_255"] == 8) & (image == 1), "confidence"] = nan
+    lacking = (target == "b") & (image < 3) | (target == "c") & (image == 5) & (
+        table["eps_255"] > 0
+    )
+    lacking |= (target == source[0]) & (table["defence"] == source[1]) & (table["eps_255"] == 4)
+    table["target"] = pd.Categorical(target, categories=["unused", *target.unique()])
+    return table[~lacking].sample(frac=1, random_state=0)
+
+
+def looped(rows, goals, source, target, eps, protocol):
+    """Return the numbers of a pair of (model, defence) by a loop over images."""
+    denominator, counts = [], dict.fromkeys(["abstained", "clean", "seen", "of_source", "both"], 0)
+    for image in range(IMAGES):
+        clean, row = (rows.get((*target, its, image)) for its in (0.0, eps))
+        first, by_source = (rows.get((*source, its, image)) for its in (0.0, eps))
+        behind = rows.get((target[0], {"none": "jpeg"}.get(target[1], "none"), 0.0, image))
+        if clean is None:
+            continue
+        label, goal = clean["label"], goals[image]
+        right = {
+            name: its["predicted"] == label
+            for name, its in {"source": first, "target": clean, "behind": behind}.items()
+        }
+        counts["clean"] += right["target"]
+        counts["seen"] += clean["predicted"] != -1
+
+        def fools(its, label=label, goal=goal):
+            its = -1 if its is None else its["predicted"]
+            return its != -1 and (its != label if goal is None else its == goal)
+
+        if goal in (-1, label) or row is None:
+            continue
+        if right["source"] and right["target"] and fools(by_source) and row["predicted"] != -1:
+            counts["of_source"] += 1
+            counts["both"] += fools(row)
+        if all(right[name] for name in NEEDS[protocol]):
+            counts["abstained"] += row["predicted"] == -1
+            denominator += [row | {"fooled": fools(row)}] * (row["predicted"] != -1)
+    return counts, pd.DataFrame(denominator)
+
+
+def check_share(row, name, k, n):
+    """Check a share with its interval; NaN where it has no images."""
+    ends = binomtest(k, n).proportion_ci(method="wilson") if n else (nan, nan)
+    found = row[[name, f"{name}_low", f"{name}_high"]].tolist()
+    assert found == pytest.approx([k / n if n else nan, *ends], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("source", "targeted"),
+    [(("a", "none"), False), (("a", "jpeg"), True), (("a+b", "none"), True)],
+)
+def test_every_quantity_is_that_of_plain_loops(source, targeted):
+    table = made_up(source, targeted)
+    rows = {tuple(row[name] for name in KEY): row for row in table.to_dict("records")}
+    goals = dict.fromkeys(range(IMAGES))
+    if targeted:
+        attacked = table[table["eps_255"] > 0].set_index("index")["target_label"].fillna(-1)
+        goals |= attacked.to_dict()
+    name, order = "@".join(source).removesuffix("@none"), ["none", "jpeg"]
+    found = [rates(table, name, ["c", "b"], its).assign(protocol=its) for its in PROTOCOLS]
+    for its in found:
+        places = its[["defence", "target", "eps_255"]].itertuples(index=False, name=None)
+        assert list(places) == list(product(order, ["c", "b"], [0, 4, 8]))
+    for _, row in pd.concat(found).iterrows():
+        target, eps = (row["target"], row["defence"]), row["eps_255"]
+        counts, its = looped(rows, goals, source, target, eps, row["protocol"])
+        correct, k, n = its["predicted"] == its["label"], its["fooled"].sum(), len(its)
+        numbers = [n, correct.sum(), k, counts["abstained"]]
+        names = ["denominator", "still_correct", "success", "abstained"]
+        assert row[names].tolist() == numbers and row["targeted"] == targeted
+        check_share(row, "robust_accuracy", correct.sum(), n)
+        check_share(row, "success_rate", k, n)
+        assert row["clean_accuracy"] == pytest.approx(counts["clean"] / counts["seen"])
+        own = target[0] in source[0].split("+")
+        of_source, both = (0, 0) if own else (counts["of_source"], counts["both"])
+        assert row[["conditional_images", "conditional_success"]].tolist() == [of_source, both]
+        check_share(row, "conditional", *((both, of_source) if of_source >= 10 else (0, 0)))
+        draws = (its["draws_correct"] / 5).astype(float).fillna(correct.astype(float))
+        means = [
+            its["confidence"].mean(skipna=False),
+            its["true_confidence"].mean(),
+            its.loc[its["fooled"], "confidence"].mean(skipna=False),
+            draws.mean(),
+        ]
+        names = ["confidence", "true_confidence", "success_confidence", "draws_correct"]
+        assert row[names].tolist() == pytest.approx(means, nan_ok=True)
+
+
+def test_an_empty_denominator_gives_nan_rates_and_zero_counts():
+    table = make_table({("a", 0): [1, 1], ("b", 0): [0, 0], ("b", 8): [0, 1]})
+    row = rates(table, "a", ["b"]).iloc[1]
+    assert row[["denominator", "still_correct", "success"]].tolist() == [0, 0, 0]
+    names = ["robust_accuracy", "success_rate", "success_rate_low", "confidence"]
+    assert row[names].isna().all()
+
+
+def test_counts_of_a_public_study_are_of_this_definition():
+    study = pd.read_csv(REPOSITORY / "src" / "assets" / "transferlab.csv")
+    its = study.query("eps_255 == 2 and attack == 'fgsm' and source == 'resnet18'").iloc[0]
+    both, source_only, target_only, neither = 604, 3189 - 604, 644 - 604, 8905 - 3189 - 644 + 604
+    assert its.tolist()[5:] == [644, 8905, 604, 3189]
+    # Both fooled, one of them, neither; last, those that one of them gets wrong when clean.
+    cells = [both, source_only, target_only, neither, 500, 595]
+    kinds = {("resnet18", 0): [0, 0, 0, 0, 1, 0], ("vgg16", 0): [0, 0, 0, 0, 0, 1]}
+    kinds |= {("resnet18", 2): [1, 1, 0, 0, 1, 1], ("vgg16", 2): [1, 0, 1, 0, 1, 1]}
+    table = make_table({place: np.repeat(classes, cells) for place, classes in kinds.items()})
+    row = rates(table, "resnet18", ["vgg16"]).iloc[1]
+    names = ["success", "denominator", "conditional_success", "conditional_images"]
+    assert row[names].tolist() == its.tolist()[5:]
+    check_share(row, "conditional", 604, 3189)
+
+
+# Label 0. Clean: a is correct on images 0, 1, 2; b on 0, 1, 3. At 8: a on 0; b on 0, 2, 3.
+TWO = {
+    **{("a", 0): [0, 0, 0, 1], ("a", 8): [0, 1, 1, 1]},
+    **{("b", 0): [0, 0, 1, 0], ("b", 8): [0, 1, 0, 0]},
 }
-# The same with target labels; that of image 3 is its own label.
-TARGET_LABELS = [1, 2, 1, 0]
-TARGETED = {
-    **{("a", 0): [0, 0, 1, 0], ("a", 8): [1, 1, 1, 0]},
-    **{("b", 0): [0, 2, 0, 0], ("b", 8): [1, 2, 0, 0]},
-}
-# protocol -> target -> (denominator, still correct, successes) at 8/255
-TARGETED_BY_HAND = {
-    "all": {"a": (3, 0, 2), "b": (3, 1, 2)},
-    "source_correct": {"a": (2, 0, 1), "b": (2, 0, 2)},
-    "target_correct": {"a": (2, 0, 1), "b": (2, 1, 1)},
-    "joint": {"a": (2, 0, 1), "b": (1, 0, 1)},
-}
-# Likewise, the confidences of the successes alone.
-SUCCESS_CONFIDENCE = {
-    "all": {"a": 2.1 / 3, "b": 0.8},
-    "source_correct": {"a": 1.3 / 2, "b": 0.8},
-    "target_correct": {"a": 1.3 / 2, "b": 0.8},
-    "joint": {"a": 1.3 / 2, "b": 0.8},
-}
-CASES = list(product(BY_HAND, "ab"))
 
 
-@pytest.fixture(scope="module")
-def table(make_table):
-    predicted, confidence, true = ({k: v[i] for k, v in TABLE.items()} for i in range(3))
-    return make_table(predicted, confidence=confidence, true_confidence=true)
+def rates_of_two(*sources, target_label=None):
+    table = make_table(TWO, target_label=target_label)
+    parts = [
+        rates(table, source, ["a", "b"], protocol).assign(source=source, protocol=protocol)
+        for source in sources
+        for protocol in PROTOCOLS
+    ]
+    return pd.concat(parts, ignore_index=True).assign(attack="x", success_rate_sd=nan)
 
 
-def at_8(found, target):
-    return found[(found["target"] == target) & (found["eps_255"] == 8)].iloc[0]
+@pytest.mark.parametrize(
+    ("sources", "target_label", "wanted"),
+    [
+        ("b", None, [(CLEAN, "a", 3, 4), (CLEAN, "b", 3, 4), ("b", "a", 1, 2), ("b", "b", 2, 3)]),
+        ("a", None, [(CLEAN, "a", 3, 4), (CLEAN, "b", 3, 4), ("a", "a", 1, 3), ("a", "b", 1, 2)]),
+        # Image 0 has its own label as target label; b classifies the clean image 2 as class 1.
+        (
+            "a",
+            [0, 1, 1, 2],
+            [(CLEAN, "a", 0, 3), (CLEAN, "b", 1, 3), ("a", "a", 2, 2), ("a", "b", 1, 1)],
+        ),
+    ],
+)
+def test_the_matrix_has_the_cells_worked_out_by_hand(sources, target_label, wanted):
+    cells = transfer_matrix(rates_of_two(*sources, target_label=target_label), 8.0, "joint")
+    names = ["source", "target", "k", "n"]
+    assert list(cells[names].itertuples(index=False, name=None)) == wanted
+    assert list(cells["eps_255"]) == [0, 0, 8, 8]
+    for _, row in cells.iterrows():
+        check_share(row, "rate", row["k"], row["n"])
 
 
-@pytest.mark.parametrize(("protocol", "target"), CASES)
-def test_rates_equal_the_hand_computed_ones(table, protocol, target):
-    row = at_8(rates(table, "a", ["a", "b"], protocol), target)
-    denominator, still_correct, confidence, true_confidence = BY_HAND[protocol][target]
-    assert (row["denominator"], row["still_correct"]) == (denominator, still_correct)
-    assert row["success"] == denominator - still_correct and not row["targeted"]
-    assert row["robust_accuracy"] == still_correct / denominator
-    assert row["success_rate"] == pytest.approx(1 - still_correct / denominator)
-    assert row["confidence"] == pytest.approx(confidence)
-    assert row["true_confidence"] == pytest.approx(true_confidence)
-    assert row["success_confidence"] == pytest.approx(SUCCESS_CONFIDENCE[protocol][target])
-    interval = binomtest(still_correct, denominator).proportion_ci(method="wilson")
-    found = row[["robust_accuracy_low", "robust_accuracy_high"]].tolist()
-    assert found == pytest.approx([interval.low, interval.high])
-    found = row[["success_rate_high", "success_rate_low"]].tolist()
-    assert found == pytest.approx([1 - interval.low, 1 - interval.high])
+def test_sources_that_aim_at_other_classes_share_no_clean_row():
+    for other, there in (([2] * 4, False), ([1] * 4, True)):
+        parts = [rates_of_two("a", target_label=[1] * 4), rates_of_two("b", target_label=other)]
+        for order in (parts, parts[::-1]):
+            sources = transfer_matrix(pd.concat(order), 8.0, "joint")["source"].tolist()
+            assert sources.count(CLEAN) == 2 * there
 
 
-@pytest.mark.parametrize(("protocol", "target"), CASES)
-def test_targeted_success_is_to_reach_the_target_label(make_table, protocol, target):
-    table = make_table(TARGETED, target_label=TARGET_LABELS)
-    row = at_8(rates(table, "a", ["a", "b"], protocol), target)
-    denominator, still_correct, success = TARGETED_BY_HAND[protocol][target]
-    counts = row[["targeted", "denominator", "still_correct", "success"]].tolist()
-    assert counts == [True, denominator, still_correct, success]
-    interval = binomtest(success, denominator).proportion_ci(method="wilson")
-    found = row[["success_rate", "success_rate_low", "success_rate_high"]].tolist()
-    assert found == pytest.approx([success / denominator, interval.low, interval.high])
-
-
-def test_rows_follow_the_order_of_the_targets_and_the_rising_budget(table):
-    expected = rates(table, "a", ["b", "a"])
-    places = list(zip(expected["target"], expected["eps_255"], strict=True))
-    assert places == [("b", 0.0), ("b", 8.0), ("a", 0.0), ("a", 8.0)]
-    shuffled = table.sample(frac=1.0, random_state=0)
-    shuffled["target"] = pd.Categorical(shuffled["target"], categories=["a", "b", "unused"])
-    shuffled["target_label"] = pd.array([pd.NA] * len(table), dtype="Int64")  # of no image
-    pd.testing.assert_frame_equal(rates(shuffled, "a", ["b", "a"]), expected)
-
-
-def test_an_empty_denominator_gives_nan_rates_and_zero_counts(table):
-    wrong = table["predicted"].mask((table["target"] == "a") & (table["eps_255"] == 0), 1)
-    row = at_8(rates(table.assign(predicted=wrong), "a", ["b"]), "b")
-    assert (row["denominator"], row["still_correct"]) == (0, 0)
-    names = ["robust_accuracy", "success_rate", "robust_accuracy_low", "robust_accuracy_high"]
-    assert row[[*names, "confidence", "true_confidence"]].isna().all()
-
-
-def test_a_nan_confidence_shows_only_where_its_image_counts(table):
-    broken = (table["target"] == "b") & (table["eps_255"] == 8) & (table["index"] == 2)
-    table = table.assign(confidence=table["confidence"].mask(broken))
-    assert at_8(rates(table, "a", ["b"], "joint"), "b")["confidence"] == pytest.approx(0.6)
-    assert np.isnan(at_8(rates(table, "a", ["b"], "all"), "b")["confidence"])
-
-
-def test_lacking_clean_rows_are_refused(table):
-    with pytest.raises(ValueError, match=r"of target 'b' for image 0"):
-        rates(table.query("not (target == 'b' and eps_255 == 0)"), "a", ["a", "b"])
-    one_image_short = table.query("not (target == 'a' and eps_255 == 0 and index == 0)")
-    for protocol in ("source_correct", "joint"):
-        with pytest.raises(ValueError, match=f"{protocol}.*'a\\+c'"):
-            rates(table, "a+c", ["b"], protocol)
-        with pytest.raises(ValueError, match="source 'a' for every image"):
-            rates(one_image_short, "a", ["b"], protocol)
-
-
-def test_rows_that_mean_nothing_together_are_refused(table):
-    with pytest.raises(ValueError, match="several rows for one image"):
-        rates(pd.concat([table, table]), "a", ["b"])
-    with pytest.raises(ValueError, match="protocol Joint"):
-        rates(table, "a", ["b"], "Joint")
-    with pytest.raises(ValueError, match="target b, c"):
-        rates(table, "a", ["b", "c"])
-    with pytest.raises(ValueError, match=r"target \(none\)"):
-        rates(table, "a", [])
-
-
-def test_models_are_rated_behind_each_defence_that_they_were_attacked_behind(table):
-    behind = table[table["target"] == "b"].assign(defence="jpeg", predicted=[0] * 4 + [1] * 4)
-    of_source = table.query("target == 'a' and eps_255 == 0")
-    of_source = of_source.assign(defence="median", predicted=[1, 0, 1, 1])
-    every = pd.concat([of_source, behind, table.assign(defence="none")], ignore_index=True)
-    found = rates(every, "a", ["b", "a"], "joint")
-    pairs = list(zip(found["target"], found["defence"], strict=True))[::2]
-    assert pairs == [("b", "none"), ("a", "none"), ("b", "jpeg")]
-    plain = found[found["defence"] == "none"]
-    pd.testing.assert_frame_equal(plain, rates(table, "a", ["b", "a"]))
-    counts = ["denominator", "still_correct"]
-    assert found[counts].iloc[-1].tolist() == [3, 0]
-    adaptive = rates(every, "a@median", ["b"], "source_correct")
-    assert adaptive.set_index(["defence", "eps_255"])[counts].loc[("none", 8.0)].tolist() == [1, 0]
-
-
-def test_an_image_that_was_not_attacked_is_not_counted(make_table):
-    table = make_table({("a", 0): [0, 0, 0], ("a", 8): [1, 0, 1]}, target_label=[1, pd.NA, 1])
-    row = rates(table, "a", ["a"]).query("eps_255 == 8").iloc[0]
-    assert (row["denominator"], row["success"]) == (2, 2)
-    table = make_table({("a", 0): [0, 0, 0], ("a", 8): [1, 0, 1]}, target_label=[1] * 3)
-    without = table[(table["eps_255"] == 0) | (table["index"] < 2)]
-    row = rates(without, "a", ["a"]).query("eps_255 == 8").iloc[0]
-    assert (row["denominator"], row["success"]) == (2, 1)
+@pytest.mark.parametrize(
+    ("lacks", "arguments", "words"),
+    [
+        ("target == 'b' and eps_255 == 0", ["a", ["a", "b"]], "of target 'b' for image 0"),
+        ("index < 0", ["a+c", ["b"], "joint"], r"joint.*'a\+c'"),
+        ("target == 'a' and eps_255 == 0 and index == 0", ["a", ["b"], "source_correct"], "'a'"),
+        ("index < 0", ["a", ["b"], "Joint"], "protocol Joint"),
+        ("index < 0", ["a", ["b", "c"]], "target b, c"),
+        ("index < 0", ["a", []], r"target \(none\)"),
+        (None, ["a", ["b"]], "several rows for one image"),
+    ],
+)
+def test_tables_that_lack_or_repeat_rows_are_refused(lacks, arguments, words):
+    table = make_table(TWO)
+    table = table.query(f"not ({lacks})") if lacks else pd.concat([table, table])
+    with pytest.raises(ValueError, match=words):
+        rates(table, *arguments)

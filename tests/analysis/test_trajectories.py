@@ -1,8 +1,11 @@
+"""Single images over the budgets, worked out by hand and by a loop."""
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from src.analysis.trajectories import KINDS, by_kind, flip_summary, trajectories, typical_images
+from tests.analysis.conftest import make_table
 
 EPS = [0, 0.5, 1, 2, 4]
 
@@ -23,50 +26,57 @@ WAYS = {
     # flips at 4 only, exactly as confident as when clean
     16: [(0, 0.5, 0.5), (0, 0.6, 0.6), (0, 0.6, 0.6), (0, 0.6, 0.6), (2, 0.5, 0.3)],
 }
+COLUMNS = {
+    "index": [10, 11, 12, 13, 15, 16],
+    "initial_confidence": [0.9, 0.9, 0.8, 0.4, 0.7, 0.5],
+    "first_flip_eps_255": [np.nan, np.nan, 0.5, 1, np.nan, 4],
+    "lowest_confidence": [0.5, 0.5, 0.1, 0.05, 0.66, 0.3],
+    "lowest_eps_255": [1, 1, 4, 4, 0.5, 4],
+    "recovered_confidence": [0.7, 0.69, np.nan, np.nan, 0.72, np.nan],
+    "back_eps_255": [np.nan, np.nan, 2, np.nan, np.nan, np.nan],
+    "end_confidence": [np.nan, np.nan, 0.85, 0.35, np.nan, 0.5],
+}
 
 
-def make_rows(ways=WAYS, eps=EPS):
+def make_rows(ways=WAYS):
+    """Return the rows of `b` with these ways, and of `a` that never changes."""
+    columns = ["index", "predicted", "confidence", "true_confidence", "target", "eps_255"]
     rows = [
-        {
-            "index": index,
-            "label": 0,
-            "target": target,
-            "eps_255": float(budget),
-            "predicted": prediction[0],
-            "confidence": np.float32(prediction[1]),
-            "true_confidence": np.float32(prediction[2]),
-        }
-        for target, ways_of in (("b", ways), ("a", dict.fromkeys(ways, [(0, 0.2, 0.2)] * len(eps))))
-        for index, way in ways_of.items()
-        for budget, prediction in zip(eps, way, strict=True)
+        (index, *prediction, target, float(budget))
+        for target in "ab"
+        for index, way in ways.items()
+        for budget, its in zip(EPS, way, strict=True)
+        for prediction in [its if target == "b" else (0, 0.2, 0.2)]
     ]
-    return pd.DataFrame(rows).sample(frac=1, random_state=0)
+    frame = pd.DataFrame(rows, columns=columns).assign(label=0).sample(frac=1, random_state=0)
+    return frame.astype({"confidence": np.float32, "true_confidence": np.float32})
 
 
-@pytest.fixture
-def found():
-    return trajectories(make_rows(), "a", ["b"]).set_index("index")
+def found_in(rows, *protocol, **words):
+    return trajectories(rows, "a", ["b"], *protocol, **words).set_index("index", drop=False)
 
 
-def check(frame, column, values):
-    np.testing.assert_allclose(frame[column], values, rtol=1e-6, err_msg=column)
+def check(frame, **columns):
+    for name, values in columns.items():
+        np.testing.assert_allclose(frame[name], values, rtol=1e-6, err_msg=name)
 
 
-def test_numbers_and_kinds_are_those_worked_out_by_hand(found):
-    nan = np.nan
-    assert found.index.tolist() == [10, 11, 12, 13, 15, 16]
-    check(found, "initial_confidence", [0.9, 0.9, 0.8, 0.4, 0.7, 0.5])
-    check(found, "first_flip_eps_255", [nan, nan, 0.5, 1, nan, 4])
-    check(found, "lowest_confidence", [0.5, 0.5, 0.1, 0.05, 0.66, 0.3])
-    check(found, "lowest_eps_255", [1, 1, 4, 4, 0.5, 4])
-    check(found, "recovered_confidence", [0.7, 0.69, nan, nan, 0.72, nan])
-    check(found, "back_eps_255", [nan, nan, 2, nan, nan, nan])
-    check(found, "end_confidence", [nan, nan, 0.85, 0.35, nan, 0.5])
+def test_numbers_and_kinds_are_those_worked_out_by_hand():
+    found = found_in(make_rows())
+    check(found, **COLUMNS)
     kinds = {kind: found.index[found[kind]].tolist() for kind in KINDS}
     assert kinds == {"dip_and_recovery": [10]} | {kind: [12] for kind in list(KINDS)[1:]}
-    both = trajectories(make_rows(), "a", ["b", "a"]).set_index("index")
+    both = trajectories(make_rows(), "a", ["b", "a"])
     assert both["target"].unique().tolist() == ["b", "a"]
-    pd.testing.assert_frame_equal(both[both["target"] == "b"], found)
+    b, a = flip_summary(both).to_dict("records")
+    counts = {"target": "b", "initially_correct": 6, "flipped": 3, "flipped_share": 0.5}
+    assert b == {**counts, "median_first_flip_eps_255": 4, "below_8_bits": 1}
+    assert (a["flipped"], a["below_8_bits"]) == (0, 0) and np.isnan(a["median_first_flip_eps_255"])
+    in_l2 = found_in(make_rows(), norm="l2")
+    pd.testing.assert_frame_equal(in_l2, found.drop(columns="below_8_bits"))
+    assert "below_8_bits" not in flip_summary(in_l2)
+    targeted = make_rows().assign(target_label=7).convert_dtypes()
+    check(found_in(targeted), **COLUMNS)  # any other class is a flip
 
 
 @pytest.mark.parametrize(
@@ -75,53 +85,46 @@ def test_numbers_and_kinds_are_those_worked_out_by_hand(found):
 )
 def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
     way = [(0, c, c) for c in (0.8, 0.79, lowest, last, last)]
-    assert trajectories(make_rows({1: way}), "a", ["b"])["dip_and_recovery"].item() is dips
+    assert found_in(make_rows({1: way}))["dip_and_recovery"].item() is dips
+    flips = pd.DataFrame({"index": [1], "target": "b", "eps_255": 3.0})
+    assert not found_in(make_rows({1: way}), flips=flips)["dip_and_recovery"].any()
 
 
-def test_the_protocol_decides_which_images_are_counted():
+@pytest.mark.parametrize(
+    ("protocol", "counted"),
+    [
+        ("joint", [10, 11, 13, 15, 16]),
+        ("target_correct", COLUMNS["index"]),
+        ("all", COLUMNS["index"]),
+    ],
+)
+def test_the_protocol_decides_which_images_are_counted(protocol, counted):
     rows = make_rows()
-    source_errs = (rows["target"] == "a") & (rows["index"] == 12)
-    rows.loc[source_errs, "predicted"] = 1
-    assert 12 not in trajectories(rows, "a", ["b"])["index"].tolist()
-    assert 12 in trajectories(rows, "a", ["b"], "target_correct")["index"].tolist()
-    assert 14 not in trajectories(rows, "a", ["b"], "all")["index"].tolist()
+    rows.loc[(rows["target"] == "a") & (rows["index"] == 12), "predicted"] = 1
+    assert found_in(rows, protocol)["index"].tolist() == counted
 
 
-def refined(indices, budgets, target="b"):
-    return pd.DataFrame({"index": indices, "target": target, "eps_255": budgets})
-
-
-def test_refined_flips_take_the_place_of_tried_ones(found):
-    flips = pd.concat(
-        [refined([13, 16, 12, 15, 99], [0.75, 1, 3, 3.5, 0.1]), refined(13, [0], "a")]
-    )
-    table = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
-    # 12 flips at 0.5 already; 15, which no tried budget flips, does flip between them.
-    check(table, "first_flip_eps_255", [np.nan, np.nan, 0.5, 0.75, 3.5, 1])
-    assert table.index[table["below_8_bits"]].tolist() == [12, 13]
-    # Everything else is of the tried budgets, but that what flips has no dip.
-    changed = ["first_flip_eps_255", "below_8_bits"]
-    pd.testing.assert_frame_equal(table.drop(columns=changed), found.drop(columns=changed))
-    dipped = trajectories(make_rows(), "a", ["b"], flips=refined([10], 3.0))
-    assert not dipped["dip_and_recovery"].any()
-
-
-def test_flips_of_a_part_of_the_images_leave_the_others_out(found):
-    flips = refined([10, 12, 13], [np.nan, 0.4, 0.75])  # 16 flips too, and was not bisected
-    table = trajectories(make_rows(), "a", ["b"], flips=flips).set_index("index")
-    check(table, "first_flip_eps_255", [np.nan, 0.4, 0.75])
-    changed = ["first_flip_eps_255", "below_8_bits"]
-    expected = found.loc[[10, 12, 13]].drop(columns=changed)
-    pd.testing.assert_frame_equal(table.drop(columns=changed), expected)
-
-
-def test_a_norm_and_target_labels_change_no_number(found):
-    in_l2 = trajectories(make_rows(), "a", ["b"], norm="l2").set_index("index")
-    pd.testing.assert_frame_equal(in_l2, found.drop(columns="below_8_bits"))
-    rows = make_rows()
-    labels = pd.Series(7, rows.index, dtype="Int64").mask(rows["eps_255"] == 0)
-    targeted = trajectories(rows.assign(target_label=labels), "a", ["b"])
-    pd.testing.assert_frame_equal(targeted.set_index("index"), found)
+@pytest.mark.parametrize(
+    ("refined", "first", "below"),
+    [
+        # 12 flips at 0.5 already; 15, which no tried budget flips, does flip between them.
+        (
+            {13: 0.75, 16: 1, 12: 3, 15: 3.5, 99: 0.1},
+            [np.nan, np.nan, 0.5, 0.75, 3.5, 1],
+            [12, 13],
+        ),
+        # 16 flips too, and was not bisected: those without a row are left out.
+        ({10: np.nan, 12: 0.4, 13: 1}, [np.nan, 0.4, 1], [12]),
+    ],
+)
+def test_refined_flips_take_the_place_of_tried_ones(refined, first, below):
+    flips = pd.DataFrame({"index": refined.keys(), "target": "b", "eps_255": refined.values()})
+    other = pd.DataFrame({"index": [13], "target": "a", "eps_255": 0.0})
+    found = found_in(make_rows(), flips=pd.concat([flips, other]))
+    there = [name in refined or len(first) == 6 for name in COLUMNS["index"]]
+    numbers = {name: np.array(values)[there] for name, values in COLUMNS.items()}
+    check(found, **numbers | {"first_flip_eps_255": first})
+    assert found.index[found["below_8_bits"]].tolist() == below
 
 
 def test_the_clearest_image_of_each_kind_comes_first():
@@ -147,33 +150,16 @@ def test_the_clearest_image_of_each_kind_comes_first():
 @pytest.mark.parametrize("targeted", [False, True])
 def test_a_typical_image_is_counted_and_fooled_with_the_median_confidence(targeted):
     random = np.random.default_rng(5)
-    rows = [
-        {"target": target, "index": index, "label": 0, "eps_255": eps}
-        for target in ("a", "b")
-        for index in range(40)
-        for eps in (0.0, 2.0, 8.0)
-    ]
-    rows = pd.DataFrame(rows).assign(defence="none", draws=1, draws_correct=pd.NA)
-    rows["predicted"] = random.choice([0, 1, 2], len(rows), p=[0.6, 0.2, 0.2])
-    rows["confidence"] = random.choice([0.4, 0.404, 0.6, 0.9], len(rows))
-    rows["true_confidence"] = rows["confidence"]
-    rows["target_label"] = pd.Series(1 if targeted else pd.NA, rows.index, dtype="Int64")
+    keys = [(target, eps) for target in "ab" for eps in (0, 2, 8)]
+    classes = {key: random.choice([0, 1, 2], 90, p=[0.6, 0.2, 0.2]) for key in keys}
+    confidence = {key: random.choice([0.4, 0.404, 0.6, 0.9], 90) for key in keys}
+    labels = [1] * 90 if targeted else None
+    rows = make_table(classes, target_label=labels, confidence=confidence)
     typical = typical_images(rows, "a", ["a", "b"], "joint")
-    assert set(typical) == {(target, eps) for target in ("a", "b") for eps in (2.0, 8.0)}
-    clean = rows[rows["eps_255"] == 0].pivot(index="index", columns="target", values="predicted")
-    for (target, eps), index in typical.items():
-        counted = clean.index[(clean[["a", target]] == 0).all(axis=1)]
-        at = rows[(rows["target"] == target) & (rows["eps_255"] == eps)]
-        fooled = at["predicted"].eq(1) if targeted else at["predicted"].ne(0)
-        at = at[fooled & at["index"].isin(counted)]
-        ordered = sorted(zip(round(100 * at["confidence"]), at["index"], strict=True))
-        assert index == ordered[(len(ordered) - 1) // 2][1]
-
-
-def test_the_summary_counts_what_the_table_holds(found):
-    table = trajectories(make_rows(), "a", ["b", "a"])
-    b, a = flip_summary(table).to_dict("records")
-    counts = {"target": "b", "initially_correct": 6, "flipped": 3, "flipped_share": 0.5}
-    assert b == {**counts, "median_first_flip_eps_255": 4, "below_8_bits": 1}
-    assert (a["flipped"], a["below_8_bits"]) == (0, 0) and np.isnan(a["median_first_flip_eps_255"])
-    assert "below_8_bits" not in flip_summary(found.drop(columns="below_8_bits"))
+    assert set(typical) == {key for key in keys if key[1]}
+    for (target, eps), image in typical.items():
+        counted = (classes["a", 0] == 0) & (classes[target, 0] == 0)
+        its = classes[target, eps]
+        fooled = np.flatnonzero(counted & (its == 1 if targeted else its != 0))
+        ordered = sorted(fooled, key=lambda at: round(100 * confidence[target, eps][at]))
+        assert image == ordered[(len(ordered) - 1) // 2]

@@ -14,136 +14,103 @@ from src.utils.package import find_asset
 from tests.records import make_record
 
 TIMM, OURS = "timm.create_model", "src.models.architectures"
+TORCHVISION = "torchvision.models.get_model"
+
+
+def timm(name, weights="included", pretrained=True, target=TIMM):
+    key = "name" if target == LOADER else "model_name"
+    return {"_target_": target, key: name, "pretrained": pretrained}, weights
+
+
 MODELS = {
-    "a1": ({"_target_": TIMM, "model_name": "resnet50.a1_in1k", "pretrained": True}, "included"),
-    "a2": ({"_target_": TIMM, "model_name": "resnet50.a2_in1k", "pretrained": True}, "included"),
-    "copy": ({"_target_": TIMM, "model_name": "resnet50.a1_in1k", "pretrained": True}, "included"),
-    "wide": ({"_target_": TIMM, "model_name": "wide_resnet50_2.tv_in1k"}, None),
-    "vit": ({"_target_": TIMM, "model_name": "vit_tiny.augreg_in21k", "pretrained": True}, None),
-    "eva": ({"_target_": TIMM, "model_name": "eva02.clip_in22k", "pretrained": True}, "included"),
-    "alexnet": (
-        {"_target_": "torchvision.models.get_model", "name": "alexnet", "weights": "DEFAULT"},
-        "included",
-    ),
-    "resnet50": ({"_target_": f"{OURS}.resnet50", "stem": None, "pretrained": False}, "a.pt"),
+    **dict.fromkeys(["a1", "copy"], timm("resnet50.a1_in1k")),
+    "a2": timm("resnet50.a2_in1k"),
+    "wide": timm("wide_resnet50_2.tv_in1k", None),
+    "vit": timm("vit_tiny.augreg_in21k", None),
+    "eva": timm("eva02.clip_in22k"),
+    "alexnet": ({"_target_": TORCHVISION, "name": "alexnet", "weights": "DEFAULT"}, "included"),
+    "resnet50": ({"_target_": f"{OURS}.resnet50", "stem": None}, "a.pt"),
     "inception": ({"_target_": f"{OURS}.inception_v3"}, "/x/src/assets/vgg_small.safetensors"),
-    "inception_v4": (
-        {"_target_": TIMM, "model_name": "inception_v4"},
-        "/x/src/assets/vit_small.safetensors",
-    ),
+    "inception_v4": timm("inception_v4", "/x/src/assets/vit_small.safetensors", pretrained=False),
     "deep": ({"_target_": "mine.net", "depth": 50}, "b.pt"),
     "shallow": ({"_target_": "mine.net", "depth": 18}, "c.pt"),
-    "parts": ({"_target_": "torch.nn.Sequential", "_args_": [1]}, "d.pt"),
-    "others": ({"_target_": "torch.nn.Sequential", "_args_": [1]}, "e.pt"),
-    "class": ({"_target_": "mine.load", "name": "package.Net"}, "f.pt"),
-    "other class": ({"_target_": "mine.load", "name": "package.Other"}, "g.pt"),
-    "loaded": (
-        {"_target_": LOADER, "name": "timm/resnet50.a1_in1k", "pretrained": True},
-        "included",
-    ),
-    "reloaded": (
-        {"_target_": LOADER, "name": "timm/resnet50.a2_in1k", "pretrained": True},
-        "included",
-    ),
-    "module": ({"name": "ResNet"}, "included"),
-    "another": ({"name": "ResNet"}, "included"),
+    **{its: ({"_target_": "torch.nn.Sequential", "_args_": [1]}, its) for its in ("d.pt", "e.pt")},
+    "loaded": timm("timm/resnet50.a1_in1k", target=LOADER),
+    "reloaded": timm("timm/resnet50.a2_in1k", target=LOADER),
 }
+SHARED = [
+    ("a1", "copy", "weights, architecture, family, pretraining, data"),
+    ("a1", "a2", "architecture, family, data"),
+    ("a1", "resnet50", "architecture, family"),
+    ("a1", "wide", "family"),
+    ("a1", "alexnet", "data"),
+    ("a1", "eva", ""),
+    ("wide", "vit", "data"),
+    ("inception", "inception_v4", "family, data"),
+    ("deep", "shallow", "family"),
+    ("d.pt", "e.pt", ""),
+    ("d.pt", "d.pt", "weights"),
+    ("loaded", "reloaded", "architecture, data"),
+    ("eva+a2@jpeg", "a1", "architecture, family, data"),
+]
 
 
-def _record(models: dict[str, tuple], source: str) -> JobRecord:
+def record_of(models, source):
+    """Return the record of a job with these models."""
     weights = {name: name for name in models} | {"copy": "a1"}
-    config = {
-        "model": {name: {"network": own, "weights": file} for name, (own, file) in models.items()}
-    }
-    facts = {"key": "", "images": 1, "class_names": ("cat",), "budgets": (0.0, 8.0)}
-    return make_record(
-        **facts, reference=8.0, source=source, attack="fgsm", weights=weights, config=config
-    )
+    own = {name: {"network": network, "weights": file} for name, (network, file) in models.items()}
+    return job(source, weights=weights, config={"model": own})
 
 
-@pytest.mark.parametrize(
-    ("source", "target", "shared"),
-    [
-        ("a1", "copy", "weights, architecture, family, pretraining, data"),
-        ("a1", "a2", "architecture, family, data"),
-        ("a1", "resnet50", "architecture, family"),
-        ("a1", "wide", "family"),
-        ("a1", "alexnet", "data"),
-        ("a1", "eva", ""),
-        ("wide", "vit", "data"),
-        ("inception", "inception_v4", "family, data"),
-        ("deep", "shallow", "family"),
-        ("parts", "others", ""),
-        ("module", "another", ""),
-        ("class", "other class", ""),
-        ("loaded", "reloaded", "architecture, data"),
-        ("module", "module", "weights"),
-        ("eva+a2@jpeg", "a1", "architecture, family, data"),
-    ],
-)
-def test_pairs_share_what_their_files_say(source, target, shared):
-    record = _record(MODELS, source)
-    wanted = tuple(f"same {name}" for name in shared.split(", ") if name)
-    assert overlaps(record, source, target) == wanted
+def test_pairs_share_what_their_files_say():
+    for source, target, shared in SHARED:
+        wanted = tuple(f"same {name}" for name in shared.split(", ") if name)
+        assert overlaps(record_of(MODELS, source), source, target) == wanted
 
 
 def test_only_files_of_the_program_are_embedded(tmp_path, monkeypatch):
     """A user's folder `src/assets` is not the program's, whatever names its files have."""
     monkeypatch.chdir(tmp_path)
-    mine = tmp_path / "src" / "assets"
-    mine.mkdir(parents=True)
-    (mine / "vgg_small.safetensors").touch()
-    paths = {
-        "elsewhere": "/x/src/assets/vit_small.safetensors",
-        "wheel": "/x/site-packages/transferability/assets/vit_small.safetensors",
-        "here": str(find_asset("assets/vit_small.safetensors")),
-        "relative": "src/assets/vit_small.safetensors",
-        "mine": "src/assets/vgg_small.safetensors",
-        "absolute": str(mine / "vgg_small.safetensors"),
-        "unknown": "/x/src/assets/mine.safetensors",
-        "other": "/x/assets/vit_small.safetensors",
-    }
-    record = _record({name: ({"name": name}, path) for name, path in paths.items()}, "here")
-    embedded = {"elsewhere", "wheel", "here", "relative"}
-    shared = {name for name in paths if "same data" in overlaps(record, "elsewhere", name)}
-    assert shared == embedded
+    mine = tmp_path / "src" / "assets" / "vgg_small.safetensors"
+    mine.parent.mkdir(parents=True)
+    mine.touch()
+    embedded = [
+        "/x/src/assets/vit_small.safetensors",
+        "/x/site-packages/transferability/assets/vit_small.safetensors",
+        str(find_asset("assets/vit_small.safetensors")),
+        "src/assets/vit_small.safetensors",
+    ]
+    others = ["src/assets/vgg_small.safetensors", str(mine)]
+    others += ["/x/src/assets/mine.safetensors", "/x/assets/vit_small.safetensors"]
+    record = record_of({path: ({"name": path}, path) for path in embedded + others}, embedded[0])
+    data = [path for path in record.weights if "same data" in overlaps(record, embedded[0], path)]
+    assert sorted(set(data) - {"copy"}) == sorted(embedded)
 
 
-ARITHMETIC = {"batch_size": 50, "fold_batch_norms": True, "attack_precision": "32-true"}
-OTHERWISE = {
-    "images (200 of digest data, 500 of digest more)": (
-        {"images": 500, "data": "more"},
-        "500 images",
-    ),
-    "images (200 of digest data, 200 of digest 3f2a9c0123456789)": (
-        {"data": "3f2a9c0123456789"},
-        "images 3f2a9c",
-    ),
-    "images (200 of digest data, 200 of digest larger)": (
-        {"data": "larger", "values": 3072},
-        "32 px",
-    ),
-    "norm (linf, l2)": ({"norm": "l2"}, "l2"),
-    "epsilon.reference (8, 0.5)": ({"reference": 0.5}, "reference 0.5"),
-    "protocol (joint, all)": ({"protocol": "all"}, "all"),
-    "storage (float32, uint8)": ({"storage": "uint8"}, "uint8"),
-    "trainer.precision (32-true, bf16-mixed)": ({"precision": "bf16-mixed"}, "bf16-mixed"),
-    "trainer.attack_precision (32-true, tf32)": (
-        {"config": {"trainer": ARITHMETIC | {"attack_precision": "tf32"}}},
-        "gradients in TF32",
-    ),
-    "trainer.fold_batch_norms (True, False)": (
-        {"config": {"trainer": ARITHMETIC | {"fold_batch_norms": False}}},
-        "fold_batch_norms False",
-    ),
-    "program's code (1a2b3c4d5e6f7081, fedcba9876543210)": (
-        {"code": {"program": "fedcba9876543210"}},
-        "program fedcba",
-    ),
-    "seed (0, 7)": ({"seed": 7}, "seed 7"),
-    "model.net": ({"weights": {"a": "A", "b": "B", "net": "another"}}, "net "),
-}
-"""Words for a difference, by the facts of another job, and its name."""
+def trainer(**keys):
+    """Return facts of a job with other arithmetic."""
+    usual = {"batch_size": 50, "fold_batch_norms": True, "attack_precision": "32-true"}
+    return {"config": {"trainer": usual | keys}}
+
+
+MORE = {"images": 500, "data": "more"}
+LARGER, OTHER = {"data": "larger", "values": 3072}, {"data": "3f2a9c0123456789"}
+OTHERWISE = [
+    ("images (200 of digest data, 500 of digest more)", "500 images", MORE),
+    ("images (200 of digest data, 200 of digest 3f2a9c0123456789)", "images 3f2a9c", OTHER),
+    ("images (200 of digest data, 200 of digest larger)", "32 px", LARGER),
+    ("norm (linf, l2)", "l2", {"norm": "l2"}),
+    ("epsilon.reference (8, 0.5)", "reference 0.5", {"reference": 0.5}),
+    ("protocol (joint, all)", "all", {"protocol": "all"}),
+    ("storage (float32, uint8)", "uint8", {"storage": "uint8"}),
+    ("trainer.precision (32-true, bf16-mixed)", "bf16-mixed", {"precision": "bf16-mixed"}),
+    ("trainer.attack_precision (32-true, tf32)", "grad", trainer(attack_precision="tf32")),
+    ("trainer.fold_batch_norms (True, False)", "fold", trainer(fold_batch_norms=False)),
+    ("program's code (1a2b3c4d5e6f7081, fedc)", "program fedc", {"code": {"program": "fedc"}}),
+    ("seed (0, 7)", "seed 7", {"seed": 7}),
+    ("model.net", "net ", {"weights": {"a": "A", "b": "B", "net": "another"}}),
+]
+"""Words for a difference, the name of another job, and that job's facts."""
 
 
 def job(source: str, **facts) -> JobRecord:
@@ -163,68 +130,59 @@ def write(record: JobRecord, folder: Path) -> Path:
     return folder.parent
 
 
-@pytest.mark.parametrize("named", OTHERWISE)
-def test_a_difference_is_named_and_separates_groups(named):
-    facts, _ = OTHERWISE[named]
-    first, other = job("a"), job("a", **facts)
+@pytest.mark.parametrize(("words", "title", "facts"), OTHERWISE)
+def test_jobs_that_differ_in_a_fact_are_groups_and_rows_named_by_it(words, title, facts, tmp_path):
+    first, other = job("a"), job("b", **facts)
     (text,) = differences(first, other)
-    assert text.startswith(named)
-    assert not differences(first, other, fields=["attack.target_label"])
+    assert text.startswith(words) and not differences(first, other, fields=["attack.target_label"])
     one, same, another = groups_of([first, job("b"), other])
     assert one == same != another
+    for root, folder in ((tmp_path / "same", "one"), (tmp_path / "apart", "two")):
+        write(first, root / "one" / "0-job")
+        write(other, root / folder / "1-job")
+        write(job("a", attack="fgsm"), root / folder / "2-job")
+        mine, its, alone = find_jobs({root / "one": "", root / folder: ""})
+        assert its.attack.startswith(f"mi ({title}") and its.record.source == "b"
+        assert mine.attack.startswith("mi (") and mine.attack != its.attack
+        assert alone.attack == "fgsm"
 
 
-@pytest.mark.parametrize("several", [False, True], ids=["one folder", "two folders"])
-@pytest.mark.parametrize("named", OTHERWISE)
-def test_jobs_of_one_label_that_differ_in_a_fact_are_rows_named_by_it(named, several, tmp_path):
-    facts, title = OTHERWISE[named]
-    folders = [tmp_path / "one", tmp_path / ("two" if several else "one")]
-    write(job("a"), folders[0] / "0-job")
-    write(job("b", **facts), folders[1] / "1-job")
-    write(job("a", attack="fgsm"), folders[1] / "2-job")
-    one, other, alone = find_jobs(dict.fromkeys(folders, ""))
-    assert other.attack.startswith(f"mi ({title}") and other.record.source == "b"
-    assert one.attack.startswith("mi (") and one.attack != other.attack
-    assert alone.attack == "fgsm"
-
-
-SETTINGS = {"attack": {"settings": {"steps": 3}}}
+def names_of(folder, *jobs):
+    """Write jobs into a folder, and return their names and the titles of their rows."""
+    for number, record in enumerate(jobs):
+        write(record, folder / f"{number}-job")
+    found = find_jobs([folder])
+    return [its.attack for its in found], [its.row_title for its in found]
 
 
 @pytest.mark.parametrize(("sweep", "start"), [("two", "mi (day"), ("one", "mi (settings ")])
 def test_attacks_with_other_settings_have_the_names_of_their_sweeps(sweep, start, tmp_path):
     write(job("a"), tmp_path / "one" / "0-job")
-    write(job("b", config=job("b").config | SETTINGS), tmp_path / sweep / "1-job")
+    config = job("b").config | {"attack": {"settings": {"steps": 3}}}
+    write(job("b", config=config), tmp_path / sweep / "1-job")
     jobs = find_jobs({tmp_path / "one": "day1", tmp_path / sweep: f"day{1 + (sweep == 'two')}"})
     names = {its.attack for its in jobs}
     assert len(names) == 2 and all(name.startswith(start) for name in names)
 
 
 def test_tolerated_facts_are_in_no_name_unless_jobs_of_one_source_share_it(tmp_path):
-    write(job("a", protocol="all"), tmp_path / "0-job")
-    write(job("b", seed=7), tmp_path / "1-job")
-    write(job("b", key="other", attack="di"), tmp_path / "2-job")
-    write(job("b", attack="di", protocol="all"), tmp_path / "3-job")
-    names = [its.row_title for its in name_jobs(find_jobs([tmp_path]), ["norm"])]
-    assert names == ["mi", "mi", "di (joint)", "di (all)"]
-    titles = [its.row_title for its in name_jobs(find_jobs([tmp_path]), ["norm", "seed"])]
-    assert titles == ["mi (seed 0)", "mi (seed 7)", "di (joint)", "di (all)"]
+    two = [job("b", key="other", attack="di"), job("b", attack="di", protocol="all")]
+    names_of(tmp_path, job("a", protocol="all"), job("b", seed=7), *two)
+    for fields, first in (
+        (["norm"], ["mi"] * 2),
+        (["norm", "seed"], ["mi (seed 0)", "mi (seed 7)"]),
+    ):
+        titles = [its.row_title for its in name_jobs(find_jobs([tmp_path]), fields)]
+        assert titles == [*first, "di (joint)", "di (all)"]
 
 
-def test_facts_are_joined_until_they_tell_all_groups_apart(tmp_path):
-    for number, (norm, seed) in enumerate([("linf", 0), ("l2", 0), ("linf", 1), ("l2", 1)]):
-        write(job("abnet"[number], norm=norm, seed=seed, weights={}), tmp_path / f"{number}-job")
-    names = ["mi (linf, seed 0)", "mi (l2, seed 0)", "mi (linf, seed 1)", "mi (l2, seed 1)"]
-    assert [its.attack for its in find_jobs([tmp_path])] == names
-
-
-def test_other_budgets_and_other_seeds_of_one_source_stay_one_row(tmp_path):
-    write(job("a"), tmp_path / "0-job")
-    write(job("a", seed=1), tmp_path / "1-job")
-    write(job("b", budgets=(0.0, 4.0, 8.0)), tmp_path / "2-job")
-    jobs = find_jobs([tmp_path])
-    assert {its.row_title for its in jobs} == {"mi"}
-    assert [its.attack for its in jobs] == ["mi seed=0", "mi seed=1", "mi"]
+def test_facts_are_joined_until_they_tell_all_groups_apart_and_seeds_are_one_row(tmp_path):
+    facts = [("a", "linf", 0), ("b", "l2", 0), ("n", "linf", 1), ("e", "l2", 1)]
+    jobs = [job(source, norm=norm, seed=seed, weights={}) for source, norm, seed in facts]
+    names, _ = names_of(tmp_path / "facts", *jobs)
+    assert names == [f"mi ({norm}, seed {seed})" for _, norm, seed in facts]
+    jobs = [job("a"), job("a", seed=1), job("b", budgets=(0.0, 4.0, 8.0))]
+    assert names_of(tmp_path / "seeds", *jobs) == (["mi seed=0", "mi seed=1", "mi"], ["mi"] * 3)
 
 
 def test_a_model_has_the_seed_of_its_training_or_the_name_of_its_file():

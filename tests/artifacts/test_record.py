@@ -1,12 +1,14 @@
-"""Records of jobs in their tables: read back, refused, and without secrets."""
+"""Records of jobs in their tables, and columns that declare their ranges: read back or refused."""
 
 import json
-from pathlib import Path
+import math
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from src.artifacts import tables
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import (
     REMOVED_KEYS,
@@ -17,8 +19,12 @@ from src.artifacts.record import (
     with_record,
 )
 from src.artifacts.sweep_state import noted_failure
+from src.artifacts.tables import CLASSES, FLOAT, INDEX, LABEL, column, read_job_table
 from src.config.attack_settings import AttackSettings
+from tests.conftest import REPOSITORY
 from tests.records import make_record
+
+DEMO = REPOSITORY / "docs" / "results" / "demo"
 
 RECORD = make_record(
     **{"key": "k", "images": 2, "class_names": ("a", "b"), "weights": {"net": "w"}},
@@ -36,31 +42,20 @@ def test_a_record_names_the_backward_rule():
     assert name("own", backward_rule={"_target_": "package.Linear", "from_block": 3}) == "Linear"
 
 
-def test_a_program_without_a_commit_states_its_version():
-    versions = {"transferability": "0.5.0", "torch": "2.11"}
-    for commit, text in (("unknown", "version 0.5.0"), ("1a2b+changes", "commit 1a2b+changes")):
-        record = RECORD.model_copy(update={"commit": commit, "versions": versions})
-        assert record.program == text
+def test_a_record_says_its_program_and_its_arithmetic_in_words():
+    versions = {"versions": {"transferability": "0.5.0", "torch": "2.11"}}
+    for commit, words in (("unknown", "version 0.5.0"), ("1a2b+changes", "commit 1a2b+changes")):
+        assert RECORD.model_copy(update={"commit": commit, **versions}).program == words
+    assert RECORD.arithmetic == "float32"
+    config = {"attack": {"kind": "crafted"}, "trainer": {"attack_precision": "bf16"}}
+    other = RECORD.model_copy(update={"precision": "bf16-mixed", "config": config})
+    assert other.arithmetic == "bf16-mixed, gradients in bfloat16"
 
 
 def test_a_table_says_what_it_is(tmp_path):
     table = with_record(pa.table({"x": [1, 2]}), "flips", RECORD)
     pq.write_table(table, tmp_path / "renamed.parquet")
-    name, record = read_record(tmp_path / "renamed.parquet")
-    assert (name, record) == ("flips", RECORD)
-
-
-@pytest.mark.parametrize(
-    ("precision", "gradients", "words"),
-    [
-        ("32-true", "32-true", "float32"),
-        ("bf16-mixed", "bf16", "bf16-mixed, gradients in bfloat16"),
-    ],
-)
-def test_a_record_says_its_arithmetic_in_words(precision, gradients, words):
-    config = {"attack": {"kind": "crafted"}, "trainer": {"attack_precision": gradients}}
-    changed = RECORD.model_copy(update={"precision": precision, "config": config})
-    assert changed.arithmetic == words
+    assert read_record(tmp_path / "renamed.parquet") == ("flips", RECORD)
 
 
 def test_other_files_are_told_from_this_programs(tmp_path):
@@ -85,34 +80,82 @@ def test_other_files_are_told_from_this_programs(tmp_path):
 
 @pytest.mark.parametrize("key", REMOVED_KEYS)
 def test_a_removed_setting_is_named_and_the_folder_is_read(tmp_path, caplog, key):
-    path = Path("docs/results/demo/8-mi-inception_small/predictions.parquet")
-    table = pq.read_table(path)
+    table = pq.read_table(DEMO / "8-mi-inception_small" / "predictions.parquet")
     content = json.loads(table.schema.metadata[b"transferability"])
-    section, name = content["job"]["config"], key.rpartition(".")[2]
-    for part in key.replace("*", "vgg_small").split(".")[:-1]:
+    *sections, name = key.replace("*", "vgg_small").split(".")
+    section, records = content["job"]["config"], []
+    for part in sections:
         section = section.setdefault(part, {})
-    records = []
     for value in (REMOVED_KEYS[key], "other"):
         section[name] = value
         content["digest"] = _digest(content["job"])
         text = {b"transferability": json.dumps(content).encode()}
-        for folder in (tmp_path / "0", tmp_path / "1"):
-            folder.mkdir(exist_ok=True)
-            pq.write_table(table.replace_schema_metadata(text), folder / path.name)
+        for number in ("0", "1"):
+            (tmp_path / number).mkdir(exist_ok=True)
+            file = tmp_path / number / "predictions.parquet"
+            pq.write_table(table.replace_schema_metadata(text), file)
         (job,) = find_jobs([tmp_path])
         records.append(job.record)
         assert job.record == records[0] and f"'{name}'" not in str(job.record.config)
         assert len(caplog.messages) == (value == "other") == caplog.text.count(f"{key}=other,")
 
 
-def test_a_damaged_note_of_a_failure_is_a_failure(tmp_path):
+def test_passwords_stay_out_of_commands_and_damaged_notes_are_read(tmp_path):
     (tmp_path / "error.txt").write_bytes(b"no s\xf5ace\n\nTraceback")
     assert noted_failure(tmp_path) == "no s\N{REPLACEMENT CHARACTER}ace"
-
-
-def test_passwords_and_the_store_stay_out_of_commands():
     words = ["a=1", "tracking.uri=postgresql://me:secret@db/x", "+tracking.more=2", "tracking=none"]
     assert public([*words, "attack.path=s3://me:se/cret@host/x"]) == (
         "a=1",
         "attack.path=s3://...@host/x",
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "inside", "outside"),
+    [
+        ("index", [0], [-1]),
+        ("label", [0, 9], [10]),  # of ten classes
+        ("cosine", [-1.0, 1.0, math.nan], [1.5]),
+        ("share", [0.0, 5.0, None], [-0.1, math.nan]),
+        ("ranks", [[0, 9]], [[0, 10]]),
+    ],
+)
+def test_values_are_read_if_they_are_inside_the_ranges_of_their_columns(
+    name, inside, outside, tmp_path
+):
+    record, path = find_jobs([DEMO])[0].record, tmp_path / "similarity.parquet"
+    share, cosine = column("share", FLOAT, 0, null=True), column("cosine", FLOAT, -1, 1, nan=True)
+    ranks = column("ranks", pa.list_(pa.int64()), 0, CLASSES)
+    schema = pa.schema([INDEX, LABEL, cosine, share, ranks])
+    row = {"index": 7, "label": 9, "cosine": -1.0, "share": 5.0, "ranks": [0, 9]}
+    for value in inside:
+        pq.write_table(pa.Table.from_pylist([row | {name: value}], schema), path)
+        assert read_job_table(path, "similarity", record).num_rows == 1
+    for value in outside:
+        pq.write_table(pa.Table.from_pylist([row | {name: value}], schema), path)
+        with pytest.raises(ValueError, match=rf"similarity\.parquet .*column {name} "):
+            read_job_table(path, "similarity", record)
+
+
+@pytest.mark.parametrize("sweep", ["demo", "defences-jpeg"])
+def test_tables_of_today_are_read_after_a_column_is_added_to_their_schema(sweep, monkeypatch):
+    new = column("calibration", FLOAT, 0, 1, null=True)
+    monkeypatch.setattr(tables, "PREDICTION_SCHEMA", tables.PREDICTION_SCHEMA.append(new))
+    job = find_jobs([DEMO.parent / sweep])[0]
+    before, rows = pd.read_parquet(job.files["predictions"]), job.defended
+    assert rows["calibration"].isna().all()
+    assert rows[["index", "target", "predicted"]].equals(before[["index", "target", "predicted"]])
+
+
+@pytest.mark.parametrize(
+    ("sweep", "required"), [("demo", "predicted"), ("targeted", "target_label")]
+)
+def test_unknown_columns_are_left_out_and_required_ones_must_be_there(sweep, required, tmp_path):
+    job, path = find_jobs([DEMO.parent / sweep])[0], tmp_path / "predictions.parquet"
+    table = pq.read_table(job.files["predictions"])
+    pq.write_table(table.append_column("calibration", pa.nulls(len(table))), path)
+    rows = read_job_table(path, "predictions", job.record)
+    assert rows.num_rows == len(table) and "calibration" not in rows.column_names
+    pq.write_table(table.drop_columns(required), path)
+    with pytest.raises(ValueError, match=required):
+        read_job_table(path, "predictions", job.record)

@@ -1,15 +1,16 @@
-"""Jobs of one machine have a GPU each. The GPUs are pretended, the processes real."""
+"""Devices: number formats are restored, full memory is told, and jobs have a GPU each.
 
-import json
+The GPUs are pretended, the processes real.
+"""
+
 import logging
 import multiprocessing
 import os
 import signal
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
-from functools import partial
-from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -17,8 +18,81 @@ import torch
 
 from src.config.sections import TrainerSettings
 from src.run.trainer import on_free_gpu
-from src.utils.devices import free_gpu
+from src.utils.devices import arithmetic, free_gpu, is_out_of_memory
 from src.utils.files import WriteError
+
+BACKENDS = torch.backends
+ON_GPU = [BACKENDS.cuda.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn]
+ON_CPU = [BACKENDS.mkldnn.matmul, BACKENDS.mkldnn.conv, BACKENDS.mkldnn.rnn]
+
+
+def formats(switches):
+    return {switch.fp32_precision for switch in switches}
+
+
+def switches_now():
+    """All switches, and what an older function says about them."""
+    values = [its.fp32_precision for its in (BACKENDS, BACKENDS.cudnn, *ON_GPU, *ON_CPU)]
+    try:
+        return [*values, torch.get_float32_matmul_precision()]
+    except RuntimeError:  # new switches say what the older one cannot
+        return values
+
+
+def in_new_process(precision):
+    """What the switches are once another default is set, after they were those of a precision."""
+    BACKENDS.fp32_precision = "tf32"
+    BACKENDS.mkldnn.matmul.fp32_precision = "bf16"
+    BACKENDS.cuda.matmul.fp32_precision = "ieee"
+    before = switches_now()
+    if precision:
+        with arithmetic("cpu", precision):
+            within = formats(ON_GPU), formats(ON_CPU)
+            with arithmetic("cpu", "32-true"):
+                inner = formats(ON_GPU + ON_CPU)
+            again = formats(ON_GPU)
+        assert within[0] == again == {"tf32" if precision == "tf32" else "ieee"}
+        assert inner == {"ieee"} and (precision == "tf32" or within[1] == inner)
+        assert switches_now() == before
+    BACKENDS.fp32_precision = "ieee"
+    return switches_now()
+
+
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
+def test_products_have_their_precision_and_switches_are_restored(precision):
+    """In new processes, as there is no way back to the first state of switches."""
+    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
+        found, wanted = pool.map(in_new_process, [precision, ""])
+    assert found == wanted  # those that followed a default still follow it
+
+
+@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
+def test_autocasting_is_that_of_the_precision_and_ends_with_an_error(precision):
+    before = switches_now()
+    with torch.autocast("cpu", torch.float16):
+        with pytest.raises(ZeroDivisionError), arithmetic("cpu", precision):
+            assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
+            assert precision != "bf16" or torch.get_autocast_dtype("cpu") == torch.bfloat16
+            raise ZeroDivisionError
+        assert torch.get_autocast_dtype("cpu") == torch.float16
+    assert switches_now() == before
+
+
+FULL = [
+    "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`",
+    "cuDNN error: CUDNN_STATUS_ALLOC_FAILED",
+    "CUDA error: out of memory\nCUDA kernel errors might be reported later",
+]
+OTHERS = ["CUDA error: CUBLAS_STATUS_EXECUTION_FAILED", "CUDA error: an illegal memory access"]
+
+
+def test_a_full_device_is_told_from_its_error():
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(2**50)  # on the CPU
+    errors = [raised.value, torch.OutOfMemoryError("CUDA out of memory."), *map(RuntimeError, FULL)]
+    assert all(map(is_out_of_memory, errors))
+    assert not any(map(is_out_of_memory, [*map(RuntimeError, OTHERS), ValueError(FULL[0])]))
+
 
 GPUS = 3
 
@@ -38,54 +112,6 @@ def gpus(tmp_path, monkeypatch):
     return tmp_path
 
 
-def note(folder, job, seconds):
-    """Use a GPU for some seconds, as a job does, and write down which one and when."""
-    with free_gpu() as number:
-        start = time.monotonic()
-        (folder / f"{job}.begun").write_text(str(number))
-        time.sleep(seconds)
-        row = [number, start, time.monotonic()]
-    (folder / f"{job}.json").write_text(json.dumps(row))
-
-
-@pytest.mark.slow
-def test_jobs_never_share_a_gpu(gpus, at_once):
-    at_once(*(partial(note, gpus, job, 0.2) for job in range(5)))
-    rows = sorted(json.loads(file.read_text()) for file in gpus.glob("*.json"))
-    assert len(rows) == 5 and len({number for number, *_ in rows}) > 1
-    for (one, _, end), (other, start, _) in pairwise(rows):
-        assert one != other or end <= start
-
-
-@pytest.mark.slow
-def test_a_job_of_another_sweep_waits_until_a_killed_one_leaves_its_gpu(gpus):
-    context = multiprocessing.get_context("fork")
-    first = [context.Process(target=note, args=(gpus, job, 600)) for job in range(GPUS)]
-    second = context.Process(target=note_log, args=(gpus, "late", 0))
-    try:
-        for process in first:
-            process.start()
-        wait_for(lambda: len([*gpus.glob("*.begun")]) == GPUS)
-        second.start()
-        wait_for(lambda: "Waiting" in read(gpus / "log"))
-        time.sleep(2.5)  # further attempts
-        assert not (gpus / "late.begun").exists()
-        os.kill(first[1].pid, signal.SIGKILL)
-        second.join()
-        assert second.exitcode == 0
-        assert read(gpus / "late.begun") == read(gpus / "1.begun")
-        assert read(gpus / "log").count("Waiting for a GPU") == 1
-    finally:
-        for process in first:
-            process.kill()
-            process.join()
-
-
-def note_log(folder, *arguments):
-    logging.basicConfig(filename=folder / "log", level=logging.INFO, force=True)
-    note(folder, *arguments)
-
-
 def read(file):
     return file.read_text() if file.exists() else ""
 
@@ -95,6 +121,39 @@ def wait_for(condition, seconds=60):
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def note(folder, job, seconds):
+    """Use a GPU for some seconds, as a job does, and write down which one and when."""
+    logging.basicConfig(filename=folder / f"{job}.log", level=logging.INFO, force=True)
+    with free_gpu() as number:
+        (folder / f"{job}.begun").write_text(str(number))
+        time.sleep(seconds)
+
+
+@pytest.mark.slow
+def test_a_job_of_another_sweep_waits_until_a_killed_one_leaves_its_gpu(gpus):
+    context = multiprocessing.get_context("fork")
+    first = [context.Process(target=note, args=(gpus, job, 600)) for job in range(GPUS)]
+    second = context.Process(target=note, args=(gpus, "late", 0))
+    try:
+        for process in first:
+            process.start()
+        wait_for(lambda: len([*gpus.glob("*.begun")]) == GPUS)
+        assert {read(its) for its in gpus.glob("*.begun")} == {"0", "1", "2"}
+        second.start()
+        wait_for(lambda: "Waiting" in read(gpus / "late.log"))
+        time.sleep(2.5)  # further attempts
+        assert not (gpus / "late.begun").exists()
+        os.kill(first[1].pid, signal.SIGKILL)
+        second.join()
+        assert second.exitcode == 0
+        assert read(gpus / "late.begun") == read(gpus / "1.begun")
+        assert read(gpus / "late.log").count("Waiting for a GPU") == 1
+    finally:
+        for process in first:
+            process.kill()
+            process.join()
 
 
 @pytest.mark.filterwarnings("ignore:GPU available but not used")  # by the job on the CPU
