@@ -3,7 +3,8 @@
     python -m tests.size
 
 Lines with code count; comments, docstrings and blank lines do not. Of templates, every line that
-is not blank counts. A path over its budget is named, and the exit code is then 1.
+is not blank counts. A path over its budget is named, and so is a name in `src` that says nothing of
+its value, see `[tool.names]`; the exit code is then 1.
 """
 
 import ast
@@ -44,14 +45,27 @@ def size(patterns: str) -> int:
     return total
 
 
+def forbidden_names(names: list[str]) -> list[str]:
+    """Return the places in `src` where an identifier is one of some names."""
+    places = []
+    for path in sorted((ROOT / "src").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            found = {getattr(node, key, None) for key in ("id", "arg", "attr", "name", "asname")}
+            if bad := found & {*names}:
+                places.append(f"{path.relative_to(ROOT)}:{node.lineno}: {bad.pop()}")
+    return places
+
+
 def main() -> None:
-    """Print each part with its lines and its budget."""
-    budgets = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["size"]
+    """Print each part with its lines and its budget, and forbidden names."""
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
+    budgets, places = tools["size"], forbidden_names(tools["names"]["forbidden"])
     sizes = {paths: size(paths) for paths in budgets}
     for paths, lines in sizes.items():
         mark = " OVER" if lines > budgets[paths] else ""
         print(f"{lines:6} of {budgets[paths]:6} lines{mark}: {paths}")
-    sys.exit(any(lines > budgets[paths] for paths, lines in sizes.items()))
+    print(*places, sep="\n")
+    sys.exit(bool(places) or any(lines > budgets[paths] for paths, lines in sizes.items()))
 
 
 if __name__ == "__main__":

@@ -90,11 +90,11 @@ def test_rates_ranks_and_metrics_are_the_stored_ones(
     name: str, results: dict[str, Results]
 ) -> None:
     its = results[name]
-    check(f"{name}-values", its.shown[[*KEYS, *VALUES]])
+    check(f"{name}-values", its.primary_rows[[*KEYS, *VALUES]])
     check(f"{name}-attacks", its.rankings)
     check(f"{name}-sources", its.sources)
     points = [("", *point) for point in sweep_points(its)]
-    pairs = its.shown.query("source != 'mean' and target != 'mean'")
+    pairs = its.primary_rows.query("source != 'mean' and target != 'mean'")
     for (job,) in its.attacked:
         record = job.job.record
         rows = pairs[(pairs["attack"] == job.job.attack) & (pairs["source"] == record.source)]

@@ -383,14 +383,14 @@ def test_the_board_has_the_numbers_and_order_of_rank(stored, monkeypatch):
     boards, jobs = Boards("small"), [job for job in few if job.record.label == "mi"]
     (result,) = beside(jobs, "small")
     board = boards.board("own", [job.record.source for job in jobs])
-    rank = result.own[result.own["attack"] != "mi (mine)"].dropna(subset="rank")
+    rank = result.own_settings[result.own_settings["attack"] != "mi (mine)"].dropna(subset="rank")
     assert rank["attack"].tolist() == board.rows["attack"].tolist()
     both = rank.set_index("attack"), board.rows.set_index("attack")
     for name in ("mean", "low", "high", "mean_tuned", "images", "gradients"):
         assert both[0][name].to_numpy() == pytest.approx(both[1][name].to_numpy(), nan_ok=True)
     means = board.rows[list(boards.targets)].mean(axis=1)
     assert means.to_numpy() == pytest.approx(board.rows["mean"].to_numpy())
-    without = result.own[result.own["rank"].isna()]["attack"]
+    without = result.own_settings[result.own_settings["rank"].isna()]["attack"]
     assert {*without} == {*board.lacking} == {"vmi"}
 
 
@@ -400,7 +400,7 @@ def test_rank_needs_a_sweep_where_the_package_lacks_the_images():
         rank("mi", preset="photographs")
     jobs = [job for job in read_preset("photographs")[1] if job.record.label == "mi"]
     (result,) = beside(jobs, "photographs")
-    rows = result.own.set_index("attack")
+    rows = result.own_settings.set_index("attack")
     assert rows["difference"]["mi"] == 0 and rows["undecided"]["mi"]
 
 

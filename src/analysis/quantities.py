@@ -35,7 +35,7 @@ class Quantity:
         of: Column with the number of images that the share is of.
         fewest: Fewest such images; the share of fewer is NaN.
         interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
-        drawn: What the page calls it where a reader chooses what to show; its last word stands
+        page_name: What the page calls it where a reader chooses what to show; its last word stands
             where space is short. Only for shares; empty: it cannot be chosen.
         value: Its name in `table(value=NAME)`; empty: tables do not show it.
         metric: `reference`: an MLflow metric at the reference budget; `curve`: also over budgets.
@@ -51,14 +51,14 @@ class Quantity:
     of: str = "denominator"
     fewest: int = 0
     interval: bool = False
-    drawn: str = ""
+    page_name: str = ""
     value: str = ""
     metric: Literal["", "reference", "curve"] = ""
 
     @property
     def short(self) -> str:
         """Short name for the page."""
-        return self.drawn.rpartition(" ")[2]
+        return self.page_name.rpartition(" ")[2]
 
     @property
     def of_predictions(self) -> bool:
@@ -128,7 +128,7 @@ _ENTRIES = (
         "Robust accuracy in %",
         term=_RATE,
         count="still_correct",
-        drawn="still correct",
+        page_name="still correct",
         value="accuracy",
         metric="curve",
     ),
@@ -144,7 +144,7 @@ _ENTRIES = (
         "Success rates in %",
         term=_RATE,
         count="success",
-        drawn="fooled",
+        page_name="fooled",
         value="success",
         metric="curve",
     ),
@@ -231,37 +231,37 @@ class Statistic:
         form: Python's format of its values; empty: they are shown as they are.
         of: Rankings that have it: of attacks, of sources or of both.
         cost: True: it comes from the costs of the jobs, not from outcomes.
-        drawn: True: the page's charts have it.
+        on_page: True: the page's charts have it.
     """
 
     column: str
     form: str = ""
     of: tuple[str, ...] = ("attack", "source")
     cost: bool = False
-    drawn: bool = False
+    on_page: bool = False
 
 
 STATISTICS = (
     Statistic("sources", of=("attack",)),
     Statistic("attacks", of=("source",)),
-    Statistic("targets", drawn=True),
-    Statistic("images", drawn=True),
-    Statistic("mean", SHARE, drawn=True),
-    Statistic("low", SHARE, ("attack",), drawn=True),
-    Statistic("high", SHARE, ("attack",), drawn=True),
+    Statistic("targets", on_page=True),
+    Statistic("images", on_page=True),
+    Statistic("mean", SHARE, on_page=True),
+    Statistic("low", SHARE, ("attack",), on_page=True),
+    Statistic("high", SHARE, ("attack",), on_page=True),
     Statistic("extrapolated", of=("source",)),
-    Statistic("rank", drawn=True),
-    Statistic("difference", SHARE, drawn=True),
-    Statistic("difference_low", SHARE, drawn=True),
-    Statistic("difference_high", SHARE, drawn=True),
-    Statistic("p", "{:.3g}", drawn=True),
+    Statistic("rank", on_page=True),
+    Statistic("difference", SHARE, on_page=True),
+    Statistic("difference_low", SHARE, on_page=True),
+    Statistic("difference_high", SHARE, on_page=True),
+    Statistic("p", "{:.3g}", on_page=True),
     Statistic("undecided"),
     Statistic("discordance"),
     Statistic("detectable"),
     Statistic("depends_on"),
     Statistic("lacks"),
-    Statistic("gradients", of=("attack",), cost=True, drawn=True),
-    Statistic("fit_gradients", of=("attack",), cost=True, drawn=True),
+    Statistic("gradients", of=("attack",), cost=True, on_page=True),
+    Statistic("fit_gradients", of=("attack",), cost=True, on_page=True),
 )
 """The statistics of rankings, in the order of their columns."""
 

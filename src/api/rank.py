@@ -72,8 +72,8 @@ def rank(
             cost.
 
     Returns:
-        One result per attack, with the data frames `own` and `equal_cost`; see `Beside`. As text
-        they show ranks, differences and tests.
+        One result per attack, with the data frames `own_settings` and `equal_cost`; see `Beside`.
+        As text they show ranks, differences and tests.
 
     Raises:
         ValueError: There is no such preset, attack or source; the attack cannot be used; or nothing

@@ -47,14 +47,17 @@ class Landscape:
     def values(self, *images: Tensor) -> list[Tensor]:
         """Return the losses of several versions, with the same random numbers and no gradients."""
         random = self.problem.random
-        counter, shared = random.drawn, random.shared.drawn
+        counter, shared = random.count, random.shared.count
         self.problem.source.draw(random, len(images[0]))
-        first, losses = (random.drawn, random.shared.drawn), []
+        first, losses = (random.count, random.shared.count), []
         for version in images:
-            random.drawn, random.shared.drawn = first
+            random.count, random.shared.count = first
             with torch.no_grad():
                 losses.append(self.losses(version))
-        random.drawn, random.shared.drawn = counter, shared  # losses must not change the iterates
+        random.count, random.shared.count = (
+            counter,
+            shared,
+        )  # losses must not change the iterates
         return losses
 
     def _loss(self, logits: Tensor, budgets: int) -> Tensor:

@@ -55,7 +55,7 @@ class Philox:
         self.key = (seeds, seeds >> 32)
         self.dtype = torch.promote_types(like.dtype, torch.float32)
         self.stream = stream
-        self.drawn = 0
+        self.count = 0
         self._first, self._ahead = 0, seeds.new_empty(0, len(seeds), 4, 0)
 
     def uniform(self, *shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -106,21 +106,21 @@ class Philox:
             starts = range(0, max(1, images), rows)
             parts = (self._words(blocks, 1, slice(n, n + rows))[0] for n in starts)
             numbers = torch.cat([*map(convert, parts)])
-        self.drawn += 1
+        self.count += 1
         return numbers.flatten(1)[:, :count].reshape(images, *shape)
 
     def _small(self, blocks: int) -> Tensor:
         """Return the words of a small draw, (N, 4, blocks), and keep those of the next draws."""
-        place, width = self.drawn - self._first, self._ahead.shape[-1]
+        place, width = self.count - self._first, self._ahead.shape[-1]
         if not 0 <= place < len(self._ahead) or blocks > width:
-            self._first, self._ahead = self.drawn, self._words(max(8, blocks, width), _AHEAD)
+            self._first, self._ahead = self.count, self._words(max(8, blocks, width), _AHEAD)
             place = 0
         return self._ahead[place, ..., :blocks]
 
     def _words(self, blocks: int, draws: int, rows: slice = slice(None)) -> Tensor:
         """Return the words of this draw and the next ones, (draws, N, 4, blocks)."""
         place = torch.arange(blocks, device=self.key[0].device)
-        numbers = torch.arange(self.drawn, self.drawn + draws, device=place.device)[:, None, None]
+        numbers = torch.arange(self.count, self.count + draws, device=place.device)[:, None, None]
         # Tensors from Python numbers are copied, and the copies wait for a GPU.
         stream, zero = place.new_full((), self.stream), place.new_zeros(())
         words = philox4x32((place, numbers, stream, zero), [word[rows] for word in self.key])

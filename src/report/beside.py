@@ -65,7 +65,7 @@ class Beside:
 
     attack: str
     title: str
-    own: pd.DataFrame
+    own_settings: pd.DataFrame
     equal_cost: pd.DataFrame
     cost: float
     notes: tuple[str, ...]
@@ -88,7 +88,7 @@ class Beside:
     @property
     def tuned(self) -> str:
         """The mean on the images for tuning, which all rankings share, as text; may be empty."""
-        mean = self.own.set_index("attack")["mean_tuned"][self.attack]
+        mean = self.own_settings.set_index("attack")["mean_tuned"][self.attack]
         return "" if np.isnan(mean) else f"mean success on the images for tuning: {mean:.1%}"
 
     @property
@@ -97,7 +97,7 @@ class Beside:
         cost, grids = f"gradients per image: {self.cost:g}, within {NEAR:.0%}", list[Grid]()
         heads = ("rank", "attack", "gradients", "mean", f"minus {self.attack}")
         for heading, table in {
-            "Stored attacks at their own settings": self.own,
+            "Stored attacks at their own settings": self.own_settings,
             f"Stored attacks of equal cost ({cost})": self.equal_cost,
         }.items():
             if table.empty:

@@ -172,7 +172,7 @@ def seeds_of(cells: pd.DataFrame) -> list[str]:
 
 def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
     """Return the rows at the table's budget and under its protocol, in the order of the jobs."""
-    rows = with_cell_columns(results.shown[results.shown["eps_255"] > 0])
+    rows = with_cell_columns(results.primary_rows[results.primary_rows["eps_255"] > 0])
     places = rows[rows["reference"]].groupby("group")[["eps_255", "protocol"]].first()
     chosen = {"eps_255": spec.eps_255, "protocol": spec.protocol}
     places = places.assign(**{name: of for name, of in chosen.items() if of is not None})

@@ -34,7 +34,7 @@ from . import charts
 from .charts.theme import MEAN
 from .page.html import ENOUGH, OF_ATTACK, OF_PAIR, Figure
 from .results import JobResults, Results
-from .shown import Shown, pairs_of
+from .view import View, pairs_of
 
 Rename = Callable[[str], str]
 """Gives a model a unique name if another job has a different model with the same name."""
@@ -64,7 +64,7 @@ class Diagnostic:
     keys: Mapping[str, str] = field(default_factory=lambda: OF_PAIR)
     of_job: Callable[[pd.DataFrame, FinishedJob], pd.DataFrame] | None = None
     of_results: Callable[[Results], pd.DataFrame] | None = None
-    arranged: Callable[[pd.DataFrame, Shown], pd.DataFrame] = lambda rows, _: rows
+    arranged: Callable[[pd.DataFrame, View], pd.DataFrame] = lambda rows, _: rows
 
     def figure(self, name: str, rows: pd.DataFrame) -> Figure:
         """Draw the rows that can be drawn."""
@@ -124,7 +124,7 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
     }
 
 
-def why_figures(results: Results, choice: Shown, tables: Tables) -> Iterator[Figure]:
+def why_figures(results: Results, choice: View, tables: Tables) -> Iterator[Figure]:
     """Yield the figures of the part Why from the statistics of all jobs."""
     made = {name: kind.of_results for name, kind in DIAGNOSTICS.items() if kind.of_results}
     rows = {**tables, **{name: compute(results) for name, compute in made.items()}}
@@ -185,7 +185,7 @@ def _own(results: Results, name: str, rows: pd.DataFrame) -> Diagnostic:
     return Diagnostic(name.replace("_", " "), caption, [chart], keys)
 
 
-def _effects(rows: pd.DataFrame, choice: Shown) -> pd.DataFrame:
+def _effects(rows: pd.DataFrame, choice: View) -> pd.DataFrame:
     """Return the effects of enough images, attacks by rank; ticks of one attack show its source."""
     attacks = choice.options["attack"]
     rows = rows[rows["n"] >= ENOUGH]
@@ -224,7 +224,7 @@ def _low_passed(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
     return accuracies.assign(at=accuracies["cutoff"].clip(upper=_NYQUIST))  # inf: unfiltered
 
 
-def _visibility(rows: pd.DataFrame, choice: Shown) -> pd.DataFrame:
+def _visibility(rows: pd.DataFrame, choice: View) -> pd.DataFrame:
     """Return the ranked attacks with the similarity of clean and adversarial images."""
     means = choice.overall[choice.overall["reference"] & (choice.overall["source"] == MEAN)]
     columns = [*_JOB, "psnr", "ssim", "rms_255"]
@@ -246,7 +246,7 @@ def _iterations(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
 
 def _defences(results: Results) -> pd.DataFrame:
     """Return the accuracy behind each defence, clean and attacked, if there are defences."""
-    rates = pairs_of(results.shown)
+    rates = pairs_of(results.primary_rows)
     if (rates["defence"] == NO_DEFENCE).all():
         return rates.iloc[:0]
     clean = rates[(rates["protocol"] == "all") & (rates["eps_255"] == 0)].assign(images="clean")

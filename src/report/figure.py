@@ -20,7 +20,7 @@ from ..utils.model_names import renamed
 from . import charts
 from .charts.theme import DASHES, LINE, MEAN, PALETTE, SHADES, SHAPES, inline
 from .printed import BELOW, LETTER, VALUES, Figure, Pair, on_paper, to_points
-from .shown import pairs_of
+from .view import pairs_of
 from .words import COUNTED
 
 log = logging.getLogger(__name__)
@@ -77,7 +77,7 @@ def curves(figure: Figure) -> ChartType:
         source: Sources to draw; None: their mean.
         target: Targets to draw; None: the mean on other models.
     """
-    view, column = figure.shown, VALUES[figure.value][0]
+    view, column = figure.view, VALUES[figure.value][0]
     transfers = view.rows["relation"] == TRANSFER
     if targets := figure.target or view.options["target"] * (not transfers.any()):
         of_pair = (view.rows["source"] != MEAN) | transfers
@@ -150,7 +150,7 @@ def ranking(figure: Figure) -> ChartType:
         key = "Lines: 95 % intervals of means, not of differences."
     figure.check(rows["label"], key)
     chart = charts.ranking(rows, figure.title(rows, _SUCCESS))
-    return figure.printed(chart, figure.heading(rows, figure.shown.choice.eps), key)
+    return figure.printed(chart, figure.heading(rows, figure.view.choice.eps), key)
 
 
 @registered("attack source target eps_255 protocol value width height names")
@@ -179,13 +179,13 @@ def matrix(figure: Figure) -> ChartType:
         ValueError: As `load_sweep`; no job has this attack, budget, protocol or model; or the names
             do not fit.
     """
-    choice, column = figure.shown.choice, VALUES[figure.value][0]
+    choice, column = figure.view.choice, VALUES[figure.value][0]
     figure = replace(figure.single("attack"), attack=figure.attack or [choice.attack])
-    rows = figure.chosen(pairs_of(figure.shown.rows))
+    rows = figure.chosen(pairs_of(figure.view.rows))
     rows = rows[rows["eps_255"] == choice.eps]
     for axis in ("source", "target"):
         rows = rows[rows[axis].isin(getattr(figure, axis) or rows[axis])]
-        rows[axis] = figure.drawn(rows[axis])
+        rows[axis] = figure.printed_names(rows[axis])
     sources, targets = (list(rows[axis].unique()) for axis in ("source", "target"))
     words = "mean over" if "confidence" in column else "share of"
     relations = {*rows["relation"]}
@@ -229,7 +229,7 @@ def cost(figure: Figure) -> ChartType:
     step = LINE / (figure.height - BELOW) * (high - low)
     title, heading = (
         figure.title(rows, _SUCCESS),
-        figure.heading(rows, figure.shown.choice.eps),
+        figure.heading(rows, figure.view.choice.eps),
     )
     rows = styled(rows, figure.order(rows))
     chart = charts.cost(rows, title, [start, end], [low, high], step)

@@ -55,7 +55,7 @@ class Cell(NamedTuple):
     small: str = ""
     note: str = ""
 
-    def shown(self, to: str, number: bool) -> str:
+    def formatted(self, to: str, number: bool) -> str:
         """Return the cell in a format; minus signs of numbers are long in LaTeX."""
         if self.text is None:
             return _NONE[to]
@@ -175,7 +175,7 @@ class Grid:
 
     def _in(self, to: str) -> Iterator[list[str]]:
         for row in self.rows:
-            yield [cell.shown(to, place not in self.left) for place, cell in enumerate(row)]
+            yield [cell.formatted(to, place not in self.left) for place, cell in enumerate(row)]
 
     def _heads_in_latex(self) -> Iterator[str]:
         """Yield the lines of heads; equal ones side by side are one, except in the last line."""

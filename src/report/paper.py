@@ -263,7 +263,7 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     }
     for question, grid in zip(QUESTIONS, (None, *ranks[0].grids) if ranks else (), strict=False):
         if grid:
-            n = ranks[0].own["images"].max()
+            n = ranks[0].own_settings["images"].max()
             text = f"{grid.caption} (n = {n:g}{at})"
             grids[question] = replace(grid, caption=text.replace("\n", " "))
     return {key: grids[key] for key in QUESTIONS if key in grids}

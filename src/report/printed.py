@@ -29,7 +29,7 @@ from ..utils.refusals import shortened
 from .charts.theme import INK, LINE, MEAN, PALETTE, PRINT, paper_theme
 from .page.html import VEGA_LITE
 from .results import Results, open_results
-from .shown import Shown, shown_of
+from .view import View, view_of
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Figure:
     """
 
     results: Results
-    shown: Shown
+    view: View
     width: float
     height: float
     names: Mapping[str, str] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Figure:
         results = open_results(folder, *more)
         if not results.attacked:
             raise ValueError("These jobs have only clean images; a chart needs an attack.")
-        view = shown_of(results)
+        view = view_of(results)
         options = {**view.options, "eps_255": view.options["eps"], "value": [*VALUES]}
         axes: dict[str, Any] = {"attack": attack, "source": source, "target": target}
         axes = {
@@ -124,15 +124,15 @@ class Figure:
 
     def chosen(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows for the chosen attacks, protocol and defence."""
-        choice = self.shown.choice
+        choice = self.view.choice
         rows = rows[rows["attack"].isin(self.attack)] if self.attack else rows
         return rows[(rows["defence"] == choice.defence) & (rows["protocol"] == choice.protocol)]
 
     @property
     def ranked(self) -> pd.DataFrame:
         """The rows of the ranking at the chosen budget, best first."""
-        rows = self.shown.ranking
-        rows = self.of_first(rows[rows["eps_255"] == self.shown.choice.eps])
+        rows = self.view.ranking
+        rows = self.of_first(rows[rows["eps_255"] == self.view.choice.eps])
         return self.labelled(by_mean(rows, "attack"))
 
     def of_first(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -141,7 +141,7 @@ class Figure:
         If there are several rankings (one per norm, for example) and no chosen attacks, only the
         first is used.
         """
-        rows = rows[(rows["defence"] == self.shown.choice.defence) & (rows["of"] == rows["source"])]
+        rows = rows[(rows["defence"] == self.view.choice.defence) & (rows["of"] == rows["source"])]
         rows = self.of_sources(rows.dropna(subset="mean").assign(target=""))
         if self.attack:
             return rows[rows["attack"].isin(self.attack)]
@@ -149,7 +149,7 @@ class Figure:
 
     def of_sources(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of the chosen sources, or else of their mean, or else the only source."""
-        return rows[rows["source"].isin(self.source or [self.shown.choice.source or MEAN])]
+        return rows[rows["source"].isin(self.source or [self.view.choice.source or MEAN])]
 
     def labelled(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Add `label`, the printed names that tell rows apart; raise if none or too many."""
@@ -158,7 +158,7 @@ class Figure:
                 "Nothing to draw: with these names no image counts on other models. Choose others."
             )
         axes = [axis for axis in _AXES if rows[axis].nunique() > 1]
-        names = pd.DataFrame({axis: self.drawn(rows[axis]) for axis in axes or ["attack"]})
+        names = pd.DataFrame({axis: self.printed_names(rows[axis]) for axis in axes or ["attack"]})
         separator = ", "
         if axes[-2:] == ["source", "target"]:
             separator, names["target"] = ": ", names.pop("source") + _TO + names["target"]
@@ -166,7 +166,7 @@ class Figure:
         self.check(rows["label"].unique())
         left = [
             f"{name} (another ranking, or none)"
-            for name in self.attack or self.shown.options["attack"]
+            for name in self.attack or self.view.options["attack"]
             if name not in {*rows["attack"]}
         ]
         if left:
@@ -184,19 +184,19 @@ class Figure:
 
     def order(self, rows: pd.DataFrame) -> list[str]:
         """Return the labels in the order of their colours; attacks by rank, as on the page."""
-        options = self.shown.options
+        options = self.view.options
         names = [[renamed(axis, self.names) for axis in options[axis]] for axis in _AXES[::2]]
         order = next((axis for axis in names if rows["label"].isin(axis).all()), rows["label"])
         return list(dict.fromkeys(order))
 
     def title(self, rows: pd.DataFrame, fooled: str = "fooled") -> str:
         """Name what is shown of the rows; success is `fooled`, unless all attacks are targeted."""
-        table = self.shown.rows
+        table = self.view.rows
         aimed = table.loc[table["attack"].isin(rows["attack"]), "targeted"].all()
         success = "target class reached" if aimed else fooled
         return success if self.value == "success" else VALUES[self.value][1]
 
-    def drawn(self, column: pd.Series) -> pd.Series:
+    def printed_names(self, column: pd.Series) -> pd.Series:
         """Return the printed names of a column; raise a `ValueError` if two are alike."""
         names = column.map(lambda name: renamed(name, self.names))
         if names.nunique() < column.nunique():
@@ -268,9 +268,9 @@ class Pair(Figure):
 
     @classmethod
     def of(cls, *folders: Any, **chosen: Any) -> Self:
-        """Return the first pair of `Shown.pairs` with the chosen names, and its jobs by rank."""
+        """Return the first pair of `View.pairs` with the chosen names, and its jobs by rank."""
         figure = Figure.of(*folders, **chosen).single("source", "target")
-        pairs = figure.shown.pairs
+        pairs = figure.view.pairs
         for place, axis in enumerate(_AXES):
             pairs = [pair for pair in pairs if pair[place] in (getattr(figure, axis) or pair)]
         if not pairs:

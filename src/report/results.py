@@ -194,13 +194,13 @@ class Results:
         return rows.iloc[order].drop_duplicates(places).sort_index()
 
     @cached_property
-    def shown(self) -> pd.DataFrame:
+    def primary_rows(self) -> pd.DataFrame:
         """The rows of `over_seeds` for the primary variants."""
         return self.over_seeds[self.over_seeds["primary"]] if self.attacked else self.frame
 
     def select(self, **where: Any) -> pd.DataFrame:
-        """Return the rows of `shown` with these values in these columns; lists choose several."""
-        chosen = self.shown
+        """Return the rows of `primary_rows` with these values in columns; lists choose several."""
+        chosen = self.primary_rows
         for name, value in where.items():
             chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
         return chosen

@@ -35,12 +35,12 @@ class Progress:
 
     Args:
         label: Name of the work, such as `bim resnet50`.
-        shown: False: show nothing.
+        visible: False: show nothing.
         first: Share of the work that was done earlier; its pace does not count.
     """
 
     def __init__(self, label: str, visible: bool = True, first: float = 0.0) -> None:
-        self.label, self.shown, self.first = label, visible, first
+        self.label, self.visible, self.first = label, visible, first
         self.start = time.monotonic()
         self.terminal = sys.stderr.isatty() or "ipykernel" in sys.modules  # or notebook
         self.next = self.start + (_BAR_SECONDS if self.terminal else _FIRST_LINE)
@@ -52,7 +52,7 @@ class Progress:
         `done` is the same as text ("14 / 60 images"); `then` is added after the time left.
         """
         now = time.monotonic()
-        if not self.shown or now < self.next:
+        if not self.visible or now < self.next:
             return
         self.next = now + (_BAR_SECONDS if self.terminal else _LINE_SECONDS)
         text = ", ".join(filter(None, [done, self._time_left(share, now)])) + then

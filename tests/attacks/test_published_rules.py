@@ -216,9 +216,9 @@ def sampled_operators(case: Case) -> Image:
 
 def drawing(case: Case, make, *words) -> Change:
     """Return an operation, and leave the stream eight draws later."""
-    first = case.random.drawn
+    first = case.random.count
     made = make(case, *words)
-    case.random.drawn = first + 8
+    case.random.count = first + 8
     return made
 
 

@@ -67,7 +67,7 @@ def test_sources_have_finite_gradients_that_differ_only_by_draws(name):
     model, gradients = AttackedDefence(network, DEFENCES[name]), []
     random = PerImageRandom(INDEX, IMAGES, INDEX, (IMAGES, INDEX))
     model.draw(random, 1)
-    assert random.drawn == (name in RANDOM)
+    assert random.count == (name in RANDOM)
     for again in (False, False, True):
         if again:
             model.draw(random, 1)

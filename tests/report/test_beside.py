@@ -83,13 +83,13 @@ def changed(tmp_path):
 
 def test_a_stored_attack_run_as_mine_differs_from_itself_by_nothing(named):
     (result,) = beside(named("mi"), "made-up")
-    table = result.own.set_index("attack")
+    table = result.own_settings.set_index("attack")
     row, mine = table.loc["mi"], table.loc["mi_own"]
     assert row["difference"] == 0 and row["undecided"] and row["p"] == 1
     assert mine["mean"] == row["mean"] and len(table) == len(NAMES) + 1
     assert "cannot be told apart from: mi" in str(result)
     tuned = f"images for tuning: {100 * mine['mean_tuned']:.1f}%"
-    assert str(replace(result, equal_cost=result.own)).count(tuned) == 1
+    assert str(replace(result, equal_cost=result.own_settings)).count(tuned) == 1
 
 
 @pytest.mark.slow
@@ -99,7 +99,7 @@ def test_means_are_those_of_one_sweep_that_ran_all(named, sweep):
     for column, of_tuning in {"mean_tuned": True, "mean": False}.items():
         rows = results_of_frame(whole[whole["index"].isin(tuning) == of_tuning])
         expected = rankings(rows).query("source == 'mean of 3 sources'").set_index("attack")["mean"]
-        got = result.own.set_index("attack")[column]
+        got = result.own_settings.set_index("attack")[column]
         for name in NAMES:
             assert got[name] == pytest.approx(expected[f"{name}_own"], abs=1e-12)
 
@@ -144,7 +144,7 @@ def test_targets_that_are_not_shared_are_left_out_of_all_means(named, changed, t
     weights = jobs[0].record.weights | {"vit": "other"}
     (result,) = beside(changed(jobs, weights=weights), "made-up")
     assert "target vit has another digest of weights" in str(result)
-    rows = result.own.set_index("attack")
+    rows = result.own_settings.set_index("attack")
     assert (rows["targets"].dropna() == 1).all() and rows.loc["mi", "difference"] == 0
     facts = SWEEP | {"models": ("vgg", "none"), "sources": ("vgg",), "attacks": ("mine",)}
     mine = find_jobs([make_sweep(tmp_path / "mine", **facts)])
@@ -165,7 +165,7 @@ def test_other_images_are_never_compared(named, changed):
     mine = changed([*jobs, *named("bim")], partial(of_new_images, first=100))
     ranks = beside(mine, "made-up")
     assert len(ranks) == 2 and str(ranks).count("200 of 300 images are not stored") == 1
-    assert all(50 < result.own["images"].max() <= 100 for result in ranks)
+    assert all(50 < result.own_settings["images"].max() <= 100 for result in ranks)
 
 
 def test_only_sources_with_images_for_reporting_are_ranked(named, changed):
@@ -176,10 +176,10 @@ def test_only_sources_with_images_for_reporting_are_ranked(named, changed):
     (alone,) = beside([resnet], "made-up")
     assert ": source resnet, eps" in result.title
     assert any("source vgg has 0 counted images" in note for note in result.notes)
-    pd.testing.assert_frame_equal(result.own, alone.own)
+    pd.testing.assert_frame_equal(result.own_settings, alone.own_settings)
     (result,) = beside(few, "made-up")
     assert ": source vgg, eps" in result.title
-    counted = result.own["images"].max()
+    counted = result.own_settings["images"].max()
     assert f"Images for tuning: {counted:g} of {counted:g}." in str(result)
 
 
@@ -194,7 +194,7 @@ def test_stored_clean_predictions_decide_which_images_count(named, changed):
         return rows.assign(predicted=rows["predicted"].where(~wrong, (rows["label"] + 1) % 6))
 
     (result,) = beside(changed(jobs, forged), "made-up")
-    pd.testing.assert_frame_equal(result.own, honest.own)
+    pd.testing.assert_frame_equal(result.own_settings, honest.own_settings)
     assert any("stored clean predictions decide" in note for note in result.notes)
 
     def relabelled(rows: pd.DataFrame) -> pd.DataFrame:
@@ -213,7 +213,7 @@ def test_where_8_bits_are_the_main_storage_the_mean_says_which_counts(named, cha
         return {"predictions": wrong, "predictions-float32": table}
 
     (result,) = beside(changed(named("mi"), tables=both, storage="uint8"), "made-up")
-    row, stored = (result.own.set_index("attack").loc[name] for name in ("mi_own", "mi"))
+    row, stored = (result.own_settings.set_index("attack").loc[name] for name in ("mi_own", "mi"))
     assert row["storage"] == stored["storage"] == "float32" and row["mean"] == stored["mean"] > 0
     mean = next(line for line in str(result).splitlines() if line.startswith("rank "))
     assert f"{row['mean']:.1%}" in mean and mean.endswith(f"{row['images']:g} float32 images")
@@ -238,9 +238,9 @@ def test_costs_decide_who_is_of_equal_cost_and_who_used_no_gradient(
     (result,) = beside(jobs["mi"], "made-up", ["dim"])
     assert {*result.equal_cost["attack"]} == {"mi (mine)", "mi", "bim"} and result.cost == 100
     assert "not ranked here: dim" in str(result).partition("equal cost")[2]
-    assert result.own["attack"].iloc[0] == "weak"
+    assert result.own_settings["attack"].iloc[0] == "weak"
     assert "weak leads, but it used no gradient of the source." in result.notes
-    row = result.own.set_index("attack").loc["dim"]
+    row = result.own_settings.set_index("attack").loc["dim"]
     low, high = 100 * row["difference_low"], 100 * row["difference_high"]
     assert f"[{low:+.1f}, {high:+.1f}], p = {row['p']:.2g}" in str(result)
     assert "not ranked" not in str(replace(result, named={}))
@@ -287,7 +287,7 @@ def test_a_stored_attack_called_as_a_function_gives_what_is_stored():
         return (images + eps * images.grad.sign()).clamp(0, 1).detach()
 
     (result,) = rank(mine, source="vgg_small", tuning=True)
-    rows = result.own.set_index("attack")
+    rows = result.own_settings.set_index("attack")
     assert rows.loc["fgsm", "difference"] == 0 and rows.loc["mine", "gradients"] == 1
     results = rank("vmi", source="vgg_small", tuning=True, gradients=19)
     assert [result.attack for result in results] == ["vmi (19 gradients, spend=copies)"]

@@ -37,7 +37,10 @@ def test_every_chart_renders_without_a_warning(made_up, kind, capfd):
     assert len(set(names)) == len(names) and "confidences" in names
     for one in report.figures:
         one.chart.to_dict()  # valid by Vega-Lite's schema
-        spec = {**one.drawn(), "datasets": {"rows": json.loads(one.data.to_json(orient="records"))}}
+        spec = {
+            **one.specification(),
+            "datasets": {"rows": json.loads(one.data.to_json(orient="records"))},
+        }
         if kind in DRAWN:
             svg = vl_convert.vegalite_to_svg(spec, vl_version=VEGA_LITE, show_warnings=True)
             marks = [each.get("class", "") for each in ElementTree.fromstring(svg).iter()]
@@ -96,7 +99,7 @@ def test_a_users_chart_takes_every_setting(measured, capfd):
         )
         assert drawn.to_dict() == pytest.approx(means.to_dict()), name
         one.chart.to_dict()  # valid by Vega-Lite's schema
-        vl_convert.vegalite_to_vega(one.drawn(), vl_version=VEGA_LITE, show_warnings=True)
+        vl_convert.vegalite_to_vega(one.specification(), vl_version=VEGA_LITE, show_warnings=True)
     assert "WARN" not in capfd.readouterr().err
 
 

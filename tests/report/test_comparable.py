@@ -16,7 +16,7 @@ from src.report import figure as charts
 from src.report.page.frame import RANKING_KEYS, build_report, key_of, selections
 from src.report.page.html import as_json
 from src.report.results import Results, results_of
-from src.report.shown import shown_of
+from src.report.view import view_of
 from src.run.track import sweep_points
 from tests.records import JOBS, results_of_frame
 from tests.report.conftest import make_sweep
@@ -53,7 +53,7 @@ def other(frame: pd.DataFrame, source: str, **facts) -> pd.DataFrame:
 
 
 def page_of(results: Results) -> dict[str, Any]:
-    return selections(results, shown_of(results))
+    return selections(results, view_of(results))
 
 
 def outputs(results: Results, name: str) -> dict[str, list[float]]:

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pandas as pd
 import pytest
 
-from src.report.shown import pairs_of
+from src.report.view import pairs_of
 
 SEED = 84
 
@@ -44,7 +44,7 @@ def check_cells(tab, rows: pd.DataFrame, shown: str = "fooled", matrix: str = "#
 @pytest.mark.parametrize("kind", ["defended", "ordinary", "targeted"])
 def test_every_selection_shows_the_numbers_of_the_tables(opened, results_of_kind, made_up, kind):
     tab, axes, results = opened(kind), made_up(kind).page["axes"], results_of_kind(kind)
-    generator, rates = random.Random(SEED), pairs_of(results.shown)
+    generator, rates = random.Random(SEED), pairs_of(results.primary_rows)
     for _ in range(20 if kind == "ordinary" else 8):
         names = ("attack", "source", "target", "defence", "protocol")
         chosen = {name: generator.choice(axes[name]) for name in names}

@@ -166,8 +166,8 @@ class _Collected(nn.Module):
     def draw(self, random: PerImageRandom, budgets: int) -> None:
         """Load the next weights; the others stay off the device, which may be small."""
         device = next(self.model.parameters()).device
-        place = self.order[random.shared.drawn % len(self.order)]
-        random.shared.drawn += 1  # begins anew for each part of a batch
+        place = self.order[random.shared.count % len(self.order)]
+        random.shared.count += 1  # begins anew for each part of a batch
         chosen = _select(self.state, str(place))
         self.weights = {name: value.to(device) for name, value in chosen.items()}
 

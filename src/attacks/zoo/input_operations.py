@@ -89,12 +89,12 @@ Versions = Sequence[tuple[Operation, int]]
 
 def _change(versions: Versions, chosen: Tensor, images: Tensor, random: PerImageRandom) -> Tensor:
     """Change each image by the version whose number is chosen for it, (K, N) or (N,)."""
-    first, numbers, changed = random.drawn, chosen.unique().tolist(), images
+    first, numbers, changed = random.count, chosen.unique().tolist(), images
     for number in numbers:  # nearly always one
-        random.drawn, (operation, copy) = first, versions[number]
+        random.count, (operation, copy) = first, versions[number]
         version, mask = operation(images, random, copy), (chosen == number)[..., None, None, None]
         changed = torch.where(mask.to(images.device), version, changed) if numbers[1:] else version
-    random.drawn = first + _DRAWS  # whatever the other images of the batch have drawn
+    random.count = first + _DRAWS  # whatever the other images of the batch have drawn
     return changed
 
 

@@ -26,7 +26,7 @@ from ..named_tables import ranking_grid, rankings
 from ..paper import primary_of
 from ..results import JobResults, Results
 from ..sanity_checks import CAUSES
-from ..shown import Shown, answer_of, over_sources, pairs_of, shown_of, undecided
+from ..view import View, answer_of, over_sources, pairs_of, undecided, view_of
 from ..words import on_target, ranking_legend, ranking_notes, said, sentences
 from .figures import clean_figures, page_charts
 from .html import COLOURS, ENOUGH, TOO_FEW, Report
@@ -83,7 +83,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
         "accuracy": [(model, _accuracy(rows)) for model, rows in numbers.models],
     }
     if attacked:
-        view = shown_of(results)
+        view = view_of(results)
         runs = [job.job for row in results.attacked for job in row]
         figures = [*why_figures(results, view, numbers.tables), *figures]
         page |= selections(results, view)
@@ -115,7 +115,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     return Report(title, answer, causes, figures, page, blocks, terms, ranked)
 
 
-def selections(results: Results, view: Shown) -> dict[str, Any]:
+def selections(results: Results, view: View) -> dict[str, Any]:
     """Return the axes, the numbers of all selections, and the first selection.
 
     Returns:
@@ -143,13 +143,13 @@ def selections(results: Results, view: Shown) -> dict[str, Any]:
     over_budget = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
     highest = over_budget.loc[over_budget["protocol"] == first.protocol, "success_rate"].max()
     quantities = QUANTITIES.values()
-    on_page = sorted((q for q in quantities if q.drawn), key=lambda q: q.short != "fooled")
+    on_page = sorted((q for q in quantities if q.page_name), key=lambda q: q.short != "fooled")
     return {
         "axes": axes,
         "budgets": [(eps, f"{eps:g}", f"{eps:g}/255") for eps in axes["eps_255"]],
         "scales": [f"times {float(f'{127 / (eps or 1):.2g}'):g}" for eps in axes["eps_255"]],
         "rows": of_axes(rows, axes),
-        "shown": {rate.short: rate.drawn for rate in on_page},
+        "shown": {rate.short: rate.page_name for rate in on_page},
         "rankings": _rankings(results, view, axes),
         "sources": _sources(results, axes),
         "legend": ranking_legend(first.protocol),
@@ -162,7 +162,7 @@ def selections(results: Results, view: Shown) -> dict[str, Any]:
     }
 
 
-def _rankings(results: Results, view: Shown, axes: Axes) -> dict[str, dict[str, Any]]:
+def _rankings(results: Results, view: View, axes: Axes) -> dict[str, dict[str, Any]]:
     """Return rankings of attacks: `rows`, with headings between several rankings, and `notes`."""
     rankings = dict[str, dict[str, Any]]()
     ranks = pd.concat([over_sources(results.rankings).assign(source=MEAN), results.rankings])

@@ -55,7 +55,7 @@ class Figure:
     keys: Mapping[str, str] = field(default_factory=dict)
     part: str = "why"
 
-    def drawn(self) -> dict[str, Any]:
+    def specification(self) -> dict[str, Any]:
         """Return the Vega-Lite specification without rows, under the theme of the page."""
         with alt.theme.enable(PAGE_THEME):
             spec = self.chart.to_dict(validate=False)  # validation takes a second: tests do it
@@ -128,7 +128,7 @@ def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
             {
                 **{name: getattr(figure, name) for name in ("name", "title", "caption", "part")},
                 "keys": figure.keys,
-                "spec": vega_of(figure.drawn()),
+                "spec": vega_of(figure.specification()),
                 "columns": json.loads(rows.to_json(orient="split", index=False)),
             }
         )

@@ -38,7 +38,9 @@ def of_axes(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
     pairs = zip(over, rows["pairs"], strict=True)
     many = [text.format(n) if n > 1 else "one source" for text, n in pairs]
     without = _texts(rows["abstained"], lambda n: f"{_count(n)} without a prediction" * bool(n))
-    values = {rate.short: _quantity(rows, rate, pair) for rate in QUANTITIES.values() if rate.drawn}
+    values = {
+        rate.short: _quantity(rows, rate, pair) for rate in QUANTITIES.values() if rate.page_name
+    }
     return {
         "place": np.ravel_multi_index(places, shape).tolist(),
         "relation": rows["relation"].replace(TRANSFER, "").tolist(),

@@ -231,7 +231,7 @@ def _notes(
 
 
 def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) -> Screen:
-    tables = [(rank, "own settings", rank.own) for rank in ranks]
+    tables = [(rank, "own settings", rank.own_settings) for rank in ranks]
     tables += [(rank, "equal cost", rank.equal_cost) for rank in ranks if len(rank.equal_cost)]
     among = [f"{rank.attack}, {name}" if len(ranks) > 1 else name for rank, name, _ in tables]
     titles = {job.record.key: (job.attack, job.record.source) for job in results.jobs}
@@ -294,7 +294,7 @@ def _rank(results: Results, ranks: Sequence[Beside], page: Mapping[str, Any]) ->
         budgets=[(budget, f"{budget:g}", f"{budget:g}/255") for budget in axes["eps_255"]],
         controls={"budget": "budget", "attack": "attack", "defence": "among", "target": "target"},
         colours=colours,
-        own={name: rank.attack for name, (rank, *_) in zip(among, tables, strict=True)},
+        **{"own": {name: rank.attack for name, (rank, *_) in zip(among, tables, strict=True)}},
         jobs=[(named.get(job, job[0]), job[1]) for job in page["jobs"]],
         **{"means": [source] * len(attacks), "scales": page["scales"]},
         titles={

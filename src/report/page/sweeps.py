@@ -13,7 +13,7 @@ from ...artifacts.comparable import ALIKE, Group, differing, digest, facts, titl
 from ...artifacts.record import JobRecord
 from ..grid import Grid
 from ..results import JobResults, Results, titled_anew
-from ..shown import Shown, ranked_first, shown_of
+from ..view import View, ranked_first, view_of
 from ..words import Answer, apart_answer, said
 from .figures import page_charts
 from .html import COLOURS, Report
@@ -21,7 +21,7 @@ from .html import COLOURS, Report
 _BUDGETS, _PROGRAM = "epsilon.grid", "program's code"
 _LABELS = {_BUDGETS: "budgets, /255", _PROGRAM: "program"}
 _DIGITS = 8
-"""Shown digits of a digest."""
+"""View digits of a digest."""
 _CHOICE = ("seed", "n_images", "images")
 """Keys of a data set that choose images."""
 
@@ -54,8 +54,8 @@ class _Sweep:
     report: Report
 
     @cached_property
-    def shown(self) -> Shown:
-        return shown_of(self.results)
+    def view(self) -> View:
+        return view_of(self.results)
 
     @cached_property
     def records(self) -> list[JobRecord]:
@@ -82,7 +82,7 @@ class _Sweep:
     @property
     def about(self) -> str:
         """The number of counted images, and the budgets."""
-        ranked, total = ranked_first(self.results, self.shown.choice), self.first.images
+        ranked, total = ranked_first(self.results, self.view.choice), self.first.images
         counted = f"{ranked['images'].iloc[0]:g} of {total} images counted" if len(ranked) else ""
         return f"{counted or f'{total} images'}; budgets {_listed(self.budgets)}/255"
 
@@ -235,7 +235,7 @@ def _answer(one: _Sweep, two: _Sweep) -> Answer:
     """State which attack is first in each of two sweeps, and what would make them comparable."""
     eps = _budget(one, two)
     ranked = {
-        sweep.letter: ranked_first(sweep.results, replace(sweep.shown.choice, eps=eps))
+        sweep.letter: ranked_first(sweep.results, replace(sweep.view.choice, eps=eps))
         for sweep in (one, two)
     }
     return apart_answer(ranked, f" at {eps:g}/255", _again(one, two))

@@ -16,7 +16,7 @@ from .results import Results
 from .words import Answer, answer, counted, pair_answer, said, source_answer
 
 _JOB, _PLACE = ["attack", "source"], ["defence", "eps_255"]
-_STATISTICS = [statistic.column for statistic in STATISTICS if statistic.drawn]
+_STATISTICS = [statistic.column for statistic in STATISTICS if statistic.on_page]
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """The shown rows of results, and choices among them.
+class View:
+    """The rows of results that screens show, and choices among them.
 
     Attributes:
-        rows: The rows of `Results.shown` with the columns of cells. Means over sources are those
-            over single sources, as source `MEAN`, and only if an attack has several.
+        rows: The rows of `Results.primary_rows` with the columns of cells. Means over sources are
+            those over single sources, as source `MEAN`, and only if an attack has several.
         ranking: One row per `defence`, budget, source or mean (`of`) and attack, by rank. Rows of
             one ranking have one `part`, and a `heading` if there are several; `lacks` says why a
             row has no rank.
@@ -71,9 +71,9 @@ class Shown:
         return rows[rows["of"] == (first.source or MEAN)].dropna(subset="mean")
 
 
-def shown_of(results: Results) -> Shown:
+def view_of(results: Results) -> View:
     """Choose and order the rows; the first job has the budget and protocol to show first."""
-    record, rows = results.attacked[0][0].job.record, with_cell_columns(results.shown)
+    record, rows = results.attacked[0][0].job.record, with_cell_columns(results.primary_rows)
     of_sources = rows["source"] == estimates.MEAN
     single = ~rows["ensemble"] & (rows["source_defence"] == NO_DEFENCE)
     sources = rows[single & ~of_sources].groupby("attack")["source"].nunique()
@@ -102,10 +102,10 @@ def shown_of(results: Results) -> Shown:
     means = rows[rows["source"] == MEAN]
     source = source if attack not in {*means["attack"]} else ""
     choice = Choice(attack, source, defence, record.reference, record.protocol)
-    return Shown(rows, ranking, choice, pairs[[*_JOB, "target"]].to_numpy().tolist(), options)
+    return View(rows, ranking, choice, pairs[[*_JOB, "target"]].to_numpy().tolist(), options)
 
 
-def answer_of(results: Results, view: Shown) -> Answer:
+def answer_of(results: Results, view: View) -> Answer:
     """State which attack, or source, transfers best, by how much, and if the tests decide it.
 
     The answer is that of the choice: at the reference budget.
