@@ -47,17 +47,14 @@ class Landscape:
     def values(self, *images: Tensor) -> list[Tensor]:
         """Return the losses of several versions, with the same random numbers and no gradients."""
         random = self.problem.random
-        counter, shared = random.count, random.shared.count
+        count, shared = random.count, random.shared.count
         self.problem.source.draw(random, len(images[0]))
         first, losses = (random.count, random.shared.count), []
         for version in images:
             random.count, random.shared.count = first
             with torch.no_grad():
                 losses.append(self.losses(version))
-        random.count, random.shared.count = (
-            counter,
-            shared,
-        )  # losses must not change the iterates
+        random.count, random.shared.count = count, shared  # losses must not change the iterates
         return losses
 
     def _loss(self, logits: Tensor, budgets: int) -> Tensor:

@@ -135,27 +135,27 @@ def _asked(jobs: Jobs, base: str) -> Iterator[tuple[str, str, str, Side, Side]]:
     one = first[0].jobs
     yield "primary", "", base, first[0], first[1]
     for eps in jobs["budgets", False][0].record.budgets[1:] if jobs["budgets", False] else ():
-        mine, other = both("budgets", partial(_plain, eps=eps))
-        yield "budgets", f"at {eps:g}/255", base, mine, other
+        left, other = both("budgets", partial(_plain, eps=eps))
+        yield "budgets", f"at {eps:g}/255", base, left, other
     for name, text in CONTROLS.items():
         table = f"{PREDICTIONS}-{name}"
         yield "controls", "", text, first[0], Side(one, partial(_instead, table), table)
     for band in ("low", "high"):
         part, noise = (partial(_instead, "filtered", band=band, kind=of) for of in PERTURBATIONS)
-        mine, other = both("primary", part, "filtered")
-        yield "frequencies", f"{band}-pass", base, mine, other
-        yield "frequencies", f"{band}-pass", f"{band}-pass noise", mine, replace(mine, rows=noise)
+        left, other = both("primary", part, "filtered")
+        yield "frequencies", f"{band}-pass", base, left, other
+        yield "frequencies", f"{band}-pass", f"{band}-pass noise", left, replace(left, rows=noise)
     blind, aware = both("primary", _behind), both("known", _behind)
     for defence in one[0].record.defences[-1:]:
         yield "defence", f"{defence}, unknown", base, blind[0], blind[1]
         yield "defence", f"{defence}, known", base, aware[0], aware[1]
         yield "defence", f"{defence}, known", "the same, unknown", aware[0], blind[0]
     for question, of_base in [*jobs]:
-        mine, other = both(question, _plain)
+        left, other = both(question, _plain)
         if question.startswith("from ") and not of_base:
-            yield "trainings", question, base, mine, other
+            yield "trainings", question, base, left, other
         elif "=" in question:
-            yield "settings", question, "the stated setting", mine, first[0]
+            yield "settings", question, "the stated setting", left, first[0]
 
 
 def _plain(job: FinishedJob, eps: float | None = None) -> pd.DataFrame:
@@ -293,11 +293,11 @@ def paper_text(results: Results, missing: int = 0) -> str:
         return f"# {error}\n"
     first = jobs_of(results)["primary", False]
     folder, alarms = first[0].sweep_folder, [alarm.finding for job in first for alarm in job.alarms]
-    mine, other = (cost_of(jobs_of(results)["primary", of_base][0]) for of_base in (False, True))
+    cost, other = (cost_of(jobs_of(results)["primary", of_base][0]) for of_base in (False, True))
     notes = said(
         (f"Not finished: {missing} of the jobs are missing", missing > 0),
-        (f"The costs are not equal: {mine:g} and {other:g}", abs(mine - other) > NEAR * other),
-        (f"{first[0].record.attack} used no gradient of the source", not mine),
+        (f"The costs are not equal: {cost:g} and {other:g}", abs(cost - other) > NEAR * other),
+        (f"{first[0].record.attack} used no gradient of the source", not cost),
     )
     notes = [f"{note}." for note in notes]
     notes += [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]

@@ -163,10 +163,10 @@ class PenalisedGradientNorm:
         total = torch.zeros_like(state.images)
         for _ in range(self.samples):
             near = _near(state.at, self.zeta, state)
-            counter, shared = state.random.count, state.random.shared.count
+            count, shared = state.random.count, state.random.shared.count
             here = gradient(near)
             # The next gradient gets the same numbers.
-            state.random.count, state.random.shared.count = counter, shared
+            state.random.count, state.random.shared.count = count, shared
             below = gradient(near - state.step_size * here / mean_size(here))
             total = total + (1 - self.delta) * here + self.delta * below
         return total / self.samples
