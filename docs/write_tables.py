@@ -4,6 +4,7 @@ A table follows the comment `<!-- NAME: made by make docs-tables -->` and ends a
 """
 
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,6 +41,13 @@ def _definitions() -> str:
     return "\n".join(f"- **{term}**: {meaning}" for term, meaning in definitions().items())
 
 
+def _sizes() -> str:
+    text = (DOCS.parent / "pyproject.toml").read_text(encoding="utf-8")
+    sizes = tomllib.loads(text)["tool"]["size"].items()
+    rows = (f"| {', '.join(f'`{part}`' for part in parts.split())} | {n:,} |" for parts, n in sizes)
+    return "\n".join(["| part | lines |", "|---|---|", *rows])
+
+
 MAKERS: dict[str, Callable[[], str]] = {
     "attacks": catalogue.attacks,
     "defences": catalogue.defences,
@@ -48,6 +56,7 @@ MAKERS: dict[str, Callable[[], str]] = {
     "equal references": catalogue.equal_references,
     "definitions": _definitions,
     "keys": key_tables.keys,
+    "sizes": _sizes,
 }
 
 
