@@ -285,6 +285,19 @@ def test_a_damaged_fit_is_made_again(workspace, run_job, capfd, damage):
     assert run_job(*ON_IMAGES, *words, "rerun=true") == 0 and "Fitting" in capfd.readouterr().out
 
 
+@pytest.mark.slow
+def test_a_fit_of_another_key_is_not_believed(workspace, run_job):
+    save_images(workspace / "train")
+    fitted = ["attack.fit_images=train"]
+    assert run_job(*ON_IMAGES, *fitted, "seed=0") == run_job(*ON_IMAGES, *fitted, "seed=1") == 0
+    before = states()
+    one, two = (Path("cache/fitted") / name for name in before)
+    two.write_bytes(one.read_bytes())
+    for seed in (0, 1):
+        assert run_job(*ON_IMAGES, *fitted, f"seed={seed}", "n_images=21") == 0
+    assert states() == before
+
+
 def test_files_are_read_again_and_modules_stay_as_they_are(net, images, labels, tmp_path):
     for level in (8, -8):
         np.save(tmp_path / "p.npy", np.full((3, 16, 16), level / 255, np.float32))

@@ -237,6 +237,25 @@ def test_a_killed_job_goes_on_where_it_was(
     assert [job_record(folder).gradients for folder in folders] == [23, 23 - 19]
 
 
+@pytest.mark.slow
+def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
+    run_job, workspace, attacked, monkeypatch
+):
+    monkeypatch.setenv("ROOM", "5")
+    (workspace / "counting_code.py").write_text(APART)
+    words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
+    killed_in_a_pass(run_job, *words, "hydra.run.dir=out/one", at=3)
+    assert attacked() == 3 + 4 + 4
+    assert run_job(*words, "hydra.run.dir=out/one") == 0
+    assert attacked() == 23 - 11
+    assert run_job(*words, "hydra.run.dir=out/two") == 0
+    assert attacked() == 0
+    assert run_job(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
+    assert "batch_size: 4\n" in (workspace / "out" / "one" / "config.yaml").read_text()
+    for name in ("one", "two"):
+        same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
+
+
 def test_batches_are_not_halved_under_an_attack_that_mixes_their_images(
     run_job, attacked, monkeypatch, capsys
 ):
