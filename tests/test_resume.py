@@ -173,6 +173,7 @@ def test_rows_are_of_the_code_that_settings_name_otherwise(workspace, monkeypatc
     assert found[0].keys() == found[1].keys() and found[0] != found[1]
 
 
+@pytest.mark.slow
 def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_once):
     words = ["attack=counting", GO_ON, "controls=true"]
 

@@ -152,7 +152,7 @@ def units_of(frame, right):
 
 @pytest.mark.parametrize(
     ("protocol", "abstains"),
-    [("target_correct", False), ("target_correct", True), ("joint", True)],
+    [("target_correct", False), ("joint", True)],
 )
 def test_the_last_try_counts_the_images_of_its_protocol(demo, protocol, abstains):
     """More sources make no target safer; what a target abstains on counts and is not fooled."""

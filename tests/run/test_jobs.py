@@ -18,6 +18,7 @@ from src.measure.attack_cost import most_pictures
 from tests.conftest import own_attack
 
 
+@pytest.mark.slow
 def test_a_command_builds_each_model_and_opens_each_data_set_once(run_job, monkeypatch):
     calls, real, build = [], cifar10_mini.cifar10_mini, nn.AvgPool2d.__init__
 

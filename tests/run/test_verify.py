@@ -175,6 +175,7 @@ def test_an_honest_card_or_folder_agrees_and_the_seed_repeats_the_sample(made, v
         assert verify(name) == (code, printed.replace("mine.card:", f"{name}:"))
 
 
+@pytest.mark.slow
 def test_a_typed_text_replaces_that_of_the_card(made, verify, forge):
     for name, new in (("resnet_small", "moved"), ("resnet_small_seed1", "other")):
         shutil.copy(find_asset(f"assets/{name}.safetensors"), made / f"{new}.safetensors")

@@ -257,6 +257,7 @@ RECIPE += ["training.epochs=2", "training.batch_size=10", "dataset.n_test=100"]
 STOP = "clean_accuracy_check.action=stop"
 
 
+@pytest.mark.slow
 def test_a_network_at_chance_stops_each_job_that_needs_it(run_job, workspace, capsys):
     words = [*RECIPE, STOP, "training.learning_rate=1e-9", "attack=fgsm"]
     assert run_job("-m", *words, "targets=[coarse],[fine]") == 1
