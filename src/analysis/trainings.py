@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from ..utils.model_names import ModelRef
-from .multiple_comparisons import LEVEL
+from .multiple_comparisons import FEWEST_TESTED, LEVEL
 from .outcomes import Mask, Outcomes
 from .source_choice import runs_of, source_values
 
@@ -50,10 +50,11 @@ def compare_networks(
         networks: The network of each training.
 
     Returns:
-        One row per source network, by decreasing `mean`: `source`, the number of its `trainings`,
-        the `difference` from the first with its simultaneous 95 % interval `difference_low` and
-        `difference_high`, `p`, and `degrees` of freedom. The last five are NaN for the first, and
-        where either network has too few trainings.
+        One row per source network, by decreasing `mean`: `source`, the number of its `trainings` as
+        a source, and the `difference` from the first with enough trainings, with its simultaneous
+        95 % interval `difference_low` and `difference_high`, `p`, and `degrees` of freedom. The
+        last five are NaN for that one, for networks with fewer trainings, and below
+        `FEWEST_TESTED` images.
 
     Reference:
         F. E. Satterthwaite, An approximate distribution of estimates of variance components,
@@ -68,7 +69,8 @@ def compare_networks(
     names = np.array([*dict.fromkeys(of[0].tolist())])
     chosen = [axis == np.array([*dict.fromkeys(axis.tolist())])[:, None] for axis in of]
     trainings = [*dict.fromkeys((*models[0], *models[1]))]
-    count = pd.Series([networks[name] for name in trainings]).value_counts()
+    all_count = pd.Series([networks[name] for name in trainings]).value_counts()
+    count = pd.Series([networks[name] for name in dict.fromkeys(models[0])]).value_counts()
 
     def values(numbers: Values, pairs: Mask) -> Values:
         """Return the values of the networks from numbers of pairs, shape (S, T, ...)."""
@@ -81,17 +83,17 @@ def compare_networks(
 
     mean, by_image = values(rates, measured), values(parts, measured)
     without = dict[str, list[Values]]()
-    for name in (name for name in trainings if count[networks[name]] > 1):
+    for name in (name for name in trainings if all_count[networks[name]] > 1):
         kept = [np.array(axis) != name for axis in models]
         pairs = measured & kept[0][:, None] & kept[1]
         without.setdefault(networks[name], []).append(values(rates, pairs))
-    tested = (count[names] >= FEWEST_TRAININGS).to_numpy()
-    tests = max(tested.sum() * (tested.sum() - 1) / 2, 1)
-    first, *others = np.argsort(-mean, kind="stable").tolist()
-    rows = [{"source": names[first], "mean": mean[first]}]
-    for at in others:
-        row = {"source": names[at], "mean": mean[at]}
-        if tested[[at, first]].all():
+    tested = (count[names] >= FEWEST_TRAININGS).to_numpy() & (images >= FEWEST_TESTED)
+    tests, rows = max(tested.sum() * (tested.sum() - 1) / 2, 1), []
+    order = np.argsort(-mean, kind="stable").tolist()
+    first = next((at for at in order if tested[at]), order[0])
+    for at in order:
+        rows.append(row := {"source": names[at], "mean": mean[at]})
+        if tested[at] and at != first:
             squares = np.square(by_image[at] - by_image[first]).sum()
             variances, degrees = [squares * images / (images - 1)], [images - 1]
             for left_out in without.values():
@@ -99,13 +101,14 @@ def compare_networks(
                 variances.append(differences.var() * (len(left_out) - 1))
                 degrees.append(np.intp(len(left_out) - 1))
             total, squares = sum(variances), np.square(variances) / degrees
+            if not total:  # no image and no training differs
+                continue
             freedom = total**2 / max(squares.sum(), 1e-300)
-            difference, error = mean[at] - mean[first], max(np.sqrt(total), 1e-12)
+            difference, error = mean[at] - mean[first], np.sqrt(total)
             half = stdtrit(freedom, 1 - LEVEL / 2 / tests) * error
             p = min(2 * tests * stdtr(freedom, -abs(difference) / error), 1)
             row |= {"difference": difference, "p": p, "degrees": freedom}
             row |= {"difference_low": difference - half, "difference_high": difference + half}
-        rows.append(row)
     frame = pd.DataFrame(rows).reindex(columns=NETWORK_COLUMNS)
     return frame.assign(trainings=count[frame["source"]].to_numpy())
 

@@ -199,15 +199,25 @@ def training_of(record: JobRecord, model: str) -> str:
 
 
 def network_of(record: JobRecord, model: str) -> str:
-    """Return the network that a model is a training of.
+    """Return the network that a model is a training of; an ensemble is a network of its own.
 
-    It is what the model's file states as `training_of`, or its name without `_seedN`. A model whose
-    settings differ from that network's in more than the weights is a network of its own.
+    It is what the model's file states as `training_of`, or its name without `_seedN`. A model is a
+    network of its own if its settings differ in more than the weights from those of that network,
+    or of its first training if the job lacks the network; and if another model, or the network
+    itself, makes the statement a chain.
     """
     models = record.config["model"]
-    name = models.get(model, {}).get("training_of") or ModelRef((model,)).architecture
-    built = [[models.get(title, {}).get(key) for key in _BUILT] for title in (model, name)]
-    return name if name not in models or built[0] == built[1] else model
+    stated = {name: _stated_network(name, models) for name in models}
+    if (name := stated.get(model, model)) == model:
+        return model
+    chained = stated.get(name, name) != name or model in {*stated.values()}
+    first = name if name in models else min(key for key in stated if stated[key] == name)
+    built = [[models[key].get(part) for part in _BUILT] for key in (model, first)]
+    return model if chained or built[0] != built[1] else name
+
+
+def _stated_network(name: str, models: Mapping[str, Any]) -> str:
+    return models[name].get("training_of") or ModelRef((name,)).architecture
 
 
 def networks_of(record: JobRecord) -> dict[str, str]:

@@ -95,6 +95,20 @@ class Settings(Section):
         return self
 
     @model_validator(mode="after")
+    def _check_trainings(self) -> Self:
+        built = {
+            name: (model.network, model.mean, model.std, model.input_size)
+            for name, model in self.model.items()
+        }
+        for name, model in self.model.items():
+            if (of := model.training_of) in built and built[name] != built[of]:
+                raise ValueError(
+                    f"model.{name}.training_of={of}: network, mean, std and input_size must be "
+                    f"equal to those of {of}"
+                )
+        return self
+
+    @model_validator(mode="after")
     def _check_attack(self) -> Self:
         """Refuse settings that the attack does not support; a saved set has its own budgets."""
         attack, about, rule = self.attack, self.attack.about, self.attack.target_label

@@ -27,7 +27,7 @@ from ..utils.checked_dataclass import checked
 from ..utils.formats import format_cells
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .results import Results
-from .trainings import over_trainings
+from .trainings import check_trainings, over_trainings
 from .words import said
 
 AXES = ("attack", "source", "target", "defence")
@@ -130,6 +130,9 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
     """
     rows = _rows_at(results, spec)
     if spec.networks:
+        if spec.clean:
+            raise ValueError("networks and clean: each training has an accuracy. Leave one out.")
+        check_trainings(results.jobs)
         rows = over_trainings(rows, VALUES[spec.value].column)
     if spec.defence is not None:
         if spec.defence not in (defences := list(rows["defence"].unique())):

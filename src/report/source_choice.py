@@ -1,8 +1,10 @@
 """Ranking of sources for an unseen target, for the terminal."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +20,7 @@ from .beside import DIFFERENCES
 from .grid import Grid
 from .named_tables import points
 from .results import open_jobs
-from .trainings import seed_names, without_training_seed
+from .trainings import check_trainings, seed_names, without_training_seed
 from .words import choice_notes, networks_notes, trainings_note
 
 
@@ -60,9 +62,12 @@ def choose_source(
         ValueError: There are too few models, or the jobs differ in more than seed and program.
     """
     alike = [name for name in ALIKE if name not in ("program's code", "seed")]
+    same = [name for name in alike if name != "model"]  # names of models tell trainings apart
+    named = name_jobs(open_jobs(*folders, related=related), same)
+    check_trainings(named)
     jobs = [
         replace(job, title=without_training_seed(job.row_title))
-        for job in name_jobs(open_jobs(*folders, related=related), alike)
+        for job in named
         if job.attacked and not job.record.source_model.is_defended
         if job.record.config["attack"]["target_label"] is None
         if attack is None or {job.attack, job.row_title} & {*attack}
@@ -88,6 +93,8 @@ def choose_source(
         outcome = outcomes_of(job.defended, name, *pair, first.protocol, eps, networks)
         parts.append(outcome.renamed(names.get(job.record.key, {})))
         job.forget()
+    if any(names.values()):
+        _refuse_parts_of_sources(parts)
     outcomes = joined(parts).select(defence=NO_DEFENCE)
     chosen, ranked = choices(outcomes, first.seed), source_rankings(outcomes)
     ranked = ranked[~ranked["ensemble"].astype(bool)]
@@ -103,6 +110,22 @@ def choose_source(
         network_rankings(outcomes),
         chosen,
     )
+
+
+def _refuse_parts_of_sources(parts: Sequence[Outcomes]) -> None:
+    """Refuse trainings of several commands, and a source whose pairs would be left out."""
+    sources, targets = defaultdict[str, set[str]](set), defaultdict[str, set[Any]](set)
+    for part in parts:
+        attack, source = part.jobs[0]
+        sources[attack].add(source)
+        targets[source].add(tuple(map(str, part.targets)))
+    if len({*map(frozenset, sources.values())}) > 1:
+        raise ValueError("trainings are not of one sweep: run one with training.seed=0,1,2.")
+    if several := [source for source, sets in targets.items() if len(sets) > 1]:
+        raise ValueError(
+            f"source {several[0]} has several jobs with other targets. Train each network of a "
+            "sweep over training.seed, or name trainings NAME_seedN in one sweep."
+        )
 
 
 def _of_shared_attacks(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:

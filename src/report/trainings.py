@@ -9,7 +9,8 @@ import pandas as pd
 
 from ..analysis.estimates import MEAN
 from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER
-from ..artifacts.comparable import model_digest, training_of
+from ..artifacts.comparable import ALIKE, differences, model_digest, training_of
+from ..artifacts.jobs import FinishedJob
 from ..artifacts.record import JobRecord
 
 _KEYS = ["attack", "source", "target", "defence", "norm", "protocol", "eps_255"]
@@ -33,7 +34,10 @@ def over_trainings(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """
     pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
     names = {axis: pairs[f"{axis}_network"] for axis in ("source", "target")}
-    names = {axis: of.where(of != "", pairs[axis]) for axis, of in names.items()}
+    for axis, of in names.items():  # a model that some job calls another network is one everywhere
+        unsure = (of == "") | (of.groupby(pairs[axis]).transform("nunique") > 1)
+        defence = pairs[axis].str.partition("@")[2]
+        names[axis] = of.where(defence == "", of + "@" + defence).where(~unsure, pairs[axis])
     another = pairs["relation"] == ANOTHER_TRAINING
     names["target"] = names["target"].mask(another, ANOTHER_TRAINING)
     names |= {"training": pairs["source"] + "\n" + pairs["source_training"]}
@@ -54,6 +58,29 @@ def over_trainings(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     of_targets = _means(others, [*rest, "target"]).assign(source=MEAN)
     both = _means(of_targets, rest).assign(source=MEAN, target=MEAN)
     return pd.concat([cells, of_sources, of_targets, both], ignore_index=True)
+
+
+def check_trainings(jobs: Sequence[FinishedJob]) -> None:
+    """Refuse jobs that would fold as trainings, but differ in more than the seed of the training.
+
+    Raises:
+        ValueError: Their images, settings or trainings differ.
+    """
+    records = defaultdict[str, dict[str, JobRecord]](dict)
+    for job in jobs:
+        records[without_training_seed(job.row_title)][job.row_title] = job.record
+    for title, alike in records.items():
+        unlike = differences(*alike.values(), fields=[name for name in ALIKE if name != "model"])
+        trainings = [record.config.get("training") or {} for record in alike.values()]
+        keys = {key for training in trainings for key in training} - {"seed"}
+        texts = {key: {str(training.get(key)) for training in trainings} for key in sorted(keys)}
+        unlike += [
+            f"training.{key} ({', '.join(sorted(of))})" for key, of in texts.items() if len(of) > 1
+        ]
+        if unlike:
+            raise ValueError(
+                f"{title}: trainings differ in {', '.join(unlike)}, not in seed alone."
+            )
 
 
 def without_training_seed(title: str) -> str:

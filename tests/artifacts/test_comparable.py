@@ -1,12 +1,19 @@
 """What may be compared: facts in which jobs differ, names that tell them apart, shared facts."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.artifacts.comparable import differences, groups_of, overlaps, training_of
+from src.artifacts.comparable import (
+    differences,
+    groups_of,
+    networks_of,
+    overlaps,
+    training_of,
+)
 from src.artifacts.jobs import find_jobs, name_jobs
 from src.artifacts.record import JobRecord, with_record
 from src.models.providers import LOADER
@@ -191,3 +198,19 @@ def test_a_model_has_the_seed_of_its_training_or_the_name_of_its_file():
     record = job("here", weights={}, config=config | {"training": {"seed": 3}})
     names = [*settings, "here+file"]
     assert [training_of(record, name) for name in names] == ["3", "net_seed1", "", ""]
+
+
+@pytest.mark.parametrize(
+    ("models", "networks"),
+    [
+        ({"x": {}, "x_seed1": {}, "y": {"training_of": "x"}}, {"x": "x", "x_seed1": "x", "y": "x"}),
+        ({"x": {}, "x_seed1": {"mean": [0.5]}}, {"x": "x", "x_seed1": "x_seed1"}),
+        ({"x_seed1": {"mean": [0.5]}, "x_seed2": {}}, {"x_seed1": "x", "x_seed2": "x_seed2"}),
+        ({"a": {"training_of": "b"}, "b": {"training_of": "a"}}, {"a": "a", "b": "b"}),
+        ({"a": {"training_of": "b"}, "b": {"training_of": "c"}}, {"a": "a", "b": "b"}),
+    ],
+)
+def test_trainings_of_a_network_have_its_settings_and_no_chains(models, networks):
+    weights = {**dict.fromkeys(models, "w"), "x+x_seed1": "w"}
+    record = SimpleNamespace(config={"model": models}, weights=weights)
+    assert networks_of(record) == {**networks, "x+x_seed1": "x+x_seed1"}

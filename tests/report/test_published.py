@@ -123,8 +123,8 @@ def test_sources_are_of_these_trainings_and_networks_of_new_ones(results):
     assert {name for name, text in rows if text} == tested - {names[0]}
 
 
-def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path):
-    """Networks of one seed attack each other: two networks have three pairs of trainings."""
+def sweep_over_trainings(tmp_path, epochs=(1, 1, 1)):
+    """Return a sweep over the seed of trainings, and its rates by plain counting."""
     frames, rates = [], []
     for seed in range(3):
         changed = {"overrides": (f"training.seed={seed}",), "seed": seed}
@@ -132,10 +132,25 @@ def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path)
         frame = made_up(made, dict.fromkeys("abcd", "net"), "mi", seed=0)
         for job in frame.attrs[JOBS]:
             job["weights"] = {name: f"{name} {seed}" for name in "abcd"}
-            job["config"]["training"] = {"seed": seed}
+            job["config"]["training"] = {"seed": seed, "epochs": epochs[seed]}
         frames.append(frame)
         rates.append(rates_of(frame))
-    results = results_of(name_jobs([job for frame in frames for job in jobs_of_frame(frame)]))
+    jobs = [job for frame in frames for job in jobs_of_frame(frame)]
+    return results_of(name_jobs(jobs)), rates
+
+
+def test_trainings_that_differ_in_more_than_the_seed_do_not_fold(tmp_path):
+    results, _ = sweep_over_trainings(tmp_path, epochs=(1, 1, 2))
+    for read in (partial(table, results, networks=True), partial(choose_source, [results])):
+        with pytest.raises(ValueError, match=r"training\.epochs \(1, 2\)"):
+            read()
+    with pytest.raises(ValueError, match="networks and clean"):
+        table(results, networks=True, clean=True, value="accuracy")
+
+
+def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path):
+    """Networks of one seed attack each other: two networks have three pairs of trainings."""
+    results, rates = sweep_over_trainings(tmp_path)
     means = pd.concat(rates).groupby(["source", "target"])["rate"].agg(["mean", "min", "max"])
     for row in rows_of(table(results, networks=True, to="csv")):
         assert row["attack"] == "mi"
