@@ -7,21 +7,26 @@ import shutil
 import subprocess
 import tomllib
 from hashlib import sha256
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import timm
 import torch
+from mlflow import MlflowClient
 from PIL import Image
+from torchvision.models import squeezenet1_0
 
-from tests.conftest import REPOSITORY
+from src.models import architectures
+from tests.conftest import REPOSITORY, run_python
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
 PAGES += sorted(REPOSITORY.glob("docs/**/*.md"))
 STARTS = "make|python|transferability|pip|torchrun|srun|mlflow|ray|source"
 STARTS += "|[A-Z_]+=[^ `]+|.venv/bin/pre-commit"
-BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:  .*)?$", re.MULTILINE)
+BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
 FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
@@ -29,16 +34,31 @@ SIZES = "n_images=4 seed=0 epsilon.grid=[0,4,8] report=none tracking=none traine
 SIZES += " clean_accuracy_check.action=warn training.epochs=1"
 SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
+STUDY = ("vgg16", "resnet50", "inception")
+WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
+WEIGHTS["timm"] = "resnet26.pt"
+DATA = ("dataset=image_folder", "dataset.root=FOLDER")
+OWN = (
+    "dataset=image",
+    "dataset=cifar10_mini",
+    "dataset=arrays",
+    "dataset=huggingface",
+    "experiment=",
+    "attack.path=advs",
+)
+"""Words that name images that are at hand."""
 ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.\w+)=")
 """Words of other machines and stores; test_launchers.py and test_distributed.py are about these."""
 LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
-NOT_HERE = re.compile(
-    "clip|timm/|efficientnet_lite|onnx|exported|experiment=(nips17|tabench)|transferattack"
+NOT_INSTALLED = re.compile("clip")
+"""Models of packages that are no dependencies, which tests/test_clip.py is about."""
+DOWNLOADED = re.compile(
+    "timm/|efficientnet_lite|experiment=nips17|experiment=tabench|(experiment|attack)=transferattack"
 )
-"""Models of other packages, which test_clip.py and tests/models are about, and downloads."""
-AT_HAND = re.compile("experiment=demo(?!.*(dataset=|mynet|attack=cda|attack.file|huggingface))")
-"""Commands on data and weights of this repository; of the others the plan is printed."""
+"""Models whose weights their providers download, and a clone of another library."""
+PUBLISHED = re.compile("experiment=zhao2021")
+"""Studies on networks of ImageNet whose weights are gigabytes."""
 
 
 def commands() -> list[str]:
@@ -89,7 +109,7 @@ def write_printed(folder: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def place(printed, run_in) -> Path:
-    """A folder with what else the commands name: images, a sweep, saved images, answers."""
+    """A folder with what else the commands name: data, weights, a sweep, saved images."""
     folder = printed
     _write_images(folder / "FOLDER")
     for name, source in {"PATH": "", "advs": "images", "images": "images"}.items():
@@ -97,16 +117,20 @@ def place(printed, run_in) -> Path:
     rows = [f"{label}.png,{label}" for label in range(10)]
     for place in (folder, folder / "PATH"):
         (place / "labels.csv").write_text("\n".join(["filename,label", *rows]))
+    _write_weights(folder)
+    _write_other_layouts(folder)
     (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
     for card in ("mine.card", "bim.card"):
         assert run_in(folder, "outputs/DATE", "-o", card, module="src.card") == 0
-    files = (folder / "outputs" / "DATE" / "0-fgsm-vgg_small").rglob("*.png")
-    rows = sorted({f"{sha256(file.read_bytes()).hexdigest()},3" for file in files})
-    for table in ("answers.csv", "audit.csv"):
-        (folder / table).write_text("\n".join(["sha256,predicted", *rows]))
-    for copy in ("outputs/A", "outputs/B", "outputs/audit", "PATH/A", "alone/outputs/DATE"):
+    (audit,) = (one for one in MAIN if "hydra.sweep.dir=outputs/audit" in one)
+    assert run_in(folder, *small(words_of(audit))) == 0
+    for table, place in {"answers": "DATE/0-fgsm-vgg_small", "audit": "audit"}.items():
+        files = (folder / "outputs" / place).rglob("*.png")
+        rows = sorted({f"{sha256(file.read_bytes()).hexdigest()},3" for file in files})
+        (folder / f"{table}.csv").write_text("\n".join(["sha256,predicted", *rows]))
+    for copy in ("outputs/A", "outputs/B", "PATH/A", "alone/outputs/DATE"):
         shutil.copytree(folder / "outputs" / "DATE", folder / copy)
     return folder
 
@@ -124,9 +148,75 @@ def _write_images(folder: Path) -> None:
     (folder / "images.csv").write_text("\n".join(rows))
 
 
+def _write_other_layouts(folder: Path) -> None:
+    """Write parts of ImageNet, arrays, and a data set of Hugging Face if its package is there."""
+    pixels = np.random.default_rng(1).integers(0, 256, (10, 32, 32, 3), dtype=np.uint8)
+    labels, wordnet = np.arange(10), ["n01440764", "n01443537", "n01484850", "n01491361"]
+    pictures = [Image.fromarray(image) for image in pixels]
+    places = [f"imagenette2/val/{name}" for name in wordnet]
+    places += [f"imagenetv2/{label}" for label in range(4)]
+    for picture, place in zip([*pictures[:4], *pictures[:4]], places, strict=True):
+        (folder / place).mkdir(parents=True)
+        picture.save(folder / place / "0.png")
+    (folder / "imagenet" / "val").mkdir(parents=True)
+    files = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 5)]
+    for picture, file in zip(pictures[:4], files, strict=True):
+        picture.save(folder / "imagenet" / "val" / file)
+    lines = [f"{file} {label}" for label, file in enumerate(files)]
+    (folder / "imagenet" / "val.txt").write_text("\n".join(lines))
+    lines = [f"{file[:-5]},{name} 1 2 30 40 " for file, name in zip(files, wordnet, strict=True)]
+    text = "\n".join(["ImageId,PredictionString", *lines])
+    (folder / "imagenet" / "LOC_val_solution.csv").write_text(text)
+    tiny = folder / "tiny-imagenet-200" / "val"
+    (tiny / "images").mkdir(parents=True)
+    for number, picture in enumerate(pictures):
+        picture.save(tiny / "images" / f"val_{number}.JPEG")
+    lines = [f"val_{label}.JPEG\tn0000000{label}\t0\t0\t9\t9" for label in labels]
+    (tiny / "val_annotations.txt").write_text("\n".join(lines))
+    np.savez(folder / "images.npz", images=pixels, labels=labels)
+    np.save(folder / "images.npy", pixels)
+    np.save(folder / "labels.npy", labels)
+    if find_spec("datasets"):
+        from datasets import Dataset, Features, Value
+        from datasets import Image as Picture
+
+        features = Features({"image": Picture(), "label": Value("int64")})
+        data = {"image": pictures, "label": labels.tolist()}
+        Dataset.from_dict(data, features).save_to_disk(folder / "huggingface")
+
+
+def _write_weights(folder: Path) -> None:
+    small = {"num_classes": 10, "image_size": 32}
+    networks = {
+        "vgg16_bn.pt": architectures.vgg16(**small),
+        "resnet50.pt": architectures.resnet50(**small),
+        "inception_v3.pt": architectures.inception_v3(**small),
+        "imagenet-mobilenetv2_100.pt": timm.create_model("mobilenetv2_100"),
+        "resnet26.pt": timm.create_model("resnet26"),
+        "imagenet-squeezenet1_0.pt": squeezenet1_0(),
+        "generator.pt": torch.nn.Sequential(
+            torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Sigmoid()
+        ),
+        "mynet.pt": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)),
+    }
+    if find_spec("onnx2torch"):
+        from tests.models.test_onnx import write_onnx
+
+        write_onnx(folder / "exported.onnx", shape=("N", 3, 32, 32))
+    np.save(folder / "mine.npy", np.full((3, 32, 32), 1 / 255))
+    for name, network in networks.items():
+        torch.save(network.state_dict(), folder / name)
+
+
 def small(words: list[str]) -> list[str]:
-    """Return a command's words with those that make it small."""
-    return [*(word for word in words if not ELSEWHERE.match(word)), *SIZES]
+    """Return a command's words with those that make it small, and with data and weights."""
+    words = [word for word in words if not ELSEWHERE.match(word)]
+    known = [*STUDY, *["timm"] * ("source=timm" in words)]
+    weights = [f"model.{name}.weights={WEIGHTS[name]}" for name in known]
+    named = re.findall(r"\w+", " ".join(words))
+    sides = [f"model.{name}.input_size=64" for name in ("mobilenet", "squeezenet") if name in named]
+    own = any(word.startswith(OWN) for word in words)
+    return [*words, *SIZES, *weights, *sides, *(() if own else DATA)]
 
 
 def composed():
@@ -152,16 +242,25 @@ def test_a_documented_command_composes(printed, run_in, capsys, command):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", MAIN)
-def test_a_documented_command_runs_or_plans_its_jobs(place, run_in, capsys, command):
-    if NOT_HERE.search(command):
-        pytest.skip("its models or its library are not here")
-    for library in ("torchattacks", "torchattack"):
-        if f"attack={library} " in command:
-            pytest.importorskip(library)
+def test_a_documented_command_runs(place, run_in, capsys, command):
     words = words_of(command)
-    if not {"--help", "--cfg"} & set(words):
-        words = [*small(words), *(() if AT_HAND.search(command) else ["plan=only"])]
-    assert run_in(place, *dict.fromkeys(words)) == 0, capsys.readouterr()
+    if NOT_INSTALLED.search(command):
+        pytest.skip("tests/test_clip.py runs it on networks of the same kind")
+    if DOWNLOADED.search(command):
+        pytest.skip("its weights, or its library, are downloads")
+    if "exported" in command:
+        pytest.importorskip("onnx2torch", reason="it needs the extra onnx")
+    for word, package in {
+        "attack=torchattacks": "torchattacks",
+        "attack=torchattack ": "torchattack",
+        "huggingface": "datasets",
+    }.items():
+        if word in command:
+            pytest.importorskip(package)
+    words = words if {"--help", "--cfg"} & set(words) else small(words)
+    missing = PUBLISHED.search(command) is not None
+    assert run_in(place, *words) == 2 * missing, capsys.readouterr()
+    assert ("weight files are missing" in capsys.readouterr().err) == missing
 
 
 OTHERS = [one for one in COMMANDS if one not in MAIN]
@@ -184,34 +283,42 @@ def test_another_documented_command_is_one(place, run_in, command, capsys):
             patch.setattr("sys.argv", [*words[2:], "--rounds", "none"])
             main()
         assert "--rounds: none is not a whole number" in capsys.readouterr().err  # the rest is
+    elif words[:3] in (["python", "-m", "src.table"], ["python", "-m", "src.figure"]):
+        kind = "".join(words[3:4])
+        if kind in ("image", "strip"):
+            index = pd.read_csv(place / "outputs" / "DATE" / "0-fgsm-vgg_small" / "images.csv")[
+                "index"
+            ]
+            words[4:5] = [str(index[0]), "outputs/DATE"]
+        elif kind == "confidence-groups":
+            words.insert(4, "docs/results/demo")  # of enough images
+        if kind == "strip":  # without a report the small sweep stores no pictures
+            assert run_in(place, *words[3:], module="src.figure") == 2
+            assert "has no picture" in capsys.readouterr().err
+        elif "photographs" in words:  # a preset of other images and sources
+            assert run_in(place, *words[3:], module="src.table") == 2
+            assert "Not compared" in capsys.readouterr().err
+        else:
+            named = any((place / word.rpartition("=")[2]).exists() for word in words[3:])
+            folder = place if named else place / "alone"
+            assert run_python(*words[1:], folder=folder) or "--out" in words
     elif words[:2] == ["python", "-m"] and words[2].startswith("src."):
-        module, words = words[2], words[3:]
+        replaced = command.replace("--uri http://host:5000", "--uri=sqlite:///other.db")
         jobs = "outputs/DATE/0-fgsm-vgg_small outputs/A/0-fgsm-vgg_small"
         named = r"JOB OTHER|outputs/DATE/0-fgsm-vgg16 outputs/LATER/0-fgsm-vgg16"
-        words = shlex.split(re.sub(named, jobs, shlex.join(words)))
-        mine = {"KIND": "curves", "PRESET": "small", "FOLDER": "outputs/DATE"}
-        words = [mine.get(word, word) for word in words]
-        if words[:1] == ["image"]:
-            index = pd.read_csv(place / "outputs/DATE/0-fgsm-vgg_small/images.csv")["index"]
-            words[1:2] = [str(index[0]), "outputs/DATE"]
-        elif words[:1] == ["confidence-groups"]:
-            words.insert(1, "docs/results/demo")  # of enough images
-        own = any((place / word.rpartition("=")[2]).exists() for word in words)
-        one = module in ("src.table", "src.figure") and not own
-        # No clone, few images or targets, no network, weights, pictures, paper; an earlier option.
-        refused = module in ("src.compare", "src.sources") or (module == "src.attacks" and words)
-        named = r"strip|model\.mine\.|check mobilenet|figure success|--tries|--question"
-        refused = refused or re.search(named, command)
-        if module in ("src.report", "src.models", "src.attacks"):
-            module += ".__main__"
-        if "--fetch" not in words:
-            code = run_in(place / "alone" if one else place, *words, module=module)
-            printed = capsys.readouterr()
-            assert code == (2 if refused else 0) or "Not compared" in printed.err, printed
+        words = shlex.split(re.sub(named, jobs, replaced))
+        packages = ("src.report", "src.models", "src.attacks")
+        module = f"{words[2]}.__main__" if words[2] in packages else words[2]
+        # No clone, too few images, too few targets, and a card without a network of that name.
+        refused = words[2] in ("src.attacks", "src.compare", "src.sources")
+        refused |= "model.mine." in command
+        refused &= words[2:] != ["src.attacks"]
+        assert "--fetch" in words or run_in(place, *words[3:], module=module) == 2 * refused
     else:
         assert words[0] in ("source", "pip", "ray", "python", "mlflow", ".venv/bin/pre-commit")
 
 
+(OF_ENTROPY,) = (one for one in MAIN if "measurements={entropy" in one)
 SNIPPETS = [
     pytest.param(code, id=f"{page.stem}-{number}")
     for page in PAGES
@@ -223,13 +330,24 @@ SNIPPETS = [
 @pytest.mark.slow
 @pytest.mark.parametrize("code", SNIPPETS)
 def test_the_python_of_a_page_runs(place, run_in, monkeypatch, code):
-    if NOT_HERE.search(code) or "mlflow" in code:  # tests/tracking is about these
-        pytest.skip("its weights or runs are not here")
+    if DOWNLOADED.search(code):
+        pytest.skip("its weights are downloads")
     monkeypatch.chdir(place)
     if 'load_table("entropy"' in code:  # of the page's own measurement
-        (command,) = (one for one in MAIN if "measurements={entropy" in one)
-        assert run_in(place, *small(words_of(command)), "hydra.run.dir=outputs/ENTROPY") == 0
+        (word,) = (word for word in words_of(OF_ENTROPY) if word.startswith("measurements="))
+        sweep = small(["-m", "experiment=demo", word, "hydra.sweep.dir=outputs/ENTROPY"])
+        assert run_in(place, *sweep) == 0
         code = code.replace("outputs/DATE", "outputs/ENTROPY")
+    if "mlflow" in code:  # its placeholders: the data set, and a sweep that was tracked
+        tracked = ["attack=bim", "source=vgg_small,resnet_small", "experiment=demo"]
+        tracked = [word for word in small(["-m", *tracked]) if word != "tracking=none"]
+        assert run_in(place, *tracked) == 0
+        store = MlflowClient(f"sqlite:///{place}/mlruns/mlflow.db")
+        (of_sweeps,) = store.search_experiments(filter_string="name = 'cifar10_mini-sweeps'")
+        (sweep, *_) = store.search_runs([of_sweeps.experiment_id], "tags.kind = 'sweep'")
+        code = code.replace("sweep.ID", f"sweep.{sweep.data.tags['sweep']}").replace(
+            '"D"', '"cifar10_mini"'
+        )
     code = code.replace('frame="outputs/DATE"', 'frame="docs/results/demo"')  # of enough images
     images, labels = torch.rand(2, 3, 32, 32), torch.tensor([3, 4])
     given = {"images": images, "labels": labels, "index": torch.arange(2)}
