@@ -266,10 +266,16 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
 OTHERS = [one for one in COMMANDS if one not in MAIN]
 
 
+PLACEHOLDERS = {"KIND": "curves", "PRESET": "small", "FOLDER": "outputs/DATE"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("command", OTHERS)
 def test_another_documented_command_is_one(place, run_in, command, capsys):
+    if re.search("--tries|figure success|--question|src.verify$", command):
+        pytest.skip("an earlier option, or it needs a chart, a paper or a card of the reader's")
     words = [word for word in shlex.split(command) if not re.match("[A-Z_]+=", word)]
+    words = [PLACEHOLDERS.get(word, word) for word in words]
     if words[0] == "make":
         subprocess.run(["make", "-n", words[1]], cwd=REPOSITORY, capture_output=True, check=True)
     elif words[:2] == ["pip", "install"]:
