@@ -139,9 +139,9 @@ def groups_of(records: Iterable[JobRecord], fields: Iterable[str] = ALIKE) -> li
     among those whose name stands for several networks.
     """
     jobs = list(records)
-    unlike = differing(*jobs, fields=fields)
+    told = FIELDS.keys() | differing(*jobs, fields=fields).keys()
     return [
-        tuple(two for two in facts(record, fields).items() if two[0] in FIELDS or two[0] in unlike)
+        tuple((name, text) for name, text in facts(record, fields).items() if name in told)
         for record in jobs
     ]
 
