@@ -1,6 +1,7 @@
-"""Files of the attacks in `conf/attack/`, made from the functions of `src.attacks`: `make configs`.
+"""Files in `conf/attack/` and a stub, made from the functions of `src.attacks`: `make configs`.
 
-Those of saved sets, of no attack and of other libraries are written by hand.
+Files of saved sets, of no attack and of other libraries are written by hand. Editors read the stub:
+at run time the decorator `attack` makes the signatures.
 """
 
 import ast
@@ -8,10 +9,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
 from importlib import import_module
-from inspect import getdoc, getfile, isfunction, signature
+from inspect import Parameter, formatannotation, getdoc, getfile, isfunction, signature
 from pathlib import Path
 from pkgutil import walk_packages
-from typing import Any, get_args
+from types import SimpleNamespace, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import yaml
 
@@ -22,6 +24,7 @@ from src.config.sections import PROGRAM_KEYWORDS
 from src.utils.about import About
 
 FOLDER = Path(__file__).resolve().parents[1] / "conf" / "attack"
+STUB = Path(attacks.__file__).with_suffix(".pyi")
 COMMON = ("steps", "step_size_255", "relative_step_size", "step_rule", "norm", "keep_best", "loss")
 LAST = ("target_label", "decay")
 HIDDEN = {"lookahead", "score", "sizes", "chain_rule", "nearest", *PROGRAM_KEYWORDS}
@@ -40,6 +43,7 @@ def main() -> None:
     """Write the files."""
     for name, text in attack_files().items():
         (FOLDER / f"{name}.yaml").write_text(text, encoding="utf-8")
+    STUB.write_text(stub(), encoding="utf-8")
 
 
 def attack_files() -> dict[str, str]:
@@ -55,6 +59,53 @@ def attack_files() -> dict[str, str]:
         about = functions[other].about.model_copy(update=changes)
         texts[name] = _text(functions[other], about, "least_likely")
     return texts
+
+
+def stub() -> str:
+    """Return the text of the stub: what `src.attacks` offers, each attack with its keywords."""
+    face = ast.parse(Path(attacks.__file__).read_text(encoding="utf-8")).body
+    offered = [(one.module, name.name) for one in face[1:] for name in one.names]
+    made = [name for _, name in offered if is_attack(getattr(attacks, name))]
+    others = [f"from .{module} import {name} as {name}" for module, name in offered]
+    kept = [line for line, (_, name) in zip(others, offered, strict=True) if name not in made]
+    return "\n".join(
+        [
+            '"""Attacks, for editors. Made by `make configs`."""\n',
+            "from collections.abc import Callable, Sequence",
+            "from typing import Any, Literal\n",
+            "from torch import Tensor",
+            "from torch.nn import Module\n",
+            *kept,
+            "",
+            *(_signature(name, getattr(attacks, name)) for name in made),
+            "",
+        ]
+    )
+
+
+def _signature(name: str, function: Any) -> str:
+    """Return an attack's definition in the stub."""
+    parameters = signature(function).parameters
+    kinds = {key: each.annotation for key, each in parameters.items()}
+    stated = {key: kind for key, kind in kinds.items() if kind is not Parameter.empty}
+    hints = get_type_hints(SimpleNamespace(__annotations__=stated))  # without limits of values
+    words = [f"{key}: {_type(hints.get(key, Any))}{_default(parameters[key])}" for key in kinds]
+    lines = [f"    {word},".replace("'", '"') for word in [*words[:4], "*", *words[4:]]]
+    return "\n".join([f"def {name}(", *lines, ") -> Tensor: ..."])
+
+
+def _type(kind: Any) -> str:
+    """Return a type as the stub says it."""
+    parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]
+    text = " | ".join(formatannotation(part) for part in parts).replace("NoneType", "None")
+    return re.sub(r"(\w+\.)+(?=[A-Z])", "", text)
+
+
+def _default(parameter: Parameter) -> str:
+    value = parameter.default
+    if value is Parameter.empty:
+        return ""
+    return f" = {value!r}" if isinstance(value, str | float | int | None) else " = ..."
 
 
 def is_attack(value: Any) -> bool:

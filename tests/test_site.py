@@ -61,6 +61,12 @@ def test_files_of_attacks_are_those_that_make_configs_writes():
         assert files[name].read_text(encoding="utf-8") == text
 
 
+def test_the_stub_for_editors_is_that_which_make_configs_writes():
+    from attack_files import STUB, stub
+
+    assert STUB.read_text(encoding="utf-8") == stub()
+
+
 def test_pages_are_those_that_make_docs_tables_writes():
     from write_tables import START, TABLE
     from write_tables import pages as made_pages
@@ -129,7 +135,7 @@ def test_tables_say_what_files_and_their_classes_do(tables):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory) -> Path:
     """The folder of the built site; a warning is an error."""
-    for name in ("furo", "myst_nb", "sphinx_copybutton", "sphinx_reredirects"):
+    for name in ("furo", "myst_nb", "sphinx_copybutton"):
         pytest.importorskip(name, reason=f"{name} is in the extra `docs`")
     folder = tmp_path_factory.mktemp("site")
     run_python("-m", "sphinx", "-W", "--keep-going", "-q", "docs", folder, folder=REPOSITORY)
@@ -156,17 +162,6 @@ def test_the_design_names_what_there_is():
 
     picture = (DOCS / "house.svg").read_text(encoding="utf-8")
     assert all(f">{name}</text>" in picture for floor in floors() for name in floor)
-
-
-@pytest.mark.slow
-def test_old_addresses_lead_to_places(site):
-    from docs.conf import redirects
-
-    for old, new in redirects.items():
-        page, _, place = new.partition("#")
-        target = (site / old).parent / page
-        assert f'id="{place}"' in target.read_text(encoding="utf-8")
-        assert new in (site / f"{old}.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
