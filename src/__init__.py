@@ -31,9 +31,9 @@ The Python interface consists of
 The call returns detached images of shape (N, 3, H, W), or (K, N, 3, H, W) for several budgets, that
 keep within the budget and [0, 1]. Settings such as `steps=20` are keywords. `help(attacks.mi)`
 shows an attack's own settings, its formula and its paper; `help(attacks.Settings)` explains the
-settings that all attacks share. Editors complete them. An unknown keyword raises a `TypeError`, a wrong value a
-`ValueError`. Equal calls draw equal random numbers; to change them, pass `seeds`, one whole number
-per image.
+settings that all attacks share. Editors complete them. An unknown keyword raises a `TypeError`, a
+wrong value a `ValueError`. Equal calls draw equal random numbers; to change them, pass `seeds`, one
+whole number per image.
 
 **The name.** In a clone the package is `src`. A wheel installs it as `transferability`, and leaves
 the name `src` to you. A `_target_` may use either name: both mean the running package.
