@@ -32,7 +32,7 @@ from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.vocabulary import CONTROLS
 from . import charts
 from .charts.theme import MEAN
-from .page.html import ENOUGH, OF_ATTACK, OF_PAIR, Figure
+from .page.html import ENOUGH, OF_ATTACK, OF_PAIR, PageFigure
 from .results import JobResults, Results
 from .view import View, pairs_of
 
@@ -66,7 +66,7 @@ class Diagnostic:
     of_results: Callable[[Results], pd.DataFrame] | None = None
     arranged: Callable[[pd.DataFrame, View], pd.DataFrame] = lambda rows, _: rows
 
-    def figure(self, name: str, rows: pd.DataFrame) -> Figure:
+    def figure(self, name: str, rows: pd.DataFrame) -> PageFigure:
         """Draw the rows that can be drawn."""
         for panel in self.panels:
             rows = _drawable(rows, panel)
@@ -75,7 +75,9 @@ class Diagnostic:
         chart = alt.concat(*layers, columns=1, spacing=24) if len(layers) > 1 else layers[0]
         parts = re.split(r"\{(\w+)\}", self.caption)
         parts[1::2] = [_said(rows[text]) if text in rows else text for text in parts[1::2]]
-        return Figure(name.replace("_", "-"), self.title, "".join(parts), chart, rows, self.keys)
+        return PageFigure(
+            name.replace("_", "-"), self.title, "".join(parts), chart, rows, self.keys
+        )
 
 
 def _said(values: pd.Series) -> str:
@@ -124,7 +126,7 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
     }
 
 
-def why_figures(results: Results, choice: View, tables: Tables) -> Iterator[Figure]:
+def why_figures(results: Results, choice: View, tables: Tables) -> Iterator[PageFigure]:
     """Yield the figures of the part Why from the statistics of all jobs."""
     made = {name: kind.of_results for name, kind in DIAGNOSTICS.items() if kind.of_results}
     rows = {**tables, **{name: compute(results) for name, compute in made.items()}}

@@ -109,7 +109,7 @@ class Grid:
             [" ".join(filter(None, [x.text, x.small, x.note])) for x in row] for row in self.rows
         ]
 
-    def table(self, ruled: bool = True) -> Table:
+    def rich_table(self, ruled: bool = True) -> Table:
         """Return the table alone for the terminal; `ruled` underlines the heads."""
         edge: dict[str, Any] = {"show_edge": False, "padding": (0, 1, 0, 0)} if ruled else {}
         table = Table(pad_edge=False, box=box.SIMPLE_HEAD if ruled else None, **edge)
@@ -125,7 +125,7 @@ class Grid:
         below = "\n".join([*self.legend, *self.notes])
         above, last = Text(self.caption, "bold"), Text(below, "italic")
         parts: list[tuple[RenderableType, Any]] = [(above, self.caption)]
-        parts += [(self.table(ruled), self.heads), (last, below)]
+        parts += [(self.rich_table(ruled), self.heads), (last, below)]
         return Group(*(part for part, text in parts if text))
 
     def markdown(self) -> str:
@@ -200,7 +200,7 @@ class Grid:
 def fitting(grids: Sequence[Grid], width: int) -> Grid:
     """Return the first table that fits a terminal of so many characters, or else the last."""
     console = Console(width=10_000)
-    fits = (grid for grid in grids if console.measure(grid.table()).maximum <= width)
+    fits = (grid for grid in grids if console.measure(grid.rich_table()).maximum <= width)
     return next(fits, grids[-1])
 
 

@@ -41,7 +41,7 @@ def print_matrices(results: Results, console: Console) -> None:
         legend += form.legend
         if any(job.record.defences for job in results.jobs if job.attack == attack):
             behind = defences(results, attack)
-            console.print(behind.table(), soft_wrap=False)
+            console.print(behind.rich_table(), soft_wrap=False)
             legend += behind.legend
     if legend:
         console.print(Text("\n".join(dict.fromkeys(legend)), style="italic"), soft_wrap=False)

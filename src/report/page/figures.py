@@ -12,7 +12,7 @@ from ...config.sections import ChartSettings
 from ...utils.model_names import ABSTAINED
 from .. import charts
 from ..charts.theme import PAGE_THEME, PANEL
-from .html import Figure, vega_of
+from .html import PageFigure, vega_of
 from .images import PageData
 
 MOST_CLASSES = 40
@@ -29,7 +29,7 @@ _CLASSES = ChartSettings(
 )
 
 
-def clean_figures(numbers: PageData) -> Iterator[Figure]:
+def clean_figures(numbers: PageData) -> Iterator[PageFigure]:
     """Yield the charts of the part Data, whose rows are those of one model."""
     models = numbers.models
     if not models:
@@ -37,7 +37,7 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
     entry: dict[str, Any] = {"keys": {"model": "model"}, "part": "data"}
     bins = _of_models(models, _bins)
     title, caption = "Images by confidence when clean", "Ten bins of 10 points."
-    yield Figure("confidences", title, caption, charts.histogram(), bins, **entry)
+    yield PageFigure("confidences", title, caption, charts.histogram(), bins, **entry)
     profiles = _of_models(models, confidence_profiles)
     if len(profiles):
         caption = (
@@ -45,7 +45,9 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
             "initial confidence within 2.5 points of each level."
         )
         title = "Top five by initial confidence"
-        yield Figure("confidence-profiles", title, caption, charts.profiles(), profiles, **entry)
+        yield PageFigure(
+            "confidence-profiles", title, caption, charts.profiles(), profiles, **entry
+        )
     classes = _of_models(
         models, lambda rows: by_class(rows).merge(rows[["label", "name"]].drop_duplicates())
     )
@@ -56,7 +58,7 @@ def clean_figures(numbers: PageData) -> Iterator[Figure]:
         caption, count = f"{caption} counts.", classes["label"].nunique()
         caption += f" The first {MOST_CLASSES} of {count} classes." * (count > MOST_CLASSES)
         title = "Images and mean confidence per class"
-        yield Figure("classes", title, caption, charts.statistic(cut, _CLASSES), cut, **entry)
+        yield PageFigure("classes", title, caption, charts.statistic(cut, _CLASSES), cut, **entry)
 
 
 def _of_models(

@@ -36,7 +36,7 @@ _SCRIPT = "window.vegaEmbed = vegaEmbed;"
 
 
 @dataclass(frozen=True)
-class Figure:
+class PageFigure:
     """A chart with its title, its caption (including denominators) and its data.
 
     Attributes:
@@ -80,7 +80,7 @@ class Report:
     title: str
     answer: Sequence[str]
     alarms: tuple[tuple[str, str], ...] = ()
-    figures: Sequence[Figure] = ()
+    figures: Sequence[PageFigure] = ()
     page: Mapping[str, Any] = field(default_factory=dict)
     blocks: Mapping[str, bytes] = field(default_factory=dict)
     terms: Mapping[str, Iterable[tuple[str, str]]] = field(default_factory=dict)
@@ -118,7 +118,7 @@ def _data(report: Report) -> dict[str, Any]:
     return {**report.page, "figures": _figures(report.figures)}
 
 
-def _figures(figures: Sequence[Figure]) -> list[dict[str, Any]]:
+def _figures(figures: Sequence[PageFigure]) -> list[dict[str, Any]]:
     """Return the figures of the page: Vega specification, keys, and rows as columns."""
     blocks_ = []
     for figure in figures:
