@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from math import ceil, inf, log, sqrt
+from math import ceil, inf, isfinite, log, nan, sqrt
 from typing import Any
 
 import numpy as np
@@ -170,29 +170,36 @@ def _compare_rows(
 
 
 def detectable(cutoff: float, discordance: float, images: float) -> float:
-    """Compute the smallest difference of two means that the test detects with a power of 80 %.
+    """Compute the smallest difference of two means that `images` decide: see `images_for`."""
+    from scipy.optimize import brentq  # slow to import
+
+    if not isfinite(discordance):
+        return nan
+    return brentq(lambda size: _needed(cutoff, discordance, size) - images, 1e-9, 1e9)
+
+
+def images_for(difference: float, discordance: float, attacks: int) -> int:
+    """Compute how many images decide a difference of two of `attacks` with a power of 80 %."""
+    from scipy.stats import studentized_range  # slow to import
+
+    cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
+    return max(FEWEST_TESTED, ceil(_needed(cutoff, discordance, difference)))
+
+
+def _needed(cutoff: float, discordance: float, difference: float) -> float:
+    """Compute the number of images at which a difference exceeds a cutoff with a power of 80 %.
+
+    Two images per unit of difference are added, because the statistic takes few values: without
+    them two attacks reach only 75 to 79 %. With them the power is 80 % or more.
 
     Reference:
         R. J. Connor, Sample size for testing differences in proportions for the paired-sample
         design, Biometrics 43 (1987); here the variance omits the difference.
     """
-    floored = cutoff * sqrt(max(discordance * images, _WHOLE))
-    return (floored + float(ndtri(POWER)) * sqrt(discordance * images)) / images
-
-
-def images_for(difference: float, discordance: float, attacks: int) -> int:
-    """Compute how many images decide a difference of two of `attacks` with a power of 80 %.
-
-    Two images per unit of difference are added, because the statistic takes few values: without
-    them two attacks reach only 75 to 79 %.
-    """
-    from scipy.stats import studentized_range  # slow to import
-
-    cutoff = studentized_range.ppf(1 - LEVEL, attacks, inf) / sqrt(2)
     power = float(ndtri(POWER)) * sqrt(discordance)
-    alone = (cutoff * sqrt(discordance) + power) ** 2 / difference**2
-    root = (power + sqrt(power**2 + 4 * difference * cutoff * sqrt(_WHOLE))) / (2 * difference)
-    return max(FEWEST_TESTED, ceil(max(alone, root**2) + 2 / difference))  # root: with the floor
+    alone = (cutoff * sqrt(discordance) + power) / difference
+    with_floor = power + sqrt(power**2 + 4 * difference * cutoff * sqrt(_WHOLE))
+    return max(alone, with_floor / (2 * difference)) ** 2 + 2 / difference
 
 
 def _largest(

@@ -144,7 +144,7 @@ def ranking_notes(rows: pd.DataFrame, of: str, most: int = 0) -> list[str]:
     images, least = ranked[["images", "detectable"]].iloc[0]
     left = said((f"{of}s.csv has {len(ranked) - most} more", 0 < most < len(ranked)))
     decided, *alone = verdict(ranked, "" if most else of) or [""]
-    detected = f"{images:g} images detect differences of {100 * least:.1f} points or more"
+    detected = f"{images:g} images detect differences of {100 * least:.1f} points or more with a power of 80 %"
     return said(
         ("; ".join([*left, *filter(None, [decided])]), True),
         *((text, True) for text in alone),

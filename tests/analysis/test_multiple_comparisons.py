@@ -108,15 +108,13 @@ def test_the_number_needed_is_mcnemars_for_two_and_worth_whole_images_for_more()
     # The sample size of McNemar's test, (1.96 + 0.84)^2 q / d^2, and 2 / d.
     mcnemar = (1.959964 + 0.841621) ** 2 * 0.2 / 0.05**2
     assert images_needed(0.05, 0.2, 2) == int(np.ceil(mcnemar + 2 / 0.05))
-    assert detectable(2.5, 0.2, 1000) == pytest.approx((2.5 + 0.841621) * 200**0.5 / 1000)
-    assert detectable(2.5, 0.0004, 1000) == pytest.approx((2.5 + 0.841621 * 0.4**0.5) / 1000)
-    cutoff = studentized_range.ppf(0.95, 8, np.inf) / np.sqrt(2)
-    for discordance in (0.0025, 0.01, 0.2):
-        images = images_needed(0.05, discordance, 8)
-        for n in (30, images - 2 / 0.05, images):
-            assert detectable(cutoff, discordance, n) * n > cutoff
-        assert detectable(cutoff, discordance, images - 2 / 0.05) <= 0.05
-        assert discordance > 0.0025 or detectable(cutoff, discordance, images - 2 / 0.05 - 2) > 0.05
+    for attacks, discordance in product((2, 8, 36), (0.0, 0.0025, 0.01, 0.2)):
+        cutoff = studentized_range.ppf(0.95, attacks, np.inf) / np.sqrt(2)
+        for images in (42, 1000):
+            least = detectable(cutoff, discordance, images)
+            assert least * (images - 2 / least) >= cutoff - 1e-6  # the floor: whole images
+            if least**2 <= discordance:
+                assert images_needed(least + 1e-9, discordance, attacks) == images
 
 
 @pytest.mark.parametrize("wrong", [(0, 0.2, 3), (0.5, 0.2, 3), (0.1, 1.2, 3), (0.1, 0.2, 1)])
