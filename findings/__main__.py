@@ -118,6 +118,7 @@ def page_values() -> dict[str, Any]:
         adaptive=adaptive_rows(through),
         own_grid=OWN_GRID,
         gains_of=gains,
+        jpeg_by_source=jpeg_by_source(),
         most_gained=most_gained,
         between=between,
         cell=format_cell,
@@ -173,6 +174,12 @@ def behind_small(attack: str) -> pd.DataFrame:
 def gains(row: str) -> pd.Series:
     """Return the gains of one row of `behind_small` by attack."""
     return pd.Series({name: behind_small(name).gain[row] for name in ("fgsm", "mi", "di", "bsr")})
+
+
+def jpeg_by_source() -> dict[str, float]:
+    """Return the gain of JPEG under `mi` on the small networks, from each source."""
+    jobs = [job for job in find_jobs([RESULTS / "defences-jpeg"]) if job.record.label == "mi"]
+    return {job.record.source: behind([job], "mi", EMBEDDED).gain["jpeg"] for job in jobs}
 
 
 def most_gained(defences: Sequence[str]) -> float:

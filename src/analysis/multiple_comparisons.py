@@ -173,7 +173,7 @@ def detectable(cutoff: float, discordance: float, images: float) -> float:
     """Compute the smallest difference of two means that `images` decide: see `images_for`."""
     from scipy.optimize import brentq  # slow to import
 
-    if not isfinite(discordance):
+    if not isfinite(cutoff * discordance):  # too few images, or one attack
         return nan
     return brentq(lambda size: _needed(cutoff, discordance, size) - images, 1e-9, 1e9)
 

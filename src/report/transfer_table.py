@@ -133,7 +133,7 @@ def _caption(
     few = f"source not evaluated, or fooled on fewer than {quantity.fewest} of these images"
     trained = " and other trainings of the source" * (ANOTHER_TRAINING in {*pairs["relation"]})
     legend = said(
-        ("bold: the best attack", marks["best"]),
+        ("bold: the best attack, none where all are", marks["best"]),
         ("italic: not significantly weaker (5 %)", marks["undecided"]),
         (f"below {FEWEST_TESTED} common images nothing is tested", marks["untested"]),
         (f"{DAGGER}: white boxes{trained}", spec.white_boxes and marks["white"]),

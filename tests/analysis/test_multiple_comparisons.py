@@ -115,6 +115,7 @@ def test_the_number_needed_is_mcnemars_for_two_and_worth_whole_images_for_more()
             assert least * (images - 2 / least) >= cutoff - 1e-6  # the floor: whole images
             if least**2 <= discordance:
                 assert images_needed(least + 1e-9, discordance, attacks) == images
+    assert np.isnan(detectable(np.nan, 0.2, 20))
 
 
 @pytest.mark.parametrize("wrong", [(0, 0.2, 3), (0.5, 0.2, 3), (0.1, 1.2, 3), (0.1, 0.2, 1)])
