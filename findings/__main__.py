@@ -11,7 +11,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from findings.baselines import TUNING, pack, pack_preset
-from findings.board import CONVOLUTIONAL, Boards
+from findings.board import CONVOLUTIONAL, EQUAL_COST, Boards
 from findings.collect import collect
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences, through_defences, undefended
@@ -171,9 +171,11 @@ def behind_small(attack: str) -> pd.DataFrame:
     return pd.concat(rows)
 
 
-def gains(row: str) -> pd.Series:
-    """Return the gains of one row of `behind_small` by attack."""
-    return pd.Series({name: behind_small(name).gain[row] for name in ("fgsm", "mi", "di", "bsr")})
+def gains(row: str, column: str = "gain") -> pd.Series:
+    """Return the gains of one row of `behind_small` by attack, or another column."""
+    return pd.Series(
+        {name: behind_small(name)[column][row] for name in ("fgsm", "mi", "di", "bsr")}
+    )
 
 
 def jpeg_by_source() -> dict[str, float]:
@@ -182,9 +184,9 @@ def jpeg_by_source() -> dict[str, float]:
     return {job.record.source: behind([job], "mi", EMBEDDED).gain["jpeg"] for job in jobs}
 
 
-def most_gained(defences: Sequence[str]) -> float:
-    """Return the largest gain of some rows of `behind_small`."""
-    return max(gains(row).max() for row in defences)
+def most_gained(defences: Sequence[str], column: str = "gain") -> float:
+    """Return the largest gain of some rows of `behind_small`, or of another column."""
+    return max(gains(row, column).max() for row in defences)
 
 
 def adaptive_rows(through: Sequence[FinishedJob]) -> pd.DataFrame:
@@ -197,10 +199,19 @@ def adaptive_rows(through: Sequence[FinishedJob]) -> pd.DataFrame:
 
 
 def undefended_small(source: str) -> pd.DataFrame:
-    """Return `undefended` of a small network, with JPEG on another grid than the images'."""
+    """Return `undefended` of a small network, with JPEG on another grid than the images'.
+
+    The strongest stored attack of equal cost is the first row if none is stronger.
+    """
     names = ("defences-adaptive", "defences-jpeg")  # of two jobs through JPEG the last counts
     jobs = [job for name in names for job in find_jobs([RESULTS / name])]
-    return undefended([job for job in jobs if job.record.source_model.model == source], EMBEDDED)
+    jobs = [job for job in jobs if job.record.source_model.model == source]
+    equal = [job for job in find_jobs([EQUAL_COST]) if job.record.source == source]
+    for job in equal:  # on the images of the others
+        rows = job.defended
+        vars(job)["defended"] = rows[rows["index"].isin(jobs[0].defended["index"])]
+    rows = undefended([*equal, *jobs], EMBEDDED).drop_duplicates(["attack", "defence"])
+    return rows[rows["attack"].isin([job.record.attack for job in jobs]) | (rows.index == 0)]
 
 
 def between(shares: pd.Series) -> str:

@@ -171,7 +171,7 @@ def undefended(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFr
         `high`, on the images that count for the plain attacks.
     """
     others = [name for name in targets if name != jobs[0].record.source_model.model]
-    rivals = {f"{job.record.attack} {job.record.source_model.defence}": job for job in jobs}
+    rivals = {f"{job.attack} {job.record.source_model.defence}": job for job in jobs}
     plain = [name for name in rivals if name.endswith(f" {NO_DEFENCE}")]
     found, rows = _rivals("others", rivals, others, NO_DEFENCE, plain), []
     for name, job in rivals.items():

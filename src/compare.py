@@ -51,7 +51,8 @@ def _print_changes(
         facts |= {"old": str(old), "new": str(new), NOTES: changes.attrs[NOTES]}
         print(json.dumps(facts | {"rows": json.loads(as_json(changes, max_fall))}))
         return code
-    console = Console(markup=False, highlight=False)
+    width = None if sys.stdout.isatty() else 200  # logs do not fold lines
+    console = Console(markup=False, highlight=False, width=width)
     budgets = changes[["eps_255", "norm"]].dropna().drop_duplicates().to_numpy()
     where = ", ".join(f"{eps:g}/255 ({norm})" for eps, norm in budgets)
     images = " to ".join(f"{eps:g}" for eps in sorted({*changes["images"].agg(["min", "max"])}))

@@ -81,8 +81,9 @@ def run_alone(loader: Loader, words: list[str]) -> None:
     """Run a single job, as a sweep of one."""
     config = loader.load_configuration("config", words, RunMode.RUN)
     config.hydra.mode = RunMode.RUN
-    if config.base is not None:
-        raise ValueError("experiment=paper is a sweep of several jobs: add -m.")
+    if config.base is not None or config.hydra.sweeper.params:
+        name = config.hydra.runtime.choices.get("experiment", "paper")
+        raise ValueError(f"experiment={name} is a sweep of several jobs: add -m.")
     sweep = begin(config, [config])
     context = context_of(loader, config)
     _ = run_job(partial(_run, sweep), config, "hydra.run.dir", None, context).return_value

@@ -37,6 +37,7 @@ _PLAIN += " n_images dataset model defence"
 _ARITHMETIC = "precision attack_precision fold_batch_norms"
 _FOLLOWING = "attack source targets defences norm budgets reference protocol layer dataset seed"
 _FOLLOWING += " precision backward_rule iterative values class_names weights"
+UNSEEN = "not checked"
 _CLEAN = {"kind": "none", "name": "none", "label": "clean images"}
 _LISTED = re.compile(r"attack\.(norm|target_label)|model\.[^.]+\.channels")  # see `Settings`
 
@@ -72,12 +73,14 @@ def verify(card: Path, words: list[str], images: int, jobs: int, seed: int, minu
             print(f"The time is up: {len(results)} of the {len(sample)} jobs were looked at.")
             break
         except Exception as error:  # a hostile card's settings may raise anything
-            result, text = "not checked", explain(error)
+            result, text = UNSEEN, explain(error)
         results.append(result)
         # The card's words begin no line: they could read like a result of this program.
         line = f"{result}: {job.attack[:99]} {job.record.source[:99]}: {text[:999]}"
         print(printable(" ".join(line.split())), flush=True)
     result, text = _judge(total, tests)
+    if unseen := results.count(UNSEEN):
+        text += f"; {unseen} of {len(results)} jobs not checked"
     print(f"{result}: {text}" if total[1] else "No outcome was recomputed.")
     differs, done = "differs" in (*results, result), total[1] and len(results) == len(sample)
     return 1 if differs else 0 if done else 2

@@ -132,7 +132,7 @@ def _describe(function: Any, keywords: Collection[str]) -> dict[str, Any]:
     """
     place = re.search(r"^src\.attacks\.zoo\.([a-z]+)", canonical_name(function.__module__))
     reference = function.__doc__.partition("Reference: ")[2].partition("\n\n")[0]
-    paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+", reference)
+    paper = re.search(r"(?<=arXiv )[\d.]+\d|https?://\S+(?<![,.])", reference)
     year = re.search(r"(?<=\()\d{4}(?=\))", reference)
     name = re.search(r"(?<=Name: ).*?(?=\.$)", function.__doc__, re.MULTILINE)
     return {

@@ -115,7 +115,7 @@ class Catalogue:
             names = sorted({*listed, *(str(n) for n in sections if _is_complete(sections[n]))})
             near = suggestion(name, [*names, *panels])
             near = near or (near_models(name) if group == "model" else "")
-            available = f" Available: {', '.join(names)}."
+            available = f" Available: {', '.join(names)}. Yours need --config-dir FOLDER."
             raise ValueError(f"{key}: there is no {group} {name!r}.{near or available}")
         if "." in name:
             raise ValueError(f"{self.files[group][name]}: no dots in names. Rename it.")

@@ -85,7 +85,7 @@ def tries_table(
     columns = columns.replace("nan", "n/a")
     caption = (
         f"Images fooled within so many candidates, in % with 95 % intervals: {first['candidates']} "
-        f"candidates, mean over {first['targets']} targets. Counted if so for all candidates: "
+        f"candidates, targets: {first['targets']}. Counted if so for all candidates: "
         f"{COUNTED[protocol]}, {first['images']} in all. Order: {', '.join(order[:_LISTED])}"
     )
     return Grid([*columns], columns.to_numpy().tolist(), caption, data=frame)

@@ -246,6 +246,8 @@ def _beside(
     cost = {**theirs.groupby(level=0).mean(), title: mean}
     of_own = {job.row_title for job, _ in alike if job.record.label == job.record.attack}
     near = {name for name in cost if abs(cost[name] - mean) <= NEAR * mean} - {title}
+    set_to = {job.record.attack for job, _ in alike if job.row_title in near - of_own}
+    near -= {job.row_title for job, _ in alike if job.record.label in set_to}  # once per attack
     if np.isnan(mean):
         notes["Not compared at equal cost: the job has several budgets, or a fit."] = None
     elif not near:
@@ -269,6 +271,9 @@ def _beside(
         tuning = f"Images for tuning: {len(index) - reported} of {len(index)}."
         others = f"the mean is then that of the other {first.images - len(facts['tuning'])}"
         notes[f"{tuning} To report, run all {first.images} images: {others}."] = None
+    if lost := (near | of_own) - {*tables[0]["attack"], *tables[1]["attack"]}:
+        lack = f"{len(lost)} stored attacks are not ranked: they lack one of these sources"
+        notes[f"{lack} ({', '.join(sorted(lost)[:3])}, ...)."] = None
     leader = tables[0]["attack"].iloc[0]
     for name in (name for name in (leader, title) if not cost[name]):
         leads = " leads, but it" * (name == leader)

@@ -144,11 +144,11 @@ def ranking_notes(rows: pd.DataFrame, of: str, most: int = 0) -> list[str]:
     images, least = ranked[["images", "detectable"]].iloc[0]
     left = said((f"{of}s.csv has {len(ranked) - most} more", 0 < most < len(ranked)))
     decided, *alone = verdict(ranked, "" if most else of) or [""]
-    detected = f"{images:g} images detect differences of {100 * least:.1f} points or more with a power of 80 %"
+    detected = f"{images:g} images detect differences of {100 * least:.1f} points or more"
     return said(
         ("; ".join([*left, *filter(None, [decided])]), True),
         *((text, True) for text in alone),
-        (detected, 0 < least < 1),
+        (f"{detected} with a power of 80 %", 0 < least < 1),
         (needed(ranked), True),
         *((text, True) for text in lacking),
         (_COMPARED, of == "source"),

@@ -131,7 +131,7 @@ _NOTES = TypeAdapter(dict[str, PositiveFloat])
 def speed_key(settings: Settings, image_size: int) -> str:
     """Return the source, size of images, precision and device that a speed is noted for."""
     device = device_of(settings.trainer.accelerator)
-    if is_cuda(device):
+    if is_cuda(device) and torch.cuda.is_available():
         device = torch.cuda.get_device_name()
     else:
         device = f"{device} of {platform.node()} with {torch.get_num_threads()} threads"

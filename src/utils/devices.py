@@ -37,10 +37,11 @@ def is_cuda(device: torch.device | str) -> bool:
 
 
 def device_of(accelerator: str) -> str:
-    """Return the type of device that `trainer.accelerator` means on this machine."""
-    if accelerator != "cpu" and torch.cuda.is_available():
-        return "cuda"
-    return "cpu" if accelerator == "auto" else accelerator
+    """Return the type of device that `trainer.accelerator` means, on this machine if `auto`."""
+    if accelerator == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    gpu = "mps" if torch.backends.mps.is_available() else "cuda"
+    return gpu if accelerator == "gpu" else accelerator
 
 
 def computes_in_tf32(device: str) -> bool:
