@@ -11,7 +11,6 @@ from scipy.stats import binomtest
 from src.analysis import CLEAN, rates, transfer_matrix
 from src.analysis.outcomes import PROTOCOLS
 from tests.analysis.conftest import make_table
-from tests.conftest import REPOSITORY
 
 KEY = ["target", "defence", "eps_255", "index"]
 NEEDS = {
@@ -129,30 +128,6 @@ def test_every_quantity_is_that_of_plain_loops(source, targeted):
         ]
         names = ["confidence", "true_confidence", "success_confidence", "draws_correct"]
         assert row[names].tolist() == pytest.approx(means, nan_ok=True)
-
-
-def test_an_empty_denominator_gives_nan_rates_and_zero_counts():
-    table = make_table({("a", 0): [1, 1], ("b", 0): [0, 0], ("b", 8): [0, 1]})
-    row = rates(table, "a", ["b"]).iloc[1]
-    assert row[["denominator", "still_correct", "success"]].tolist() == [0, 0, 0]
-    names = ["robust_accuracy", "success_rate", "success_rate_low", "confidence"]
-    assert row[names].isna().all()
-
-
-def test_counts_of_a_public_study_are_of_this_definition():
-    study = pd.read_csv(REPOSITORY / "src" / "assets" / "transferlab.csv")
-    its = study.query("eps_255 == 2 and attack == 'fgsm' and source == 'resnet18'").iloc[0]
-    both, source_only, target_only, neither = 604, 3189 - 604, 644 - 604, 8905 - 3189 - 644 + 604
-    assert its.tolist()[5:] == [644, 8905, 604, 3189]
-    # Both fooled, one of them, neither; last, those that one of them gets wrong when clean.
-    cells = [both, source_only, target_only, neither, 500, 595]
-    kinds = {("resnet18", 0): [0, 0, 0, 0, 1, 0], ("vgg16", 0): [0, 0, 0, 0, 0, 1]}
-    kinds |= {("resnet18", 2): [1, 1, 0, 0, 1, 1], ("vgg16", 2): [1, 0, 1, 0, 1, 1]}
-    table = make_table({place: np.repeat(classes, cells) for place, classes in kinds.items()})
-    row = rates(table, "resnet18", ["vgg16"]).iloc[1]
-    names = ["success", "denominator", "conditional_success", "conditional_images"]
-    assert row[names].tolist() == its.tolist()[5:]
-    check_share(row, "conditional", 604, 3189)
 
 
 # Label 0. Clean: a is correct on images 0, 1, 2; b on 0, 1, 3. At 8: a on 0; b on 0, 2, 3.
