@@ -204,21 +204,6 @@ def test_stored_clean_predictions_decide_which_images_count(named, changed):
         beside(changed(jobs, relabelled), "made-up")
 
 
-def test_where_8_bits_are_the_main_storage_the_mean_says_which_counts(named, changed):
-    """The stored images are float32, so the job's rows of these are compared."""
-
-    def both(table: pa.Table) -> dict[str, pa.Table]:
-        place = table.schema.get_field_index("predicted")
-        wrong = table.set_column(place, table.schema.field(place), table["label"])  # none fooled
-        return {"predictions": wrong, "predictions-float32": table}
-
-    (result,) = beside(changed(named("mi"), tables=both, storage="uint8"), "made-up")
-    row, stored = (result.own_settings.set_index("attack").loc[name] for name in ("mi_own", "mi"))
-    assert row["storage"] == stored["storage"] == "float32" and row["mean"] == stored["mean"] > 0
-    mean = next(line for line in str(result).splitlines() if line.startswith("rank "))
-    assert f"{row['mean']:.1%}" in mean and mean.endswith(f"{row['images']:g} float32 images")
-
-
 def priced(rows: pd.DataFrame, gradients: float) -> pd.DataFrame:
     return rows.assign(gradients=np.where(rows["eps_255"] > 0, float(gradients), 0))
 

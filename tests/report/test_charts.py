@@ -5,7 +5,6 @@ import re
 from typing import Any
 from xml.etree import ElementTree
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -201,51 +200,11 @@ def test_what_is_named_has_a_line_with_a_look_of_its_own(sweep):
     assert f"bim: vgg {ARROW} vit" in {look[0] for look in looks}
 
 
-def test_a_matrix_says_what_its_cells_are_and_shows_any_value(sweep):
-    frame = only(sweep, "attack == 'fgsm'")
-    every = src.rates(frame).query("eps_255 == 2 and protocol == 'joint'")
-    every = every.set_index(["source", "target"])
-    for value, column, words in (
-        ("success", "success_rate", "Cells: fooled, share of images that a source and a target"),
-        ("accuracy", "robust_accuracy", "Cells: still correct, share of"),
-        ("confidence", "confidence", "Cells: confidence, mean over"),
-    ):
-        chart = src.matrix(frame, attack="fgsm", eps_255=2, value=value)
-        assert words in text_of(chart) and "at 2/255" in text_of(chart)
-        cells = {(its["source"], its["target"]): its[column] for its in rows_of(chart)}
-        assert cells == pytest.approx(every[column].to_dict(), abs=1e-4)
-    text = text_of(src.matrix(frame, protocol="all", source="vgg", target="vit"))
-    assert "fooled, share of all images" in text and "; grey" not in text
-
-
 def test_the_success_of_a_targeted_attack_is_not_called_fooled(results_of_kind):
     aimed = results_of_kind("targeted")
     assert "Cells: target class reached, share of" in text_of(src.matrix(aimed))
     for draw in (src.ranking, src.curves):
         assert '"target class reached' in text_of(draw(aimed))
-
-
-def test_lines_of_a_ranking_reach_the_first_unless_an_attack_is_significantly_weaker(sweep):
-    rows = rows_in(sweep).query("eps_255 in (0, 8)")
-    rows.loc[(rows["attack"] == "bim") & (rows["index"] % 3 > 0), "predicted"] = rows["label"]
-    frame = results_of_frame(rows)
-    known = src.rankings(frame)
-    known = known[known["source"].str.startswith("mean") & (known["eps_255"] == 8)]
-    known, chart = known.set_index("attack"), src.ranking(frame)
-    drawn, first = {row["attack"]: row for row in rows_of(chart)}, known["mean"].iloc[0]
-    assert {*drawn} == {*known.index} and {*known["undecided"]} == {True, False}
-    assert "difference from the first (vertical line). Grey: significantly weaker" in text_of(chart)
-    for attack, row in drawn.items():
-        its = known.loc[attack]
-        assert (row["mean"], row["at"]) == pytest.approx((its["mean"], first), abs=1e-4)
-        assert (row["undecided"] == "no") == (not its["undecided"])
-        if attack != known.index[0]:
-            wanted = its[["difference_low", "difference_high"]].to_list()
-            assert [row["start"] - first, row["end"] - first] == pytest.approx(wanted, abs=2e-4)
-    weaker = known.index[-1]
-    assert rows_of(src.ranking(frame, attack=weaker)) == [drawn[weaker]]  # the first need not be
-    (row,) = rows_of(src.ranking(only(sweep, "attack == 'fgsm'")))
-    assert (row["start"], row["end"], row["at"]) == (row["low"], row["high"], None)
 
 
 def test_lines_have_the_looks_of_the_page_and_begin_with_the_clean_images(results_of_kind):
@@ -255,22 +214,6 @@ def test_lines_have_the_looks_of_the_page_and_begin_with_the_clean_images(result
         assert looks[: len(ours)] == ours
     white = rows_of(src.curves(results_of_kind("one model"), value="confidence"))
     assert {row["eps_255"] for row in white if "value" in row} == {0.0, 2.0, 8.0}
-
-
-def test_groups_name_their_confidences_and_counts(sweep, caplog):
-    frame = rows_in(sweep).query("attack == 'fgsm' and source == 'vgg'")
-    clean = frame[frame["eps_255"] == 0]
-    right = clean[clean["predicted"] == clean["label"]]
-    both = right.loc[right["target"] == "vgg", "index"]
-    counted = right[(right["target"] == "vit") & right["index"].isin(both)]
-    bins = np.floor(counted["confidence"] * 50 + 1e-6).clip(upper=49).value_counts()
-    texts = text_of(src.confidence_groups(sweep, **PAIR, bins=2, height="6in"))
-    spans = {*re.findall(r"(\d+)\N{EN DASH}(\d+) % \((\d+)\)", texts)}
-    assert sorted(int(n) for *_, n in spans) == sorted(bins[bins >= 3])
-    assert all(int(high) - int(low) == 2 and int(low) % 2 == 0 for low, high, _ in spans)
-    left = bins[bins < 3].sum()
-    sentence = f"Not drawn: {left} of {len(counted)} images, in bins of fewer than 3."
-    assert left and sentence in texts and sentence in caplog.text
 
 
 def test_a_strip_has_a_picture_per_budget_and_the_classes(sweep):

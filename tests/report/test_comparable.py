@@ -1,6 +1,5 @@
 """What is compared, and what has rows of its own: other settings, images, seeds and sources."""
 
-import json
 import re
 import shutil
 from typing import Any
@@ -10,10 +9,9 @@ import pandas as pd
 import pytest
 
 from src import load_sweep, rankings, table, tries
-from src.analysis.intervals import wilson_interval
 from src.artifacts.jobs import find_jobs
 from src.report import figure as charts
-from src.report.page.frame import RANKING_KEYS, build_report, key_of, selections
+from src.report.page.frame import build_report, selections
 from src.report.page.html import as_json
 from src.report.results import Results, results_of
 from src.report.view import view_of
@@ -28,7 +26,6 @@ FOOLED = {
     ("fgsm", "vit", "net"): 6,
     ("fgsm", "vit", "other"): 14,
 }
-BOTH = {(attack, *pair): n for (_, *pair), n in FOOLED.items() for attack in ("fgsm", "mi")}
 OTHERWISE = {
     "budgets": ({"reference": 4.0, "budgets": (0.0, 4.0)}, "reference 8", "reference 4"),
     "norm": ({"norm": "l2"}, "linf", "l2"),
@@ -112,50 +109,6 @@ def test_no_figure_draws_a_mean_that_no_ranking_compares_and_all_say_so(caplog):
         caplog.clear()
         charts.curves(results, height="3in", **named)
         assert not caplog.text
-
-
-def test_a_mean_over_the_one_source_that_is_left_is_a_mean_everywhere():
-    results = results_of_frame(frame_of(UNEVEN))
-    page = page_of(results)
-    rows = page["rankings"][key_of(page["axes"], PLACE, RANKING_KEYS)]["rows"]
-    shown = {row["name"]: (row.get("value"), row["lacks"]) for row in rows if "name" in row}
-    assert shown == {"mi": (0.5, ""), "fgsm": (None, "vgg -> other and 1 more")}
-    place = PLACE | {"attack": "mi"}
-    low, mean = (value(page, name, **place) for name in ("fooled.low", "fooled"))
-    assert mean == 0.5 and 0.3 < low < 0.4
-    points = {name: share for name, share, _ in sweep_points(results)}
-    assert points["transfer_success/mi/reference"] == 0.5
-    differences = [its for its in points if re.match("diff.*reference$", its)]
-    assert differences == ["difference_from_first/mi/reference"]
-
-
-@pytest.mark.parametrize("count", [0, 7])
-def test_a_mean_of_one_pair_has_its_interval(count):
-    fooled = {("fgsm", "vgg", "vgg"): 20, ("fgsm", "vgg", "vit"): count}
-    page = page_of(results_of_frame(frame_of(fooled | {("fgsm", "vit", "vit"): 20})))
-    low, high = (float(end) for end in wilson_interval(count * IMAGES // 20, IMAGES))
-    expected = [count / 20, low, high, 1 - high, 1 - low]
-    names = ("fooled", "fooled.low", "fooled.high", "correct.low", "correct.high")
-    for source, target in (("", "vit"), ("vgg", ""), ("", "")):
-        place = PLACE | {"attack": "fgsm", "source": source, "target": target}
-        found = [value(page, name, **place) for name in names]
-        assert found == pytest.approx(expected, abs=6e-5), (source, target)
-
-
-def test_an_attack_with_another_reference_budget_has_its_own_means_and_can_be_chosen():
-    frame = frame_of(BOTH)
-    here = (frame["attack"] == "mi") | (frame["eps_255"] < 8) | (frame["source"] == "vit")
-    part = frame[here]
-    part.attrs[JOBS] = frame.attrs[JOBS]
-    for job in part.attrs[JOBS]:
-        if job["attack"] == "fgsm":
-            budgets = [0.0, 4.0, *[8.0] * (job["source"] == "vit")]
-            job |= {"budgets": budgets, "reference": 4.0}
-    results = results_of_frame(part)
-    means = results.select(attack="fgsm", source="mean", target="mean", protocol="joint")
-    assert {*means["eps_255"]} == {0.0, 4.0}  # at 8/255 there is one of its two sources
-    assert means.set_index("eps_255")["success_rate"][4.0] == pytest.approx(0.225)
-    assert "mi" in json.dumps(charts.matrix(results, attack="mi", eps_255=4).to_dict())
 
 
 @pytest.fixture

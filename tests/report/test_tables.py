@@ -99,20 +99,6 @@ def test_nothing_is_averaged_over_defences():
         table(both, defence="gblur")
 
 
-def test_means_are_over_sources_and_targets_alone():
-    frame = frame_of({("mi", "a", "b"): 20, ("mi", "c", "b"): 5, ("mi", "a@jpeg", "b"): 10})
-    assert cells_of(table(frame, rows="attack", to="markdown"))[1] == ["mi", "62.5"]
-    found = cells_of(table(frame, rows="target", columns="source", to="markdown"))
-    assert found[0] == ["target", "a", "c", "a@jpeg"]
-    defended = frame_of({("mi", f"a@{name}", "b"): 10 for name in ("jpeg", "gblur")})
-    with pytest.raises(ValueError, match="add source to rows"):
-        table(defended, rows="attack")
-    assert table(frame, rows="attack", columns="source", to="csv").splitlines() == [
-        "attack,a,c,a@jpeg",
-        "mi,1.0,0.25,0.5",
-    ]
-
-
 def test_partial_means_are_marked():
     pairs = [(source, target) for source in ("vgg", "vit") for target in ("net", "other")]
     frame = frame_of({("fgsm", *pair): 12 for pair in pairs})
