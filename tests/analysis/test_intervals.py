@@ -111,14 +111,3 @@ def test_every_comparison_of_a_sweep_equals_a_count_image_by_image():
     for place, (name, p) in enumerate(table["p"].sort_values().items()):
         holm[name] = largest = max(largest, min(1, p * (9 - place)))
     assert table["p_holm"].to_dict() == pytest.approx(holm)
-
-
-def test_only_shared_images_and_targets_of_attacks_with_one_aim_are_tested():
-    classes = {("a", 0): [0] * 8, ("b", 0): [0] * 7 + [1], ("b", 8): [1] * 4 + [0] * 4}
-    fgsm = make_table({("a", 8): [1] * 8, **classes}).query("index != 0")
-    bim = make_table(classes).query("index != 2")
-    (row,) = compared(("x", "a", fgsm), ("y", "a", bim)).to_dict("records")
-    assert (row["target"], row["n"], row["first_success"]) == ("b", 5, 2)
-    plain, targeted = (make_table(classes, target_label=labels) for labels in (None, [1] * 8))
-    for one, other, count in ((plain, targeted, 0), (targeted, plain, 0), (targeted, targeted, 1)):
-        assert len(compared(("x", "a", one), ("y", "a", other))) == count

@@ -103,17 +103,9 @@ def test_the_page_of_an_audit_counts_the_images_that_the_target_classifies_corre
     n, total, every = clean.sum(), len(clean), fooled.any(axis=1).sum()
     tab = opened("audit")
     assert f"A stranger fools {100 * every / n:.0f} % of the images" in tab.inner_text("#answer")
-    attack = tab.inner_text("#matrix tr:nth-child(2) th").strip()
-    heads = tab.locator("#matrix tr:first-child th").all_inner_texts()
-    texts = tab.locator("#matrix tr:nth-child(2) button").all_inner_texts()
-    for head, text in zip(heads[1:-1], texts, strict=True):
-        k = fooled[attack, head].sum()
-        assert text.split()[1:] == [percent(k / n), f"{k}", "/", f"{n}"]
     assert tab.locator("#matrix .mean").last.inner_text() == percent(every / n)
     left = [n - every, every, total - n]
     assert [int(text) for text in tab.inner_text("#ranking .bars").split()] == left
-    tiles = tab.locator("#tiles .tile b").all_inner_texts()
-    assert tiles == [f"{percent(share / total)} %" for share in (n, n - every)]
     tab.wait_for_selector("#image .strip")
     image = int(re.search(r"One image: (\d+)", tab.inner_text("#image h2"))[1])
     by, tried = fooled.loc[image].sum(), fooled.shape[1]

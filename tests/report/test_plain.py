@@ -25,7 +25,8 @@ MODELS, CLASSES, REFERENCE = ("a", "b", "c"), 3, 8.0
 CLOSE = 1e-12
 VALUES = [name + end for name in QUANTITIES[:3] for end in ("", "_low", "_high")]
 VALUES += ["true_confidence", "images", "pairs"]
-COUNTS = ["denominator", "success", "still_correct"]
+COUNTS = ["denominator", "success", "still_correct", "abstained", "clean_accuracy"]
+COUNTS += ["success_confidence", "draws_correct", "conditional_images", "conditional_success"]
 """Columns of pairs alone."""
 
 
@@ -100,9 +101,11 @@ class Sweep:
                     "target_label": pd.array(aims if aimed else [None] * len(aims), "Int64"),
                     "predicted": np.where(abstains, -1, np.where(right, label, other)),
                     "confidence": np.where(abstains, np.float32(np.nan), shares[0]),
-                    "true_confidence": shares[1],
+                    **{"true_confidence": shares[1], "draws": 5 if defence == "vote" else 1},
                 }
-                parts.append(pd.DataFrame(rows))
+                passes = random.integers(6, size=self.images)
+                passes = pd.array(passes if defence == "vote" else [None] * len(passes), "Int64")
+                parts.append(pd.DataFrame(rows).assign(draws_correct=passes))
         return pd.concat(parts, ignore_index=True)
 
 
