@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,19 +48,13 @@ def other(frame: pd.DataFrame, source: str, **facts) -> pd.DataFrame:
     return frame
 
 
-def page_of(results: Results) -> dict[str, Any]:
-    return selections(results, view_of(results))
-
-
 def outputs(results: Results, name: str) -> dict[str, list[float]]:
     """Return the numbers of an attack from `vit` at 4/255 in everything that shows them."""
     rows = results.select(attack=name, eps_255=4.0).sort_values(["source", "target", "protocol"])
     words = {"rows": "attack", "columns": "target", "eps_255": 4, "to": "csv"}
     cells = {row["attack"]: row for row in rows_of(table(results, **words))}[name]
     place = PLACE | {"attack": name, "eps_255": 4, "source": "vit"}
-    page = page_of(results)
-    spec = charts.curves(results, attack=name, source="vit", height="3in").to_dict()
-    drawn = [row for rows in spec["datasets"].values() for row in rows]
+    page = selections(results, view_of(results))
     metric = re.sub(r"[^\w.-]+", " ", name).strip()
     return {
         "frame": rows["success_rate"].tolist(),
@@ -69,7 +62,6 @@ def outputs(results: Results, name: str) -> dict[str, list[float]]:
         "page": [value(page, "fooled", **place | {"target": at}) for at in ("net", "other", "")],
         "rankings": rankings(results).query("attack == @name and eps_255 == 4")["mean"].tolist(),
         "metrics": [its for key, its, _ in sweep_points(results) if metric in key.split("/")],
-        "curves": [row["value"] for row in drawn if "value" in row],
     }
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from src.artifacts.jobs import find_jobs, name_jobs
@@ -17,7 +16,7 @@ from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.report import published
 from src.report.named_tables import table
-from src.report.published import compare, load_published
+from src.report.published import load_published
 from src.report.results import results_of
 from src.report.source_choice import choose_source, source_tables
 from tests.conftest import REPOSITORY
@@ -184,21 +183,6 @@ def test_the_verdict_on_a_published_study_is_its_prediction_interval(make_sweep)
             assert theirs[f"{target} verdict"] == text
             assert float(theirs[target]) == pytest.approx(its.mean())
         assert sum("transferlab" in row["attack"] for row in rows) == 2 + (not folds)
-
-
-def test_verdicts_are_those_of_newcombes_interval():
-    draw = np.random.default_rng(0)
-    verdicts = set()
-    for n, m in draw.integers(20, 2000, (200, 2)).tolist():
-        k = int(draw.integers(1, n))
-        j = int(np.clip(round(m * k / n + 3 * draw.normal() * m**0.5 / 2), 1, m - 1))
-        its, theirs = (binomtest(*pair).proportion_ci(method="wilson") for pair in ((k, n), (j, m)))
-        low = k / n - j / m - np.hypot(k / n - its.low, theirs.high - j / m)
-        high = k / n - j / m + np.hypot(its.high - k / n, j / m - theirs.low)
-        verdict = compare(k / n, n, j / m, m)
-        assert (verdict == "inside") == (low <= 0 <= high)
-        verdicts.add(verdict == "inside")
-    assert verdicts == {True, False}
 
 
 PUBLIC = {

@@ -1,14 +1,6 @@
 """Stores of the user's own: the page's W&B function on a stand-in, and stores that fail."""
 
-import sys
-from importlib import import_module
-from types import SimpleNamespace
-from typing import Any
-from unittest.mock import MagicMock
-
 import pytest
-
-from tests.conftest import REPOSITORY
 
 FAILING = """
 class Failing:
@@ -31,35 +23,6 @@ class Earlier:
 def short(kind, name):
     pass
 """
-
-
-def test_the_function_of_the_page_writes_runs_of_weights_and_biases(monkeypatch, tmp_path):
-    config: dict[str, Any] = {}
-    run = MagicMock(**{"config.get": config.get, "config.keys": config.keys})
-    run.config.__getitem__.side_effect = config.__getitem__
-    run.config.update.side_effect = lambda values, allow_val_change: config.update(values)
-    wandb = SimpleNamespace(init=MagicMock(return_value=run))
-    monkeypatch.setitem(sys.modules, "wandb", wandb)
-    monkeypatch.syspath_prepend(REPOSITORY / "docs")
-    publish = import_module("wandb_tracker").publish
-    (tmp_path / "images").mkdir()
-    files = [tmp_path / "attacks.csv", tmp_path / "images" / "0.png"]
-    for file in files:
-        file.touch()
-    points = [("n", 0.5, 0), ("n", 1.0, 8)]
-    for sweep in ("first", "second"):
-        tags = {"run_key": "k", "job": "j", sweep: "here", "error": "no luck"}
-        places = [files[0], files[1].parent]
-        publish("pair", "a -> b", {"steps": 10}, points, tags, places, project="mine")
-    words = {"id": "k", "name": "a -> b", "job_type": "pair", "group": "j", "project": "mine"}
-    wandb.init.assert_called_with(resume="allow", **words)
-    assert [its.args[0] for its in run.log.call_args_list] == [
-        {"n": 0.5, "step": 0},
-        {"n": 1.0, "step": 8},
-    ]
-    assert [its.args[0] for its in run.save.call_args_list] == [*map(str, files)]
-    run.finish.assert_called_with(exit_code=True)
-    assert {"steps": 10, "first": "here", "second": "here"}.items() <= config.items()
 
 
 def test_a_store_that_fails_costs_no_job(workspace, run_job):
