@@ -6,7 +6,7 @@ from scipy.special import xlogy
 from scipy.stats import binomtest, chi2, norm
 
 from findings.paired_tests import mcnemar_p
-from src.analysis.intervals import is_at_chance, paired_interval, wilson_interval
+from src.analysis.intervals import paired_interval, wilson_interval
 
 
 def test_wilson_interval_equals_scipy():
@@ -52,16 +52,6 @@ def test_paired_interval_turns_round_and_agrees_with_mcnemars_test():
     assert (((low <= 0) & (high >= 0)) == (p >= 0.05)).all()
     assert high[0] == pytest.approx(float(wilson_interval(0, 50)[1]), abs=1e-12)
     assert np.isnan(paired_interval(0, 0, 0)).all()
-
-
-@pytest.mark.parametrize(
-    ("k", "n", "classes", "guesses"),
-    [(15, 99, 10, True), (16, 99, 10, False), (2, 3, 2, False), (3, 20, 10, True)],
-)
-def test_guessing_is_told_by_the_interval_unless_few_images_say_nothing(k, n, classes, guesses):
-    low = binomtest(k, n).proportion_ci(method="wilson").low
-    most = binomtest(n, n).proportion_ci(method="wilson").low
-    assert is_at_chance(k, n, classes) == guesses == (low <= 1 / classes < most)
 
 
 def test_the_exact_test_equals_scipy():

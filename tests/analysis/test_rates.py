@@ -1,4 +1,7 @@
-"""Rates and their matrix against plain loops, counts by hand and a public study."""
+"""The matrix of rates by hand, what is refused, and the registry of quantities.
+
+Of every number of a pair, `tests/report/test_plain.py` has plain loops.
+"""
 
 from math import nan
 
@@ -6,9 +9,11 @@ import pandas as pd
 import pytest
 from scipy.stats import binomtest
 
-from src.analysis import CLEAN, rates, transfer_matrix
+from src.analysis import CLEAN, rankings, rates, transfer_matrix
 from src.analysis.outcomes import PROTOCOLS
-from tests.analysis.conftest import make_table
+from src.analysis.quantities import COUNTED, QUANTITIES, STATISTICS, definitions, statistics_of
+from src.analysis.ranking import source_rankings
+from tests.analysis.conftest import make_table, outcomes_of
 
 
 def check_share(row, name, k, n):
@@ -82,3 +87,24 @@ def test_tables_that_lack_or_repeat_rows_are_refused(lacks, arguments, words):
     table = table.query(f"not ({lacks})") if lacks else pd.concat([table, table])
     with pytest.raises(ValueError, match=words):
         rates(table, *arguments)
+
+
+def test_every_quantity_has_a_defined_term_a_computation_and_a_place_of_its_own():
+    terms, frame = definitions(), rates(make_table({("a", 0): [0], ("a", 8): [1]}), "a", ["a"])
+    for column, entry in QUANTITIES.items():
+        assert column == entry.column and entry.title and entry.form.format(0.5)
+        assert not entry.term or terms[entry.term]
+        assert (column in frame) == entry.of_predictions
+        assert not entry.count or {entry.count, entry.of, f"{column}_low"} <= {*frame}
+    values = [entry.value for entry in QUANTITIES.values() if entry.value]
+    assert len(values) == len(set(values))
+    assert {name for name in COUNTED if frame[name].dtype.kind != "i"} == set()
+
+
+def test_every_statistic_is_a_column_of_its_rankings_or_a_cost():
+    found = outcomes_of({("mi", source, target): [1, 0] for source in "ab" for target in "cd"})
+    for of, frame in {"attack": rankings(found), "source": source_rankings(found)}.items():
+        columns = statistics_of(of)
+        assert [name for name in frame if name in columns] == columns
+        known = {entry.column for entry in STATISTICS if of in entry.of and not entry.cost}
+        assert known == {*columns}

@@ -50,9 +50,6 @@ def test_the_best_single_candidate_needs_no_more_gradients():
     matrix = [[images((0, 110))], [images((0, 100))], [images((100, 130))]]
     found = success_within(outcomes_of(JOBS, "t", matrix), [10, 25, 10])
     assert found["single"].tolist() == pytest.approx([0.55] * 3)
-    assert np.isnan(
-        success_within(outcomes_of(JOBS, "t", matrix), [10, np.nan, 10])["single"]
-    ).all()
     assert found[["unseen", "unseen_low"]].isna().all(axis=None)  # there is no other target
 
 
@@ -82,15 +79,6 @@ def test_each_image_is_judged_by_the_order_learned_on_the_next_five_parts():
             left &= ~fooled[order[-1], 0]
         total += [fooled[order[: q + 1], 0].any(axis=0)[part == number].sum() for q in range(6)]
     assert found["fooled"].tolist() == pytest.approx(total / 110)
-
-
-def test_the_order_of_jobs_does_not_matter():
-    random = np.random.default_rng(5)
-    fooled, jobs = random.random((6, 3, 90)) < 0.3, [(f"x{i}", "a") for i in range(6)]
-    found = success_within(outcomes_of(jobs, "tuv", fooled), np.arange(6.0))
-    other = random.permutation(6)
-    again = outcomes_of([jobs[at] for at in other], "tuv", fooled[other])
-    pd.testing.assert_frame_equal(success_within(again, np.arange(6.0)[other]), found)
 
 
 def test_intervals_of_equal_candidates_cover():

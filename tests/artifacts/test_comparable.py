@@ -155,16 +155,6 @@ def names_of(folder, *jobs):
     return [its.attack for its in found], [its.row_title for its in found]
 
 
-@pytest.mark.parametrize(("sweep", "start"), [("two", "mi (day"), ("one", "mi (settings ")])
-def test_attacks_with_other_settings_have_the_names_of_their_sweeps(sweep, start, tmp_path):
-    write(job("a"), tmp_path / "one" / "0-job")
-    config = job("b").config | {"attack": {"settings": {"steps": 3}}}
-    write(job("b", config=config), tmp_path / sweep / "1-job")
-    jobs = find_jobs({tmp_path / "one": "day1", tmp_path / sweep: f"day{1 + (sweep == 'two')}"})
-    names = {its.attack for its in jobs}
-    assert len(names) == 2 and all(name.startswith(start) for name in names)
-
-
 def test_tolerated_facts_are_in_no_name_unless_jobs_of_one_source_share_it(tmp_path):
     two = [job("b", key="other", attack="di"), job("b", attack="di", protocol="all")]
     names_of(tmp_path, job("a", protocol="all"), job("b", seed=7), *two)

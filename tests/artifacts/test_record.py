@@ -3,12 +3,10 @@
 import json
 import math
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from src.artifacts import tables
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import (
     REMOVED_KEYS,
@@ -110,16 +108,6 @@ def test_values_are_read_if_they_are_inside_the_ranges_of_their_columns(
         pq.write_table(pa.Table.from_pylist([row | {name: value}], schema), path)
         with pytest.raises(ValueError, match=rf"similarity\.parquet .*column {name} "):
             read_job_table(path, "similarity", record)
-
-
-@pytest.mark.parametrize("sweep", ["demo", "defences-jpeg"])
-def test_tables_of_today_are_read_after_a_column_is_added_to_their_schema(sweep, monkeypatch):
-    new = column("calibration", FLOAT, 0, 1, null=True)
-    monkeypatch.setattr(tables, "PREDICTION_SCHEMA", tables.PREDICTION_SCHEMA.append(new))
-    job = find_jobs([DEMO.parent / sweep])[0]
-    before, rows = pd.read_parquet(job.files["predictions"]), job.defended
-    assert rows["calibration"].isna().all()
-    assert rows[["index", "target", "predicted"]].equals(before[["index", "target", "predicted"]])
 
 
 @pytest.mark.parametrize(

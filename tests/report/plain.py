@@ -44,7 +44,8 @@ def every_number(predictions: pd.DataFrame, reference: float) -> dict[Place, dic
 
     The predictions have a row per attack, source, seed, target, defence, budget and image.
     """
-    jobs = _jobs(predictions)
+    by_job = predictions.groupby(["attack", "source", "seed"], sort=False)
+    jobs: dict[Any, Any] = {job: rows.to_dict("records") for job, rows in by_job}
     results: dict[Place, dict[str, float]] = {}
     for attack, protocol in product({attack for attack, _, _ in jobs}, PROTOCOLS):
         counted, of_pairs = dict[tuple[str, Any], dict[Any, Images]](), dict[Any, Any]()
@@ -74,14 +75,6 @@ def every_number(predictions: pd.DataFrame, reference: float) -> dict[Place, dic
         if MEAN not in (place.source, place.target)
         or its["pairs"] == whole[place._replace(seed=MEAN)]
     }
-
-
-def _jobs(predictions: pd.DataFrame) -> dict[tuple[str, str, Any], list[dict[str, Any]]]:
-    """Return the rows of each attack, source and seed."""
-    jobs = defaultdict[tuple[str, str, Any], list[dict[str, Any]]](list)
-    for row in predictions.to_dict("records"):
-        jobs[row["attack"], row["source"], row["seed"]].append({str(k): v for k, v in row.items()})
-    return jobs
 
 
 def _counted(

@@ -3,23 +3,26 @@
 import json
 import shutil
 import zlib
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from src import images_needed, rankings, table
+from src import images_needed, load_sweep, rankings, table, tries
 from src.artifacts.jobs import find_jobs
+from src.report import figure as charts
 from src.report.named_tables import matrices
 from src.report.page.frame import build_report
 from src.report.page.html import as_json
 from src.report.results import results_of
 from src.report.words import answer, ranking_notes
+from tests.records import JOBS, results_of_frame
 from tests.report.conftest import KINDS
-from tests.report.frames import rows_of, value
+from tests.report.conftest import make_sweep as write_sweep
+from tests.report.frames import frame_of, rows_of
 
 HOLES = ("clean images", "missing values", "one image")
-PLACE = {"attack": "fgsm", "defence": "none", "protocol": "joint", "eps_255": 8.0}
 
 
 @pytest.mark.parametrize(
@@ -76,8 +79,6 @@ def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, m
     page, caption = build_report(results).page, table(results, to="markdown")
     for (source, target), rate in rates["uint8"].items():
         assert float(cells[source][target]) == pytest.approx(rate)
-        place = PLACE | {"source": source, "target": target}
-        assert value(page, "fooled", **place) == pytest.approx(rate, abs=6e-5)
     headings = " ".join(grid.caption for forms in matrices(results).values() for grid in forms)
     assert all("as uint8" in text for text in (page["subtitle"], caption, headings))
     assert "as uint8" not in made_up("defended").page["subtitle"]
@@ -93,17 +94,6 @@ def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_p
     assert [job.attack for job in both] == [job.attack for job in alone] == ["fgsm"] * 3
     assert {tuple(job.variants()) for job in alone} == {("float32", "uint8")}
     assert {tuple(job.variants()) for job in both} == {("float32", "uint8", "noise")}
-
-
-def test_related_pairs_are_left_out_of_rankings_and_tables_on_demand(make_sweep):
-    folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,), images=60)
-    for related, counts in ((True, [2, 2]), (False, [1, 2])):
-        targets = rankings(folder, related=related).groupby("source")["targets"].max()
-        assert targets[["vgg", "vit"]].tolist() == counts
-    rows = rows_of(table(folder, to="csv", rows="source", related=False))
-    assert [row["average"] == row["vit"] for row in rows] == [True, True, False]
-    with pytest.raises(ValueError, match="True, or False"):
-        rankings(folder, related="exclude")
 
 
 def ranking(images: int, difference: float, undecided: bool = False, p: float = 0.01):
@@ -140,3 +130,102 @@ def test_answer_and_notes_agree_on_what_the_tests_decide(ranked, lead, note):
     for text in (" ".join(notes), details):
         assert (takes in text) == ("too few" in lead)
     assert "differences of 7.0 points" in " ".join(notes)
+
+
+UNEVEN = {
+    **{("fgsm", "vgg", "net"): 12, ("fgsm", "vit", "net"): 6},
+    **{("mi", "vgg", target): 10 for target in ("net", "other", "third")},
+}
+"""A ranking's pairs are those of `mi` alone, which has one source."""
+
+
+def test_no_figure_draws_a_mean_that_no_ranking_compares_and_all_say_so(caplog):
+    frame = frame_of({("fgsm", *pair): 6 for pair in product(("vgg", "vit"), ("net", "other"))})
+    frame["variant"] = frame["variant"].mask(frame["source"] == "vit", "uint8")
+    for job in frame.attrs[JOBS]:
+        job["storage"] = "uint8" if job["source"] == "vit" else "float32"
+    apart = results_of_frame(frame)
+    assert {*apart.frame["attack"]} == {"fgsm (float32)", "fgsm (uint8)"}
+    uneven = results_of_frame(frame_of(UNEVEN))
+    for results, left, named in (
+        (apart, "fgsm (", {"source": ["vgg", "vit"], "attack": [*{*apart.frame["attack"]}]}),
+        (uneven, "fgsm (another ranking, or none)", {"attack": ["mi"]}),
+    ):
+        for draw in (charts.curves, charts.ranking, charts.cost):
+            caplog.clear()
+            spec = draw(results, height="3in").to_json()
+            assert f"Not drawn: {left}" in caplog.text
+            assert results is uneven or "mean of sources" not in spec
+        caplog.clear()
+        charts.curves(results, height="3in", **named)
+        assert not caplog.text
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A function that writes a small sweep of FGSM and BIM into a folder and returns its path."""
+    small = {"models": ("vgg", "vit"), "images": 60, "full": False, "budgets": (8.0,)}
+    return lambda name, **words: write_sweep(tmp_path / name, **{**small, **words})
+
+
+def test_sweeps_and_swept_words_tell_jobs_apart(sweep):
+    one, two = sweep("one"), sweep("two", attacks=("fgsm",), budgets=(4.0, 8.0))
+    names = {"fgsm (one)", "bim (one)", "fgsm (two)"}  # of all its attacks, or of none
+    assert set(load_sweep(one, two)["attack"]) == names
+    assert set(load_sweep(a=one, b=two)["attack"]) == {"fgsm (a)", "bim (a)", "fgsm (b)"}
+    three = sweep("three", attacks=("fgsm",), overrides=("attack=fgsm", "seed=0"))
+    words = {"first": 30, "seed": 1, "overrides": ("attack=fgsm", "seed=1")}
+    for number, job in enumerate(sweep("four", attacks=("fgsm",), **words).iterdir()):
+        shutil.move(job, three / f"{number + 2}-job")
+    assert set(load_sweep(three)["attack"]) == {"fgsm (images data0-)", "fgsm (images data30)"}
+    with pytest.raises(ValueError, match=r"different jobs named fgsm .*vgg"):
+        load_sweep(sweep("x/out"), sweep("y/out", budgets=(4.0, 8.0)))
+
+
+def test_seeds_are_one_row_of_means_whose_intervals_are_over_images(sweep):
+    seeds = [sweep(f"{seed}", seed=seed, attacks=("fgsm",)) for seed in range(3)]
+    words = {"rows": "attack", "to": "csv", "intervals": True}
+    alone = [rows_of(table(one, **words))[0] for one in seeds]
+    (row,) = rows_of(table(*seeds, **words))
+    for name in ("vit", "average"):
+        each = [float(its[name]) for its in alone]
+        assert [float(row[f"{name} seed={seed}"]) for seed in range(3)] == pytest.approx(each)
+        expected = np.mean(each), np.std(each, ddof=1)
+        assert (float(row[name]), float(row[f"{name} sd"])) == pytest.approx(expected)
+    widths = [float(its["vit high"]) - float(its["vit low"]) for its in (row, *alone)]
+    assert np.mean(widths[1:]) / np.sqrt(3) < widths[0] < np.mean(widths[1:])
+    ranked, single = rankings(*seeds), [rankings(folder) for folder in seeds]
+    assert set(ranked["attack"]) == {"fgsm"} and set(ranked["images"]) == {*single[0]["images"]}
+    assert ranked["mean"].to_numpy() == pytest.approx(np.mean([its["mean"] for its in single], 0))
+
+
+def test_candidates_have_their_first_seed_and_are_untargeted_if_any_is(sweep):
+    first, second = (sweep(f"{seed}", seed=seed, attacks=("fgsm",)) for seed in range(2))
+    bim, aimed = sweep("bim", attacks=("bim",)), sweep("aimed", attacks=("mi",), aimed=True)
+    found = tries(first, second, bim)
+    pd.testing.assert_frame_equal(found, tries(first, bim, aimed))
+    assert (found["candidates"] == 4).all() and set(found["attack"]) <= {"fgsm", "bim"}
+    assert set(tries(aimed)["attack"]) == {"mi"}
+
+
+KIND = "incomparable sweeps"
+SHARED = {"colours", "charts", "letter", "name", "about"}
+
+
+def test_each_sweep_on_a_page_has_the_numbers_of_its_own_page(made_up, results_of_kind):
+    report = made_up(KIND)
+    assert [its.page["name"] for its in report.sweeps.values()] == ["one", "two"]
+    for its in report.sweeps.values():
+        jobs = [job for job in results_of_kind(KIND).jobs if its.page["name"] in job.sweeps]
+        alone = build_report(results_of(find_jobs([jobs[0].sweep_folder])))
+        assert not alone.sweeps and alone.answer == its.answer and alone.blocks == its.blocks
+        for name in alone.page.keys() - SHARED:
+            assert as_json(alone.page[name]) == as_json(its.page[name]), name
+    one, two = (its.page["colours"] for its in report.sweeps.values())
+    assert one == two and {*one} == {"fgsm", "bim", "mi"}
+    text = "".join(report.answer[:2])
+    assert " in A" in text and " in B" in text and "A and B cannot be compared" in text
+    facts = {label: texts for label, *texts in report.differs.cells}
+    assert facts["images"] == ["60", "45, of which 45 are in A"]
+    assert facts["budgets, /255"] == ["2, 8", "8, 16"] and "norm" not in facts
+    assert report.page["answers"]["B"] == report.sweeps["B"].answer

@@ -72,23 +72,6 @@ def test_every_selection_shows_the_numbers_of_the_tables(opened, results_of_kind
         assert all(text.startswith(chosen["attack"]) for text in named)
 
 
-@pytest.mark.slow
-def test_a_cell_sets_the_pair_of_the_image_and_not_the_ranking(opened):
-    tab = opened("ordinary")
-    before = tab.inner_text("#ranking")
-    tab.click("#matrix [data-pair='resnet>vit']")
-    tab.wait_for_function("document.querySelector('#image').innerText.includes('resnet → vit')")
-    assert "pair=resnet%3Evit" in tab.url and tab.inner_text("#ranking") == before
-    counts = tab.inner_text("#matrix .pair[data-pair='resnet>vit'] small")
-    assert f"image: {counts} [" in tab.inner_text("#matrix .note")
-    select(tab, attack="bim", pair="resnet>vit", view="images")
-    tab.wait_for_selector("#images .classes")
-    assert "resnet → vit" in tab.inner_text("#images .title .second")
-    for attack in ("fgsm", "bim"):  # only the first has diagnostics
-        select(tab, attack=attack, view="why")
-        assert tab.locator("#figure-spectra .scroll").is_visible() == (attack == "fgsm")
-
-
 def test_the_page_of_an_audit_counts_the_images_that_the_target_classifies_correctly(
     opened, results_of_kind
 ):

@@ -11,11 +11,9 @@ import pytest
 
 import src
 from src.artifacts.sweep_state import SweepManifest, write_manifest
-from src.report.grid import FORMATS
-from src.report.named_tables import TABLES
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, results_of_frame
-from tests.report.frames import cells_of, frame_of, ordinary, rows_of, table
+from tests.report.frames import cells_of, frame_of, ordinary, table
 
 DEMO = REPOSITORY / "docs" / "results" / "demo"
 
@@ -23,32 +21,6 @@ DEMO = REPOSITORY / "docs" / "results" / "demo"
 @pytest.fixture(scope="module")
 def demo():
     return src.load_sweep(DEMO)
-
-
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "paper"])  # of other jobs
-def test_a_table_has_equal_rows_in_all_formats(demo, name):
-    texts = {to: src.table(demo, name=name, to=to) for to in FORMATS}
-    grid = src.table(demo, name=name)
-    assert str(grid) == texts["markdown"] and grid._repr_html_() == texts["html"]
-    assert len(cells_of(texts["markdown"])) == texts["html"].count("<tr>") == len(grid.rows) + 1
-    assert texts["latex"].count(r"\\") == len(grid.rows) + 1
-    assert len([*csv.reader(io.StringIO(texts["csv"]))]) > len(grid.rows)
-
-
-def test_a_function_of_the_user_is_a_table(demo, tmp_path, monkeypatch):
-    page = (REPOSITORY / "docs" / "own-measurement.md").read_text()
-    (code,) = re.findall(r"```python\n(# hardest\.py\n.*?)```", page, re.S)
-    (tmp_path / "hardest.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    words = {"name": "hardest.hardest", "attack": "fgsm"}
-    means = rows_of(src.table(demo, rows="attack", average=False, to="csv"))
-    (expected,) = (row for row in means if row["attack"] == "fgsm")
-    rows = rows_of(src.table(demo, to="csv", **words))
-    found = {row["target"]: float(row["success_rate"]) for row in rows}
-    assert found == pytest.approx({key: float(expected[key]) for key in found})
-    assert len(found) == 5 and [*found.values()] == sorted(found.values())
-    with pytest.raises(ValueError, match=r"rows: the table hardest\.hardest takes only attack, "):
-        src.table(demo, rows="attack", **words)
 
 
 def test_the_best_and_what_cannot_be_told_from_it_are_marked():

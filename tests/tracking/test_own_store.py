@@ -11,15 +11,6 @@ class Failing:
     def publish(self, kind, name, parameters, metrics, tags, files):
         raise RuntimeError("the wire is cut")
 
-class Earlier:
-    def __init__(self, dataset):
-        pass
-
-    def start(self, kind, name, parameters, tags, points):
-        return "run"
-
-    log = keep = end = start
-
 def short(kind, name):
     pass
 """
@@ -38,7 +29,6 @@ def test_a_store_that_fails_costs_no_job(workspace, run_job):
     ("target", "said"),
     [
         ("failing.Failing", "the wire is cut"),
-        ("failing.Earlier", "method publish(kind,"),
         ("failing.short", "method publish(kind,"),
         ("nowhere.Store", "'nowhere'"),
     ],

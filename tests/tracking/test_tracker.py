@@ -143,17 +143,6 @@ def test_open_runs_of_earlier_versions_end_unless_a_command_holds_their_folder(
         assert states == {"FAILED" if name == "dead" else "RUNNING"}, name
 
 
-def test_a_note_on_a_pair_leads_to_its_sweep(tracker, store):
-    publish(tracker, "sweep")
-    publish(tracker, note="At `file:///r.html#a=b`.")
-    ((sweep,), (pair,)) = runs(store, "images-sweeps"), runs(store)
-    note = pair.data.tags["mlflow.note.content"]
-    assert note.startswith("At `file:///r.html#a=b`. [")
-    experiment, wanted = re.search(r"#/experiments/(\d+)/runs\?searchFilter=(\S+)&", note).groups()
-    (found,) = store.search_runs([experiment], unquote(wanted))
-    assert found.info.run_id == sweep.info.run_id
-
-
 def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path):
     files = [tmp_path / name for name in ("rates.csv", "predictions.parquet")]
     for file in files:
@@ -248,21 +237,6 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, monke
         with pytest.raises(ValueError, match="timed out") as caught:
             open_tracker(changed(settings, uri=uri), "images")
     assert time.monotonic() - started < 10 and "secret" not in str(caught.value)
-
-
-def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypatch, caplog):
-    tried = []
-
-    def gone(*arguments, **keywords):
-        tried.append(arguments)
-        raise RuntimeError from OSError("connection reset")  # as SQLAlchemy's pool does
-
-    monkeypatch.setattr(mlflow.MlflowClient, "create_run", gone)
-    for name in ("one", "two"):
-        publish(tracker, "job", name)
-    assert tracker.link("first") == ""  # none to nothing
-    assert len(tried) == 1 and len(caplog.records) == 1
-    assert "connection reset" in caplog.text
 
 
 def test_what_a_store_refuses_costs_nothing_else(tracker, store, tmp_path, monkeypatch, caplog):
