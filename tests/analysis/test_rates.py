@@ -15,14 +15,6 @@ from src.analysis.quantities import COUNTED, QUANTITIES, STATISTICS, definitions
 from src.analysis.ranking import source_rankings
 from tests.analysis.conftest import make_table, outcomes_of
 
-
-def check_share(row, name, k, n):
-    """Check a share with its interval; NaN where it has no images."""
-    ends = binomtest(k, n).proportion_ci(method="wilson") if n else (nan, nan)
-    found = row[[name, f"{name}_low", f"{name}_high"]].tolist()
-    assert found == pytest.approx([k / n if n else nan, *ends], nan_ok=True)
-
-
 # Label 0. Clean: a is correct on images 0, 1, 2; b on 0, 1, 3. At 8: a on 0; b on 0, 2, 3.
 TWO = {
     **{("a", 0): [0, 0, 0, 1], ("a", 8): [0, 1, 1, 1]},
@@ -59,7 +51,9 @@ def test_the_matrix_has_the_cells_worked_out_by_hand(sources, target_label, want
     assert list(cells[names].itertuples(index=False, name=None)) == wanted
     assert list(cells["eps_255"]) == [0, 0, 8, 8]
     for _, row in cells.iterrows():
-        check_share(row, "rate", row["k"], row["n"])
+        ends = binomtest(row["k"], row["n"]).proportion_ci(method="wilson")
+        found = row[["rate", "rate_low", "rate_high"]].tolist()
+        assert found == pytest.approx([row["k"] / row["n"], *ends])
 
 
 def test_sources_that_aim_at_other_classes_share_no_clean_row():

@@ -85,7 +85,5 @@ def test_few_models_have_no_interval_and_too_few_are_refused():
 
 def test_the_command_prints_a_choice_or_why_there_is_none(capsys):
     demo = str(REPOSITORY / "docs" / "results" / "demo")
-    assert main([demo, "--no-related"]) == 0
-    assert "without related pairs" in capsys.readouterr().out
     for words in ([demo, "--attack", "none"], [demo, "--eps", "3"], ["nowhere"]):
         assert main(words) == 2 and capsys.readouterr().err.count("\n") == 1

@@ -8,8 +8,6 @@ from src.analysis.tries import success_within
 from tests.analysis.conftest import outcomes_of_arrays as outcomes_of
 from tests.conftest import REPOSITORY, run_words
 
-DEMO = REPOSITORY / "docs" / "results" / "demo"
-
 
 def images(*parts: tuple[int, int]) -> np.ndarray:
     """Return a mask of 200 images that is True from each start to each end."""
@@ -94,7 +92,8 @@ def test_intervals_of_equal_candidates_cover():
 
 
 def test_the_table_names_the_order_and_refuses_other_budgets(tmp_path, capsys):
-    words = [str(DEMO), "--as", "tries", "--names", "mi=MI", "--protocol", "joint"]
+    demo = str(REPOSITORY / "docs" / "results" / "demo")
+    words = [demo, "--as", "tries", "--names", "mi=MI", "--protocol", "joint"]
     assert run_words(tmp_path, *words, "--to", "csv", "--out", "a.csv", module="src.table") == 0
     frame = pd.read_csv(tmp_path / "a.csv")
     assert frame["q"].tolist() == [1, 2, 3, 4, 5, 6]  # a source is tried by none of its own

@@ -87,8 +87,6 @@ def test_a_stored_attack_run_as_mine_differs_from_itself_by_nothing(named):
     assert row["difference"] == 0 and row["undecided"] and row["p"] == 1
     assert mine["mean"] == row["mean"] and len(table) == len(NAMES) + 1
     assert "cannot be told apart from: mi" in str(result)
-    tuned = f"images for tuning: {100 * mine['mean_tuned']:.1f}%"
-    assert str(replace(result, equal_cost=result.own_settings)).count(tuned) == 1
 
 
 @pytest.mark.slow
