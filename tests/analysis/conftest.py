@@ -5,6 +5,15 @@ from src.analysis.outcomes import Outcomes
 from src.utils.model_names import ModelRef
 
 
+def source_means(pairs, rates):
+    """Return the effect of each source plus the mean one of all targets, by least squares."""
+    sources, targets = (dict.fromkeys(names) for names in zip(*pairs, strict=True))
+    design = [[s == one for one in sources] + [t == one for one in targets] for s, t in pairs]
+    effects = np.linalg.lstsq(np.array(design, float), np.array(rates), rcond=None)[0]
+    means = effects[: len(sources)] + effects[len(sources) :].mean(axis=0)
+    return dict(zip(sources, means, strict=True))
+
+
 def make_table(classes, label=0, target_label=None, confidence=None, true_confidence=None):
     """Make a predictions table of images 0, 1, ... from the classes of each (target, eps_255)."""
     parts = []

@@ -145,17 +145,6 @@ def test_a_pair_is_described_on_its_counted_images_that_have_a_cosine():
     assert white[["cosine", "kappa", "success_rate"]].tolist() == [1, 1, 1]
 
 
-def test_below_ten_cosines_there_is_no_interval():
-    cosine = np.array([*np.linspace(-0.2, 0.5, 10), np.nan, np.nan])
-    lows = []
-    for known in (10, 9):
-        cosine[known:] = np.nan
-        lows.append(similarity_of([0] * 12, [0] * 12, [0] * 12, cosine).loc["b", "cosine_low"])
-    assert np.isnan(lows).tolist() == [False, True]
-    row = similarity_of([0, 0], [1, 1], [1, 0], [0.4, 0.2]).loc["b"]
-    assert row["n"] == 0 and row[["cosine", "cosine_low", "success_rate"]].isna().all()
-
-
 @pytest.mark.parametrize(
     ("first", "second", "kappa"),
     [([0, 1], [0, 1], 1), ([0, 1], [1, 0], -1), ([0, 0], [0, 0], np.nan), ([1, 2], [1, 2], np.nan)],

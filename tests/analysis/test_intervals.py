@@ -5,10 +5,8 @@ import pytest
 from scipy.special import xlogy
 from scipy.stats import binomtest, chi2, norm
 
-from findings.paired_tests import mcnemar_p, paired_tests
-from src.analysis.intervals import is_at_chance, paired_interval, wilson_interval
-from src.analysis.outcomes import joined, outcomes_of
-from tests.analysis.conftest import make_table
+from findings.paired_tests import mcnemar_p
+from src.analysis.intervals import paired_interval, wilson_interval
 
 
 def test_wilson_interval_equals_scipy():
@@ -56,69 +54,8 @@ def test_paired_interval_turns_round_and_agrees_with_mcnemars_test():
     assert np.isnan(paired_interval(0, 0, 0)).all()
 
 
-@pytest.mark.parametrize(
-    ("k", "n", "classes", "guesses"),
-    [(15, 99, 10, True), (16, 99, 10, False), (2, 3, 2, False), (3, 20, 10, True)],
-)
-def test_guessing_is_told_by_the_interval_unless_few_images_say_nothing(k, n, classes, guesses):
-    low = binomtest(k, n).proportion_ci(method="wilson").low
-    most = binomtest(n, n).proportion_ci(method="wilson").low
-    assert is_at_chance(k, n, classes) == guesses == (low <= 1 / classes < most)
-
-
 def test_the_exact_test_equals_scipy():
     pairs = [(0, 0), (0, 5), (5, 0), (7, 3), (3, 7), (4, 4), (40, 20), (900, 800)]
     for (b, c), p in zip(pairs, mcnemar_p(*zip(*pairs, strict=True)), strict=True):
         assert p == pytest.approx(binomtest(b, b + c).pvalue if b + c else 1.0, rel=1e-9)
     assert mcnemar_p(5000, 0) == 0.0  # 2 to the power of -4999 is no double
-
-
-def compared(*jobs):
-    """Test the attacks of jobs (attack, source, table) against each other at 8/255."""
-    parts = []
-    for attack, source, table in jobs:
-        evaluated = list(table.loc[table["eps_255"] > 0, "target"].unique())
-        parts.append(outcomes_of(table, attack, source, evaluated, "joint", 8))
-    return paired_tests(joined(parts))
-
-
-def test_every_comparison_of_a_sweep_equals_a_count_image_by_image():
-    """Two attacks from three sources evaluated on all three, predictions at random."""
-    random, images = np.random.default_rng(3), np.arange(150)
-    clean = {(model, 0): random.integers(0, 5, 150) // 4 for model in "abc"}
-    classes = {
-        (attack, source): {
-            (m, e): random.integers(0, 2 + strength, 150) for m in "abc" for e in (2, 8)
-        }
-        for attack, strength in (("fgsm", 2), ("bim", 4))
-        for source in "abc"
-    }
-    jobs = [(*job, make_table(clean | its).sample(frac=1)) for job, its in classes.items()]
-    table = compared(*jobs).set_index(["source", "target"])
-    assert len(table) == 9 and {*table["first"]} == {"fgsm"} and {*table["second"]} == {"bim"}
-    for row in table.itertuples():
-        source, target = row.Index
-        its = [at for at in images if clean[source, 0][at] == clean[target, 0][at] == 0]
-        f, s = (classes[attack, source][target, 8][its] != 0 for attack in ("fgsm", "bim"))
-        counts = [len(its), f.sum(), s.sum(), (f & ~s).sum(), (s & ~f).sum()]
-        found = [row.n, row.first_success, row.second_success, row.first_only, row.second_only]
-        assert found == counts and row.n > 50
-        assert row.p == pytest.approx(binomtest(counts[3], counts[3] + counts[4]).pvalue)
-        low, high = map(float, paired_interval(counts[3], counts[4], len(its)))
-        assert (row.difference_low, row.difference_high) == pytest.approx((low, high))
-        assert row.difference == pytest.approx((counts[1] - counts[2]) / len(its))
-    holm, largest = dict.fromkeys(table.index), 0.0
-    for place, (name, p) in enumerate(table["p"].sort_values().items()):
-        holm[name] = largest = max(largest, min(1, p * (9 - place)))
-    assert table["p_holm"].to_dict() == pytest.approx(holm)
-
-
-def test_only_shared_images_and_targets_of_attacks_with_one_aim_are_tested():
-    classes = {("a", 0): [0] * 8, ("b", 0): [0] * 7 + [1], ("b", 8): [1] * 4 + [0] * 4}
-    fgsm = make_table({("a", 8): [1] * 8, **classes}).query("index != 0")
-    bim = make_table(classes).query("index != 2")
-    (row,) = compared(("x", "a", fgsm), ("y", "a", bim)).to_dict("records")
-    assert (row["target"], row["n"], row["first_success"]) == ("b", 5, 2)
-    plain, targeted = (make_table(classes, target_label=labels) for labels in (None, [1] * 8))
-    for one, other, count in ((plain, targeted, 0), (targeted, plain, 0), (targeted, targeted, 1)):
-        assert len(compared(("x", "a", one), ("y", "a", other))) == count

@@ -4,7 +4,7 @@ from itertools import combinations, product
 
 import numpy as np
 import pytest
-from scipy.stats import norm, studentized_range
+from scipy.stats import studentized_range
 
 from src import images_needed
 from src.analysis.multiple_comparisons import LEVEL, compare_pairs, compare_versions, detectable
@@ -82,26 +82,6 @@ def test_the_largest_fall_is_that_of_a_score_test_rounded_up():
         fall = max(z**2 / 2 + z * np.sqrt(changed + z**2 / 4), -np.log(0.05)) - (gained - lost)
         found = compare_versions(old, new, draws=39)["largest_fall"].item()
         assert found == pytest.approx(max(np.ceil(1000 * fall / 200) / 1000, 0))
-
-
-TEN = np.linspace(0.05, 0.5, 10) + np.tile([0, 0.03], 5)
-
-
-@pytest.mark.parametrize(
-    ("shares", "images", "alike"),
-    [(TEN, 150, 0.7), ((0.98, 0.999), 30, 0), ((0.02, 0.01), 50, 0), (1 - TEN / 10, 250, 0)],
-)
-def test_the_intervals_of_all_pairs_cover_together(shares, images, alike):
-    """Also where few images differ."""
-    random, covered = np.random.default_rng(6), 0
-    truth = np.subtract.outer(shares, shares)
-    for _ in range(200):
-        latent = np.sqrt(alike) * random.standard_normal(images)
-        latent = latent + np.sqrt(1 - alike) * random.standard_normal((len(shares), images))
-        scores = (latent > norm.isf(shares)[:, None]).astype(float)
-        tests = compare_pairs(scores, draws=399)
-        covered += bool((np.abs(tests.difference - truth) <= tests.margin).all())
-    assert covered >= 0.93 * 200
 
 
 def test_the_number_needed_is_mcnemars_for_two_and_worth_whole_images_for_more():

@@ -133,21 +133,6 @@ def test_classes_in_another_order_are_named_in_the_networks_order(each, right):
     assert permuted(true, order[predicted]) == []  # with the setting
 
 
-@pytest.mark.parametrize(
-    ("n", "classes", "wrong", "count"),
-    [
-        *((10, 2, 10, 1), (10, 2, 9, 0), (100, 2, 90, 1), (100, 2, 60, 0)),
-        *((600, 12, 280, 0), (600, 12, 390, 1), (12, 12, 12, 0)),  # one image says nothing
-    ],
-)
-def test_classes_are_taken_for_others_only_if_most_images_say_so(n, classes, wrong, count):
-    true = np.arange(n) % classes
-    random = np.random.RandomState(0)
-    chance = random.randint(classes, size=n) if classes > 2 else true
-    swapped = random.permutation(n) < wrong
-    assert len(permuted(true, np.where(swapped, (true + 1) % classes, chance))) == count
-
-
 def test_networks_that_guess_number_their_classes_in_no_other_order():
     random = np.random.default_rng(0)
     for classes in (2, 10, 100):

@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import t as student
 
 from src.analysis.trainings import compare_networks
+from tests.analysis.conftest import source_means
 
 
 def made_up(networks, targets, images, seed=0, missing=()):
@@ -40,12 +41,7 @@ def folded(rows, column):
 
 
 def values_of(cells):
-    """Return source plus target effects by least squares, averaged over targets."""
-    design = pd.get_dummies(cells.reset_index()[["one", "other"]]).astype(float)
-    sources, targets = (cells.index.unique(level) for level in (0, 1))
-    effects = dict(zip(design, np.linalg.lstsq(design, cells, rcond=None)[0], strict=True))
-    mean = np.mean([effects[f"other_{name}"] for name in targets])
-    return pd.Series({name: effects[f"one_{name}"] + mean for name in sources})
+    return pd.Series(source_means(cells.index, cells))
 
 
 @pytest.mark.parametrize("missing", [(), (("a0", "b1"), ("c2", "a1"))])

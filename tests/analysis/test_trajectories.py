@@ -4,8 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src.analysis.trajectories import KINDS, by_kind, flip_summary, trajectories, typical_images
-from tests.analysis.conftest import make_table
+from src.analysis.trajectories import KINDS, by_kind, flip_summary, trajectories
 
 EPS = [0, 0.5, 1, 2, 4]
 
@@ -145,21 +144,3 @@ def test_the_clearest_image_of_each_kind_comes_first():
     assert first == dict(zip(KINDS, ([3, 4], [1, 3], [2, 3], [4, 2]), strict=True))
     never = by_kind(table.assign(first_flip_eps_255=np.nan))["never_flips"]
     assert never["index"].tolist() == [1, 3, 4, 2]
-
-
-@pytest.mark.parametrize("targeted", [False, True])
-def test_a_typical_image_is_counted_and_fooled_with_the_median_confidence(targeted):
-    random = np.random.default_rng(5)
-    keys = [(target, eps) for target in "ab" for eps in (0, 2, 8)]
-    classes = {key: random.choice([0, 1, 2], 90, p=[0.6, 0.2, 0.2]) for key in keys}
-    confidence = {key: random.choice([0.4, 0.404, 0.6, 0.9], 90) for key in keys}
-    labels = [1] * 90 if targeted else None
-    rows = make_table(classes, target_label=labels, confidence=confidence)
-    typical = typical_images(rows, "a", ["a", "b"], "joint")
-    assert set(typical) == {key for key in keys if key[1]}
-    for (target, eps), image in typical.items():
-        counted = (classes["a", 0] == 0) & (classes[target, 0] == 0)
-        its = classes[target, eps]
-        fooled = np.flatnonzero(counted & (its == 1 if targeted else its != 0))
-        ordered = sorted(fooled, key=lambda at: round(100 * confidence[target, eps][at]))
-        assert image == ordered[(len(ordered) - 1) // 2]

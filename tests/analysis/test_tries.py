@@ -1,18 +1,12 @@
-"""Success within q candidates: by hand on small matrices, and in simulated worlds."""
+"""Success within q candidates: by hand on small matrices, by loops, and in simulated worlds."""
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
 
-import src
-from src import load_sweep
 from src.analysis.tries import success_within
 from tests.analysis.conftest import outcomes_of_arrays as outcomes_of
 from tests.conftest import REPOSITORY, run_words
-from tests.records import predictions_of, results_of_frame
-
-DEMO = REPOSITORY / "docs" / "results" / "demo"
 
 
 def images(*parts: tuple[int, int]) -> np.ndarray:
@@ -54,9 +48,6 @@ def test_the_best_single_candidate_needs_no_more_gradients():
     matrix = [[images((0, 110))], [images((0, 100))], [images((100, 130))]]
     found = success_within(outcomes_of(JOBS, "t", matrix), [10, 25, 10])
     assert found["single"].tolist() == pytest.approx([0.55] * 3)
-    assert np.isnan(
-        success_within(outcomes_of(JOBS, "t", matrix), [10, np.nan, 10])["single"]
-    ).all()
     assert found[["unseen", "unseen_low"]].isna().all(axis=None)  # there is no other target
 
 
@@ -88,93 +79,21 @@ def test_each_image_is_judged_by_the_order_learned_on_the_next_five_parts():
     assert found["fooled"].tolist() == pytest.approx(total / 110)
 
 
-def test_the_order_of_jobs_does_not_matter():
-    random = np.random.default_rng(5)
-    fooled, jobs = random.random((6, 3, 90)) < 0.3, [(f"x{i}", "a") for i in range(6)]
-    found = success_within(outcomes_of(jobs, "tuv", fooled), np.arange(6.0))
-    other = random.permutation(6)
-    again = outcomes_of([jobs[at] for at in other], "tuv", fooled[other])
-    pd.testing.assert_frame_equal(success_within(again, np.arange(6.0)[other]), found)
-
-
-def covered(candidates, images, worlds, alike=0.0):
-    """Return the share of worlds in which the interval has the truth, for each q.
-
-    Equal candidates fool 30 % of the images. With `alike` above 0, images are hard or easy for all
-    of them, so the truth is the same for every order.
-    """
-    random, jobs = np.random.default_rng(1), [(f"x{at:02}", "a") for at in range(candidates)]
-    latent = norm.sf(
-        (norm.isf(0.3) - np.sqrt(alike) * norm.ppf(np.arange(0.5, 500) / 500)) / np.sqrt(1 - alike)
-    )
-    truth = np.array([np.mean(1 - (1 - latent) ** q) for q in range(1, candidates + 1)])
-    hits = []
-    for _ in range(worlds):
-        fooled = random.random((candidates, 1, images)) < random.choice(latent, images)
-        found = success_within(outcomes_of(jobs, "t", fooled), [1.0] * candidates)
-        hits.append(found["fooled_low"].le(truth) & found["fooled_high"].ge(truth))
-    return np.mean(hits, axis=0)
-
-
 def test_intervals_of_equal_candidates_cover():
     """Orders that judge each other's images need wider intervals than their scores show."""
-    assert (np.abs(covered(5, 60, worlds=200)[[0, -1]] - 0.95) <= 0.02).all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("images", "alike"), [(130, 0.0), (130, 0.5), (40, 0.5)])
-def test_intervals_cover_93_to_97_percent_of_worlds(images, alike):
-    """At q = 1, 2, 5 and the last q; not where nearly every image is fooled."""
-    found = covered(15, images, 1000, alike)[[0, 1, 4, 14] if alike else [0, 1, 4]]
-    assert ((found > 0.93) & (found < 0.97)).all()
-
-
-@pytest.fixture(scope="module")
-def demo():
-    """The predictions for two targets at 4/255 and of their sources when clean."""
-    frame = predictions_of(load_sweep(DEMO))
-    chosen = frame["target"].isin(["mobilenet_small", "vit_small"]) & (frame["eps_255"] == 4)
-    return frame[frame["source"].isin(SOURCES) & (chosen | (frame["eps_255"] == 0))]
-
-
-SOURCES = ["inception_small", "vgg_small", "resnet_small"]
-SAFE = "mobilenet_small"
-
-
-def units_of(frame, right):
-    """Return whether some attack fools the target, on each image that these models get right."""
-    rows = frame.assign(correct=frame["predicted"] == frame["label"])
-    clean = rows[rows["correct"] & (rows["eps_255"] == 0)].groupby("index")["target"].agg(set)
-    units = clean.index[[models.issuperset(right) for models in clean]]
-    wrong = rows[(rows["target"] == SAFE) & (rows["eps_255"] > 0) & ~rows["correct"]]
-    return units.isin(wrong.loc[wrong["predicted"] >= 0, "index"])
-
-
-@pytest.mark.parametrize(
-    ("protocol", "abstains"),
-    [("target_correct", False), ("joint", True)],
-)
-def test_the_last_try_counts_the_images_of_its_protocol(demo, protocol, abstains):
-    """More sources make no target safer; what a target abstains on counts and is not fooled."""
-    rows = demo[(demo["target"] == SAFE) | (demo["eps_255"] == 0)]
-    masked = (rows["eps_255"] > 0) & (rows["attack"].eq("mi") | (rows["index"] % 2 == 0))
-    rows = rows.assign(predicted=rows["predicted"].mask(masked & abstains, -1))
-    shares = []
-    for number in (1, 3):
-        part, sources = rows[rows["source"].isin(SOURCES[:number])], SOURCES[:number]
-        right = [SAFE, *(sources if protocol != "target_correct" else [])]
-        last, units = (
-            src.tries(results_of_frame(part), protocol=protocol).iloc[-1],
-            units_of(part, right),
-        )
-        assert last["q"] == 3 * number and last["images"] == len(units)
-        assert last["fooled"] == pytest.approx(units.mean())
-        shares.append(last["fooled"])
-    assert shares[0] < shares[1] or protocol != "target_correct"
+    random, jobs, worlds = np.random.default_rng(1), [(f"x{at}", "a") for at in range(5)], 200
+    truth = 1 - 0.7 ** np.arange(1, 6)
+    covered = np.zeros(5)
+    for _ in range(worlds):
+        found = success_within(outcomes_of(jobs, "t", random.random((5, 1, 60)) < 0.3), [1.0] * 5)
+        covered += (found["fooled_low"] <= truth) & (truth <= found["fooled_high"])
+    shares = covered.to_numpy()[[0, -1]] / worlds
+    assert (np.abs(shares - 0.95) <= 0.05).all(), shares  # 200 worlds: three standard errors
 
 
 def test_the_table_names_the_order_and_refuses_other_budgets(tmp_path, capsys):
-    words = [str(DEMO), "--as", "tries", "--names", "mi=MI", "--protocol", "joint"]
+    demo = str(REPOSITORY / "docs" / "results" / "demo")
+    words = [demo, "--as", "tries", "--names", "mi=MI", "--protocol", "joint"]
     assert run_words(tmp_path, *words, "--to", "csv", "--out", "a.csv", module="src.table") == 0
     frame = pd.read_csv(tmp_path / "a.csv")
     assert frame["q"].tolist() == [1, 2, 3, 4, 5, 6]  # a source is tried by none of its own

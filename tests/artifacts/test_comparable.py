@@ -17,7 +17,6 @@ from src.artifacts.comparable import (
 from src.artifacts.jobs import find_jobs, name_jobs
 from src.artifacts.record import JobRecord, with_record
 from src.models.providers import LOADER
-from src.utils.package import find_asset
 from tests.records import make_record
 
 TIMM, OURS = "timm.create_model", "src.models.architectures"
@@ -32,8 +31,6 @@ def timm(name, weights="included", pretrained=True, target=TIMM):
 MODELS = {
     **dict.fromkeys(["a1", "copy"], timm("resnet50.a1_in1k")),
     "a2": timm("resnet50.a2_in1k"),
-    "wide": timm("wide_resnet50_2.tv_in1k", None),
-    "vit": timm("vit_tiny.augreg_in21k", None),
     "eva": timm("eva02.clip_in22k"),
     "alexnet": ({"_target_": TORCHVISION, "name": "alexnet", "weights": "DEFAULT"}, "included"),
     "resnet50": ({"_target_": f"{OURS}.resnet50", "stem": None}, "a.pt"),
@@ -49,10 +46,8 @@ SHARED = [
     ("a1", "copy", "weights, architecture, family, pretraining, data"),
     ("a1", "a2", "architecture, family, data"),
     ("a1", "resnet50", "architecture, family"),
-    ("a1", "wide", "family"),
     ("a1", "alexnet", "data"),
     ("a1", "eva", ""),
-    ("wide", "vit", "data"),
     ("inception", "inception_v4", "family, data"),
     ("deep", "shallow", "family"),
     ("d.pt", "e.pt", ""),
@@ -73,25 +68,6 @@ def test_pairs_share_what_their_files_say():
     for source, target, shared in SHARED:
         wanted = tuple(f"same {name}" for name in shared.split(", ") if name)
         assert overlaps(record_of(MODELS, source), source, target) == wanted
-
-
-def test_only_files_of_the_program_are_embedded(tmp_path, monkeypatch):
-    """A user's folder `src/assets` is not the program's, whatever names its files have."""
-    monkeypatch.chdir(tmp_path)
-    mine = tmp_path / "src" / "assets" / "vgg_small.safetensors"
-    mine.parent.mkdir(parents=True)
-    mine.touch()
-    embedded = [
-        "/x/src/assets/vit_small.safetensors",
-        "/x/site-packages/transferability/assets/vit_small.safetensors",
-        str(find_asset("assets/vit_small.safetensors")),
-        "src/assets/vit_small.safetensors",
-    ]
-    others = ["src/assets/vgg_small.safetensors", str(mine)]
-    others += ["/x/src/assets/mine.safetensors", "/x/assets/vit_small.safetensors"]
-    record = record_of({path: ({"name": path}, path) for path in embedded + others}, embedded[0])
-    data = [path for path in record.weights if "same data" in overlaps(record, embedded[0], path)]
-    assert sorted(set(data) - {"copy"}) == sorted(embedded)
 
 
 def trainer(**keys):
@@ -160,16 +136,6 @@ def names_of(folder, *jobs):
         write(record, folder / f"{number}-job")
     found = find_jobs([folder])
     return [its.attack for its in found], [its.row_title for its in found]
-
-
-@pytest.mark.parametrize(("sweep", "start"), [("two", "mi (day"), ("one", "mi (settings ")])
-def test_attacks_with_other_settings_have_the_names_of_their_sweeps(sweep, start, tmp_path):
-    write(job("a"), tmp_path / "one" / "0-job")
-    config = job("b").config | {"attack": {"settings": {"steps": 3}}}
-    write(job("b", config=config), tmp_path / sweep / "1-job")
-    jobs = find_jobs({tmp_path / "one": "day1", tmp_path / sweep: f"day{1 + (sweep == 'two')}"})
-    names = {its.attack for its in jobs}
-    assert len(names) == 2 and all(name.startswith(start) for name in names)
 
 
 def test_tolerated_facts_are_in_no_name_unless_jobs_of_one_source_share_it(tmp_path):

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 import src
-from src.report.page.frame import AXES
 from src.report.results import COLUMNS
 from src.utils.model_names import TARGET_COLUMNS, ModelRef
 from tests.records import JOBS, make_record, results_of_frame
@@ -40,15 +39,11 @@ def frame_of(fooled: dict[tuple[str, str, str], int]) -> pd.DataFrame:
                 own |= {"predicted": (np.arange(IMAGES) < count).astype(int)}
                 own |= {"gradients": 7.0 * (eps > 0), "forwards": 9.0 * (eps > 0)}
                 parts.append(pd.DataFrame(rows | own))
-        config = {"attack": {"kind": "crafted", "settings": {"steps": 10}}}
-        config["model"] = {name: {"network": {"model_name": f"{name}.tv_in1k"}} for name in targets}
         record = make_record(
             **{"key": attack + source, "data": "0123456789abcdef", "images": IMAGES},
             **{"class_names": ("cat", "dog"), "weights": dict.fromkeys(targets, "fedcba9876")},
-            **{"source": source, "targets": targets, "attack": attack, "seed": 5},
-            **{"budgets": BUDGETS, "reference": 8.0, "dataset": "ten"},
-            **{"versions": {"torch": "2.15.0", "transferability": "0.5.0"}},
-            **{"config": config, "commit": "unknown"},
+            **{"source": source, "targets": targets, "attack": attack},
+            **{"budgets": BUDGETS, "reference": 8.0},
         )
         records.append(record.model_dump(mode="json"))
     return as_predictions(pd.concat(parts, ignore_index=True), records)
@@ -89,14 +84,3 @@ def cells_of(text: str) -> list[list[str]]:
 def rows_of(text: str) -> list[dict[str, str]]:
     """Return the rows of a table as CSV."""
     return list(csv.DictReader(io.StringIO(str(text))))
-
-
-def value(page: dict[str, Any], column: str, **place: Any) -> Any:
-    """Look a value of a `quantity`, or another `quantity.column`, up as the page's script does."""
-    at = 0
-    for axis in AXES:
-        names = [*page["axes"][axis], *["white boxes"] * (axis == "target")]
-        at = at * len(names) + names.index(place[axis])
-    quantity, _, kind = column.partition(".")
-    rows = dict(zip(page["rows"]["place"], page["rows"][quantity][kind or "value"], strict=True))
-    return rows.get(at)

@@ -30,8 +30,8 @@ class Place(NamedTuple):
     seed: Any
 
 
-Images = dict[int, tuple[float, float, float, float]]
-"""By the number of a counted image with a prediction: fooled, correct, and two confidences."""
+Images = dict[int, tuple[float, ...]]
+"""By the number of a counted image with a prediction: fooled, correct, two confidences, draws."""
 Pair = tuple[str, str, str]
 """Source, target, and the target's defence."""
 Weighted = Sequence[tuple[Images, float]]
@@ -44,14 +44,16 @@ def every_number(predictions: pd.DataFrame, reference: float) -> dict[Place, dic
 
     The predictions have a row per attack, source, seed, target, defence, budget and image.
     """
-    jobs = _jobs(predictions)
+    by_job = predictions.groupby(["attack", "source", "seed"], sort=False)
+    jobs: dict[Any, Any] = {job: rows.to_dict("records") for job, rows in by_job}
     results: dict[Place, dict[str, float]] = {}
     for attack, protocol in product({attack for attack, _, _ in jobs}, PROTOCOLS):
-        counted = {
-            (source, seed): dict(_counted(source, rows, protocol))
-            for (name, source, seed), rows in jobs.items()
-            if name == attack
-        }
+        counted, of_pairs = dict[tuple[str, Any], dict[Any, Images]](), dict[Any, Any]()
+        for (name, source, seed), rows in jobs.items():
+            if name == attack:
+                pairs_of_job = [*_counted(source, rows, protocol)]
+                counted[source, seed] = {place: images for place, images, _ in pairs_of_job}
+                of_pairs |= {(source, seed, *place): its for place, _, its in pairs_of_job}
         seeds = {seed for _, seed in counted}
         for seed in [*seeds, *[MEAN] * (len(seeds) > 1)]:
             pairs = defaultdict[tuple[Pair, float], list[Images]](list)
@@ -61,7 +63,8 @@ def every_number(predictions: pd.DataFrame, reference: float) -> dict[Place, dic
                         pairs[(source, target, defence), eps].append(images)
             for source, target, defence, eps, cells in _means(pairs, reference):
                 place = Place(attack, source, target, defence, protocol, eps, seed)
-                numbers = _numbers(cells)
+                more = of_pairs.get((source, seed, target, defence, eps), {})
+                numbers = _numbers(cells) | more
                 if numbers["images"] or MEAN not in (source, target, seed):
                     results[place] = numbers
     whole = {place._replace(seed=MEAN): its["pairs"] for place, its in results.items()}
@@ -74,18 +77,13 @@ def every_number(predictions: pd.DataFrame, reference: float) -> dict[Place, dic
     }
 
 
-def _jobs(predictions: pd.DataFrame) -> dict[tuple[str, str, Any], list[dict[str, Any]]]:
-    """Return the rows of each attack, source and seed."""
-    jobs = defaultdict[tuple[str, str, Any], list[dict[str, Any]]](list)
-    for row in predictions.to_dict("records"):
-        jobs[row["attack"], row["source"], row["seed"]].append({str(k): v for k, v in row.items()})
-    return jobs
-
-
 def _counted(
     source: str, rows: Sequence[Mapping[str, Any]], protocol: str
-) -> Iterator[tuple[tuple[str, str, float], Images]]:
-    """Yield the images of each target, defence and budget that a protocol counts."""
+) -> Iterator[tuple[tuple[str, str, float], Images, dict[str, float]]]:
+    """Yield the images of each target, defence and budget that a protocol counts.
+
+    And the numbers that only pairs have.
+    """
     predicted: dict[tuple[str, str, float, int], Mapping[str, Any]] = {}
     aims: dict[int, Any] = {}
     for row in rows:
@@ -102,6 +100,13 @@ def _counted(
         return None if row is None else row["predicted"] == row["label"]
 
     of_source = {image: correct(own_model, own_defence or "none", image) for image in images}
+
+    def fools(row: Mapping[str, Any] | None) -> bool:
+        if row is None or row["predicted"] == -1:
+            return False
+        aim = aims[row["index"]]
+        return bool(row["predicted"] == aim if targeted else row["predicted"] != row["label"])
+
     needs_source = protocol in ("source_correct", "joint", "common")
     if needs_source and None in of_source.values():
         return  # its clean images were not evaluated
@@ -109,11 +114,12 @@ def _counted(
         return
     for target, defence in evaluated:
         defences = [its for name, its in evaluated if name == target]
+        clean = [predicted[target, defence, 0.0, image] for image in images]
+        seen = [row["predicted"] == row["label"] for row in clean if row["predicted"] != -1]
+        labels = {row["index"]: row["label"] for row in clean}
+        aimed = [its for its in images if not targeted or aims[its] != labels[its]]
         chosen = []
-        for image in images:
-            label = predicted[target, defence, 0.0, image]["label"]
-            if targeted and (pd.isna(aims[image]) or aims[image] == label):
-                continue
+        for image in aimed:
             if needs_source and not of_source[image]:
                 continue
             if protocol in ("target_correct", "joint") and not correct(target, defence, image):
@@ -122,14 +128,31 @@ def _counted(
                 continue
             chosen.append(image)
         for eps in {place[2] for place in predicted if place[:2] == (target, defence)}:
+            attacked = {image: predicted[target, defence, eps, image] for image in aimed}
+            known = {image: row for image, row in attacked.items() if row["predicted"] != -1}
             numbers: Images = {}
-            for image in chosen:
-                row = predicted[target, defence, eps, image]
-                if row["predicted"] != -1:
-                    right = row["predicted"] == row["label"]
-                    fooled = row["predicted"] == aims[image] if targeted else not right
-                    numbers[image] = (fooled, right, row["confidence"], row["true_confidence"])
-            yield (target, defence, eps), numbers
+            for image in (image for image in chosen if image in known):
+                row = known[image]
+                right = row["predicted"] == row["label"]
+                draws = right if pd.isna(row["draws_correct"]) else row["draws_correct"] / 5
+                confidences = row["confidence"], row["true_confidence"]
+                numbers[image] = (fools(row), right, *confidences, draws)
+            more = {"abstained": len({*chosen} - known.keys())}
+            more |= {"clean_accuracy": sum(seen) / len(seen)}
+            fooled = [its[2] for its in numbers.values() if its[0]]
+            more |= {"success_confidence": sum(fooled) / len(fooled) if fooled else nan}
+            draws = [its[4] for its in numbers.values()]
+            more |= {"draws_correct": sum(draws) / len(draws) if draws else nan}
+            on_source = [
+                fools(row)
+                for image, row in known.items()
+                if _is_other(source, target)
+                and of_source[image]
+                and correct(target, defence, image)
+                and fools(predicted.get((own_model, own_defence or "none", eps, image)))
+            ]
+            more |= {"conditional_images": len(on_source), "conditional_success": sum(on_source)}
+            yield (target, defence, eps), numbers, more
 
 
 def _means(

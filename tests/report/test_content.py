@@ -1,78 +1,28 @@
-"""What a report says: its numbers against tables, its first sentence, alarms, and all sentences."""
+"""What a report says: its numbers, first sentence and alarms, and what it compares."""
 
 import json
 import shutil
 import zlib
+from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from src import images_needed, rankings, table
+from src import images_needed, load_sweep, rankings, table, tries
 from src.artifacts.jobs import find_jobs
+from src.report import figure as charts
 from src.report.named_tables import matrices
-from src.report.page.frame import RANKING_KEYS, SOURCE_KEYS, build_report, key_of
+from src.report.page.frame import build_report
 from src.report.page.html import as_json
 from src.report.results import results_of
-from src.report.words import answer, ranking_notes, said, sentences
-from tests.report.conftest import FOUR, KINDS
-from tests.report.frames import rows_of, value
-
-HOLES = ("clean images", "missing values", "one image")
-PLACE = {"attack": "fgsm", "defence": "none", "protocol": "joint", "eps_255": 8.0}
+from src.report.words import answer, ranking_notes
+from tests.records import JOBS, results_of_frame
+from tests.report.conftest import make_sweep as write_sweep
+from tests.report.frames import frame_of, rows_of
 
 
-@pytest.fixture(scope="module")
-def page(made_up):
-    return made_up("defended").page
-
-
-def test_cells_and_means_are_those_of_the_table(page, results_of_kind):
-    results = results_of_kind("defended")
-    for short, quantity, eps, protocol, defence, rows in (
-        ("fooled", "success", 2.0, "joint", "none", ["source", "attack"]),
-        ("correct", "accuracy", 8.0, "all", "jpeg", ["attack"]),
-        ("confidence", "confidence", 8.0, "joint", "jpeg", ["source", "attack"]),
-    ):
-        place = {"eps_255": eps, "protocol": protocol, "defence": defence}
-        for row in rows_of(table(results, rows=rows, value=quantity, to="csv", **place)):
-            place |= {"attack": row["attack"], "source": row.get("source", "")}
-            for target in (*FOUR, "average"):
-                place["target"] = target if target != "average" else ""
-                number = float(row[target])
-                assert value(page, short, **place) == pytest.approx(number, abs=6e-5), place
-                assert value(page, f"{short}.text", **place) == f"{100 * number:.1f}", place
-
-
-@pytest.mark.parametrize(("of", "keys"), [("attack", RANKING_KEYS), ("source", SOURCE_KEYS)])
-def test_rankings_are_those_of_rankings(page, results_of_kind, of, keys):
-    ranked, checked = rankings(results_of_kind("defended"), of=of), 0
-    if of == "attack":
-        ranked["source"] = ranked["source"].mask(ranked["sources"] > 1, "")
-        shown = page["rankings"]
-    else:
-        ranked["target"] = ranked["target"].mask(ranked["target"] == "all targets", "")
-        ranked = ranked[ranked["attack"].isin(page["axes"]["attack"])]  # no mean over attacks
-        shown = page["sources"]
-    for place, rows in ranked.groupby([*keys], sort=False):
-        names = dict(zip(keys, place, strict=True))
-        its = [one for one in shown[key_of(page["axes"], names, keys)]["rows"] if one.get("name")]
-        rows = rows[rows["rank"].notna()]
-        assert [one["name"] for one in its] == rows[of].tolist()
-        for one, (_, row) in zip(its, rows.iterrows(), strict=True):
-            assert one["value"] == pytest.approx(row["mean"], abs=6e-5)
-            assert one["text"] == f"{100 * row['mean']:.1f}"
-            if row["rank"] > 1:
-                assert one["behind"] == f"{-100 * row['difference']:z.1f}"
-                assert one["rank"].startswith("= ") == row["undecided"]
-            checked += 1
-    assert checked
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [pytest.param(kind, marks=[] if kind in HOLES else pytest.mark.slow) for kind in sorted(KINDS)],
-)
+@pytest.mark.parametrize("kind", ["clean images", "missing values", "one image", "audit"])
 def test_all_data_of_a_page_are_json_without_nan(made_up, kind):
     report = made_up(kind)
     assert json.loads(as_json(report.page)).keys() == report.page.keys()
@@ -123,57 +73,28 @@ def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, m
     page, caption = build_report(results).page, table(results, to="markdown")
     for (source, target), rate in rates["uint8"].items():
         assert float(cells[source][target]) == pytest.approx(rate)
-        place = PLACE | {"source": source, "target": target}
-        assert value(page, "fooled", **place) == pytest.approx(rate, abs=6e-5)
     headings = " ".join(grid.caption for forms in matrices(results).values() for grid in forms)
     assert all("as uint8" in text for text in (page["subtitle"], caption, headings))
     assert "as uint8" not in made_up("defended").page["subtitle"]
 
 
-def test_a_job_that_two_sweeps_computed_has_the_tables_of_both(make_sweep, tmp_path):
-    one, two = make_sweep(full=True), tmp_path / "two"
-    shutil.copytree(one, two)
-    for folder, name in ((one, "noise"), (two, "uint8")):
-        for path in folder.glob(f"*/predictions-{name}.parquet"):
-            path.unlink()
-    alone, both = find_jobs([one]), find_jobs([one, two])
-    assert [job.attack for job in both] == [job.attack for job in alone] == ["fgsm"] * 3
-    assert {tuple(job.variants()) for job in alone} == {("float32", "uint8")}
-    assert {tuple(job.variants()) for job in both} == {("float32", "uint8", "noise")}
-
-
-def test_related_pairs_are_left_out_of_rankings_and_tables_on_demand(make_sweep):
-    folder = make_sweep(alike=("vgg", "resnet"), budgets=(8.0,), images=60)
-    for related, counts in ((True, [2, 2]), (False, [1, 2])):
-        targets = rankings(folder, related=related).groupby("source")["targets"].max()
-        assert targets[["vgg", "vit"]].tolist() == counts
-    rows = rows_of(table(folder, to="csv", rows="source", related=False))
-    assert [row["average"] == row["vit"] for row in rows] == [True, True, False]
-    with pytest.raises(ValueError, match="True, or False"):
-        rankings(folder, related="exclude")
-
-
-GROUP = {"targeted": False, "source": "mean of 2 sources", "sources": 2, "eps_255": 8}
-
-
-def ranking(images: int, *differences: float, undecided: int = 0, p: float = 0.01, **more):
-    """Return a ranking of attacks `a0`, `a1`, ..., of which the first others are undecided."""
-    count = len(differences) + 1
-    numbers = {"difference": [np.nan, *differences], "p": [np.nan, *[p] * len(differences)]}
-    numbers |= {"mean": [0.3, *(0.3 + its for its in differences)], "rank": range(1, count + 1)}
-    numbers |= {"undecided": [at <= undecided for at in range(count)], "images": images}
-    columns = {"detectable": 0.07, "discordance": 0.1, "depends_on": "", **GROUP, **more}
-    return pd.DataFrame({"attack": [f"a{at}" for at in range(count)], **numbers}).assign(**columns)
+def ranking(images: int, difference: float, undecided: bool = False, p: float = 0.01):
+    """Return a ranking of two attacks, `a0` and `a1`."""
+    rows = {"attack": ["a0", "a1"], "mean": [0.3, 0.3 + difference], "rank": [1, 2]}
+    rows |= {"difference": [np.nan, difference], "p": [np.nan, p], "undecided": [True, undecided]}
+    same = {"targeted": False, "source": "mean of 2 sources", "sources": 2, "eps_255": 8}
+    same |= {"detectable": 0.07, "discordance": 0.1, "depends_on": "", "images": images}
+    return pd.DataFrame(rows).assign(**same)
 
 
 @pytest.mark.parametrize(
     ("ranked", "lead", "note"),
     [
         (ranking(150, -0.1), "a0 transfers best", "decided: "),
-        (ranking(150, -0.1, undecided=1, p=0.2), "a0 leads, undecided,", "= not significantly "),
-        (ranking(150, 0.0, undecided=1, p=1.0), "a0 and 1 more are equal", "= not significantly "),
+        (ranking(150, -0.1, True, 0.2), "a0 leads, undecided,", "= not significantly "),
+        (ranking(150, 0.0, True, 1.0), "a0 and 1 more are equal", "= not significantly "),
         (ranking(50, -0.1), "50 images are too few", "50 images are too few"),
-        (ranking(20, -0.1, undecided=1, p=np.nan), "20 images are too few", "not tested: "),
+        (ranking(20, -0.1, True, np.nan), "20 images are too few", "not tested: "),
     ],
 )
 def test_answer_and_notes_agree_on_what_the_tests_decide(ranked, lead, note):
@@ -189,13 +110,96 @@ def test_answer_and_notes_agree_on_what_the_tests_decide(ranked, lead, note):
     assert "differences of 7.0 points" in " ".join(notes)
 
 
-def test_what_a_lead_depends_on_and_rows_that_are_not_shown_or_not_ranked_are_named():
-    ranked = ranking(150, -0.01, -0.02, -0.03, depends_on="x, y")
-    lead, rest, details = answer(ranked, "attack", "", [])
-    assert lead == "a0 leads on average" and rest == ": 1.0 point ahead of the next, a1"
-    assert "without target x or without y," in details.lower() and "ecided" not in details
-    lacking = pd.DataFrame({"attack": ["a9"], "lacks": "vgg -> vit", "undecided": True})
-    notes = ranking_notes(pd.concat([ranking(150, -0.1, -0.2), lacking]), "attack", 2)
-    assert notes[0].startswith("attacks.csv has 1 more; decided: ")
-    assert notes[-1] == "not ranked: a9, which lacks vgg -> vit"
-    assert sentences(said(("one", True), ("two", 0), ("", True))) == ["One."]
+UNEVEN = {
+    **{("fgsm", "vgg", "net"): 12, ("fgsm", "vit", "net"): 6},
+    **{("mi", "vgg", target): 10 for target in ("net", "other", "third")},
+}
+"""A ranking's pairs are those of `mi` alone, which has one source."""
+
+
+def test_no_figure_draws_a_mean_that_no_ranking_compares_and_all_say_so(caplog):
+    frame = frame_of({("fgsm", *pair): 6 for pair in product(("vgg", "vit"), ("net", "other"))})
+    frame["variant"] = frame["variant"].mask(frame["source"] == "vit", "uint8")
+    for job in frame.attrs[JOBS]:
+        job["storage"] = "uint8" if job["source"] == "vit" else "float32"
+    apart = results_of_frame(frame)
+    assert {*apart.frame["attack"]} == {"fgsm (float32)", "fgsm (uint8)"}
+    uneven = results_of_frame(frame_of(UNEVEN))
+    for results, left, named in (
+        (apart, "fgsm (", {"source": ["vgg", "vit"], "attack": [*{*apart.frame["attack"]}]}),
+        (uneven, "fgsm (another ranking, or none)", {"attack": ["mi"]}),
+    ):
+        for draw in (charts.curves, charts.ranking, charts.cost):
+            caplog.clear()
+            spec = draw(results, height="3in").to_json()
+            assert f"Not drawn: {left}" in caplog.text
+            assert results is uneven or "mean of sources" not in spec
+        caplog.clear()
+        charts.curves(results, height="3in", **named)
+        assert not caplog.text
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """A function that writes a small sweep of FGSM and BIM into a folder and returns its path."""
+    small = {"models": ("vgg", "vit"), "images": 60, "full": False, "budgets": (8.0,)}
+    return lambda name, **words: write_sweep(tmp_path / name, **{**small, **words})
+
+
+def test_sweeps_and_swept_words_tell_jobs_apart(sweep):
+    one, two = sweep("one"), sweep("two", attacks=("fgsm",), budgets=(4.0, 8.0))
+    names = {"fgsm (one)", "bim (one)", "fgsm (two)"}  # of all its attacks, or of none
+    assert set(load_sweep(one, two)["attack"]) == names
+    assert set(load_sweep(a=one, b=two)["attack"]) == {"fgsm (a)", "bim (a)", "fgsm (b)"}
+    three = sweep("three", attacks=("fgsm",), overrides=("attack=fgsm", "seed=0"))
+    words = {"first": 30, "seed": 1, "overrides": ("attack=fgsm", "seed=1")}
+    for number, job in enumerate(sweep("four", attacks=("fgsm",), **words).iterdir()):
+        shutil.move(job, three / f"{number + 2}-job")
+    assert set(load_sweep(three)["attack"]) == {"fgsm (images data0-)", "fgsm (images data30)"}
+    with pytest.raises(ValueError, match=r"different jobs named fgsm .*vgg"):
+        load_sweep(sweep("x/out"), sweep("y/out", budgets=(4.0, 8.0)))
+
+
+def test_seeds_are_one_row_of_means_whose_intervals_are_over_images(sweep):
+    seeds = [sweep(f"{seed}", seed=seed, attacks=("fgsm",)) for seed in range(3)]
+    words = {"rows": "attack", "to": "csv", "intervals": True}
+    alone = [rows_of(table(one, **words))[0] for one in seeds]
+    (row,) = rows_of(table(*seeds, **words))
+    for name in ("vit", "average"):
+        each = [float(its[name]) for its in alone]
+        assert [float(row[f"{name} seed={seed}"]) for seed in range(3)] == pytest.approx(each)
+        expected = np.mean(each), np.std(each, ddof=1)
+        assert (float(row[name]), float(row[f"{name} sd"])) == pytest.approx(expected)
+    widths = [float(its["vit high"]) - float(its["vit low"]) for its in (row, *alone)]
+    assert np.mean(widths[1:]) / np.sqrt(3) < widths[0] < np.mean(widths[1:])
+    ranked, single = rankings(*seeds), [rankings(folder) for folder in seeds]
+    assert set(ranked["attack"]) == {"fgsm"} and set(ranked["images"]) == {*single[0]["images"]}
+    assert ranked["mean"].to_numpy() == pytest.approx(np.mean([its["mean"] for its in single], 0))
+
+
+def test_candidates_have_their_first_seed_and_are_untargeted_if_any_is(sweep):
+    first, second = (sweep(f"{seed}", seed=seed, attacks=("fgsm",)) for seed in range(2))
+    bim, aimed = sweep("bim", attacks=("bim",)), sweep("aimed", attacks=("mi",), aimed=True)
+    found = tries(first, second, bim)
+    pd.testing.assert_frame_equal(found, tries(first, bim, aimed))
+    assert (found["candidates"] == 4).all() and set(found["attack"]) <= {"fgsm", "bim"}
+    assert set(tries(aimed)["attack"]) == {"mi"}
+
+
+def test_each_sweep_on_a_page_has_the_numbers_of_its_own_page(made_up, results_of_kind):
+    kind, shared = "incomparable sweeps", {"colours", "charts", "letter", "name", "about"}
+    report = made_up(kind)
+    assert [its.page["name"] for its in report.sweeps.values()] == ["one", "two"]
+    for its in report.sweeps.values():
+        jobs = [job for job in results_of_kind(kind).jobs if its.page["name"] in job.sweeps]
+        alone = build_report(results_of(find_jobs([jobs[0].sweep_folder])))
+        assert not alone.sweeps and alone.answer == its.answer and alone.blocks == its.blocks
+        for name in alone.page.keys() - shared:
+            assert as_json(alone.page[name]) == as_json(its.page[name]), name
+    one, two = (its.page["colours"] for its in report.sweeps.values())
+    assert one == two and {*one} == {"fgsm", "bim", "mi"}
+    assert "A and B cannot be compared" in "".join(report.answer[:2])
+    facts = {label: texts for label, *texts in report.differs.cells}
+    assert facts["images"] == ["60", "45, of which 45 are in A"]
+    assert facts["budgets, /255"] == ["2, 8", "8, 16"] and "norm" not in facts
+    assert report.page["answers"]["B"] == report.sweeps["B"].answer

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 from scipy.stats import t as student
 
 from src.artifacts.jobs import find_jobs, name_jobs
@@ -17,7 +16,7 @@ from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.report import published
 from src.report.named_tables import table
-from src.report.published import compare, load_published
+from src.report.published import load_published
 from src.report.results import results_of
 from src.report.source_choice import choose_source, source_tables
 from tests.conftest import REPOSITORY
@@ -25,8 +24,11 @@ from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
 from tests.report.conftest import make_sweep as write_sweep
 from tests.report.frames import as_predictions, rows_of
 
-MODELS = ("net", "net_seed1", "other", "vgg", "vgg_seed1", "vgg_seed2", "vit")
-NETWORKS = {name: name.partition("_")[0] for name in MODELS} | {"other": "net"}
+NETWORKS = {
+    **dict.fromkeys(("net", "net_seed1", "other"), "net"),
+    **dict.fromkeys(("vgg", "vgg_seed1", "vgg_seed2"), "vgg"),
+    "vit": "vit",
+}
 """The file of `other` states `training_of: net`."""
 
 
@@ -43,23 +45,6 @@ def made_up(make_sweep, networks, attack, **facts):
     return frame
 
 
-@pytest.fixture(scope="module")
-def frame(tmp_path_factory):
-    """Random predictions of seven models, of which three and three are trainings of one network.
-
-    One of them lacks a target.
-    """
-    make = partial(write_sweep, tmp_path_factory.mktemp("trainings") / "sweep", full=False)
-    frame = made_up(make, NETWORKS, "mi")
-    lacking = (frame["source"] == "net") & (frame["target"] == "vgg_seed1")
-    return frame[~lacking].copy()
-
-
-@pytest.fixture(scope="module")
-def results(frame):
-    return results_of_frame(frame)
-
-
 def rates_of(frame):
     """Return the success rate of each pair on the images that both classify correctly."""
     rows = []
@@ -73,47 +58,14 @@ def rates_of(frame):
     return pd.DataFrame(rows, columns=["source", "target", "rate"])
 
 
-def cells_by_network(rows):
-    """Return mean, least and most by source network and target network."""
-    one, other = rows["source"].map(NETWORKS), rows["target"].map(NETWORKS)
-    another = (one == other) & (rows["source"] != rows["target"])
-    rows = rows.assign(one=one, other=other.mask(another, "another training"))
-    by_training = rows.groupby(["one", "other", "source"])["rate"].mean()
-    ends = rows.groupby(["one", "other"])["rate"].agg(["min", "max", "size"])
-    return ends.join(by_training.groupby(["one", "other"]).mean().rename("mean"))
-
-
-def test_rows_and_columns_are_networks_with_the_range_of_their_trainings(frame, results):
-    expected = cells_by_network(rates_of(frame))
-    for row in rows_of(table(results, networks=True, to="csv")):
-        source, others = row["source"], []
-        for target in ("net", "vgg", "vit", "another training"):
-            if not row[target]:
-                assert source == "vit" and target == "another training"
-                continue
-            cell = expected.loc[(source, target)]
-            assert float(row[target]) == pytest.approx(cell["mean"])
-            if cell["size"] > 1 and target != source:
-                ends = [float(row[f"{target} {end}"]) for end in ("low", "high")]
-                assert ends == pytest.approx(cell[["min", "max"]].tolist())
-            others += [cell["mean"]] * (target not in (source, "another training"))
-        assert float(row["average"]) == pytest.approx(np.mean(others))
-    rows = results.frame.query("source != 'mean' and target != 'mean' and eps_255 == 8")
-    kinds = rows.set_index(["source", "target"])["relation"]
-    for (source, target), kind in kinds.items():
-        same = NETWORKS[source] == NETWORKS[target]
-        others = "another training" if same else "transfer"
-        assert kind == ("white box" if source == target else others)
-
-
-def test_no_ranking_has_another_training_as_a_target(frame, results):
-    rates = rates_of(frame)
+def test_another_training_is_no_target_and_networks_are_compared_over_trainings(make_sweep):
+    """Of seven models three and three are trainings of one network; one of them lacks a target."""
+    frame = made_up(make_sweep, NETWORKS, "mi")
+    frame = frame[(frame["source"] != "net") | (frame["target"] != "vgg_seed1")]
+    rates, results = rates_of(frame), results_of_frame(frame)
     differ = rates["source"].map(NETWORKS) != rates["target"].map(NETWORKS)
     mean = rates[differ].groupby("target")["rate"].mean().mean()
     assert results.rankings["mean"].iloc[0] == pytest.approx(mean)
-
-
-def test_sources_are_of_these_trainings_and_networks_of_new_ones(results):
     ranking, _, networks = source_tables(choose_source([results]))
     assert "these trainings" in ranking.caption
     names, trainings, _, differences = zip(*networks.texts, strict=True)
@@ -184,21 +136,6 @@ def test_the_verdict_on_a_published_study_is_its_prediction_interval(make_sweep)
             assert theirs[f"{target} verdict"] == text
             assert float(theirs[target]) == pytest.approx(its.mean())
         assert sum("transferlab" in row["attack"] for row in rows) == 2 + (not folds)
-
-
-def test_verdicts_are_those_of_newcombes_interval():
-    draw = np.random.default_rng(0)
-    verdicts = set()
-    for n, m in draw.integers(20, 2000, (200, 2)).tolist():
-        k = int(draw.integers(1, n))
-        j = int(np.clip(round(m * k / n + 3 * draw.normal() * m**0.5 / 2), 1, m - 1))
-        its, theirs = (binomtest(*pair).proportion_ci(method="wilson") for pair in ((k, n), (j, m)))
-        low = k / n - j / m - np.hypot(k / n - its.low, theirs.high - j / m)
-        high = k / n - j / m + np.hypot(its.high - k / n, j / m - theirs.low)
-        verdict = compare(k / n, n, j / m, m)
-        assert (verdict == "inside") == (low <= 0 <= high)
-        verdicts.add(verdict == "inside")
-    assert verdicts == {True, False}
 
 
 PUBLIC = {

@@ -11,11 +11,9 @@ import pytest
 
 import src
 from src.artifacts.sweep_state import SweepManifest, write_manifest
-from src.report.grid import FORMATS
-from src.report.named_tables import TABLES
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, results_of_frame
-from tests.report.frames import cells_of, frame_of, ordinary, rows_of, table
+from tests.report.frames import cells_of, frame_of, ordinary, table
 
 DEMO = REPOSITORY / "docs" / "results" / "demo"
 
@@ -23,32 +21,6 @@ DEMO = REPOSITORY / "docs" / "results" / "demo"
 @pytest.fixture(scope="module")
 def demo():
     return src.load_sweep(DEMO)
-
-
-@pytest.mark.parametrize("name", [name for name in TABLES if name != "paper"])  # of other jobs
-def test_a_table_has_equal_rows_in_all_formats(demo, name):
-    texts = {to: src.table(demo, name=name, to=to) for to in FORMATS}
-    grid = src.table(demo, name=name)
-    assert str(grid) == texts["markdown"] and grid._repr_html_() == texts["html"]
-    assert len(cells_of(texts["markdown"])) == texts["html"].count("<tr>") == len(grid.rows) + 1
-    assert texts["latex"].count(r"\\") == len(grid.rows) + 1
-    assert len([*csv.reader(io.StringIO(texts["csv"]))]) > len(grid.rows)
-
-
-def test_a_function_of_the_user_is_a_table(demo, tmp_path, monkeypatch):
-    page = (REPOSITORY / "docs" / "own-measurement.md").read_text()
-    (code,) = re.findall(r"```python\n(# hardest\.py\n.*?)```", page, re.S)
-    (tmp_path / "hardest.py").write_text(code)
-    monkeypatch.syspath_prepend(tmp_path)
-    words = {"name": "hardest.hardest", "attack": "fgsm"}
-    means = rows_of(src.table(demo, rows="attack", average=False, to="csv"))
-    (expected,) = (row for row in means if row["attack"] == "fgsm")
-    rows = rows_of(src.table(demo, to="csv", **words))
-    found = {row["target"]: float(row["success_rate"]) for row in rows}
-    assert found == pytest.approx({key: float(expected[key]) for key in found})
-    assert len(found) == 5 and [*found.values()] == sorted(found.values())
-    with pytest.raises(ValueError, match=r"rows: the table hardest\.hardest takes only attack, "):
-        src.table(demo, rows="attack", **words)
 
 
 def test_the_best_and_what_cannot_be_told_from_it_are_marked():
@@ -99,20 +71,6 @@ def test_nothing_is_averaged_over_defences():
         table(both, defence="gblur")
 
 
-def test_means_are_over_sources_and_targets_alone():
-    frame = frame_of({("mi", "a", "b"): 20, ("mi", "c", "b"): 5, ("mi", "a@jpeg", "b"): 10})
-    assert cells_of(table(frame, rows="attack", to="markdown"))[1] == ["mi", "62.5"]
-    found = cells_of(table(frame, rows="target", columns="source", to="markdown"))
-    assert found[0] == ["target", "a", "c", "a@jpeg"]
-    defended = frame_of({("mi", f"a@{name}", "b"): 10 for name in ("jpeg", "gblur")})
-    with pytest.raises(ValueError, match="add source to rows"):
-        table(defended, rows="attack")
-    assert table(frame, rows="attack", columns="source", to="csv").splitlines() == [
-        "attack,a,c,a@jpeg",
-        "mi,1.0,0.25,0.5",
-    ]
-
-
 def test_partial_means_are_marked():
     pairs = [(source, target) for source in ("vgg", "vit") for target in ("net", "other")]
     frame = frame_of({("fgsm", *pair): 12 for pair in pairs})
@@ -143,10 +101,7 @@ def test_names_are_text_in_every_format():
 
 REFUSED = [
     ({"rows": "model"}, "rows=model: choose from attack, source, target, defence"),
-    ({"rows": ["attack", "attack"]}, "attack"),
-    ({"rows": 3}, "rows"),
     ({"vaule": "success"}, "vaule"),
-    ({"value": "rate"}, "value=rate: choose from success"),
     ({"to": "word"}, "to=word: choose from latex, markdown, html, csv"),
     ({"rows": "source"}, "add attack to rows or columns"),
     ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 4.0, 8.0"),

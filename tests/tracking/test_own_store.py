@@ -1,13 +1,6 @@
 """Stores of the user's own: the page's W&B function on a stand-in, and stores that fail."""
 
-import sys
-from importlib import import_module
-from pathlib import Path
-from types import SimpleNamespace
-
 import pytest
-
-from tests.conftest import REPOSITORY
 
 FAILING = """
 class Failing:
@@ -18,65 +11,9 @@ class Failing:
     def publish(self, kind, name, parameters, metrics, tags, files):
         raise RuntimeError("the wire is cut")
 
-class Earlier:
-    def __init__(self, dataset):
-        pass
-
-    def start(self, kind, name, parameters, tags, points):
-        return "run"
-
-    log = keep = end = start
-
 def short(kind, name):
     pass
 """
-
-
-class Run(dict):
-    """As much of a run of wandb (0.18 to 0.22) as the tracker of the page uses."""
-
-    def __init__(self, **keywords):
-        super().__init__(keywords, logged=[], files=[])
-        self.config = SimpleNamespace(get=self.get, update=self.take, keys=lambda: ())
-
-    def take(self, values, allow_val_change=False):
-        self.update(values)
-
-    def define_metric(self, name, step_metric=None):
-        assert (name, step_metric) == ("*", "step")
-
-    def log(self, values):
-        self["logged"].append(values)
-
-    def save(self, path, base_path=None, policy="live"):
-        self["files"].append(str(Path(path).relative_to(base_path)))
-
-    def finish(self, exit_code=None):
-        self["code"] = exit_code
-
-
-def test_the_function_of_the_page_writes_runs_of_weights_and_biases(monkeypatch, tmp_path):
-    opened: dict[str, Run] = {}
-
-    def init(resume, **keywords):
-        return opened.setdefault(keywords["id"], Run(**keywords))
-
-    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
-    monkeypatch.syspath_prepend(REPOSITORY / "docs")
-    publish = import_module("wandb_tracker").publish
-    (tmp_path / "images").mkdir()
-    files = [tmp_path / "attacks.csv", tmp_path / "images" / "0.png"]
-    for file in files:
-        file.touch()
-    places, points = [files[0], files[1].parent], [("n", 0.5, 0), ("n", 1.0, 8)]
-    for sweep in ("first", "second"):
-        tags = {"run_key": "k", "job": "j", sweep: "here", "error": "no luck"}
-        publish("pair", "a -> b", {"steps": 10}, points, tags, places, project="mine")
-    run = opened.pop("k")
-    assert not opened and run["logged"] == [{"n": 0.5, "step": 0}, {"n": 1.0, "step": 8}]
-    assert run["files"] == ["attacks.csv", "images/0.png"] and run["code"] == 1
-    known = {"name": "a -> b", "job_type": "pair", "group": "j", "project": "mine", "steps": 10}
-    assert (known | {"first": "here", "second": "here"}).items() <= run.items()
 
 
 def test_a_store_that_fails_costs_no_job(workspace, run_job):
@@ -92,7 +29,6 @@ def test_a_store_that_fails_costs_no_job(workspace, run_job):
     ("target", "said"),
     [
         ("failing.Failing", "the wire is cut"),
-        ("failing.Earlier", "method publish(kind,"),
         ("failing.short", "method publish(kind,"),
         ("nowhere.Store", "'nowhere'"),
     ],

@@ -1,35 +1,21 @@
 """Logged runs, read back through MLflow's own client."""
 
-import json
 import re
 import shutil
 import socket
-import sqlite3
 import time
-from contextlib import closing
-from pathlib import Path
 from types import SimpleNamespace
 from urllib.parse import unquote
 from uuid import uuid4
 
 import mlflow
-import pandas as pd
-import pyarrow as pa
 import pytest
 import requests
 
-from src.artifacts.jobs import JobInMemory
-from src.artifacts.sweep_state import lock_of_sweep
 from src.config.sections import TrackingSettings
-from src.report.results import results_of
-from src.run.track import pair_points, sweep_points
 from src.tracking import open_tracker
 from src.tracking.mlflow_store import MlflowStore
-from src.utils.files import held
 from tests.conftest import REPOSITORY, mlflow_settings
-from tests.records import make_record
-
-TRACKING = REPOSITORY / "docs" / "tracking.md"
 
 
 def changed(settings: TrackingSettings, **changes) -> TrackingSettings:
@@ -132,75 +118,10 @@ def test_processes_that_publish_a_run_at_the_same_time_leave_one(settings, store
     assert run.info.status == "FINISHED" and run.data.metrics == {"n": 1}
 
 
-def test_open_runs_of_earlier_versions_end_unless_a_command_holds_their_folder(
-    settings, tracker, store, tmp_path
-):
-    ours = {"mlflow.source.name": "src.main"}
-    place = store.get_experiment_by_name("images-sweeps").experiment_id
-    opened = {}
-    for name, source in {
-        "dead": ours,
-        "alive": ours,
-        "elsewhere": ours,
-        "a stranger's": {},
-    }.items():
-        if name != "elsewhere":
-            (tmp_path / name).mkdir()
-        sweep = store.create_run(
-            place, tags={"folder": f"{tmp_path / name}", "kind": "sweep"} | source
-        )
-        job = store.create_run(place, tags={"kind": "job", "sweep": sweep.info.run_id} | source)
-        opened[name] = [sweep, job]
-    with held(lock_of_sweep(tmp_path / "alive")):
-        again(settings)
-    for name, both in opened.items():
-        states = {store.get_run(run.info.run_id).info.status for run in both}
-        assert states == {"FAILED" if name == "dead" else "RUNNING"}, name
-
-
-def test_runs_have_their_source_and_data_and_experiments_a_name_and_a_description(settings, store):
-    tracker = open_tracker(changed(settings, experiment="attackers"), "images")
-    tags = {"data_digest": "digest", "data_images": "60", "data_classes": "3", "data_path": "/a"}
-    publish(tracker, "training", **tags)
-    (run,) = runs(store, "attackers-training")
-    own = {"mlflow.source.name", "mlflow.source.type", "mlflow.source.git.commit"}
-    assert own <= run.data.tags.keys()
-    assert store.get_experiment(run.info.experiment_id).tags["mlflow.note.content"]
-    (data,) = run.inputs.dataset_inputs
-    assert (data.dataset.name, data.dataset.digest) == ("images", "digest")
-    assert data.tags[0].value == "training"
-    assert json.loads(data.dataset.profile) == {"images": 60, "classes": 3}
-    assert mlflow.data.get_source(data).to_dict() == {"uri": "/a"}
-
-
-def test_a_note_on_a_pair_leads_to_its_sweep(tracker, store):
-    publish(tracker, "sweep")
-    publish(tracker, note="At `file:///r.html#a=b`.")
-    ((sweep,), (pair,)) = runs(store, "images-sweeps"), runs(store)
-    note = pair.data.tags["mlflow.note.content"]
-    assert note.startswith("At `file:///r.html#a=b`. [")
-    experiment, wanted = re.search(r"#/experiments/(\d+)/runs\?searchFilter=(\S+)&", note).groups()
-    (found,) = store.search_runs([experiment], unquote(wanted))
-    assert found.info.run_id == sweep.info.run_id
-
-
-def test_tables_are_artifacts_where_that_is_asked_for(settings, store, tmp_path):
-    files = [tmp_path / name for name in ("rates.csv", "predictions.parquet")]
-    for file in files:
-        file.touch()
-    for name, tables, kept in ((1, None, 1), (2, True, 2), (1, True, 2)):
-        publish(open_tracker(changed(settings, tables=tables), "images"), name=name, files=files)
-        (run,) = (run for run in runs(store) if run.info.run_name == str(name))
-        assert len(store.list_artifacts(run.info.run_id)) == kept
-
-
 def test_a_link_leads_to_the_pairs_of_a_sweep_and_hides_passwords(tracker, monkeypatch):
     assert "first: mlflow ui --backend-store-uri sqlite:///" in tracker.link("first")
-    uri = f"sqlite:///{REPOSITORY}/mlruns/mlflow.db"
-    monkeypatch.setattr(MlflowStore, "tracking_uri", property(lambda self: uri))
-    monkeypatch.chdir(REPOSITORY)
-    assert tracker.link("first").endswith(": make ui")
     uri = "http://me:secret@host"
+    monkeypatch.setattr(MlflowStore, "tracking_uri", property(lambda self: uri))
     link = unquote(tracker.link("first"))
     assert "http://host/#/experiments/" in link and "tags.`sweep.first` = 'true'" in link
 
@@ -236,18 +157,12 @@ def artifacts_of(directory, run: str) -> list[str]:
     return [its.path for its in client.list_artifacts(run)]
 
 
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "attacks.csv"
-    path.write_text("mi\n")
-    return path
-
-
 @pytest.mark.parametrize("copied", [False, True])
 def test_a_moved_store_is_told_once_and_its_old_place_gets_no_file(
-    settings, tmp_path, file, caplog, copied
+    settings, tmp_path, caplog, copied
 ):
-    old, new = tmp_path / "mlruns", tmp_path / "new" / "ml runs"
+    old, new, file = tmp_path / "mlruns", tmp_path / "new" / "ml runs", tmp_path / "attacks.csv"
+    file.touch()
     first, name = track(old, file)
     (tmp_path / "link").symlink_to(tmp_path)
     assert name == track(tmp_path / "link" / "mlruns", file)[1] == "images-sweeps"  # no move
@@ -260,7 +175,8 @@ def test_a_moved_store_is_told_once_and_its_old_place_gets_no_file(
     assert {path for path in old.rglob("*") if path.is_file()} == before
     assert len(caplog.records) == 1 and f"{old}/" in caplog.text and str(new) in caplog.text
     if not copied:
-        snippet = re.search(r"```python\n(import sqlite3.*?)```", TRACKING.read_text(), re.S)[1]
+        page = (REPOSITORY / "docs" / "tracking.md").read_text()
+        snippet = re.search(r"```python\n(import sqlite3.*?)```", page, re.S)[1]
         code = snippet.replace("mlruns/mlflow.db", f"{new}/mlflow.db")
         exec(code.replace("/home/me/old/mlruns", str(old)).replace("/home/me/new/mlruns", str(new)))
         assert artifacts_of(new, first) == [file.name]
@@ -278,21 +194,6 @@ def test_a_server_that_does_not_answer_is_refused_within_seconds(settings, monke
         with pytest.raises(ValueError, match="timed out") as caught:
             open_tracker(changed(settings, uri=uri), "images")
     assert time.monotonic() - started < 10 and "secret" not in str(caught.value)
-
-
-def test_a_store_that_goes_away_is_named_once_and_costs_no_job(tracker, monkeypatch, caplog):
-    tried = []
-
-    def gone(*arguments, **keywords):
-        tried.append(arguments)
-        raise RuntimeError from OSError("connection reset")  # as SQLAlchemy's pool does
-
-    monkeypatch.setattr(mlflow.MlflowClient, "create_run", gone)
-    for name in ("one", "two"):
-        publish(tracker, "job", name)
-    assert tracker.link("first") == ""  # none to nothing
-    assert len(tried) == 1 and len(caplog.records) == 1
-    assert "connection reset" in caplog.text
 
 
 def test_what_a_store_refuses_costs_nothing_else(tracker, store, tmp_path, monkeypatch, caplog):
@@ -316,82 +217,3 @@ def test_a_folder_that_no_address_names_is_said_at_once(settings, tmp_path, capl
     other = changed(settings, directory=str(tmp_path / "a%20b"))
     assert open_tracker(other, "images").store is None
     assert "set tracking.directory" in caplog.text and not (tmp_path / "a%20b").exists()
-
-
-def test_the_points_of_a_pair_are_its_curves_at_whole_budgets_and_the_values_at_one():
-    both = {"robust_accuracy": [1.0, 0.9, 0.5], "robust_accuracy_low": [1.0, 0.8, 0.1234]}
-    rows = pd.DataFrame({"eps_255": [0.0, 0.25, 8.0], **both, "robust_accuracy_high": 0.95})
-    unknown = float("nan")
-    rows = rows.assign(success_rate=unknown, clean_accuracy=unknown, confidence=[0.9, 0.8, 0.6])
-    rows = rows.assign(conditional=unknown)
-    points, intervals = pair_points(rows.assign(true_confidence=[0.9, 0.7, unknown]), 8.0)
-    assert points == [
-        *[("robust_accuracy/curve", 1.0, 0), ("robust_accuracy/curve", 0.5, 8)],
-        ("robust_accuracy/reference", 0.5, 0),
-        *[("confidence/curve", 0.9, 0), ("confidence/curve", 0.6, 8)],
-        ("confidence/reference", 0.6, 0),
-        *[("eps_255", 0, 0), ("eps_255", 8, 8)],
-    ]  # clean images alone, as of true_confidence, would stand for an attack
-    assert intervals == {"robust_accuracy_interval": "[0.123, 0.950]"}
-
-
-def test_a_sweep_has_the_success_of_the_ranking_under_names_that_mlflow_allows(tracker, store):
-    # Of two images, `c` counts the first alone: the targets' mean is 3/4, that over images 1/2.
-    predicted = {"a": [0, 0, 1, 0], "b": [0, 0, 1, 0], "c": [0, 1, 1, 0]}
-    rows = pd.DataFrame(predicted).melt(var_name="target", value_name="predicted")
-    rows = rows.assign(label=0, index=[0, 1] * 6)
-    rows = rows.assign(eps_255=[0.0, 0.0, 8.0, 8.0] * 3, confidence=1, true_confidence=1)
-    rows = rows.assign(defence="none", gradients=None, forwards=None)
-    weights = dict.fromkeys("abc", "weights")
-    facts = {"key": "k", "images": 2, "class_names": ("cat", "dog"), "budgets": (0.0, 8.0)}
-    facts |= {"source": "a", "attack": "bim (x=1/2)", "weights": weights, "reference": 8.0}
-    record = make_record(**facts)
-    tables = {"predictions": pa.Table.from_pandas(rows, preserve_index=False)}
-    job = JobInMemory(record, Path(), {"predictions": Path()}, tables=tables)
-    publish(tracker, "sweep", metrics=sweep_points(results_of([job])))
-    success = {"transfer_success": 0.75, "difference_from_first": 0, "white_box_success": 0.5}
-    places = ("curve", "reference")
-    expected = {f"{k}/bim x 1 2/{place}": v for k, v in success.items() for place in places}
-    assert runs(store, "images-sweeps")[0].data.metrics == expected
-
-
-QUERY = """
-WITH every AS (
-    SELECT run_uuid, 'experiment' AS what, e.name FROM runs JOIN experiments e USING (experiment_id)
-    UNION SELECT run_uuid, 'run name', name FROM runs
-    UNION SELECT run_uuid, 'metrics', key FROM metrics
-    UNION SELECT run_uuid, 'parameters', key FROM params
-    UNION SELECT run_uuid, 'tags', key FROM tags
-) SELECT DISTINCT value, what, name FROM every JOIN tags USING (run_uuid) WHERE key = 'kind'
-"""
-
-
-@pytest.mark.slow
-def test_the_names_in_the_store_are_those_of_the_table(workspace, run_job, empty_store):
-    """Of a training, jobs of every kind, and one that failed: others build on them."""
-    shutil.copytree(empty_store, workspace / "mlruns")
-    first = ["attack=fgsm_l2,pgd_l2", "source=coarse,[coarse,fine]", "save_adversarial=true"]
-    first += ["model.coarse.weights=null", "dataset.n_train=100", "dataset.n_test=50"]
-    first += ["training.epochs=1", "training.batch_size=50", "hydra.sweep.dir=outputs/a"]
-    again = ["attack=saved", "attack.path=outputs/a/0-fgsm_l2-coarse/adversarial", "source=null"]
-    again += ["targets=[fine]", "model.fine.expected_accuracy=null,1"]
-    again += ["clean_accuracy_check.action=stop"]
-    assert [run_job("-m", *words, "tracking=mlflow") for words in (first, again)] == [0, 1]
-    rows = re.findall(r"^\| (\w+) \| ([a-z ]+) \| (`.*?`) \|", TRACKING.read_text("utf-8"), re.M)
-    listed = {
-        (kind, what, name)
-        for run, what, names in rows
-        for kind in (("pair", "job", "sweep", "training") if run == "all" else (run,))
-        for name in re.findall("`(.*?)`", names)
-    }
-    with closing(sqlite3.connect(workspace / "mlruns" / "mlflow.db")) as database:
-        found = {row for row in database.execute(QUERY) if row[2] != "atonce-sweeps"}
-    pattern = {row: ".+".join(map(re.escape, re.split(r"\b[A-Z]+\b", row[2]))) for row in listed}
-
-    def same(one: tuple[str, str, str], row: tuple[str, str, str]) -> bool:
-        return one[:2] == row[:2] and bool(re.fullmatch(pattern[row], one[2]))
-
-    assert not [one for one in found if not any(same(one, row) for row in listed)]
-    rare = {"conditional", "conditional_interval"}  # of at least ten images that fool the source
-    wanted = (row for row in listed if row[2] not in rare)
-    assert not [row for row in wanted if not any(same(one, row) for one in found)]

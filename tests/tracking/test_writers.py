@@ -10,46 +10,19 @@ from src.config.sections import TrackingSettings
 from src.tracking import open_tracker
 from tests.conftest import mlflow_settings
 
+WRITERS, JOBS = 4, 10
 
-def write(settings: TrackingSettings, writer: int, jobs: int) -> None:
-    """Publish some jobs of two pairs each, and a pair that all writers have."""
+
+def write(settings: TrackingSettings, writer: int) -> None:
+    """Publish some pairs, and trainings that all writers have."""
     tracker = open_tracker(settings, "images")
     sweep = {"sweep": f"{writer}", f"sweep.{writer}": "true", "data_digest": "d"}
-    for number in range(jobs):
-        name = f"{writer}-{number}"
-        tracker.publish("job", name, {"writer": writer}, [], {"run_key": name, **sweep})
-        for target in ("a", "b"):
-            points = [("robust_accuracy", 1.0, 0), ("robust_accuracy", number / jobs, 8)]
-            tags = {"run_key": f"{name}-{target}", "target": target, **sweep}
-            tracker.publish("pair", f"{name} -> {target}", {"number": number}, points, tags)
-        shared = {"run_key": f"shared {number}", **sweep}
-        tracker.publish("training", f"shared {number}", {}, [("n", 1, 0)], shared)
+    for number in range(JOBS):
+        points = [("robust_accuracy", 1.0, 0), ("robust_accuracy", number / JOBS, 8)]
+        for kind, name in (("pair", f"{writer}-{number}"), ("training", f"shared {number}")):
+            tags = {"run_key": name, **sweep}
+            tracker.publish(kind, name, {"number": number}, points, tags)
     assert tracker.store, "the store was given up"
-
-
-def written(settings: TrackingSettings, at_once, writers: int, jobs: int) -> None:
-    """Let processes write at once, and check what the store then holds."""
-    calls = [partial(write, settings, writer, jobs) for writer in range(writers)]
-    at_once(*calls, method="spawn")
-    store = mlflow.MlflowClient(tracking_uri=open_tracker(settings, "images").store.tracking_uri)
-    names = {f"{writer}-{number}" for writer in range(writers) for number in range(jobs)}
-    found = {}
-    for end in ("", "-sweeps", "-training"):
-        number = store.get_experiment_by_name(f"images{end}").experiment_id
-        found[end] = store.search_runs([number], max_results=5000)
-        assert {run.info.status for run in found[end]} == {"FINISHED"}
-    pairs = [run.info.run_name for run in found[""]]
-    assert sorted(pairs) == sorted(f"{name} -> {target}" for name in names for target in ("a", "b"))
-    assert sorted(run.info.run_name for run in found["-sweeps"]) == sorted(names)
-    for run in found[""]:
-        number = int(run.data.params["number"])
-        history = store.get_metric_history(run.info.run_id, "robust_accuracy")
-        assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, number / jobs)]
-    shared = {run.info.run_name: run.data for run in found["-training"]}
-    assert len(shared) == len(found["-training"]) == jobs
-    for data in shared.values():
-        assert data.metrics == {"n": 1}
-        assert {f"sweep.{writer}" for writer in range(writers)} <= data.tags.keys()
 
 
 def test_stores_created_at_once_are_one(empty_store):
@@ -73,4 +46,18 @@ def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
 def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
     shutil.copytree(empty_store, tmp_path / "mlruns")
     settings = mlflow_settings(tmp_path / "mlruns")
-    written(settings, at_once, writers=4, jobs=10)
+    at_once(*(partial(write, settings, writer) for writer in range(WRITERS)), method="spawn")
+    store = mlflow.MlflowClient(tracking_uri=open_tracker(settings, "images").store.tracking_uri)
+    places = [store.get_experiment_by_name(f"images{end}") for end in ("", "-training")]
+    places = [place.experiment_id for place in places]
+    pairs, shared = (store.search_runs([place], max_results=5000) for place in places)
+    names = sorted(f"{writer}-{number}" for writer in range(WRITERS) for number in range(JOBS))
+    assert sorted(run.info.run_name for run in pairs) == names
+    assert sorted(run.info.run_name for run in shared) == [f"shared {at}" for at in range(JOBS)]
+    for run in (*pairs, *shared):
+        history = store.get_metric_history(run.info.run_id, "robust_accuracy")
+        last = int(run.data.params["number"]) / JOBS
+        assert [(point.step, point.value) for point in history] == [(0, 1.0), (8, last)]
+        assert run.info.status == "FINISHED"
+    every = {f"sweep.{writer}" for writer in range(WRITERS)}
+    assert all(every <= run.data.tags.keys() for run in shared)
