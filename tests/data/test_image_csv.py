@@ -19,16 +19,6 @@ def write_root(folder, content, csv="images.csv", images="images"):
     return str(folder)
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_rows_become_zero_based_labels(tmp_path, encoding):
-    rows = 'ImageId,TrueLabel,TargetClass,Licence\nx2.png,3,1,"by, as is"\nx1,1,2,\nx3.jpg,2,3,\n'
-    dataset = ImageDataset(image_csv("test", root=write_root(tmp_path, rows.encode(encoding))))
-    assert dataset.labels.tolist() == [2, 0, 1]
-    assert dataset.listed()["file"].tolist() == ["x2.png", "x1.png", "x3.jpg"]
-    assert dataset.target_labels.tolist() == [0, 1, 2]
-    assert dataset[:3].images[:, 0, 0, 0].tolist() == [10, 0, 30]
-
-
 NAMED = {"id_column": "file", "label_column": "class"}
 BARE = {"id_column": 0, "label_column": 1}
 EVERY = ("n00007846", "n04067472", "n03444034", "n09999999")
