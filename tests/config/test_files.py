@@ -6,13 +6,10 @@ import pandas as pd
 import pytest
 import yaml
 
-import src.attacks
 from src import load_classifier
 from src.config.settings import Settings
 from tests.config.test_settings import read
-from tests.conftest import own_attack
 
-BOM = b"\xef\xbb\xbf"
 PUBLIC = "hub/me/nets@0123456789abcdef/tiny"
 SHORT = "hub.me.nets.0123456.tiny"
 QUICK = ["attack=fgsm", "epsilon.grid=[8]"]
@@ -37,19 +34,10 @@ def provider(workspace, monkeypatch):
 
 
 def write(workspace, file, text):
+    """Write a file with a byte order mark, as some editors do."""
     path = workspace / "conf" / file
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_a_byte_order_mark_changes_nothing(workspace, run_job, end):
-    own_attack(workspace, "mine", "_target_: src.attacks.bim\nsteps: 2")
-    for file in (*workspace.glob("conf/model/*.yaml"), workspace / "conf/attack/mine.yaml"):
-        file.write_bytes(BOM + file.read_bytes().replace(b"\n", end))
-    assert run_job("attack=mine", "plan=only") == 0
-    assert load_classifier("coarse", "dataset=cifar10_mini", config_dir="conf").name == "coarse"
+    path.write_text(text, encoding="utf-8-sig", newline="\r\n")
 
 
 def test_a_file_that_cannot_be_read_is_named(workspace, command_line, capfd):
@@ -69,14 +57,6 @@ def test_a_file_that_cannot_be_read_is_named(workspace, command_line, capfd):
         write(workspace, "model/coarse.yaml", tiny)
         if file != "model/coarse.yaml":
             (workspace / "conf" / file).unlink()
-
-
-def test_a_model_has_the_name_of_its_file_and_a_typed_defence_needs_none(workspace, run_job):
-    file = workspace / "conf/model/fine.yaml"
-    file.rename(file.with_stem("pooled"))  # its first line names it fine
-    keys = ["++defence.new._target_=src.defences.Jpeg", "++defence.new.quality=30"]
-    words = ["source=pooled", "targets=[coarse]", "defences=[new]"]
-    assert run_job(*words, *keys, "plan=only") == 0
 
 
 def test_the_bases_of_a_file_are_read_in_their_order(workspace):
@@ -135,14 +115,6 @@ def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
         assert told in error and error.count("\n") == 1
 
 
-@pytest.mark.slow
-def test_a_public_model_has_a_short_name_in_folders_and_tables(run_job, workspace, provider):
-    words = ["-m", *QUICK, f"source={PUBLIC},coarse", f"targets=[{PUBLIC},coarse]"]
-    assert run_job(*words, "hydra.sweep.dir=out") == 0
-    predictions = pd.read_parquet(f"out/0-fgsm-{SHORT}/predictions.parquet")
-    assert list(predictions["target"].unique()) == [SHORT, "coarse"]
-
-
 def test_several_public_sources_are_one_anothers_targets(composed):
     sources = ["timm/resnet18.a1_in1k", "torchvision/vgg16.IMAGENET1K_V1"]
     for words in (["-m", f"source={','.join(sources)}"], [f"source=[{','.join(sources)}]"]):
@@ -161,11 +133,6 @@ def without_targets(model, images, labels, eps, *, norm: "Unknown", **more):  # 
 
 def strict(model, images, labels, eps, *, sizes: "tuple[int, ...]", norm="linf"):
     return images.expand(len(eps), *images.shape)
-
-
-@src.attacks.attack(steps=7, members=2)
-def drawn() -> None:
-    """Seven steps: no more."""
 
 
 @pytest.fixture
@@ -196,14 +163,3 @@ def test_keywords_of_an_attack_of_ones_own_are_those_of_its_function(own, caplog
     assert not caplog.text
     own("without_targets", "norm: linf\nanything: 3")
     assert "attack=own" in caplog.text and "anything" in caplog.text
-
-
-@pytest.mark.slow
-def test_an_attack_of_ones_own_states_what_its_function_or_its_file_does(own):
-    attack = own("drawn", "steps: 7", "source=[vgg16,resnet50]").attack
-    assert (attack.about.category, attack.about.does) == ("own", "Seven steps")
-    assert attack.gradients(budgets=2, members=2) == 1 + 2 * 6 and attack.about.mixes
-    with pytest.raises(ValueError, match=r"source=vgg16: attack=own needs .* 2 models"):
-        own("drawn", "", "source=vgg16")
-    other = own("drawn", "about: {does: other}", "source=vgg16").attack.about
-    assert other.does == "other"
