@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_convert
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from src.api.transfer import transfer
 from src.data import load_dataset
@@ -76,11 +76,6 @@ FORMS = {
     "loader": lambda x, y: (DataLoader(TensorDataset(x / 255, y), batch_size=5),),
     "loader without batches": lambda x, y: (DataLoader(TensorDataset(x, y), batch_size=None),),
     "own data set": lambda x, y: (load_dataset("test", {**MINI, "n_test": 12}),),
-    "own loader": lambda x, y: (
-        DataLoader(
-            load_dataset("test", {**MINI, "n_test": 12}), batch_size=7, collate_fn=default_convert
-        ),
-    ),
 }
 
 
