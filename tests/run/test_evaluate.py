@@ -60,19 +60,6 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, monkeyp
         run(networks)
 
 
-def test_full_memory_in_a_defence_halves_batches(run, networks, caplog):
-    text = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
-    errors = [RuntimeError(text), RuntimeError(text)]
-
-    def cramped(images):
-        if errors:
-            raise errors.pop()
-        return images
-
-    run(networks, trainer=changed(batch_size=11), defences={"mine": cramped})
-    assert "batches of 2 images" in caplog.text and not errors
-
-
 def empty(count: int) -> ImageDataset:
     return ImageDataset(LabelledImages(np.zeros((count, 4, 4, 3), np.uint8), np.zeros(count, int)))
 
@@ -96,30 +83,6 @@ def test_every_image_is_in_one_batch_of_one_process_with_its_partner(count, size
     ]
     assert all(len(part) for part in parts)  # Lightning refuses a process without batches
     assert [batch.index.tolist() for batch in parts[-1]] == positions[-1]
-
-
-def test_batches_are_parted_by_groups_but_for_whole_ones():
-    data, groups = empty(12), np.full(12, -1)
-    places = data.dealt
-    groups[places[[0, 5]]] = 0
-    found = Batches(data, 4, groups=groups, whole_batches=True).positions
-    assert found == [places[:4].tolist(), places[4:8].tolist(), []]
-    groups[places[1:3]] = 1
-    found = Batches(data, 4, groups=groups).positions
-    assert found == [[places[0]], places[1:3].tolist(), [places[5]], []]
-
-
-def test_a_defence_is_applied_once_for_all_targets(run, linear):
-    calls = []
-
-    def dims(images):
-        calls.append(len(images))
-        return images * 0.9
-
-    for names in ("a", "abc"):
-        run({name: linear(ord(name)) for name in names}, defences={"dims": dims})
-    middle = len(calls) // 2
-    assert sum(calls[:middle]) == sum(calls[middle:]) >= 33  # clean and at two budgets
 
 
 NET = ModelRef.parse("net")

@@ -10,45 +10,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from torch import nn
 
 from src.artifacts.jobs import find_jobs
-from src.data import cifar10_mini
 from src.measure.attack_cost import most_pictures
 from tests.conftest import own_attack
-
-
-@pytest.mark.slow
-def test_a_command_builds_each_model_and_opens_each_data_set_once(run_job, monkeypatch):
-    calls, real, build = [], cifar10_mini.cifar10_mini, nn.AvgPool2d.__init__
-
-    def opened(split, **settings):
-        calls.append((split, repr(settings)))
-        return real(split, **settings)
-
-    def built(self, kernel_size):
-        calls.append(kernel_size)
-        build(self, kernel_size)
-
-    monkeypatch.setattr(cifar10_mini, "cifar10_mini", opened)
-    monkeypatch.setattr(nn.AvgPool2d, "__init__", built)
-    assert run_job("-m", "attack=fgsm,rfgsm", "source=coarse,fine") == 0
-    assert len(calls) == len({*calls}) > 2 and {8, 4} < {*calls}
-
-
-def test_a_job_that_cannot_write_another_table_has_no_predictions(run_job, workspace, monkeypatch):
-    real = pq.write_table
-
-    def full_disk(table, where, *args, **words):
-        if isinstance(where, str | Path) and "top_five" in Path(where).name:
-            raise OSError(28, "No space left on device")
-        return real(table, where, *args, **words)
-
-    monkeypatch.setattr(pq, "write_table", full_disk)
-    assert run_job("hydra.run.dir=out") == 1
-    assert not (workspace / "out" / "predictions.parquet").exists()
-    assert "cannot be written" in (workspace / "out" / "error.txt").read_text()
-
 
 _SKIPPED = 77
 

@@ -165,19 +165,6 @@ def test_what_a_users_method_returns_or_raises_is_refused_in_a_sentence(method, 
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_rows_of_the_batchs_budgets_are_taken():
-    for budgets, attacked, found in (
-        ((8.0,), True, [8.0]),
-        ((0.3, 8.0), True, [float(np.float32(0.3)), 8.0]),  # as from a float32 tensor
-        ((), True, [1.25]),  # an attack of its own finds it
-        ((), False, [0.0]),
-    ):
-        odd = Odd(at(*found))
-        odd.attacked = attacked
-        batch = SimpleNamespace(batch=BATCH.batch, budgets=budgets)
-        assert OwnMeasurement("odd", odd, "key").rows(batch).equals(at(*found)), budgets
-
-
 def test_tables_are_finished_images_ascend_and_full_memory_is_left_to_the_pass():
     finished = OwnMeasurement("odd", Odd(FINISHED.slice(1)), "key").finish(FINISHED, JOB)
     assert finished.equals(FINISHED.slice(1))

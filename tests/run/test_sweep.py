@@ -10,7 +10,6 @@ from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
 from src.run import sweep as sweeps
-from src.status import summary
 
 
 class Published:
@@ -37,34 +36,17 @@ def test_an_error_at_the_end_is_published_and_keeps_the_files(tmp_path, monkeypa
     assert (tmp_path / "attacks.csv").exists()
 
 
-def write_job(folder, sweep, begun, ended):
-    """Write a finished job of a sweep, whose files have these times."""
-    (folder / ".hydra").mkdir(parents=True)
-    config, predictions = folder / ".hydra" / "config.yaml", folder / "predictions.parquet"
-    config.write_text(f"seed: 0\nsweep: {sweep}\nhydra: 1\n")
-    os.utime(config, (0, begun))
-    predictions.touch()
-    os.utime(predictions, (0, ended))
-
-
 @pytest.mark.parametrize("seconds", [-30, 0, 30])  # by which the file server's clock is off
 def test_a_sweep_has_the_jobs_that_hold_its_id_whatever_their_times(tmp_path, seconds):
     manifest, now = state.SweepManifest(jobs=["mi", "bim"], single=False, id="12e5"), time.time()
     state.write_manifest(tmp_path, manifest)
     for number, sweep in enumerate(("'12e5'", "'12e5'", "12e55", "null")):
-        write_job(tmp_path / f"{number}-job", sweep, now + seconds, now + 5 + seconds)
+        folder = tmp_path / f"{number}-job"
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra" / "config.yaml").write_text(f"seed: 0\nsweep: {sweep}\nhydra: 1\n")
+        (folder / "predictions.parquet").touch()
+        for file, ended in ((".hydra/config.yaml", 0), ("predictions.parquet", 5)):
+            os.utime(folder / file, (0, now + ended + seconds))
     assert list(state.job_folders(tmp_path, manifest)) == [0, 1]
-    assert [job[2:4] for job in state.job_statuses(tmp_path)] == [
-        ("done", pytest.approx(5, abs=1))
-    ] * 2
-
-
-def test_the_time_that_remains_is_by_the_work_of_the_jobs(tmp_path):
-    manifest = state.SweepManifest(
-        jobs=["fgsm", "bim", "mi"], single=False, id="1", work=[1, 30, 60]
-    )
-    state.write_manifest(tmp_path, manifest)
-    after = time.time() + 4
-    write_job(tmp_path / "0-fgsm", "'1'", after - 3600, after)
-    state.start_clock(tmp_path / "0-fgsm")  # it trained for an hour
-    assert "about 6 min remain" in summary(state.job_statuses(tmp_path))
+    done = ("done", pytest.approx(5, abs=1))
+    assert [job[2:4] for job in state.job_statuses(tmp_path)] == [done] * 2

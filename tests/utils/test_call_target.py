@@ -15,16 +15,6 @@ def test_sections_within_a_section_are_called_first():
     assert later(b=2) == {"a": 1, "b": 2}
 
 
-def test_what_a_callable_returns_may_be_callable_and_of_any_class():
-    (layer,) = call_target({"_target_": "torch.nn.Sequential", "_args_": [LAYER]})
-    assert layer.kernel_size == 8
-    one = {"_target_": "hydra.utils.get_object", "path": "math.pi"}  # not callable
-    assert call_target(one) == pytest.approx(3.14159, abs=1e-5)
-
-
-LAYER = {"_target_": "torch.nn.AvgPool2d", "kernel_size": 8}
-
-
 @pytest.mark.parametrize("name", ["os.system", "logging.os.system", "subprocess.run"])
 def test_hydra_refuses_what_runs_commands(tmp_path, name):
     made = tmp_path / "made"

@@ -10,14 +10,11 @@ import signal
 import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from src.config.sections import TrainerSettings
-from src.run.trainer import on_free_gpu
 from src.utils.devices import arithmetic, free_gpu, is_out_of_memory
 from src.utils.files import WriteError
 
@@ -154,20 +151,6 @@ def test_a_job_of_another_sweep_waits_until_a_killed_one_leaves_its_gpu(gpus):
         for process in first:
             process.kill()
             process.join()
-
-
-@pytest.mark.filterwarnings("ignore:GPU available but not used")  # by the job on the CPU
-@pytest.mark.slow
-def test_jobs_for_one_gpu_get_a_free_one(gpus):
-    with ExitStack() as held:
-        settings = TrainerSettings(accelerator="gpu")
-        devices = [held.enter_context(on_free_gpu(settings)).devices for _ in range(2)]
-        assert devices == [[0], [1]]
-        for others in ({"accelerator": "cpu"}, {"devices": [0]}, {"devices": 2}):
-            chosen = settings.model_copy(update=others)
-            assert held.enter_context(on_free_gpu(chosen)) == chosen  # it waits for none
-    with on_free_gpu(settings) as again:
-        assert again.devices == [0]
 
 
 def test_a_folder_without_rights_is_refused(gpus):
