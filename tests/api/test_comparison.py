@@ -148,26 +148,6 @@ def test_intervals_are_those_of_all_sign_flips_in_a_plain_loop():
     assert alike["high"] == pytest.approx(unseen)
 
 
-@pytest.mark.parametrize(("images", "worlds"), [(30, 300), (200, 300)])
-def test_equal_versions_are_rarely_told_apart(images, worlds):
-    """Twelve cells, their mean and clean accuracy; two trainings that differ in single images."""
-    random, alarms, covered = np.random.default_rng(images), 0, 0
-    rates = np.linspace(0.05, 0.95, 13)
-    for _ in range(worlds):
-        shared = random.standard_normal(images)
-        sides = []
-        for _ in range(2):
-            own = random.standard_normal(images)
-            latent = np.sqrt([0.5, 0.2]) @ [shared, own]
-            latent = latent + np.sqrt(0.3) * random.standard_normal((13, images))
-            right = (latent > norm.isf(rates)[:, None]).astype(float)
-            sides.append(np.concatenate([right[:12].mean(axis=0, keepdims=True), right]))
-        found = compare_versions(*sides, draws=399)
-        alarms += bool((found["high"] < 0).any())
-        covered += bool((found["low"] * found["high"] <= 0).all())
-    assert alarms <= 0.05 * worlds and covered >= 0.92 * worlds
-
-
 def test_a_known_fall_of_clean_accuracy_has_its_own_test(old):
     clean, robust = outcomes(200, 152, 22, 9), outcomes(200, 142, 25, 16)
     changes = sweeps(old, clean, robust, robust).set_index("measure")
@@ -183,13 +163,6 @@ def test_a_known_fall_of_clean_accuracy_has_its_own_test(old):
     assert f" {largest:.1f} points" in gate(changes)[1]
     alike = sweeps(old, *[outcomes(200, 152, 0, 0)] * 2)
     assert gate(alike)[0] and gate(alike, 1.5)[0] and not gate(alike, 1.4)[0]  # 3 of 200 images
-
-
-def test_a_small_fall_may_be_significant_and_pass(old):
-    fell = sweeps(old, outcomes(2000, 1700, 60, 20), outcomes(2000, 1000, 10, 10))
-    assert not gate(fell)[0] and gate(fell, 5)[0]
-    worse = sweeps(old, outcomes(2000, 1700, 10, 10), outcomes(2000, 1000, 160, 60))
-    assert not gate(worse, 5)[0]
 
 
 @pytest.mark.parametrize(
@@ -262,13 +235,11 @@ def same(old: pd.DataFrame) -> pd.DataFrame:
 
 REFUSED: list[tuple[Callable, Callable, dict[str, Any], str]] = [
     (same, partial(copied, data="other"), {}, "fgsm from .* images"),
-    (same, partial(copied, norm="l2"), {}, "norm"),
     (same, partial(copied, budgets=[0, 4]), {}, "epsilon.grid .* --eps"),
     (same, partial(copied, reference=8.0), {}, "NEW has no adversarial"),
     (same, same, {"eps_255": 3}, "--eps 3"),
     (same, same, {"pairs": {"nosuch": "vit_small"}}, "--pair nosuch: OLD"),
     (same, partial(renamed, old="vgg_small", new="better"), {}, "lacks 7 of the 15 .*--pair"),
-    (same, same, {"pairs": {"vit_small": "new", "vgg_small": "new"}}, "--pair .*=new: OLD"),
     (first(29), first(29), {}, "29 images .* 30"),
     (first(29, "vgg_small"), first(29, "vgg_small"), {}, "from vgg_small on .*: 29 images"),
     (same, first(100), {}, "other images"),

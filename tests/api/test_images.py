@@ -106,9 +106,7 @@ def test_a_column_of_a_hugging_face_data_set(evaluate, batch, expected):
         (lambda x, y: (TensorDataset(x),), "images come without labels"),
         (lambda x, y: ([Image.new("RGB", (n, 8)) for n in (8, 9)], [0, 1]), "images have 2 sizes"),
         (lambda x, y: (x[..., :30], y), r"not \(12, 3, 32, 30\)"),
-        (lambda x, y: ({"image": x, "label": y}, y), "Pass columns"),
         (lambda x, y: (DataLoader(Stream([{"image": x[0]}] * 2)), y), "are not images"),
-        (lambda x, y: (["a.png"] * 12, y), "are not images"),
         (lambda x, y: (TensorDataset(x, y / 2),), "whole numbers"),
     ],
 )

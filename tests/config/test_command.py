@@ -65,13 +65,3 @@ def test_printed_class_names_are_read_back():
     (word,) = shlex.split(class_order(names))
     assert list(compose_words(resolvers.CONF, [word]).dataset.class_names) == names
     assert "=" not in class_order([*names, "one more"])
-
-
-def test_a_file_of_budgets_may_lack_below_one(tmp_path):
-    (tmp_path / "epsilon").mkdir()
-    (tmp_path / "epsilon" / "mine.yaml").write_text("grid: [0.1, 0.3]\nreference: null\n")
-    words = ["epsilon=mine", f"hydra.searchpath=[{tmp_path}]"]
-    for more, below_one in (([], False), (["epsilon.below_one=true"], True)):
-        assert compose_words(resolvers.CONF, [*words, *more]).epsilon.below_one is below_one
-    with pytest.raises(ConfigCompositionException):
-        compose_words(resolvers.CONF, [*words, "epsilon.below=true"])

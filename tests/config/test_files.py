@@ -115,14 +115,6 @@ def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
         assert told in error and error.count("\n") == 1
 
 
-def test_several_public_sources_are_one_anothers_targets(composed):
-    sources = ["timm/resnet18.a1_in1k", "torchvision/vgg16.IMAGENET1K_V1"]
-    for words in (["-m", f"source={','.join(sources)}"], [f"source=[{','.join(sources)}]"]):
-        assert composed(*words, "targets=null")["targets"] == sources
-        assert composed(*words, "targets=[fine]")["targets"] == ["fine"]
-    assert composed(f"source={sources[0]}", "targets=null")["targets"][0] == "vgg16"
-
-
 def test_a_public_model_loads_from_python(workspace, provider):
     assert load_classifier(PUBLIC, "dataset=cifar10_mini").name == SHORT
 

@@ -64,7 +64,6 @@ REFUSED = [
     (f"{HEADER}x2,1,1", r"'x2' may be x2\.jpg and x2\.png"),
     (f"{HEADER}x1,cat,1", "TrueLabel='cat' of image 'x1'"),
     (f"{HEADER}x1,0,1", "TrueLabel='0' of image 'x1' is below dataset.first_label=1"),
-    (f"{HEADER}x1,1,1\nx9,1,1", "'x9'"),
     (f"{HEADER}x1,1,1\nx1.png,2,1", "'x1.png' is listed twice"),
     (f"{HEADER}../images/x1,1,1", r"'\.\./images/x1'"),
     ("id,TrueLabel\nx1,1", r"dataset\.id_column=ImageId\. .* id, TrueLabel"),

@@ -12,28 +12,18 @@ def greys(split, root):
     return ImageDataset(image_folder(split, root=str(root)))[:].images[:, 0, 0, 0].tolist()
 
 
-TEST, TRAIN = [10, 11, 0, 1], [110, 111, 112, 100, 101, 102]
-
-
-def test_classes_and_files_are_sorted_in_each_split(tmp_path, write_classes):
-    both = tmp_path / "both"
-    write_classes(both / "train", ["cat", "ant"], images=3, start=100)
-    write_classes(both / "test", ["cat", "ant"])
-    data = image_folder("test", root=str(both))
-    assert (data.classes, [*data.targets]) == (["ant", "cat"], [0, 0, 1, 1])
-    assert greys("test", both) == greys("test", both / "test") == TEST
-    assert greys("train", both) == TRAIN
-    (both / "test").rename(both / "val")  # which is the test split where there is no test
-    assert greys("test", both) == TEST
-    write_classes(both / "test", ["ant", "cat"], start=200)
-    assert greys("test", both) == [200, 201, 210, 211]
-    (both / "train").rename(tmp_path / "train")
-    with pytest.raises(ValueError, match="train split"):
-        image_folder("train", root=str(both))
-    (tmp_path / "alone").mkdir()
-    (both / "test").rename(tmp_path / "alone" / "train")
-    with pytest.raises(ValueError, match="test split"):
-        image_folder("test", root=str(tmp_path / "alone"))
+def test_splits_are_found_in_their_folders(tmp_path, write_classes):
+    both, alone = tmp_path / "both", tmp_path / "alone"
+    for start, split in enumerate(("train", "val", "test")):
+        write_classes(both / split, ["cat", "ant"], start=100 * start)
+    assert greys("train", both) == [10, 11, 0, 1]
+    assert greys("test", both) == greys("test", both / "test") == [210, 211, 200, 201]
+    alone.mkdir()
+    for split, other in (("train", "test"), ("test", "train")):
+        (both / other).rename(alone / other)
+        with pytest.raises(ValueError, match=f"{split} split"):
+            image_folder(split, root=str(alone))
+        (alone / other).rename(both / other)
 
 
 def test_suffixes_and_depth(tmp_path, write_classes):

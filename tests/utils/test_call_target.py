@@ -1,18 +1,9 @@
 """Calling what a `_target_` names, and parsing the names of models."""
 
-from collections import Counter
-
 import pytest
 
 from src.utils.call_target import call_target
 from src.utils.model_names import ModelRef
-
-
-def test_sections_within_a_section_are_called_first():
-    inner = {"_target_": "builtins.dict", "a": [1, {"_target_": "builtins.complex", "real": 2}]}
-    assert call_target({"_target_": "collections.Counter", "b": inner}) == Counter(b={"a": [1, 2]})
-    later = call_target({"_target_": "builtins.dict", "_partial_": True, "a": 1})
-    assert later(b=2) == {"a": 1, "b": 2}
 
 
 @pytest.mark.parametrize("name", ["os.system", "logging.os.system", "subprocess.run"])
