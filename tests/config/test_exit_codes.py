@@ -6,7 +6,6 @@ import resource
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -83,14 +82,6 @@ def printing_with_rich() -> int:
 def test_no_error_has_the_code_of_a_gate_that_is_not_passed(error, capfd):
     assert command(failing(error)) == 2
     assert capfd.readouterr().err
-
-
-@pytest.mark.parametrize("code", [0, 1, 2])
-def test_a_command_s_own_code_is_returned(code):
-    assert command(lambda: code) == code
-    exiting = partial(run_command, lambda: sys.exit(code), lambda words: Namespace(), [])
-    assert exiting(at_once=False) == code
-    assert run_command(print, lambda words: sys.exit(code), []) == code  # as --help does
 
 
 def test_no_module_that_ends_the_process_decides_a_gate(capfd):

@@ -10,10 +10,6 @@ from src import load_classifier
 from src.config.settings import Settings
 from tests.config.test_settings import read
 
-PUBLIC = "hub/me/nets@0123456789abcdef/tiny"
-SHORT = "hub.me.nets.0123456.tiny"
-QUICK = ["attack=fgsm", "epsilon.grid=[8]"]
-
 
 @pytest.fixture
 def composed(run_job, capfd):
@@ -24,13 +20,6 @@ def composed(run_job, capfd):
         return yaml.safe_load(capfd.readouterr().out)
 
     return compose
-
-
-@pytest.fixture
-def provider(workspace, monkeypatch):
-    """A stand-in of providers, whose models are the tiny ones."""
-    keys = yaml.safe_load((workspace / "conf/model/fine.yaml").read_text())
-    monkeypatch.setattr("src.models.providers.section_of", lambda name: {**keys})
 
 
 def write(workspace, file, text):
@@ -79,13 +68,10 @@ def test_files_of_a_jobs_models_are_read_and_no_others(composed, workspace):
     assert models.keys() == {"coarse", "resnet_small"}
 
 
-@pytest.mark.parametrize(
-    "base", ["mine/base", "/experiment/mine/base", {"/experiment/mine": ["base"]}]
-)
-def test_an_experiment_names_models_too(composed, workspace, base):
+def test_an_experiment_names_models_too(composed, workspace):
     text = "# @package _global_\ntargets: [fine, vit_small]\n"
     write(workspace, "experiment/mine/base.yaml", text)
-    text = f"# @package _global_\n{yaml.safe_dump({'defaults': [base, '_self_']})}"
+    text = "# @package _global_\ndefaults: [mine/base, _self_]\n"
     text += "source: resnet50\nmodel:\n  vit_small: {input_size: 32}\n"
     text += "  resnet50: {network: {_target_: own.build}, weights: included}\n"
     write(workspace, "experiment/mine/own.yaml", text)
@@ -97,7 +83,7 @@ def test_an_experiment_names_models_too(composed, workspace, base):
 
 def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
     write(workspace, "panel/mine.yaml", "[coarse, resnet_small]")
-    words = [*QUICK, "hydra.run.dir=out", "targets=[panel/mine,fine]"]
+    words = ["attack=fgsm", "epsilon.grid=[8]", "hydra.run.dir=out", "targets=[panel/mine,fine]"]
     assert run_job(*words) == 0
     targets = pd.read_parquet("out/predictions.parquet")["target"].unique()
     assert list(targets) == ["coarse", "resnet_small", "fine"]
@@ -113,10 +99,6 @@ def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
         assert run_job(word) == 2
         error = capfd.readouterr().err
         assert told in error and error.count("\n") == 1
-
-
-def test_a_public_model_loads_from_python(workspace, provider):
-    assert load_classifier(PUBLIC, "dataset=cifar10_mini").name == SHORT
 
 
 def without_targets(model, images, labels, eps, *, norm: "Unknown", **more):  # noqa: F821

@@ -266,20 +266,3 @@ def test_a_line_of_a_file_is_refused_with_its_key_and_the_way_on(tmp_path):
         file.write_text(f"# @package _global_\n{line}\n")
         with pytest.raises(ValueError, match=named):
             read(f"experiment=own{number}", extra=tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("words", "device", "side", "images"),
-    [
-        ("trainer.batch_size=1000", "cuda", 224, 81),
-        ("trainer.batch_size=20", "cuda", 32, 20),
-        ("trainer.batch_size=1000 targets=[vit]", "cuda", 32, 81),  # its input_size is 224
-        ("trainer.batch_size=1000 trainer.gradient_batch=300", "cuda", 224, 300),
-        ("trainer.batch_size=50", "cpu", 224, 32),
-    ],
-)
-def test_gradient_batches_shrink_with_the_pixels_of_the_largest_network(
-    words, device, side, images
-):
-    settings = read("attack=bim", "source=resnet50", "targets=[resnet50]", *words.split())
-    assert settings.gradient_batch(device, side) == images

@@ -240,26 +240,6 @@ VALUES = [*HOSTILE, *NUMBERS, *[[text] for text in HOSTILE]]
 VALUES += [{"_target_": text, "gradients": text} for text in HOSTILE]
 
 
-@pytest.fixture
-def harmless(tmp_path, monkeypatch):
-    """A function that expects a call to work or to be refused in a sentence, and runs no code.
-
-    A hostile module leaves a file when it is imported; the shell's command leaves the same one.
-    """
-    (tmp_path / "canary_module.py").write_text("open('canary', 'w')\nf = 1\n")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-    def check(call, *arguments):
-        try:
-            call(*arguments)
-        except ValueError as error:
-            assert len(str(error)) < 1500
-        assert "canary_module" not in sys.modules and not Path("canary").exists()
-
-    return check
-
-
 def places(data: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of all values in JSON data."""
     if not isinstance(data, dict | list):
@@ -279,18 +259,25 @@ def forged(text: str | bytes, number: int) -> dict[str, Any]:
     return content
 
 
-def test_a_sets_record_runs_nothing(harmless):
-    folder = Path("set").absolute()
-    write(folder)
+def test_a_sets_record_runs_nothing(tmp_path, monkeypatch):
+    """A call works, or is refused in a sentence.
+
+    A hostile module leaves a file when it is imported; the shell's command leaves the same one.
+    """
+    (tmp_path / "canary_module.py").write_text("open('canary', 'w')\nf = 1\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    write(folder := tmp_path / "set")
     words = ["attack=saved", f"attack.path={folder}", "dataset=cifar10_mini", "plan=only"]
     settings, text = read(*words, "targets=[vgg_small]"), (folder / "record.json").read_text()
-
-    def plan(number):
-        seal(folder, forged(text, number))
-        planned = check_job(settings, DataSets())
-        assert planned.saved is not None and planned.settings.attack.settings == {}
-        assert planned.settings.attack.gradients(1, 1) is None
-        assert planned.settings.attack.fit_gradients(1, 1) is None
-
     for number in range(120):
-        harmless(plan, number)
+        seal(folder, forged(text, number))
+        try:
+            planned = check_job(settings, DataSets())
+        except ValueError as error:
+            assert len(str(error)) < 1500
+        else:
+            attack = planned.settings.attack
+            assert planned.saved is not None and attack.settings == {}
+            assert attack.gradients(1, 1) is attack.fit_gradients(1, 1) is None
+        assert "canary_module" not in sys.modules and not Path("canary").exists()

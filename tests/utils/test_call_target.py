@@ -21,7 +21,6 @@ def test_hydra_refuses_what_runs_commands(tmp_path, name):
     ("section", "told", "cause"),
     [
         ({"_target_": "no.where"}, "^_target_ no.where cannot be found. .*No module", ImportError),
-        ({"_target_": "math.sqrt", "_args_": [-1]}, "^math domain error$", ValueError),
         ({"_target_": "math.sqrt", "_args_": ["x"]}, "^math.sqrt failed with TypeErr", TypeError),
         ({"_target_": "math.pi"}, "callable", Exception),
     ],

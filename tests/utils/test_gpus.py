@@ -9,7 +9,7 @@ import os
 import signal
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 
@@ -37,31 +37,26 @@ def switches_now():
         return values
 
 
-def in_new_process(precision):
-    """What the switches are once another default is set, after they were those of a precision."""
+def check_switches(precision):
+    """Set other defaults, and expect those of a precision between them."""
     BACKENDS.fp32_precision = "tf32"
     BACKENDS.mkldnn.matmul.fp32_precision = "bf16"
     BACKENDS.cuda.matmul.fp32_precision = "ieee"
     before = switches_now()
-    if precision:
-        with arithmetic("cpu", precision):
-            within = formats(ON_GPU), formats(ON_CPU)
+    with torch.autocast("cpu", torch.float16):
+        with suppress(ZeroDivisionError), arithmetic("cpu", precision):
+            assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
             with arithmetic("cpu", "32-true"):
-                inner = formats(ON_GPU + ON_CPU)
-            again = formats(ON_GPU)
-        assert within[0] == again == {"tf32" if precision == "tf32" else "ieee"}
-        assert inner == {"ieee"} and (precision == "tf32" or within[1] == inner)
-        assert switches_now() == before
-    BACKENDS.fp32_precision = "ieee"
-    return switches_now()
+                assert formats(ON_GPU + ON_CPU) == {"ieee"}
+            assert formats(ON_GPU) == {"tf32" if precision == "tf32" else "ieee"}
+            raise ZeroDivisionError
+        assert torch.get_autocast_dtype("cpu") == torch.float16
+    assert switches_now() == before
 
 
-@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
-def test_products_have_their_precision_and_switches_are_restored(precision):
+def test_number_formats_are_those_of_the_precision_and_restored(at_once):
     """In new processes, as there is no way back to the first state of switches."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
-        found, wanted = pool.map(in_new_process, [precision, ""])
-    assert found == wanted  # those that followed a default still follow it
+    at_once(*(partial(check_switches, precision) for precision in ("32-true", "tf32", "bf16")))
 
 
 FULL = [

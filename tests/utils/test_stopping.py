@@ -163,20 +163,6 @@ def test_ctrl_c_among_the_imports_ends_quietly(workspace):
     assert not list(workspace.glob("outputs/**/*.parquet"))
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_open_and_no_file_takes_their_numbers(tmp_path, closed):
-    code = "import src, sys, os; print('printed'); print('printed', file=sys.stderr); "
-    code += "file = open('numbers', 'w'); file.write(f'{sys.stdin.readline()}{file.fileno()}'); "
-    code += "file.close(); os.system('echo printed; echo printed >&2')"
-    words = ["sh", "-c", f'"$PYTHON" -W error -c "$0" {closed}', code]
-    done = subprocess.run(words, cwd=tmp_path, env=ENVIRONMENT, input="", capture_output=True)
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "numbers").read_text() == "3"
-    printed = b"printed\nprinted\n"
-    assert done.stdout == (b"" if ">&-" in closed.split() else printed)
-    assert done.stderr == (b"" if "2>&-" in closed else printed)
-
-
 def test_variables_that_launchers_leave_mean_nothing_to_a_call_from_python(monkeypatch):
     for name in ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID", "WORLD_SIZE", "SLURM_NTASKS"):
         monkeypatch.setenv(name, "4" if name.endswith(("SIZE", "NTASKS")) else "1")
