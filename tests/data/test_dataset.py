@@ -87,15 +87,13 @@ def test_images_may_come_as_pictures_paths_arrays_and_tensors_of_every_mode(tmp_
         to_unit(torch.ones(1))
 
 
-def test_channels_of_16_bits_are_refused():
-    header = struct.pack(">4sIIBBBBB", b"IHDR", 1, 1, 16, 2, 0, 0, 0)  # a PNG of one colour
-    content = b"IDAT" + zlib.compress(bytes(7))
-    parts = [struct.pack(">I", len(part) - 4) + part for part in (header, content, b"IEND")]
-    sums = [struct.pack(">I", zlib.crc32(part[4:])) for part in parts]
-    png = b"\x89PNG\r\n\x1a\n" + b"".join(map(bytes.__add__, parts, sums))
-    for deep in (png, b"P6 1 1 65535\n" + bytes(6)):
-        with pytest.raises(ValueError, match="more than 8 bits"):
-            to_rgb(io.BytesIO(deep))
+def png_of_16_bits():
+    """Return a PNG of one colour."""
+    header = struct.pack(">4sIIBBBBB", b"IHDR", 1, 1, 16, 2, 0, 0, 0)
+    parts = [header, b"IDAT" + zlib.compress(bytes(7)), b"IEND"]
+    ends = [struct.pack(">I", zlib.crc32(part)) for part in parts]
+    sizes = [struct.pack(">I", len(part) - 4) for part in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(map(b"".join, zip(sizes, parts, ends, strict=True)))
 
 
 def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
@@ -112,6 +110,9 @@ def test_what_is_no_image_is_named_when_it_is_read(tmp_path):
     data.digest()  # which does not decode
     with pytest.raises(ValueError, match=r"image 0 \(.*x\.jpg\) cannot be read"):
         _ = data[0]
+    for deep in (b"P6 1 1 65535\n" + bytes(6), png_of_16_bits()):
+        with pytest.raises(ValueError, match="more than 8 bits"):
+            to_rgb(io.BytesIO(deep))
 
 
 def test_pillow_resizes_as_torchvision_does():

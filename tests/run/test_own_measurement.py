@@ -5,7 +5,6 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -21,14 +20,12 @@ from tests.conftest import REPOSITORY, block_of
 
 PAGE = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")
 CODE = re.search(r"^```python\n(# entropy.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
-LINES = re.search(r"^```python\n(# lines.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
 
 
 @pytest.fixture
 def place(workspace, monkeypatch):
     """A folder with the page's code."""
     (workspace / "entropy.py").write_text(CODE)
-    (workspace / "lines.py").write_text(LINES)
     monkeypatch.syspath_prepend(workspace)
     yield workspace
     sys.modules.pop("entropy", None)
@@ -36,7 +33,7 @@ def place(workspace, monkeypatch):
 
 def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(place, run_job, run_in):
     keys = "_target_: entropy.Entropy, chart: {y: entropy, x: eps_255, colour: target}"
-    asked = [f"measurements={{entropy: {{{keys}}}}}", "++tracking._target_=lines.publish"]
+    asked = [f"measurements={{entropy: {{{keys}}}}}"]
     assert run_job(*asked, "report=default", "hydra.run.dir=outputs/a") == 0
     table, frame = load_table("entropy", "outputs/a"), load_sweep("outputs/a")
     keys = ["attack", "source", "target", "eps_255", "index"]
@@ -61,8 +58,6 @@ def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(place, 
         section["chart"] = bad
         with pytest.raises(ValueError, match=r"entropy\.parquet: its chart: .*"):
             own_statistics(job)
-    lines = pd.read_json("runs.jsonl", lines=True)  # of the page's tracker
-    assert lines["kind"].tolist() == ["job", "pair", "pair", "sweep"]
 
 
 def own(name="entropy", target="entropy.Entropy", **more) -> OwnMeasurement:

@@ -50,25 +50,6 @@ def verify(made, run_in) -> Callable[..., tuple[int, str]]:
 Change = Callable[[CardJob], CardJob]
 
 
-@pytest.fixture
-def forge(made) -> Callable[..., str]:
-    """A function that writes changed copies of a job to a card with a valid seal.
-
-    The second word of the name of a copy's attack is its number.
-    """
-
-    def write(*changes: Change) -> str:
-        (job,), jobs = read_card(made / "mine.card"), []
-        for number, changed in enumerate(change(job) for change in changes):
-            label = f"{changed.record.label.partition(' ')[0]} {number}"
-            changed = with_record(changed, key=f"{number}", label=label)
-            jobs.append(replace(changed, place=("mine", number)))
-        write_card(jobs, made / "forged.card")
-        return "forged.card"
-
-    return write
-
-
 def with_record(job: CardJob, **facts: Any) -> CardJob:
     """Return a job with other facts in its record."""
     return replace(job, record=job.record.model_copy(update=facts))
@@ -137,13 +118,23 @@ CHANGES: list[tuple[Change, str]] = [
 BEGUN = "bim\nagrees: 0 of 99 outcomes differ"
 
 
-def test_forged_cards_differ_and_hostile_ones_are_not_checked(made, verify, forge, monkeypatch):
-    """They open no file, import no module, download nothing and begin no line of results."""
+def test_forged_cards_differ_and_hostile_ones_are_not_checked(made, verify, monkeypatch):
+    """They open no file, import no module, download nothing and begin no line of results.
+
+    The second word of the name of a copy's attack is its number.
+    """
     (made / "canary.py").write_text("raise SystemExit('imported')")
     asked_for = list[Any]()
     monkeypatch.setattr("requests.Session.get", lambda *arguments, **_: asked_for.append(arguments))
+    (job,), jobs = read_card(made / "mine.card"), []
     begun = partial(with_record, label=BEGUN.replace(" ", "\u2003"), source=BEGUN)
-    code, printed = verify(forge(*(change for change, _ in CHANGES), begun), "--jobs=99")
+    for number, change in enumerate([*(change for change, _ in CHANGES), begun]):
+        changed = change(job)
+        label = f"{changed.record.label.partition(' ')[0]} {number}"
+        changed = with_record(changed, key=f"{number}", label=label)
+        jobs.append(replace(changed, place=("mine", number)))
+    write_card(jobs, made / "forged.card")
+    code, printed = verify("forged.card", "--jobs=99")
     assert code == 1 and asked_for == []
     assert not any(word in printed for word in ("imported", "touch", "\x1b"))
     found = re.findall(r"^([a-z ]+): (?:bim|mi) (\d+) vgg_small: (.*)$", printed, re.M)
