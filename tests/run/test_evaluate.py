@@ -20,10 +20,6 @@ from tests.job_context import TRAINER
 BUDGETS = (2.0, 16.0)
 
 
-def changed(**changes):
-    return TRAINER.model_copy(update=changes)
-
-
 def test_rows_are_each_models_predictions_for_the_same_images(run, networks, dataset):
     result, batch = run(networks), dataset[:]
     clean, eps = to_unit(batch.images), torch.tensor(BUDGETS) / 255
@@ -40,7 +36,8 @@ def test_rows_are_each_models_predictions_for_the_same_images(run, networks, dat
 
 
 def test_where_memory_does_not_suffice_batches_are_halved(run, networks, monkeypatch):
-    room, trainer, attack = [3], changed(batch_size=11, gradient_batch=8), partial(bim, steps=2)
+    room, attack = [3], partial(bim, steps=2)
+    trainer = TRAINER.model_copy(update={"batch_size": 11, "gradient_batch": 8})
     expected, forward = run(networks, attack), nn.Linear.forward
 
     def cramped(layer, images):
