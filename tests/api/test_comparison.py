@@ -221,14 +221,6 @@ def test_sweeps_that_cannot_be_compared_are_refused(old, before, after, options,
         compare(before(old), after(old), **options)
 
 
-def test_a_budget_or_the_common_cells_may_be_chosen(old):
-    assert not compare(old, copied(old, budgets=[0, 4]), eps_255=4)["change"].any()
-    some = first(29, "vgg_small")(old)
-    changes = compare(some, some, common=True)
-    assert "vgg_small" not in set(changes["source"])
-    assert "too few images" in changes.attrs[NOTES][-1]
-
-
 @pytest.fixture
 def compared(run_job, workspace, run_in):
     """A function that compares the folders `old` and `new`: there a target is worse."""

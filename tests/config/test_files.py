@@ -32,7 +32,6 @@ def write(workspace, file, text):
 def test_a_file_that_cannot_be_read_is_named(workspace, command_line, capfd):
     tiny = (workspace / "conf/model/coarse.yaml").read_text()
     for file, text, named in (
-        ("model/vgg_small.yaml", "steps: 2\n", "conf/model/vgg_small.yaml is not read"),
         ("attack/fgsm.yaml", "steps: 2\n", "conf/attack/fgsm.yaml is not read"),
         ("config.yaml", "steps: 2\n", "conf/config.yaml is not read"),
         ("model/coarse.yaml", "# @package model.coarse\na: [1\nb: 2", "coarse.yaml"),
@@ -91,9 +90,7 @@ def test_a_panel_is_a_list_of_targets(run_job, workspace, capfd):
     write(workspace, "panel/mine.yaml", "targets: [coarse]")
     for word, told in {
         "targets=panel/mine": "mine.yaml: a panel ",
-        "targets=panel/mien": "Did you mean panel/mine?",
         "targets=transferatack": "Did you mean panel/transferattack?",
-        "source=fien": "Did you mean fine?",
         "source=timm/resnet50.a9_in1k": "timm/resnet50.a9_in1k",
     }.items():
         assert run_job(word) == 2
@@ -128,7 +125,6 @@ def test_keywords_of_an_attack_of_ones_own_are_those_of_its_function(own, caplog
         "sizes: [a]": r"attack\.sizes\.0=a",
         "size: [1]\nsizes: [1]": "attack.size: attack=own .*Did you mean sizes",  # in its file
         "norm: linf": "attack.sizes",
-        "sizes: [true]": "attack.sizes",
     }.items():
         with pytest.raises(ValueError, match=named):
             own("strict", keys)

@@ -230,10 +230,8 @@ def test_a_refusal_is_a_line_with_the_key_the_value_and_the_way_on(
 # Lines of a file that Hydra composes, and what the refusal names.
 LINES = {
     "plan: true": "^plan=true is replaced by plan=only",
-    "dataset: {n_images: 1}": "^dataset.n_images is replaced by n_images",
     "targets: [vgg16, no]": "^targets: False .*'no'",
     "source: off": "^source: False .*'no'",
-    "defences: [none, on]": "^defences: True .*'yes'",
     "dataset: {class_names: [no, yes]}": "^dataset.class_names: False .*'no'",
     "protocol: no": "^protocol=False: .*'joint'",
     "attack: mi": "^attack=mi: .*override /attack",
