@@ -64,7 +64,7 @@ def interrupt_at_call(monkeypatch, owner, name, number):
     [
         ((job, "with_ensemble", 2), True, False),  # one a job
         slow((hydra_utils, "_save_config", 4), False, False),  # three a job
-        slow((Attacker, "forward", 4), True, False),  # two are trials
+        slow((Attacker, "forward", 2), True, False),
         slow((job, "write_results", 2), False, True),
     ],
 )
