@@ -86,6 +86,18 @@ def test_accuracies_and_their_means_are_those_of_plain_loops(old):
     assert not changes.loc[CLEAN].xs("vgg_small", level="target")["change"].any()
 
 
+def test_a_cell_with_part_of_the_images_is_judged_by_these(old):
+    few, found = old["index"] % 2 == 0, []
+    for some in (old[few], old[few | (old["source"] != "resnet_small")]):
+        new = copied(some, (some["target"] == "vit_small") & (some["index"] % 12 == 0))
+        rows = compare(some, new).set_index(["measure", "source", "target"]).sort_index()
+        found.append(rows.loc[(ROBUST, "resnet_small", "vit_small")])
+    alone, beside = found
+    for name in ("images", "old_right", "lost", "gained", "p", "change", "largest_fall"):
+        assert beside[name] == pytest.approx(alone[name]), name
+    assert beside["change"] < 0 and beside["low"] <= alone["low"] + 1e-9
+
+
 def test_intervals_are_those_of_all_sign_flips_in_a_plain_loop():
     random = np.random.default_rng(3)
     old, new = random.integers(0, 2, (2, 6, 40)).astype(float)
@@ -219,6 +231,14 @@ REFUSED: list[tuple[Callable, Callable, dict[str, Any], str]] = [
 def test_sweeps_that_cannot_be_compared_are_refused(old, before, after, options, said):
     with pytest.raises(ValueError, match=said):
         compare(before(old), after(old), **options)
+
+
+def test_a_budget_or_the_common_cells_may_be_chosen(old):
+    assert not compare(old, copied(old, budgets=[0, 4]), eps_255=4)["change"].any()
+    some = first(29, "vgg_small")(old)
+    changes = compare(some, some, common=True)
+    assert "vgg_small" not in set(changes["source"])
+    assert "too few images" in changes.attrs[NOTES][-1]
 
 
 @pytest.fixture
