@@ -86,6 +86,15 @@ def test_damaged_and_moved_files_are_discarded_and_lost_ones_have_no_size(rows):
     assert rows.sizes()[rows.folder / "0f"] > 0
 
 
+def test_rows_that_two_processes_computed_are_read_once(rows):
+    rows.add("0f", "table", pa.concat_tables([row(1), row(1, "b"), row(3)]))
+    for _ in ("in three files", "in one"):
+        assert index_of(rows) == [0, 1, 1, 3]
+        rows.merge("0f", "table")
+    assert len(list((rows.folder / "0f" / "table").iterdir())) == 1
+    assert rows.select("0f", "table", "a", [1, 3])["index"].to_pylist() == [1, 3]
+
+
 def test_what_was_used_longest_ago_goes_first_and_never_what_is_in_use(rows):
     for hours, origin in enumerate(("1a", "1b", "1c", "1d"), start=2):
         rows.add(origin, "table", row(0))
