@@ -276,6 +276,9 @@ def test_exit_codes_tell_falls_from_bad_input(compared, workspace, capfd):
         assert facts["exit_code"] == code and facts["max_fall"] == fall and facts["notes"]
         assert f"{facts['old']} {facts['new']}" == folders and f" {fall:g} " in facts["verdict"]
         assert code == (not all(row["excluded"] for row in facts["rows"]))
+        for row in facts["rows"]:  # in percent
+            assert row["change"] == pytest.approx(row["new"] - row["old"]), row
+            assert row["new_right"] == pytest.approx(row["new"] / 100 * row["images"])
 
 
 def test_a_network_that_is_always_right_has_not_fallen(old):
