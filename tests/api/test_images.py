@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, default_convert
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from src.api.transfer import transfer
 from src.data import load_dataset
@@ -76,11 +76,6 @@ FORMS = {
     "loader": lambda x, y: (DataLoader(TensorDataset(x / 255, y), batch_size=5),),
     "loader without batches": lambda x, y: (DataLoader(TensorDataset(x, y), batch_size=None),),
     "own data set": lambda x, y: (load_dataset("test", {**MINI, "n_test": 12}),),
-    "own loader": lambda x, y: (
-        DataLoader(
-            load_dataset("test", {**MINI, "n_test": 12}), batch_size=7, collate_fn=default_convert
-        ),
-    ),
 }
 
 
@@ -111,9 +106,7 @@ def test_a_column_of_a_hugging_face_data_set(evaluate, batch, expected):
         (lambda x, y: (TensorDataset(x),), "images come without labels"),
         (lambda x, y: ([Image.new("RGB", (n, 8)) for n in (8, 9)], [0, 1]), "images have 2 sizes"),
         (lambda x, y: (x[..., :30], y), r"not \(12, 3, 32, 30\)"),
-        (lambda x, y: ({"image": x, "label": y}, y), "Pass columns"),
         (lambda x, y: (DataLoader(Stream([{"image": x[0]}] * 2)), y), "are not images"),
-        (lambda x, y: (["a.png"] * 12, y), "are not images"),
         (lambda x, y: (TensorDataset(x, y / 2),), "whole numbers"),
     ],
 )

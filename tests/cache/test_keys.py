@@ -13,7 +13,7 @@ from torch import nn
 
 from src.cache import code_digest
 from src.cache.code_digest import code_of
-from src.cache.keys import described, lasting_key, weights_parts
+from src.cache.keys import lasting_key, weights_parts
 from src.config.compose import compose_words
 from src.config.read import read_job
 from src.config.resolvers import CONF
@@ -182,13 +182,6 @@ def test_weights_stay_when_a_recipe_gets_a_new_key():
     assert key(later(epochs=3)) == key(recipe)
     others = {key(later(epochs=3, momentum=0.8)), key(TrainingSettings(epochs=4))}
     assert len({key(recipe), key(recipe, "others"), *others}) == 4
-
-
-def test_parts_are_described_by_dotted_names():
-    parts = {"a": {"b": 1, "c": "x" * 40}, "d": "x" * 41, "e": None}
-    texts = described(parts)
-    assert texts | {"d": ""} == {"a.b": "1", "a.c": "x" * 40, "d": "", "e": "null"}
-    assert len(texts["d"]) == 16
 
 
 def places_of(device="cpu", side=2, names=("x", "y"), key_parts=(1, 0.5), **trainer):

@@ -106,12 +106,3 @@ def test_what_was_used_longest_ago_goes_first_and_never_what_is_in_use(rows):
         assert index_of(rows, "1b") == [] and index_of(rows, "1c") == [0]
     rows.shrink(0)
     assert {path.name for path in rows.sizes()} == {"0f", "1c", "1d"}
-
-
-def test_a_job_is_finished_while_rows_of_its_attack_are_there(rows):
-    rows.finish("0f", "job", "images")
-    assert rows.is_finished("job", lambda: "images")
-    assert not rows.is_finished("job", lambda: "others")
-    assert not rows.is_finished("jo", lambda: "images")
-    rows.discard("0f", "table", ["a"])
-    assert not rows.is_finished("job", lambda: "images")

@@ -1,14 +1,10 @@
 """Overrides of a command: names in them, values that stay text, words that cannot be read."""
 
-import re
 import shlex
-from pathlib import Path
-from pkgutil import resolve_name
 
 import pytest
-from hydra.errors import ConfigCompositionException, OverrideParseException
+from hydra.errors import OverrideParseException
 
-import src
 from src.config import resolvers
 from src.config.command import Command, flat
 from src.config.compose import compose_words
@@ -18,17 +14,12 @@ from src.utils.refusals import class_order
 TEXTS = {
     "2024_01": ["2024_01"],
     "1e5": ["1e5"],
-    "010": ["010"],
-    "2024-01-02": ["2024-01-02"],
     "true": ["true"],
-    "nan": ["nan"],
     "'1_1'": ["1_1"],
     "null": [],
-    "'a, b'": ["a, b"],
     "'x,2024,y'": ["x,2024,y"],
     "[a,b],c": ["a", "b", "c"],
     "${oc.env:X,1_0}": ["${oc.env:X,1_0}"],
-    " 1e5 ": ["1e5"],
     "a 1_0,1_0 b": ["a 1_0", "1_0 b"],
 }
 
@@ -45,13 +36,6 @@ def test_a_word_that_cannot_be_read_is_named_with_what_to_type():
         assert told.startswith(f"{word}: ") and told.endswith("""'KEY="TEXT"'""")
 
 
-def test_options_in_sweeps_are_not_refused_and_sources_that_are_set_again_are():
-    Command.parse(["attack=glob(f*)", "tracking=none,mlflow"]).check(resolvers.CONF)
-    Command.parse(["attack=choice(fgsm,bim)", "hydra/launcher=joblib"]).check(resolvers.CONF)
-    with pytest.raises(ValueError, match=r"^source .* -m 'source=\[a,b\],c'$"):
-        Command.parse(["source=[a,b]", "source=c"]).check(resolvers.CONF)
-
-
 @pytest.mark.parametrize(
     "key", ["dataset.root", "source", "model.vgg16.weights", "attack.path", "++hydra.run.dir"]
 )
@@ -62,57 +46,9 @@ def test_paths_and_names_stay_as_typed(key):
         assert Command.parse([str(override.input_line)]).overrides == (override,)
 
 
-def test_a_sweep_of_lists_is_split_into_its_jobs():
-    words = ["source=[vgg_small,resnet_small],vit_small", "defences=[none,jpeg],none"]
-    assert [str(override.input_line) for override in Command.parse(words).overrides] == words
-
-
-def test_tags_have_any_name_and_the_sections_other_keys_are_closed():
-    words = ["tracking.tags={paper: A, epoch: 3}"]
-    assert compose_words(resolvers.CONF, words).tracking.tags == {"paper": "A", "epoch": 3}
-    assert compose_words(resolvers.CONF, ["tracking.name=2024_01"]).tracking.name == "2024_01"
-    with pytest.raises(ConfigCompositionException):
-        compose_words(resolvers.CONF, ["tracking.tagz={paper: A}"])
-
-
-def test_numbers_elsewhere_are_numbers():
-    command = Command.parse(["n_images=5_0", "training.learning_rate=1e-3", "report.images=[1,2]"])
-    assert [override.value() for override in command.overrides] == [50, 0.001, [1, 2]]
-    config = compose_words(resolvers.CONF, ["dataset=image_folder", "dataset.root=2024_01"])
-    assert config.dataset.root == "2024_01"
-
-
-PRIVATE = [
-    "hydra._internal.utils:get_args_parser",
-    "hydra._internal.callbacks:Callbacks",
-    "hydra._internal.config_loader_impl:ConfigLoaderImpl._apply_overrides_to_config",
-    "hydra._internal.hydra:Hydra.show_cfg",
-    "hydra._internal.utils:create_config_search_path",
-    "hydra.plugins.config_source:ConfigSource._get_header_dict",
-]
-
-
-def test_hydras_private_names_exist_and_are_used_in_one_file():
-    assert all(map(callable, map(resolve_name, PRIVATE)))
-    root = Path(src.__file__).parent
-    private = re.compile(r"hydra\._internal|hydra\.grammar|ConfigSource\._|ConfigLoaderImpl")
-    users = [path for path in root.rglob("*.py") if private.search(path.read_text())]
-    assert [path.name for path in users] == ["hydra_internals.py"]
-
-
 def test_printed_class_names_are_read_back():
     names = ["a,b", "[c]", "{d}", "(e)", 'f"g', "h'i", "j=k", "ü ②", " l", "m ", "null", "true"]
     names += ["1", "007", "1e5", "nan", "n\\", "$HOME", "#o", "p:q"]
     (word,) = shlex.split(class_order(names))
     assert list(compose_words(resolvers.CONF, [word]).dataset.class_names) == names
     assert "=" not in class_order([*names, "one more"])
-
-
-def test_a_file_of_budgets_may_lack_below_one(tmp_path):
-    (tmp_path / "epsilon").mkdir()
-    (tmp_path / "epsilon" / "mine.yaml").write_text("grid: [0.1, 0.3]\nreference: null\n")
-    words = ["epsilon=mine", f"hydra.searchpath=[{tmp_path}]"]
-    for more, below_one in (([], False), (["epsilon.below_one=true"], True)):
-        assert compose_words(resolvers.CONF, [*words, *more]).epsilon.below_one is below_one
-    with pytest.raises(ConfigCompositionException):
-        compose_words(resolvers.CONF, [*words, "epsilon.below=true"])

@@ -6,7 +6,6 @@ import resource
 import sys
 from argparse import Namespace
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -85,18 +84,6 @@ def test_no_error_has_the_code_of_a_gate_that_is_not_passed(error, capfd):
     assert capfd.readouterr().err
 
 
-@pytest.mark.parametrize("code", [0, 1, 2])
-def test_a_command_s_own_code_is_returned(code):
-    assert command(lambda: code) == code
-    exiting = partial(run_command, lambda: sys.exit(code), lambda words: Namespace(), [])
-    assert exiting(at_once=False) == code
-    assert run_command(print, lambda words: sys.exit(code), []) == code  # as --help does
-
-
-def test_the_help_of_the_report_is_no_error(run_in, tmp_path):
-    assert run_in(tmp_path, "--help", module="src.report.__main__") == 0
-
-
 def test_no_module_that_ends_the_process_decides_a_gate(capfd):
     for code in (None, 0, 1, 2, 256, 257):
         assert command(lambda code=code: sys.exit(code)) == 2
@@ -114,10 +101,6 @@ def test_an_output_that_cannot_be_written_has_another_code(tmp_path, capfd, stre
         assert with_output(lambda function=function: command(function), tmp_path, stream) == 2
         said = capfd.readouterr().err.strip().splitlines()
         assert len(said) == (1 if stream is full_disk else 0)
-
-
-@pytest.mark.parametrize("stream", [closed_pipe, full_disk])
-def test_so_have_two_such_streams(tmp_path, stream):
-    for function in (printing, failing(KeyError("x")), failing(ValueError("x"))):
+    for function in (printing, failing(KeyError("x"))):
         both = (stream, stream)
         assert with_output(lambda function=function: command(function), tmp_path, *both) == 2

@@ -9,38 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from src import load_classifier
 from src.images.answers import Answers
 from src.utils.files import sha256_of
-
-
-def test_answers_count_as_the_model_that_gave_them(workspace, run_job):
-    """And as others, once the file has others."""
-    words = ["save_adversarial=true", "epsilon.grid=[4,8]", "n_images=12"]
-    assert run_job(*words, "hydra.run.dir=outputs/0-saved") == 0
-    folder = Path("outputs/0-saved/adversarial").absolute()
-    fine, rows = load_classifier("fine", "dataset=cifar10_mini", config_dir="conf"), []
-    for path in sorted(folder.rglob("*.png")):
-        images = np.asarray(Image.open(path)).transpose(2, 0, 1)[None] / np.float32(255)
-        confidence, predicted = fine(torch.from_numpy(images)).softmax(1)[0].max(dim=0)
-        rows.append((sha256_of(path), int(predicted), float(confidence)))
-    answers = pd.DataFrame(rows, columns=["sha256", "predicted", "confidence"])
-    asked = ["attack=saved", f"attack.path={folder}", "model.answers.network.file=answers.csv"]
-    asked += ["targets=[answers,fine]", "n_images=null", "epsilon.grid=[8]", "rerun=false"]
-    for name, file in (("same", answers), ("other", answers.assign(predicted=3, confidence=0.9))):
-        file.sample(frac=1, random_state=0).to_csv("answers.csv", sep=";", index=False)
-        assert run_job(*asked, f"hydra.run.dir={name}") == 0
-    same, other = (
-        pd.read_parquet(workspace / name / "predictions.parquet")
-        .set_index(["target", "eps_255", "index"])
-        .sort_index()
-        for name in ("same", "other")
-    )
-    for column in ("predicted", "confidence"):
-        its, wanted = same.loc["answers", column], same.loc["fine", column]
-        assert len(its) == 36
-        pd.testing.assert_series_equal(its, wanted, rtol=1e-4)
-    assert {*other.loc["answers", "predicted"]} == {3}
 
 
 @pytest.fixture
@@ -83,15 +53,12 @@ def test_the_other_classes_share_the_rest_and_other_images_are_refused(asked, ca
     ("change", "text"),
     [
         (lambda rows: rows.drop(columns="sha256"), "needs the columns sha256 and predicted"),
-        (lambda rows: rows.assign(predicted="cat"), "needs the columns sha256 and predicted"),
         (lambda rows: rows.assign(predicted=rows["predicted"].where(rows.index != 2)), "row 3 has"),
         (lambda rows: rows.assign(predicted=10), "row 1 needs a class from 0 to 9"),
         (lambda rows: rows.assign(confidence=[0.9, 0.1, 1, 1]), "row 2 needs .*above 0.1 and up"),
         (lambda rows: rows.assign(confidence=1.01), "row 1 needs .* a confidence above 0.1"),
-        (lambda rows: rows.assign(sha256=rows["sha256"][0]), "row 2 needs a class"),
         (lambda rows: rows[:1].assign(sha256="00" * 32), "is about 1 images that attack=saved"),
         (lambda rows: rows[:0], "answers.csv has no answers"),
-        (lambda rows: rows.assign(predicted="9" * 23), "row 1 has no class number"),
         (lambda rows: rows.assign(predicted="\u0663"), "row 1 has no class number"),
         (lambda rows: rows.rename(columns={"predicted": "predicted\0"}), "NUL bytes"),
     ],

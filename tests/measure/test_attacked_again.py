@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from src.analysis.diagnostics import success_over_iterations
-from src.attacks import Settings, bim, fgsm, mi, ni, pgd, vmi
+from src.attacks import bim, fgsm, pgd, vmi
 from src.data import Batch
 from src.models import Ensemble
 from tests.measure.small import all_of, curved, diagnosed, linear, make_images
@@ -94,9 +94,7 @@ BATCH = 6
 @pytest.mark.parametrize(
     "attack",
     [
-        partial(mi, step_size_255=1.6),
         partial(pgd, step_size_255=2.0),
-        partial(ni, step_size_255=1.0),
         partial(vmi, step_size_255=1.0, neighbours=2),
         partial(bim, norm="l2", relative_step_size=0.5),
     ],
@@ -113,18 +111,6 @@ def test_an_iterate_is_the_result_of_as_many_equal_steps(attack):
     parts = attack(*given, steps=5, iterates=[3], max_batch=4)
     torch.testing.assert_close(parts[0], found[1])
     assert attack(*given[:3], 8 / 255, steps=5, iterates=[2]).shape == (1, BATCH, 3, 8, 8)
-
-
-def test_restarts_keep_the_iterates_of_the_best_one_and_none_lies_beyond_the_run():
-    images, labels = torch.rand(BATCH, 3, 8, 8), torch.arange(BATCH) % 3
-    attack = partial(pgd, curved(0), images, labels, 8 / 255, steps=4, restarts=3)
-    found = attack(iterates=[2, 4])
-    assert torch.equal(found[1], attack()) and len(found) == 2
-    size = Settings(steps=4).step_size(torch.tensor(8 / 255))
-    assert (found[1] - found[0]).abs().max() <= 2 * size + 1e-6
-    for iterates in ([0], [5], [1, 9]):
-        with pytest.raises(ValueError, match=rf"iterates={iterates[-1]}: .*steps=4"):
-            attack(iterates=iterates)
 
 
 def test_targets_see_the_iterates_and_the_last_is_the_attacks_result():

@@ -1,42 +1,33 @@
 """A small data set, linear classifiers, and a pass over the images."""
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
-import numpy as np
 import pytest
-import torch
 from torch import nn
 
-from src.data import ImageDataset, LabelledImages
+from src.data import ImageDataset
 from tests.job_context import run_modules
+from tests.measure import small
 
 
 @pytest.fixture
 def dataset() -> ImageDataset:
-    pixels = np.random.default_rng(0).integers(0, 256, (11, 8, 8, 3), dtype=np.uint8)
-    return ImageDataset(LabelledImages(pixels, np.arange(11) % 3, ("x", "y", "z")))
+    return small.make_images(low=0)
 
 
 @pytest.fixture
 def linear() -> Callable[..., nn.Module]:
-    def make(seed: int = 0, classes: int = 3) -> nn.Module:
-        torch.manual_seed(seed)
-        return nn.Sequential(nn.Flatten(), nn.Linear(192, classes)).eval().requires_grad_(False)
-
-    return make
+    return small.linear
 
 
 @pytest.fixture
-def networks(linear) -> dict[str, nn.Module]:
-    return {"a": linear(0), "b": linear(1)}
+def networks() -> dict[str, nn.Module]:
+    return {"a": small.linear(0), "b": small.linear(1)}
 
 
 @pytest.fixture
 def run(dataset) -> Callable[..., SimpleNamespace]:
     """A function that attacks the data set through networks, see `run_modules`."""
-
-    def make(networks, *arguments, **keywords):
-        return run_modules(dataset, networks, *arguments, **keywords)
-
-    return make
+    return partial(run_modules, dataset)

@@ -1,102 +1,58 @@
-"""Jobs run whole: what a command does once, a read-only cache, a full disk, and pictures."""
+"""Jobs and the end of a sweep."""
 
-import ctypes
-import multiprocessing
 import os
-import subprocess
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
+import time
 
-import pyarrow.parquet as pq
 import pytest
-from torch import nn
 
+from src.artifacts import sweep_state as state
 from src.artifacts.jobs import find_jobs
-from src.data import cifar10_mini
+from src.config.compose import compose_words
+from src.config.read import read_job
+from src.config.resolvers import CONF
 from src.measure.attack_cost import most_pictures
+from src.run import sweep as sweeps
 from tests.conftest import own_attack
 
 
-@pytest.mark.slow
-def test_a_command_builds_each_model_and_opens_each_data_set_once(run_job, monkeypatch):
-    calls, real, build = [], cifar10_mini.cifar10_mini, nn.AvgPool2d.__init__
+class Published:
+    """A tracker that remembers the published sweep."""
 
-    def opened(split, **settings):
-        calls.append((split, repr(settings)))
-        return real(split, **settings)
-
-    def built(self, kernel_size):
-        calls.append(kernel_size)
-        build(self, kernel_size)
-
-    monkeypatch.setattr(cifar10_mini, "cifar10_mini", opened)
-    monkeypatch.setattr(nn.AvgPool2d, "__init__", built)
-    assert run_job("-m", "attack=fgsm,rfgsm", "source=coarse,fine") == 0
-    assert len(calls) == len({*calls}) > 2 and {8, 4} < {*calls}
+    def publish(self, kind, name, parameters, metrics, tags, files):
+        self.call = kind, tags.get("error"), [path.name for path in files]
 
 
-def test_a_job_that_cannot_write_another_table_has_no_predictions(run_job, workspace, monkeypatch):
-    real = pq.write_table
+def test_an_error_at_the_end_is_published_and_keeps_the_files(tmp_path, monkeypatch, capsys):
+    def out_of_memory(*words):
+        raise MemoryError("Unable to allocate 8 GiB")
 
-    def full_disk(table, where, *args, **words):
-        if isinstance(where, str | Path) and "top_five" in Path(where).name:
-            raise OSError(28, "No space left on device")
-        return real(table, where, *args, **words)
-
-    monkeypatch.setattr(pq, "write_table", full_disk)
-    assert run_job("hydra.run.dir=out") == 1
-    assert not (workspace / "out" / "predictions.parquet").exists()
-    assert "cannot be written" in (workspace / "out" / "error.txt").read_text()
-
-
-_SKIPPED = 77
-
-
-def with_read_only(folder: Path, call: Callable[[], int]) -> int | None:
-    """Return the exit code of a call in a process for which a folder is on a read-only mount."""
-
-    def run() -> None:
-        alone = ctypes.CDLL(None).unshare(0x20000) == 0  # CLONE_NEWNS
-        for words in (
-            ["--make-rprivate", "/"],
-            ["--bind", folder, folder],
-            ["-o", "remount,bind,ro", folder],
-        ):
-            if not alone or subprocess.run(["mount", *words], capture_output=True).returncode:
-                os._exit(_SKIPPED)
-        os._exit(call())
-
-    process = multiprocessing.get_context("fork").Process(target=run)
-    process.start()
-    process.join()
-    if process.exitcode == _SKIPPED:
-        pytest.skip("this user cannot mount folders")
-    return process.exitcode
+    monkeypatch.setattr(sweeps, "results_of", out_of_memory)
+    (tmp_path / "attacks.csv").write_text("attack\n")
+    config = compose_words(CONF, ["attack=fgsm", "experiment=demo"])
+    sweep = sweeps.Sweep([read_job(config, config.hydra)], [()])
+    sweep.folder, sweep.tracker = tmp_path, Published()
+    with pytest.raises(SystemExit):
+        sweep.summarise()
+    kind, error, files = sweep.tracker.call
+    assert (kind, files) == ("sweep", ["attacks.csv"]) and "8 GiB" in error
+    assert "Unable to allocate 8 GiB" in capsys.readouterr().err
+    assert (tmp_path / "attacks.csv").exists()
 
 
-@pytest.fixture
-def no_page(monkeypatch):
-    monkeypatch.setattr("src.report.finished_jobs.write_report", lambda *_: None)
-
-
-def test_a_job_on_a_read_only_cache_runs_if_its_rows_are_stored(run_job, workspace, no_page, capfd):
-    """Others are refused before they begin."""
-    words = ["attack=fgsm", "rerun=false", "report=default", "report.examples=3"]
-    words += ["cache.total_gb=1e-9"]  # so that rows would be removed, too
-    assert run_job(*words, "hydra.run.dir=one") == 0
-    capfd.readouterr()
-    for more in ("defences=[none,jpeg]", "epsilon.grid=[4]", "rerun=true"):
-        other = partial(run_job, *words, more, "hydra.run.dir=refused")
-        assert with_read_only(workspace / "cache", other) == 2
-        error = capfd.readouterr().err
-        assert error == "cache cannot be written: Read-only file system.\n"
-        assert not (workspace / "refused").exists()
-    os.utime(next((workspace / "cache" / "rows-3").glob("[0-9a-f]*")), (0, 0))
-    again = partial(run_job, *words, "hydra.run.dir=two")
-    assert with_read_only(workspace / "cache", again) == 0
-    one, two = (pq.read_table(workspace / name / "predictions.parquet") for name in ("one", "two"))
-    assert one.equals(two) and (workspace / "two" / "images.npz").exists()
+@pytest.mark.parametrize("seconds", [-30, 0, 30])  # by which the file server's clock is off
+def test_a_sweep_has_the_jobs_that_hold_its_id_whatever_their_times(tmp_path, seconds):
+    manifest, now = state.SweepManifest(jobs=["mi", "bim"], single=False, id="12e5"), time.time()
+    state.write_manifest(tmp_path, manifest)
+    for number, sweep in enumerate(("'12e5'", "'12e5'", "12e55", "null")):
+        folder = tmp_path / f"{number}-job"
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra" / "config.yaml").write_text(f"seed: 0\nsweep: {sweep}\nhydra: 1\n")
+        (folder / "predictions.parquet").touch()
+        for file, ended in ((".hydra/config.yaml", 0), ("predictions.parquet", 5)):
+            os.utime(folder / file, (0, now + ended + seconds))
+    assert list(state.job_folders(tmp_path, manifest)) == [0, 1]
+    done = ("done", pytest.approx(5, abs=1))
+    assert [job[2:4] for job in state.job_statuses(tmp_path)] == [done] * 2
 
 
 COUNTING = """
@@ -109,7 +65,8 @@ counting.all_budgets = True
 """
 
 
-def test_few_images_are_attacked_again_for_pictures(run_job, workspace, no_page, capsys):
+def test_few_images_are_attacked_again_for_pictures(run_job, workspace, monkeypatch, capsys):
+    monkeypatch.setattr("src.report.finished_jobs.write_report", lambda *_: None)
     own_attack(workspace, "counting", "_target_: counting_code.counting", COUNTING)
     words = ["attack=counting", "report=default", "cache.images_mb=0", "cache.dir=none"]
     assert run_job(*words, "report.examples=3", "hydra.run.dir=out") == 0

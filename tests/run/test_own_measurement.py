@@ -5,7 +5,6 @@ import sys
 from types import SimpleNamespace
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 import torch
@@ -21,14 +20,12 @@ from tests.conftest import REPOSITORY, block_of
 
 PAGE = (REPOSITORY / "docs" / "own-measurement.md").read_text(encoding="utf-8")
 CODE = re.search(r"^```python\n(# entropy.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
-LINES = re.search(r"^```python\n(# lines.py\n.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)[1]
 
 
 @pytest.fixture
 def place(workspace, monkeypatch):
     """A folder with the page's code."""
     (workspace / "entropy.py").write_text(CODE)
-    (workspace / "lines.py").write_text(LINES)
     monkeypatch.syspath_prepend(workspace)
     yield workspace
     sys.modules.pop("entropy", None)
@@ -36,7 +33,7 @@ def place(workspace, monkeypatch):
 
 def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(place, run_job, run_in):
     keys = "_target_: entropy.Entropy, chart: {y: entropy, x: eps_255, colour: target}"
-    asked = [f"measurements={{entropy: {{{keys}}}}}", "++tracking._target_=lines.publish"]
+    asked = [f"measurements={{entropy: {{{keys}}}}}"]
     assert run_job(*asked, "report=default", "hydra.run.dir=outputs/a") == 0
     table, frame = load_table("entropy", "outputs/a"), load_sweep("outputs/a")
     keys = ["attack", "source", "target", "eps_255", "index"]
@@ -61,8 +58,6 @@ def test_a_table_is_that_of_its_definition_and_is_drawn_without_its_code(place, 
         section["chart"] = bad
         with pytest.raises(ValueError, match=r"entropy\.parquet: its chart: .*"):
             own_statistics(job)
-    lines = pd.read_json("runs.jsonl", lines=True)  # of the page's tracker
-    assert lines["kind"].tolist() == ["job", "pair", "pair", "sweep"]
 
 
 def own(name="entropy", target="entropy.Entropy", **more) -> OwnMeasurement:
@@ -75,7 +70,6 @@ def own(name="entropy", target="entropy.Entropy", **more) -> OwnMeasurement:
     ("words", "said"),
     [
         ({"name": "similarity"}, "this program has a table"),
-        ({"name": "a-b"}, "no free name for a table"),
         ({"target": "entropy.Nothing"}, "cannot be found"),
         ({"target": "tests.own_measurement.Earlier"}, "key_parts is an attribute"),
         ({"target": "builtins.dict"}, "is no src.measure"),
@@ -144,16 +138,12 @@ ADDED = ["attack", "target", "image", "key"]
         ("rows", at(99.0), "rows with eps_255=99.0 for the budgets [8.0]"),
         ("rows", at(8.0).to_pandas(), "returns DataFrame instead of a pyarrow.Table"),
         ("rows", KeyError("net"), "rows failed with KeyError: 'net'"),
-        ("rows", ValueError(), "rows failed with ValueError"),
-        ("needs", KeyError("budgets"), "needs failed with KeyError: 'budgets'"),
         ("needs", NEEDS._replace(images=np.arange(9)), "image 0, which the job lacks"),
         ("needs", NEEDS._replace(images=[5, 90]), "image 90, which the job lacks"),
-        ("needs", NEEDS._replace(images=None), "whole numbers"),
         ("needs", NEEDS._replace(images=[2.5]), "whole numbers"),
         ("needs", NEEDS._replace(targets=["net"]), "the model net, which the job lacks"),
         ("needs", NEEDS._replace(budgets=(8.0, 9.0)), "the budget 9.0, which the job lacks"),
         ("finish", None, "finish returns NoneType instead"),
-        ("finish", FINISHED.drop_columns("eps_255"), "return the column eps_255 once"),
         ("finish", FINISHED.append_column("attack", FINISHED["target"]), "adds the column attack"),
         ("finish", FINISHED.set_column(1, "eps_255", FINISHED["target"]), "measurements.odd"),
     ],
@@ -163,19 +153,6 @@ def test_what_a_users_method_returns_or_raises_is_refused_in_a_sentence(method, 
     with pytest.raises(ValueError, match=r"^measurements\.odd: ") as caught:
         getattr(OwnMeasurement("odd", Odd(value), "key"), method)(*arguments)
     assert said in str(caught.value) and "\n" not in str(caught.value)
-
-
-def test_rows_of_the_batchs_budgets_are_taken():
-    for budgets, attacked, found in (
-        ((8.0,), True, [8.0]),
-        ((0.3, 8.0), True, [float(np.float32(0.3)), 8.0]),  # as from a float32 tensor
-        ((), True, [1.25]),  # an attack of its own finds it
-        ((), False, [0.0]),
-    ):
-        odd = Odd(at(*found))
-        odd.attacked = attacked
-        batch = SimpleNamespace(batch=BATCH.batch, budgets=budgets)
-        assert OwnMeasurement("odd", odd, "key").rows(batch).equals(at(*found)), budgets
 
 
 def test_tables_are_finished_images_ascend_and_full_memory_is_left_to_the_pass():

@@ -3,7 +3,6 @@
 import copy
 import os
 import re
-import shutil
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
@@ -19,7 +18,6 @@ import yaml
 
 from src.artifacts.card import CardJob, read_card, write_card
 from src.config.resolvers import CONF
-from src.utils.package import find_asset
 
 MODELS = ["source=vgg_small", "targets=[vgg_small,resnet_small]", "n_images=12"]
 BIM = ["attack=bim", "attack.steps=2", "epsilon.grid=[8]", "variants=[uint8]"]
@@ -52,25 +50,6 @@ def verify(made, run_in) -> Callable[..., tuple[int, str]]:
 Change = Callable[[CardJob], CardJob]
 
 
-@pytest.fixture
-def forge(made) -> Callable[..., str]:
-    """A function that writes changed copies of a job to a card with a valid seal.
-
-    The second word of the name of a copy's attack is its number.
-    """
-
-    def write(*changes: Change) -> str:
-        (job,), jobs = read_card(made / "mine.card"), []
-        for number, changed in enumerate(change(job) for change in changes):
-            label = f"{changed.record.label.partition(' ')[0]} {number}"
-            changed = with_record(changed, key=f"{number}", label=label)
-            jobs.append(replace(changed, place=("mine", number)))
-        write_card(jobs, made / "forged.card")
-        return "forged.card"
-
-    return write
-
-
 def with_record(job: CardJob, **facts: Any) -> CardJob:
     """Return a job with other facts in its record."""
     return replace(job, record=job.record.model_copy(update=facts))
@@ -90,22 +69,18 @@ def setting(place: str, value: Any, **facts: Any) -> Change:
     return change
 
 
-def column(name: str, change: Callable[[np.ndarray], Any], at: str = "") -> Change:
-    """Return a change of a column of a job's tables, or of one table."""
+def column(name: str, change: Callable[[np.ndarray], Any]) -> Change:
+    """Return a change of a column of a job's tables."""
 
     def changed(job: CardJob) -> CardJob:
         tables = {}
         for table_name, table in job.tables.items():
-            place, values = table.schema.get_field_index(name), table[name].to_numpy().copy()
-            cells = pa.array(change(values) if at in table_name else values)
+            place = table.schema.get_field_index(name)
+            cells = pa.array(change(table[name].to_numpy().copy()))
             tables[table_name] = table.set_column(place, table.schema.field(place), cells)
         return replace(job, tables=tables)
 
     return changed
-
-
-def half_flipped(classes: np.ndarray) -> np.ndarray:
-    return (classes + np.arange(len(classes)) % 2) % 10
 
 
 CANARY = {"_target_": "canary.run"}
@@ -116,22 +91,20 @@ OTHER = {"vgg_small": "1" * 16, "resnet_small": "0" * 16}
 TEXTS = "not checked conf/ has other texts for"
 CHANGES: list[tuple[Change, str]] = [
     (setting(WEIGHTS, "C:\\Users\\me\\vgg_small.safetensors"), "agrees"),
-    (column("predicted", half_flipped), "differs .* outcomes differ"),
-    (column("predicted", half_flipped, "uint8"), "differs .* outcomes differ"),
+    (
+        column("predicted", lambda its: (its + np.arange(len(its)) % 2) % 10),
+        "differs .* outcomes differ",
+    ),
     (column("gradients", lambda its: its / 10), "differs .* outcomes differ"),
     (column("label", lambda its: (its + 1) % 10), "differs .* outcomes differ"),
     (column("index", lambda its: its + 1000), "differs .* outcomes differ"),
     (setting("attack.settings.steps", 3), "differs .* outcomes differ"),
-    (setting("attack.settings.norm", "l2"), "differs norm, from the settings"),
     (setting("epsilon.grid", [16.0]), "differs budgets, reference, from the settings"),
     (partial(with_record, data="0" * 16), "differs images"),
     (partial(with_record, weights=OTHER), "differs weights, from the settings"),
-    (partial(with_record, label="mi"), "differs label, from the settings"),
     (partial(with_record, attack="mi", label="mi"), rf"{TEXTS} attack\._target_\."),
     (setting(f"{NETWORK}._target_", "canary.run"), rf"{TEXTS} {NETWORK}\._target_\."),
-    (setting(f"{NETWORK}.file", "mine.card"), rf"{TEXTS} {NETWORK}\.file\."),
     (setting(WEIGHTS, "mine.card"), rf"{TEXTS} {WEIGHTS}\."),
-    (setting(WEIGHTS, None), rf"{TEXTS} {WEIGHTS}\."),  # training it takes hours
     (setting("defence", {"mine": {**CANARY, "repeats": 1}}), rf"{TEXTS} defence\.mine\._target_"),
     (setting("dataset.images", "mine/images.csv"), rf"{TEXTS} dataset\.images\."),
     (setting("dataset.class_names", CANARY), rf"{TEXTS} dataset\.class_names\._target_\."),
@@ -139,20 +112,29 @@ CHANGES: list[tuple[Change, str]] = [
     (setting("dataset", DOWNLOAD, dataset="nips17"), "not checked"),
     (setting("attack.settings._target_", "canary.run"), rf"{TEXTS} attack\._target_\."),
     (setting("attack.settings.loss", "${oc.create:${canary}}"), rf"{TEXTS} attack\.loss\."),
-    (setting("attack.settings.transforms", [CANARY]), rf"{TEXTS} attack\.transforms\."),
     (setting("attack.settings.norm", [CANARY]), "not checked attack.norm=.*: Input should be"),
     (setting("attack.kind", "saved"), rf"{TEXTS} attack\.path\."),
 ]
 BEGUN = "bim\nagrees: 0 of 99 outcomes differ"
 
 
-def test_forged_cards_differ_and_hostile_ones_are_not_checked(made, verify, forge, monkeypatch):
-    """They open no file, import no module, download nothing and begin no line of results."""
+def test_forged_cards_differ_and_hostile_ones_are_not_checked(made, verify, monkeypatch):
+    """They open no file, import no module, download nothing and begin no line of results.
+
+    The second word of the name of a copy's attack is its number.
+    """
     (made / "canary.py").write_text("raise SystemExit('imported')")
     asked_for = list[Any]()
     monkeypatch.setattr("requests.Session.get", lambda *arguments, **_: asked_for.append(arguments))
+    (job,), jobs = read_card(made / "mine.card"), []
     begun = partial(with_record, label=BEGUN.replace(" ", "\u2003"), source=BEGUN)
-    code, printed = verify(forge(*(change for change, _ in CHANGES), begun), "--jobs=99")
+    for number, change in enumerate([*(change for change, _ in CHANGES), begun]):
+        changed = change(job)
+        label = f"{changed.record.label.partition(' ')[0]} {number}"
+        changed = with_record(changed, key=f"{number}", label=label)
+        jobs.append(replace(changed, place=("mine", number)))
+    write_card(jobs, made / "forged.card")
+    code, printed = verify("forged.card", "--jobs=99")
     assert code == 1 and asked_for == []
     assert not any(word in printed for word in ("imported", "touch", "\x1b"))
     found = re.findall(r"^([a-z ]+): (?:bim|mi) (\d+) vgg_small: (.*)$", printed, re.M)
@@ -173,23 +155,6 @@ def test_an_honest_card_or_folder_agrees_and_the_seed_repeats_the_sample(made, v
     write_card([job, replace(job, place=("other", 3))], made / "twice.card")
     for name in ("mine", "twice.card"):
         assert verify(name) == (code, printed.replace("mine.card:", f"{name}:"))
-
-
-@pytest.mark.slow
-def test_a_typed_text_replaces_that_of_the_card(made, verify, forge):
-    for name, new in (("resnet_small", "moved"), ("resnet_small_seed1", "other")):
-        shutil.copy(find_asset(f"assets/{name}.safetensors"), made / f"{new}.safetensors")
-    weights, network = "model.resnet_small.weights", f"{NETWORK}._target_"
-    cases = [
-        (weights, "gone/x.safetensors", [], 2, f"conf/ has other texts for {weights}."),
-        (weights, "gone/x.safetensors", [f"{weights}=moved.safetensors"], 0, "agrees"),
-        (weights, "gone/x.safetensors", [f"{weights}=other.safetensors"], 1, "weights, from"),
-        (weights, "gone/x.safetensors", [f"{weights}=nowhere.pt"], 2, "nowhere.pt is not a file"),
-        (network, "elsewhere.net", [f"{network}=src.models.small.vgg_small"], 0, "agrees"),
-    ]
-    for key, value, words, wanted, said in cases:
-        code, printed = verify(forge(setting(key, value)), "--images=1", *words)
-        assert (code, said in printed) == (wanted, True), printed
 
 
 @pytest.mark.parametrize(

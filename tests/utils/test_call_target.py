@@ -1,28 +1,9 @@
 """Calling what a `_target_` names, and parsing the names of models."""
 
-from collections import Counter
-
 import pytest
 
 from src.utils.call_target import call_target
 from src.utils.model_names import ModelRef
-
-
-def test_sections_within_a_section_are_called_first():
-    inner = {"_target_": "builtins.dict", "a": [1, {"_target_": "builtins.complex", "real": 2}]}
-    assert call_target({"_target_": "collections.Counter", "b": inner}) == Counter(b={"a": [1, 2]})
-    later = call_target({"_target_": "builtins.dict", "_partial_": True, "a": 1})
-    assert later(b=2) == {"a": 1, "b": 2}
-
-
-def test_what_a_callable_returns_may_be_callable_and_of_any_class():
-    (layer,) = call_target({"_target_": "torch.nn.Sequential", "_args_": [LAYER]})
-    assert layer.kernel_size == 8
-    one = {"_target_": "hydra.utils.get_object", "path": "math.pi"}  # not callable
-    assert call_target(one) == pytest.approx(3.14159, abs=1e-5)
-
-
-LAYER = {"_target_": "torch.nn.AvgPool2d", "kernel_size": 8}
 
 
 @pytest.mark.parametrize("name", ["os.system", "logging.os.system", "subprocess.run"])
@@ -40,7 +21,6 @@ def test_hydra_refuses_what_runs_commands(tmp_path, name):
     ("section", "told", "cause"),
     [
         ({"_target_": "no.where"}, "^_target_ no.where cannot be found. .*No module", ImportError),
-        ({"_target_": "math.sqrt", "_args_": [-1]}, "^math domain error$", ValueError),
         ({"_target_": "math.sqrt", "_args_": ["x"]}, "^math.sqrt failed with TypeErr", TypeError),
         ({"_target_": "math.pi"}, "callable", Exception),
     ],

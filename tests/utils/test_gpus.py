@@ -9,15 +9,13 @@ import os
 import signal
 import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack
+from contextlib import suppress
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from src.config.sections import TrainerSettings
-from src.run.trainer import on_free_gpu
 from src.utils.devices import arithmetic, free_gpu, is_out_of_memory
 from src.utils.files import WriteError
 
@@ -39,43 +37,26 @@ def switches_now():
         return values
 
 
-def in_new_process(precision):
-    """What the switches are once another default is set, after they were those of a precision."""
+def check_switches(precision):
+    """Set other defaults, and expect those of a precision between them."""
     BACKENDS.fp32_precision = "tf32"
     BACKENDS.mkldnn.matmul.fp32_precision = "bf16"
     BACKENDS.cuda.matmul.fp32_precision = "ieee"
     before = switches_now()
-    if precision:
-        with arithmetic("cpu", precision):
-            within = formats(ON_GPU), formats(ON_CPU)
-            with arithmetic("cpu", "32-true"):
-                inner = formats(ON_GPU + ON_CPU)
-            again = formats(ON_GPU)
-        assert within[0] == again == {"tf32" if precision == "tf32" else "ieee"}
-        assert inner == {"ieee"} and (precision == "tf32" or within[1] == inner)
-        assert switches_now() == before
-    BACKENDS.fp32_precision = "ieee"
-    return switches_now()
-
-
-@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
-def test_products_have_their_precision_and_switches_are_restored(precision):
-    """In new processes, as there is no way back to the first state of switches."""
-    with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("fork")) as pool:
-        found, wanted = pool.map(in_new_process, [precision, ""])
-    assert found == wanted  # those that followed a default still follow it
-
-
-@pytest.mark.parametrize("precision", ["32-true", "tf32", "bf16"])
-def test_autocasting_is_that_of_the_precision_and_ends_with_an_error(precision):
-    before = switches_now()
     with torch.autocast("cpu", torch.float16):
-        with pytest.raises(ZeroDivisionError), arithmetic("cpu", precision):
+        with suppress(ZeroDivisionError), arithmetic("cpu", precision):
             assert torch.is_autocast_enabled("cpu") == (precision == "bf16")
-            assert precision != "bf16" or torch.get_autocast_dtype("cpu") == torch.bfloat16
+            with arithmetic("cpu", "32-true"):
+                assert formats(ON_GPU + ON_CPU) == {"ieee"}
+            assert formats(ON_GPU) == {"tf32" if precision == "tf32" else "ieee"}
             raise ZeroDivisionError
         assert torch.get_autocast_dtype("cpu") == torch.float16
     assert switches_now() == before
+
+
+def test_number_formats_are_those_of_the_precision_and_restored(at_once):
+    """In new processes, as there is no way back to the first state of switches."""
+    at_once(*(partial(check_switches, precision) for precision in ("32-true", "tf32", "bf16")))
 
 
 FULL = [
@@ -112,17 +93,6 @@ def gpus(tmp_path, monkeypatch):
     return tmp_path
 
 
-def read(file):
-    return file.read_text() if file.exists() else ""
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
 def note(folder, job, seconds):
     """Use a GPU for some seconds, as a job does, and write down which one and when."""
     logging.basicConfig(filename=folder / f"{job}.log", level=logging.INFO, force=True)
@@ -131,43 +101,34 @@ def note(folder, job, seconds):
         time.sleep(seconds)
 
 
+def wait_for(condition):
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
 @pytest.mark.slow
 def test_a_job_of_another_sweep_waits_until_a_killed_one_leaves_its_gpu(gpus):
-    context = multiprocessing.get_context("fork")
-    first = [context.Process(target=note, args=(gpus, job, 600)) for job in range(GPUS)]
-    second = context.Process(target=note, args=(gpus, "late", 0))
+    process = partial(multiprocessing.get_context("fork").Process, target=note)
+    first = [process(args=(gpus, job, 600)) for job in range(GPUS)]
+    second, log = process(args=(gpus, "late", 0)), gpus / "late.log"
     try:
-        for process in first:
-            process.start()
+        for each in first:
+            each.start()
         wait_for(lambda: len([*gpus.glob("*.begun")]) == GPUS)
-        assert {read(its) for its in gpus.glob("*.begun")} == {"0", "1", "2"}
         second.start()
-        wait_for(lambda: "Waiting" in read(gpus / "late.log"))
+        wait_for(lambda: log.exists() and "Waiting" in log.read_text())
         time.sleep(2.5)  # further attempts
-        assert not (gpus / "late.begun").exists()
+        assert {its.read_text() for its in gpus.glob("*.begun")} == {"0", "1", "2"}
         os.kill(first[1].pid, signal.SIGKILL)
         second.join()
-        assert second.exitcode == 0
-        assert read(gpus / "late.begun") == read(gpus / "1.begun")
-        assert read(gpus / "late.log").count("Waiting for a GPU") == 1
+        assert (gpus / "late.begun").read_text() == (gpus / "1.begun").read_text()
+        assert log.read_text().count("Waiting for a GPU") == 1
     finally:
-        for process in first:
-            process.kill()
-            process.join()
-
-
-@pytest.mark.filterwarnings("ignore:GPU available but not used")  # by the job on the CPU
-@pytest.mark.slow
-def test_jobs_for_one_gpu_get_a_free_one(gpus):
-    with ExitStack() as held:
-        settings = TrainerSettings(accelerator="gpu")
-        devices = [held.enter_context(on_free_gpu(settings)).devices for _ in range(2)]
-        assert devices == [[0], [1]]
-        for others in ({"accelerator": "cpu"}, {"devices": [0]}, {"devices": 2}):
-            chosen = settings.model_copy(update=others)
-            assert held.enter_context(on_free_gpu(chosen)) == chosen  # it waits for none
-    with on_free_gpu(settings) as again:
-        assert again.devices == [0]
+        for each in first:
+            each.kill()
+            each.join()
 
 
 def test_a_folder_without_rights_is_refused(gpus):
