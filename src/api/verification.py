@@ -37,7 +37,7 @@ _PLAIN += " n_images dataset model defence"
 _ARITHMETIC = "precision attack_precision fold_batch_norms"
 _FOLLOWING = "attack source targets defences norm budgets reference protocol layer dataset seed"
 _FOLLOWING += " precision backward_rule iterative values class_names weights"
-UNSEEN = "not checked"
+_PARTS, UNSEEN = ("model", "defence"), "not checked"
 _CLEAN = {"kind": "none", "name": "none", "label": "clean images"}
 _LISTED = re.compile(r"attack\.(norm|target_label)|model\.[^.]+\.channels")  # see `Settings`
 
@@ -61,6 +61,11 @@ def verify(card: Path, words: list[str], images: int, jobs: int, seed: int, minu
     sample = [finished[number] for number in draw.permutation(len(finished))[:jobs]]
     print(f"{card}: {len(sample)} of {len(finished)} jobs, sampled with --seed {seed}", flush=True)
     typed, pool.sets.download = dict(word.split("=", 1) for word in words), False
+    parts = {
+        f"{key}.{name}." for job in sample for key in _PARTS for name in job.record.config[key]
+    }
+    if strange := next((key for key in typed if not key.startswith(("dataset.", *parts))), None):
+        raise ValueError(f"{strange}: no sampled job has this data set, model or defence.")
     results, total, tests = list[str](), np.zeros(3), len(sample) + 1
     for job in sample:
         try:
@@ -139,7 +144,7 @@ def _settings(record: JobRecord, typed: dict[str, str]) -> dict[str, Any]:
     config, attack = record.config, record.config["attack"]["settings"]
     unknown = ["attack.path"] * (config["attack"]["kind"] == "saved")  # images in files
     parts = [("attack", record.attack, attack), ("dataset", record.dataset, config["dataset"])]
-    for group in ("model", "defence"):
+    for group in _PARTS:
         parts += [(f"{group}.{name}", name, section) for name, section in config[group].items()]
     for start, name, part in parts:
         path = files(start.partition(".")[0], [CONF]).get(name)
