@@ -1,7 +1,6 @@
 """Invariants of every attack: one table for all files of `conf/attack/`."""
 
 import inspect
-import pydoc
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +12,6 @@ import src.attacks
 from src.attacks import PerImageRandom, Philox
 from src.config.attack_settings import AttackSettings, computed_count
 from src.images.attacker import CountedModel
-from tests.attacks.conftest import ATTACKS, SECTIONS
 from tests.nondeterministic import refuse_nondeterministic
 
 EPS = torch.tensor([0.25, 8, 64]) / 255
@@ -53,23 +51,6 @@ def in_float64(batch) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
     images, labels = batch()
     others, classes = batch(6, seed=2)
     return images.double(), labels, (others.double(), classes)
-
-
-def test_a_function_is_named_and_has_defaults_as_its_config():
-    """`llc` and `illc` are `fgsm` and `bim` with a rule for the target labels."""
-    for name, keys in ((name, SECTIONS[name]) for name in ATTACKS):
-        function = get_object(keys["_target_"])
-        parameters = inspect.signature(function).parameters
-        named = keys.keys() - {"name", "_target_", "target_label", "transforms", "about"}
-        assert [key for key in named if keys[key] != parameters[key].default] == [], name
-        assert ("step_rule" in parameters) == ("step_rule" in keys), name
-        assert function.__name__ == {"llc": "fgsm", "illc": "bim"}.get(name, name)
-        assert getattr(src.attacks, function.__name__) is function
-        page = pydoc.render_doc(function, renderer=pydoc.plaintext).replace("(\n    ", "(")
-        assert f"{function.__name__}(model" in page and function.__doc__.splitlines()[0] in page
-        for parameter in list(parameters.values())[4:]:
-            assert parameter.kind is parameter.KEYWORD_ONLY, name
-            assert inspect.Parameter.empty not in (parameter.annotation, parameter.default), name
 
 
 def test_stays_in_the_ball_and_budgets_batches_and_order_do_not_matter(

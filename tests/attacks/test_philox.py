@@ -89,14 +89,12 @@ def test_ranges_and_types(dtype):
     assert Philox(torch.arange(0), LIKE).normal(3).shape == (0, 3)
 
 
-@pytest.mark.parametrize("method", ["uniform", "normal"])
-def test_distribution(method):
+def test_normal_numbers_are_normal():
     """Every fourth number is tested alone too, as each comes from another word of its block."""
-    reference = {"uniform": scipy.stats.uniform, "normal": scipy.stats.norm}[method]
     random = Philox(image_seeds(12, torch.arange(40)), LIKE)
-    numbers = np.stack([getattr(random, method)(4, 1000).numpy() for _ in range(3)])
+    numbers = np.stack([random.normal(4, 1000).numpy() for _ in range(3)])
     for n in range(4):
-        assert scipy.stats.kstest(numbers[:, :, n].ravel(), reference.cdf).pvalue > ALPHA
+        assert scipy.stats.kstest(numbers[:, :, n].ravel(), "norm").pvalue > ALPHA
     for axis, name in enumerate(("draws", "images", "words", "places")):
         moved = np.moveaxis(numbers, axis, 0)
         for kind in (lambda x: x, np.square):  # the pairs of Box and Muller share a radius
@@ -118,8 +116,6 @@ def test_integers_orders_and_noise_signs_are_equally_likely():
     positive = int((signs > 0).sum())
     assert scipy.stats.binomtest(positive, signs.numel()).pvalue > ALPHA
     assert torch.equal(noise_signs(5, index[40:43], like[:3]), signs[40:43])
-    drawn = 2 * Philox(image_seeds(5, index), like).integers(0, 2, 3, 20, 20) - 1
-    assert not torch.equal(signs, drawn), "apart from what attacks draw"
 
 
 def test_images_mixed_in_are_of_another_class():

@@ -5,8 +5,7 @@ import torch
 from torch import nn
 
 from src import attacks
-from src.attacks import DiverseInput, PerImageRandom, Problem, Scale, Settings, Source, Warp
-from src.attacks.landscape import Landscape
+from src.attacks import DiverseInput, PerImageRandom, Problem, Source
 from src.defences import AttackedDefence, RandomResizePad
 from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier
@@ -135,34 +134,15 @@ def test_neurons_are_attributed_on_a_noisy_way_to_black(network, batch):
 
 
 def test_layers_that_mix_are_narrow_beside_the_image_and_read_before_a_relu(network, batch):
-    """The image is what the network resizes it to, and the ReLU may work in place."""
+    """The image is what the network resizes it to."""
     first, *_, last = network()
     parts = [nn.Upsample(scale_factor=4), nn.Conv2d(3, first.out_channels, 4, stride=4)]
     made = []
-    for width, inplace in ((0.25, False), (1.0, False), (1.0, True), (0.2, False)):
-        model = nn.Sequential(*parts, nn.ReLU(inplace), nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
+    for width in (0.25, 1.0, 0.2):
+        model = nn.Sequential(*parts, nn.ReLU(True), nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
         words = {"max_width": width, "mix_probability": 1.0, "steps": 3}
         made.append(attacks.cfm(model, *batch(), 8 / 255, **words))
-    equal = [torch.equal(made[0], other) for other in made[1:]]
-    assert equal == [True, True, False]
-
-
-@pytest.mark.parametrize("average", ["logits", "loss"])
-def test_the_gradient_of_a_member_is_that_of_its_model_alone(average, network, batch):
-    (images, labels), models = batch(3), [network(0), network(1)]
-    settings = Settings(transforms=(Scale(2), Warp(1, rho=0.5)), kernel_size=3)
-    source = CountedModel(Ensemble(models, average))
-    at = images[None] * torch.tensor([0.9, 0.8]).reshape(2, 1, 1, 1, 1)
-    for number, model in enumerate(models):
-        both, alone = (
-            Landscape(problem_of(Source(its), images, labels), settings) for its in (source, model)
-        )
-        before = source.counts.gradients
-        found = both.gradient(at, member=number)
-        assert torch.equal(found, alone.gradient(at)) and found.abs().amax() > 0
-        cost = 2 * 2 * 2 * 3  # copies and their warps' own gradients, budgets, images
-        assert source.counts.gradients - before == cost
-        assert torch.equal(both.losses(at, number), alone.losses(at))
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
 def test_images_of_a_run_draw_the_same_members(network, batch):

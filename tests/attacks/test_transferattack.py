@@ -3,13 +3,11 @@
 The environment variable TRANSFERATTACK names a real clone.
 """
 
-import os
 import re
 import subprocess
 import sys
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +15,6 @@ import torch
 
 from src import attacks
 from src.api.transfer import transfer
-from src.artifacts.record import read_record
 from src.attacks import adapt
 from src.defences import AttackedDefence
 from src.images.attacker import CountedModel
@@ -233,35 +230,3 @@ def test_the_command_tries_every_class(clone, run_in, printed_by, tmp_path):
     assert status == 0 and lines["signs"] == lines["aimed"] == "yes"
     assert lines["broken"] == "no   RuntimeError: no layer4 here"
     assert "3 of 7 classes of transferattack run on resnet_small." in text
-
-
-@pytest.mark.slow
-def test_a_job_is_resumed_until_an_edit_of_the_clone(clone, run_job, workspace):
-    words = ["attack=transferattack", f"attack.root={clone}", "rerun=false", "attack.name=signs"]
-    records = []
-    for folder in ("one", "two", "three"):
-        assert run_job(*words, f"hydra.run.dir={folder}") == 0
-        records.append(read_record(workspace / folder / "predictions.parquet")[1])
-        if folder == "two":
-            with Path(clone, "transferattack", "gradient", "some.py").open("a") as file:
-                file.write("\n# another line\n")
-            for name, module in list(sys.modules.items()):  # as in a new process
-                if str(getattr(module, "__file__", None)).startswith(clone):
-                    del sys.modules[name]
-    assert [record.gradients for record in records] == [23 * 2 * 10, 0, 23 * 2 * 10]
-    assert records[0].code["attack"] != records[2].code["attack"]
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True)
-    assert records[0].versions["transferattack"] == head.stdout.strip()
-
-
-def test_runs_on_the_real_clone(classifier, batch):
-    """That are `mi` and attacks which this program has by TransferAttack's name only."""
-    if not (root := os.environ.get("TRANSFERATTACK")):
-        pytest.skip("TRANSFERATTACK names no clone of TransferAttack")
-    images, labels = batch(1, height=32)
-    given = (classifier.double(), images.double(), labels, 8 / 255)
-    torch.testing.assert_close(attack_of("mifgsm", root)(*given), attacks.mi(*given))
-    for name in ("adaea", "smer", "mig", "anda", "awt"):
-        found = attack_of(name, root)(*given, epoch=2)
-        assert torch.equal(found, attack_of(name, root)(*given, epoch=2)), name
-        assert 1 / 255 < (found - images).abs().amax() < 8.001 / 255, name
