@@ -87,8 +87,6 @@ def test_an_error_in_transfer_is_one_sentence_with_the_users_own_lines(network, 
     for name in ("my attack", "average"):
         with pytest.raises(ValueError, match=f"^attacks.*{name}"):
             transfer(*given, attacks={name: fgsm}, **WORDS)
-    with pytest.raises(ValueError, match=r"mine .*`targeted`"):
-        transfer(*given, attacks={"mine": fgsm}, target_labels="next", **WORDS)
 
 
 class TorchattackBase:
@@ -180,21 +178,6 @@ def test_an_object_that_would_attack_otherwise_than_in_its_library_is_refused(na
     build, sentence = REFUSED[name]
     with pytest.raises(ValueError, match=sentence):
         adapt(build(network()))(network(), *batch(), EPS)
-
-
-def test_what_an_object_adds_beyond_its_budget_is_returned_for_its_user_to_be_told(network, batch):
-    images, labels = batch()
-    counting, attack = network(), adapt(returns(lambda x: x + 0.5)(network()))
-    counting.expect_images = lambda its: None
-    torch.testing.assert_close(attack(counting, images, labels, EPS)[0], images + 0.5)
-
-
-def test_an_object_for_another_budget_is_named_once_with_the_way_on(network, batch, caplog):
-    attack = adapt(Own(network(), eps=0.25))
-    attack(network(), *batch(), 0.25)
-    assert not caplog.text
-    attack(network(), *batch(), EPS)
-    assert caplog.text.count("lambda model, images, labels, eps: Own(model, eps=eps)") == 1
 
 
 @pytest.mark.parametrize("kind", ["torchattacks", "foolbox"])

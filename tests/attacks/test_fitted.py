@@ -11,7 +11,6 @@ from torch import nn
 
 from src import attacks
 from src.attacks import CollectedWeights, FitBatch, FitTask, NotFittedError, UniversalPerturbation
-from src.images.attacker import CountedModel
 from tests.attacks.conftest import FITTED
 
 EPS = 8 / 255
@@ -64,17 +63,6 @@ def test_one_step_on_one_image_is_the_fast_gradient_sign_method(network, batch):
     states = fitted(attacks.uap, model, images, labels, fit_step=1.0)
     universal = attacks.uap(model, images, labels, EPS, states=states)
     assert torch.equal(universal, attacks.fgsm(model, images, labels, EPS))
-
-
-def test_a_perturbation_is_the_same_for_all_images_and_fills_its_budget(network, batch):
-    model, (images, labels), both = CountedModel(network()), batch(6), [EPS, 2 * EPS]
-    images = 0.25 + images / 2  # so that nothing is clipped
-    states = fitted(attacks.uap, model, images, labels, both, norm="l2", fit_step=0.7, epochs=3)
-    assert model.counts.gradients == 2 * 3 * 6
-    changes = attacks.uap(model, images, labels, both, norm="l2", states=states) - images
-    assert torch.allclose(changes, changes[:, :1], atol=1e-6)
-    sizes = changes.flatten(2).square().mean(2).sqrt()
-    assert torch.allclose(sizes, torch.tensor([[EPS], [2 * EPS]]).expand(2, 6), rtol=1e-3)
 
 
 def test_a_targeted_fit_lowers_the_loss_of_the_targets(network, batch):

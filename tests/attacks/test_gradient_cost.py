@@ -3,12 +3,9 @@
 import re
 
 import pytest
-import torch
 
-from src import attacks
 from src.api.transfer import transfer
-from src.attacks.zoo.gradient_sampling import PenalisedGradientNorm
-from src.config.attack_settings import AttackSettings, computed_count
+from src.config.attack_settings import AttackSettings
 from src.config.gradient_cost import COPIES, TOLERANCE, at_cost
 from src.config.read import crafted_keys
 from src.config.settings import Settings
@@ -86,27 +83,3 @@ def test_transfer_takes_a_number_of_gradients(network, batch):
     model, given = {"a": network()}, {"eps": 8 / 255, "protocol": "all", "progress_bar": False}
     (job,) = transfer(model, model, *batch(), attacks={"mi": {"gradients": 7}}, **given).jobs
     assert job.record.label == "mi (7 gradients)" and job.record.gradients == 7 * 4
-
-
-TAKEN = [
-    ("pgd", {"restarts": 3}, True),
-    ("gi", {"warm_up_steps": 2}, True),
-    ("rap", {"steps": 5, "late_start": 2}, True),
-    ("bim", {"random_start": "uniform", "restarts": 3}, False),
-    ("vmi", {"random_start": "uniform"}, False),
-    ("mi", {"estimator": PenalisedGradientNorm(samples=2)}, False),
-]
-
-
-def test_a_stated_number_of_gradients_is_that_taken_or_unknown(network, batch):
-    eps, (images, labels) = torch.tensor([2.0, 4.0, 8.0]) / 255, batch()
-    for name, words, known in TAKEN:
-        counted, stated = CountedModel(network()), None
-        getattr(attacks, name)(counted, images, labels, eps, **words)
-        try:
-            settings = {"_target_": f"src.attacks.{name}", **words}
-            stated = computed_count(settings, "gradients", {"budgets": 3, "members": 1})
-        except ValueError as error:
-            assert "may change the count" in str(error)
-        taken = counted.counts.gradients / len(images)
-        assert stated == (taken if known else None), (name, words)

@@ -67,11 +67,3 @@ def test_refuses_what_is_no_budget_no_image_and_no_number_for_each_image(network
     for words, named in [*cases, ({"seeds": labels[:3]}, "^seeds .* 4 images")]:
         with pytest.raises(ValueError, match=named):
             pgd(network(), **given | words)
-
-
-def test_a_kernel_for_larger_images_is_warned_of_once(network, batch, caplog):
-    images, labels = batch(height=34)
-    for size in (5, 15, 15):
-        src.attacks.ti(network(), images, labels, 0.1, kernel_size=size, steps=1)
-    assert "kernel_size=15" in caplog.text and "34 pixels" in caplog.text
-    assert "kernel_size=3." in caplog.text and len(caplog.records) == 1

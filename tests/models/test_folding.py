@@ -1,6 +1,5 @@
 """Copies of networks: with batch norms folded, and of networks that keep tensors of a pass."""
 
-import copy
 from functools import partial
 
 import pytest
@@ -29,15 +28,11 @@ def count(network):
     return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
-def same_padding():
-    return timm.create_model("mobilenetv2_100", num_classes=10, pad_type="same")
-
-
 @pytest.mark.parametrize(
     ("build", "before", "after"),
     [
         (lambda: densenet121(10, 32), 121, 62),  # the others come before their convolutions
-        (same_padding, 52, 0),  # BatchNormAct2d
+        (lambda: timm.create_model("mobilenetv2_100", pad_type="same"), 52, 0),  # BatchNormAct2d
     ],
 )
 def test_logits_and_input_gradients_stay(build, before, after):
@@ -47,14 +42,10 @@ def test_logits_and_input_gradients_stay(build, before, after):
     folded = fold_batch_norms(network)
     assert (count(network), count(folded)) == (before, after)
     assert not fold_batch_norms(network.train()).training and network.eval()
-    outputs = []
-    for model in (network, folded):
-        generator = torch.Generator().manual_seed(1)
-        images = torch.rand(1, 3, 32, 32, generator=generator, dtype=torch.float64)
-        logits = model(images.requires_grad_())
-        (gradient,) = torch.autograd.grad(logits[:, 0].sum(), images)
-        outputs.append((logits.detach(), gradient))
-    for mine, theirs in zip(*outputs, strict=True):
+    images = torch.rand(1, 3, 32, 32, dtype=torch.float64, requires_grad=True)
+    logits = [model(images) for model in (network, folded)]
+    gradients = [torch.autograd.grad(each[:, 0].sum(), images)[0] for each in logits]
+    for mine, theirs in (logits, gradients):
         assert theirs.std() > 0
         assert (mine - theirs).abs().max() <= 1e-9 * mine.abs().max()
 
@@ -89,14 +80,10 @@ class OwnNorm(nn.BatchNorm2d):
         return super().forward(x).square()
 
 
-def sequence(convolution=None, norm=None):
-    return nn.Sequential(convolution or nn.Conv2d(3, 3, 1), norm or nn.BatchNorm2d(3))
-
-
 def hooked():
     convolution = nn.Conv2d(3, 3, 1)
     convolution.register_forward_hook(lambda module, args, output: output.relu())
-    return convolution
+    return nn.Sequential(convolution, nn.BatchNorm2d(3))
 
 
 @pytest.mark.parametrize(
@@ -105,22 +92,17 @@ def hooked():
         DependsOnData,
         ConvUsedTwice,
         WeightReadElsewhere,
-        lambda: sequence(OwnConvolution(3, 3, 1)),
-        lambda: sequence(hooked()),
-        lambda: sequence(norm=OwnNorm(3)),
+        lambda: nn.Sequential(OwnConvolution(3, 3, 1), nn.BatchNorm2d(3)),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), OwnNorm(3)),
+        hooked,
     ],
 )
 def test_what_cannot_be_folded_stays(build):
-    torch.manual_seed(0)
-    network = build()
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.normal_()
-            module.running_var.uniform_(0.5, 1.5)
+    network = lively(build())
     folded = fold_batch_norms(network)
     assert count(folded) == 1
     images = torch.rand(2, 3, 4, 4)
-    torch.testing.assert_close(folded(images), copy.deepcopy(network).eval()(images))
+    torch.testing.assert_close(folded(images), network(images))
 
 
 IMAGES = torch.randint(0, 256, (6, 3, 16, 16), generator=torch.Generator().manual_seed(0))
@@ -128,63 +110,34 @@ IMAGES, LABELS = IMAGES.to(torch.uint8), torch.tensor([0, 1, 2, 3, 4, 0])
 
 
 class Net(nn.Module):
-    """A network that keeps something of its last pass."""
+    """A network that keeps an array of its last pass."""
 
-    def __init__(self, keep=lambda net, features: None):
+    def __init__(self, change=lambda convolution: None):
         super().__init__()
         torch.manual_seed(0)
         self.convolution, self.norm, self.last = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), None
-        self.relu, self.head, self.maps = nn.ReLU(), nn.Linear(4, 5), {}
-        self.keep = keep
+        self.head = nn.Linear(4, 5)
+        change(self.convolution)
 
     def forward(self, images):
-        features = self.relu(self.norm(self.convolution(images))).mean((2, 3))
-        self.keep(self, features)
+        features = self.norm(self.convolution(images)).relu().mean((2, 3))
+        self.last = features.detach().numpy()
         return self.head(features)
 
 
-def as_array(net, features):
-    net.last = features.detach().numpy()
-
-
-def with_a_hook():
-    net = Net()
-    net.norm.register_forward_hook(partial(remember, net.maps))
-    return net
-
-
-def remember(store, module, inputs, output):
-    store["output"] = output
-
-
-def normed(norm):
-    net = Net()
-    norm(net.convolution)
-    return net
-
-
 KEEPING = {
-    "array": partial(Net, as_array),
-    "hook": with_a_hook,
-    "weight norm": partial(normed, nn.utils.parametrizations.weight_norm),
-    "old weight norm": partial(normed, nn.utils.weight_norm),
-    "old spectral norm": partial(normed, nn.utils.spectral_norm),
+    "array": Net,
+    "weight norm": partial(Net, nn.utils.parametrizations.weight_norm),
+    "old weight norm": partial(Net, nn.utils.weight_norm),
 }
 USES = {
     "gradient": lambda net, images: net(images.requires_grad_()).sum(),
     "no_grad": torch.no_grad()(lambda net, images: net(images)),
     "inference_mode": torch.inference_mode()(lambda net, images: net(images)),
 }
-of_old_norms = pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 
 
-def classifier(network):
-    made = PixelClassifier(fold_batch_norms(network), [0] * 3, [1] * 3).eval()
-    try_classifier(made, None, 16)
-    return made
-
-
-@of_old_norms
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
 @pytest.mark.parametrize("kind", KEEPING)
 def test_a_used_network_is_copied(kind):
     unused, images = KEEPING[kind]().eval(), IMAGES / 255
@@ -192,22 +145,18 @@ def test_a_used_network_is_copied(kind):
         used = KEEPING[kind]().eval()
         use(used, images.clone())
         attributes = {name: dict(vars(part)) for name, part in used.named_modules()}
-        made = classifier(used)
+        made = PixelClassifier(fold_batch_norms(used), [0] * 3, [1] * 3).eval()
+        try_classifier(made, None, 16)
         torch.testing.assert_close(made.network(images), unused(images))
         for name, part in used.named_modules():
             assert all(vars(part)[key] is value for key, value in attributes[name].items())
 
 
-def transferred(network, *others):
-    targets = {"s": network, **{f"t{number}": its for number, its in enumerate(others)}}
-    transfer({"s": network}, targets, IMAGES, LABELS, progress_bar=False)
-
-
 def test_other_types_of_numbers_are_named_with_the_way_on():
     for kind in (torch.float16, torch.float64):
-        with pytest.raises(ValueError, match=rf"^model s: .*{kind}: .*\.float\(\)") as caught:
-            transferred(Net().eval().to(kind))
-        assert "input_size" not in str(caught.value)
+        network = {"s": Net().eval().to(kind)}
+        with pytest.raises(ValueError, match=rf"^model s: .*{kind}: .*\.float\(\)"):
+            transfer(network, network, IMAGES, LABELS)
     network, other = (nn.Sequential(nn.Flatten(), nn.Linear(768, count)) for count in (5, 6))
     with pytest.raises(ValueError, match=r"\[5, 6\].*logits\[:, 1:\]"):
-        transferred(network, other)
+        transfer({"s": network}, {"s": network, "t": other}, IMAGES, LABELS)

