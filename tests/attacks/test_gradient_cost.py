@@ -4,7 +4,6 @@ import re
 
 import pytest
 
-from src.api.transfer import transfer
 from src.config.attack_settings import AttackSettings
 from src.config.gradient_cost import COPIES, TOLERANCE, at_cost
 from src.config.read import crafted_keys
@@ -77,9 +76,3 @@ def test_draws_and_sources_count():
     words = ("source_defence=random_resize_pad", "source_draws=4", "source=[resnet50,vgg16]")
     attack = read("attack=mi", "attack.decay=0.5", "attack.gradients=200", *words).attack
     assert attack.settings["steps"] == 25 and attack.label == "mi (200 gradients, decay=0.5)"
-
-
-def test_transfer_takes_a_number_of_gradients(network, batch):
-    model, given = {"a": network()}, {"eps": 8 / 255, "protocol": "all", "progress_bar": False}
-    (job,) = transfer(model, model, *batch(), attacks={"mi": {"gradients": 7}}, **given).jobs
-    assert job.record.label == "mi (7 gradients)" and job.record.gradients == 7 * 4

@@ -116,7 +116,7 @@ def attack_of(name: str, root: str) -> Any:
 
 
 def test_makes_the_images_of_our_own_attack_in_any_layout(clone, classifier, batch):
-    (images, labels), path = batch(), list(sys.path)
+    images, labels = batch()
     model = classifier.double().to(memory_format=torch.channels_last)
     images = images.double().contiguous(memory_format=torch.channels_last)
     defended = AttackedDefence(model, lambda images: images.flip(-1))
@@ -129,7 +129,7 @@ def test_makes_the_images_of_our_own_attack_in_any_layout(clone, classifier, bat
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     found = attacks.transferattack.signs(*given, root=clone, epoch=5, alpha=2 / 255)
     torch.testing.assert_close(found, attacks.bim(*given, steps=5, step_size_255=2.0))
-    assert "transferattack" not in sys.modules and path == sys.path
+    assert "transferattack" not in sys.modules
 
 
 def test_a_class_of_ones_own_needs_no_edit_of_the_clone(clone, network, batch, monkeypatch):

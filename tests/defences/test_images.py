@@ -40,7 +40,6 @@ def test_bit_depth_is_the_nearest_level_with_the_gradient_of_a_staircase(bits):
     [
         ((33, 40), 10, 0, 5.5),
         ((27, 21), 75, 0, 1.8),
-        ((8, 48), 100, 0, 0.75),
         ((27, 21), 75, 1, 1.8),
         ((26, 32), 75, 15, 1.8),
     ],

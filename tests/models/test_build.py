@@ -17,18 +17,13 @@ FILES = sorted({path.stem for path in (CONF / "model").glob("[!_]*.yaml")} - {"a
 QUICK = ("inception_small", "resnet50", "vgg16", "vit_small")
 
 
-def entry(file, **changes):
-    """Return the resolved content of a model file, with other values for some keys."""
-    config = compose_words(CONF, ["attack=none", f"targets=[{file}]"])
-    for key, value in changes.items():
-        OmegaConf.update(config.model[file], key.replace("__", "."), value)
+def build(file, *words, classes=10):
+    """Build the network of a model file, with other values for some keys."""
+    words = [f"model.{file}.{word}" for word in words]
+    config = compose_words(CONF, ["attack=none", f"targets=[{file}]", *words])
     settings = OmegaConf.to_container(config.model[file], resolve=True)
     settings.pop("expected_accuracy")
-    return settings
-
-
-def build(file, classes=10, size=32, **changes):
-    return build_classifier(file, **entry(file, **changes), num_classes=classes, image_size=size)
+    return build_classifier(file, **settings, num_classes=classes, image_size=32)
 
 
 def own(network, classes=10, **words):
@@ -42,14 +37,14 @@ def own(network, classes=10, **words):
 )
 def test_every_file_builds_on_small_images(file):
     """The invariants of each network of the catalogue."""
-    changes = {}
+    words = []
     if file in ("vit", "convnext", "timm") or file.startswith("efficientnet"):
-        changes = {"network__pretrained": False, "input_size": 64}  # 224 is slow here
+        words = ["network.pretrained=false", "input_size=64"]  # 224 is slow here
     if file == "torchvision":
-        changes = {"network__name": "squeezenet1_1", "network__weights": None}
+        words = ["network.name=squeezenet1_1", "network.weights=null"]
     if file == "timm":
-        changes["network__model_name"] = "resnet18"
-    model, images = build(file, **changes), torch.rand(2, 3, 32, 32)
+        words.append("network.model_name=resnet18")
+    model, images = build(file, *words), torch.rand(2, 3, 32, 32)
     assert not model.training and model.steady
     check_gradient(file, model, 32)
     with torch.no_grad():
@@ -64,11 +59,11 @@ CIFAR, IMAGENET = NORMALISATION["cifar"], NORMALISATION["imagenet"]
 
 def test_normalisation_is_the_networks_unless_given():
     for words, mean, std in (
-        ({}, CIFAR["mean"], CIFAR["std"]),
-        ({"input_size": 96}, IMAGENET["mean"], IMAGENET["std"]),  # it decides the stem
-        ({"mean": [0.1, 0.2, 0.3]}, (0.1, 0.2, 0.3), CIFAR["std"]),
+        ([], CIFAR["mean"], CIFAR["std"]),
+        (["input_size=96"], IMAGENET["mean"], IMAGENET["std"]),  # it decides the stem
+        (["mean=[0.1,0.2,0.3]"], (0.1, 0.2, 0.3), CIFAR["std"]),
     ):
-        model = build("resnet18", **words)
+        model = build("resnet18", *words)
         torch.testing.assert_close(model.mean.flatten(), torch.tensor(mean))
         torch.testing.assert_close(model.std.flatten(), torch.tensor(std))
 
@@ -78,11 +73,11 @@ def test_a_weight_file_replaces_the_download(tmp_path):
     other = {name: torch.zeros_like(value) for name, value in source.state_dict().items()}
     torch.save({"model": other, "model_ema": source.state_dict()}, tmp_path / "w.pt")
     # Without the file the build would need the internet.
-    changes = {"weights": str(tmp_path / "w.pt"), "network__model_name": "resnet18"}
-    assert torch.equal(build("timm", **changes).network.fc.weight, source.fc.weight)
-    assert not build("timm", **changes, averaged=False).network.fc.weight.any()
+    words = [f"weights={tmp_path / 'w.pt'}", "network.model_name=resnet18"]
+    assert torch.equal(build("timm", *words).network.fc.weight, source.fc.weight)
+    assert not build("timm", *words, "averaged=false").network.fc.weight.any()
     with pytest.raises(ValueError, match=r"^model timm: .*w\.pt"):
-        build("timm", classes=12, **changes)
+        build("timm", *words, classes=12)
 
 
 def test_weights_for_other_classes_are_refused_where_the_network_drops_their_head(monkeypatch):

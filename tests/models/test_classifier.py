@@ -44,29 +44,16 @@ class Returns(nn.Module):
         return self.change(self.linear(images.flatten(1)))
 
 
-LOGITS = {
-    "dictionary": lambda logits: {"loss": None, "logits": logits},
-    "object": lambda logits: SimpleNamespace(logits=logits),
-}
-NO_LOGITS = {
-    "another dictionary": lambda logits: {"scores": logits},
-    "a row too few": lambda logits: logits[1:],
-}
-
-
-@pytest.mark.parametrize("kind", LOGITS | NO_LOGITS)
-def test_logits_may_be_in_a_dictionary_or_an_object(kind):
-    network = Returns((LOGITS | NO_LOGITS)[kind])
-    images = torch.rand(5, 3, 2, 2, requires_grad=True)
-    if kind in NO_LOGITS:
+def test_logits_may_be_in_a_dictionary_or_an_object():
+    images = torch.rand(5, 3, 2, 2)
+    for change in (dict, SimpleNamespace):
+        network = Returns(lambda logits, change=change: change(logits=logits))
+        for each in (network, fold_batch_norms(network)):
+            logits = PixelClassifier(each, [0] * 3, [1] * 3)(images)
+            assert torch.equal(logits, network.linear(images.flatten(1)))
+    for change in (lambda logits: {"scores": logits}, lambda logits: logits[1:]):
         with pytest.raises(ValueError, match="N = 5"):
-            PixelClassifier(network, [0] * 3, [1] * 3)(images)
-        return
-    for each in (network, fold_batch_norms(network)):
-        logits = PixelClassifier(each, [0] * 3, [1] * 3)(images)
-        assert torch.equal(logits, network.linear(images.flatten(1)))
-    (gradient,) = torch.autograd.grad(logits.sum(), images)
-    assert (gradient != 0).all()
+            PixelClassifier(Returns(change), [0] * 3, [1] * 3)(images)
 
 
 class Fixed(nn.Module):

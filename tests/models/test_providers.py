@@ -158,14 +158,6 @@ def test_models_of_robustbench_take_images_as_they_are(home, robustbench):
     assert section["network"]["version"] == "1.2"
 
 
-@pytest.mark.parametrize("name", [TIMM, VISION, HUB.format(COMMIT)])
-def test_what_is_missing_is_named_with_its_place(home, name):
-    with pytest.raises(ValueError, match=rf"^{name}: .*\(.*\)\. .* put http\S+ at {home}/\S+\. "):
-        load_network(name)
-    if "hub/" not in name:
-        assert load_network(name, pretrained=False)
-
-
 @pytest.mark.parametrize(("name", "damage"), [(TIMM, "cut"), (VISION, "code"), (ROBUST, "cut")])
 def test_damaged_files_and_pickles_of_code_are_refused(
     home, robustbench, name, damage, monkeypatch

@@ -2,8 +2,8 @@
 
 from collections import OrderedDict
 from enum import Enum
-from functools import partial, wraps
-from types import FunctionType, MethodType, SimpleNamespace
+from functools import partial
+from types import MethodType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -57,24 +57,6 @@ def quantised(value):
     return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
 
 
-def plain(images, factor=1):
-    return images * factor
-
-
-def scaled(factor):
-    @wraps(plain)
-    def head(images):
-        return plain(images, factor)
-
-    return head
-
-
-def called(function):
-    graph = fx.Graph()
-    graph.output(graph.call_function(function, (graph.placeholder("images"),)))
-    return fx.GraphModule(nn.Module(), graph)
-
-
 def ordered(k):
     net = nn.Linear(2, 2)
     net.order = [net.weight, net.bias][:: 3 - 2 * k]
@@ -112,23 +94,6 @@ def test_every_kind_of_state_counts(kind):
     assert first.text == same.text and not first.opaque
     digests = [PixelClassifier(STABLE[kind](k), [0] * 3, [1] * 3).digest for k in (1, 2)]
     assert first.text != other.text or digests[0] != digests[1]
-
-
-def test_values_that_a_named_function_carries_count(monkeypatch):
-    for what in ("default", "attribute", "closure", "closure in a graph"):
-        texts = []
-        for k in (1, 1, 2):
-            function = scaled(k) if "closure" in what else FunctionType(plain.__code__, globals())
-            function.__defaults__ = (k,) if what == "default" else None
-            function.__module__, function.__qualname__ = __name__, "plain"
-            if what == "attribute":
-                function.k = k
-            with monkeypatch.context() as patch:
-                patch.setitem(globals(), "plain", function)
-                digest = StateDigest(called(function) if "graph" in what else network(function))
-            assert not digest.opaque
-            texts.append(digest.text)
-        assert texts[0] == texts[1] != texts[2], what
 
 
 def hooked():
@@ -187,17 +152,13 @@ weights: included
 """
 
 
-def own_model(workspace, seed):
-    (workspace / "holding.py").write_text(HOLDING)
-    (workspace / "conf/model/net.yaml").write_text(MODEL)
-    (workspace / "seed").write_text(str(seed))
-
-
 @pytest.mark.slow
 def test_rows_of_a_network_without_digest_are_those_of_its_weights(workspace, run_tiny):
     shown, computed = [], [0]
+    (workspace / "holding.py").write_text(HOLDING)
+    (workspace / "conf/model/net.yaml").write_text(MODEL)
     for seed in (0, 3, 3):
-        own_model(workspace, seed)
+        (workspace / "seed").write_text(str(seed))
         words = ["-m", "attack=fgsm,bim", "targets=[net]", "rerun=false"]
         assert run_tiny(workspace, *words) == 0
         newest = max(
