@@ -127,16 +127,6 @@ def test_budgets_without_a_fit_and_other_numbers_of_labels_are_refused(network, 
         attacks.lgv.fit(model, images, labels[:-1], EPS)
 
 
-def test_a_generator_with_the_weights_of_a_file_is_projected(network, batch, tmp_path):
-    model, (images, labels) = network(), batch()
-    convolution = nn.Conv2d(3, 3, 1)
-    torch.save(convolution.state_dict(), tmp_path / "a.pt")
-    expected = convolution(images).clamp(images - EPS, images + EPS).clamp(0, 1)
-    words = {"network": nn.Conv2d(3, 3, 1), "file": str(tmp_path / "a.pt")}
-    adversarial = attacks.generator(model, images, labels, EPS, **words)
-    assert torch.allclose(adversarial, expected, atol=1e-6)
-
-
 def test_a_perturbation_comes_from_a_file_of_any_form(network, batch, tmp_path):
     model, (images, labels) = network(), batch()
     levels = torch.randint(-8, 9, (3, 12, 12), generator=torch.Generator().manual_seed(0))

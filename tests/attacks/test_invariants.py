@@ -162,14 +162,10 @@ class Behind(nn.Module):
         self.network, self.black, self.white = network, black, white
 
     def forward(self, images: Tensor) -> Tensor:
-        def change(gradient: Tensor) -> Tensor:
-            return gradient.masked_fill(images == 0, self.black).masked_fill(
-                images == 1, self.white
-            )
-
-        behind = images.clone()
+        behind, inside = images.clone(), (images > 0) & (images < 1)
+        edges = torch.where(images == 0, self.black, self.white)
         if behind.requires_grad:
-            behind.register_hook(change)
+            behind.register_hook(lambda gradient: torch.where(inside, gradient, edges))
         return self.network(behind)
 
 

@@ -60,21 +60,13 @@ def test_logits_may_be_in_a_dictionary_or_an_object():
             PixelClassifier(Returns(change), [0] * 3, [1] * 3)(images)
 
 
-class Fixed(nn.Module):
-    """Predicts the same logits for all images."""
-
-    def __init__(self, *logits: float) -> None:
-        super().__init__()
-        self.logits = torch.tensor([logits])
-
-    def forward(self, images):
-        return self.logits.expand(len(images), -1)
-
-
 def test_averages_of_three_members_against_hand_computed_ones():
     images = torch.zeros(2, 3, 4, 4)
     logits = torch.tensor([[0.0, 2.0, 4.0], [3.0, 0.0, 0.0], [0.0, 4.0, 2.0]])
-    members, p = [Fixed(*row) for row in logits.tolist()], logits.softmax(1)
+    members, p = [nn.Sequential(nn.Flatten(), nn.Linear(48, 3)) for _ in logits], logits.softmax(1)
+    for member, row in zip(members, logits, strict=True):
+        member[1].weight.data.zero_()
+        member[1].bias.data.copy_(row)
     geometric = p.prod(0) ** (1 / 3)
     expected = {
         "logits": torch.tensor([1.0, 2.0, 2.0]).softmax(0),

@@ -57,12 +57,6 @@ def quantised(value):
     return torch.ao.quantization.quantize_dynamic(net, {nn.Linear}, dtype=torch.qint8)
 
 
-def ordered(k):
-    net = nn.Linear(2, 2)
-    net.order = [net.weight, net.bias][:: 3 - 2 * k]
-    return net
-
-
 ATTRIBUTES = {
     "number": float,
     "enum": Mode,
@@ -81,7 +75,6 @@ ATTRIBUTES = {
 }
 STABLE = {name: lambda k, make=make: network(make(k)) for name, make in ATTRIBUTES.items()}
 STABLE |= {
-    "order of known tensors": ordered,
     "buffer that is not persistent": Normaliser,
     "graph": lambda k: fx.symbolic_trace(Times(k)),
     "quantised": quantised,
