@@ -287,7 +287,10 @@ def learned() -> list[list]:
     ]
 
 
-def learned_operations(case: Case, rate: float) -> Image:
+RATE = 1e4
+
+
+def learned_operations(case: Case) -> Image:
     operations, weights = learned(), torch.zeros(98, dtype=torch.float64)
     flat = [(n, make) for n, its in enumerate(operations) for make in its]
 
@@ -306,7 +309,7 @@ def learned_operations(case: Case, rate: float) -> Image:
                 loss = logits.logsumexp(0) - logits[case.label]
             value = value + loss * odds[pair[0][0]] * odds[pair[1][0]]
         (slope,) = torch.autograd.grad(value / 4, weights)
-        weights = weights + rate * slope
+        weights = weights + RATE * slope
         return total / 4
 
     return momentum(case, gradient)
@@ -320,10 +323,7 @@ RULES = {
     "mdcs": (partial(attacks.mi, step_rule="mdcs"), cases.decaying),
     "usmm": (partial(attacks.usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), masked),
     "ops": (partial(attacks.ops, copies=3, radius=1.5), sampled_operators),
-    "l2t": (
-        partial(attacks.l2t, copies=4, learning_rate=1e4),
-        partial(learned_operations, rate=1e4),
-    ),
+    "l2t": (partial(attacks.l2t, copies=4, learning_rate=RATE), learned_operations),
     "decowa": (partial(attacks.decowa, copies=3, rho=0.5), warped),
     "s4st": (partial(attacks.s4st, colour=0.0, **AIMED), strongly_scaled),
     "cfm": (partial(attacks.cfm, **AIMED, **MIXED), mixed_up),

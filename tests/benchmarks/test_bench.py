@@ -61,7 +61,6 @@ def test_the_library_is_asked_for_the_same_attack(attack):
         eps = 4 / 255
         theirs = craft(network, attack, images, labels, eps)
     assert 0.9 * eps < (theirs - images).abs().max() <= eps + 1e-6
-    assert theirs.min() >= 0 and theirs.max() <= 1
     if attack not in ("pgd", "di"):
         ours = {"fgsm": fgsm, "bim": bim, "mi": mi}[attack](network, images, labels, eps)
         torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=0)

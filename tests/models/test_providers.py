@@ -174,7 +174,6 @@ def test_damaged_files_and_pickles_of_code_are_refused(
 NEAR = {
     "tim/resnet50": "Did you mean timm",
     "timm/resnt18": "Did you mean timm/resnet18",
-    "timm/resnet50": r"timm/resnet50\.a1_in1k",
     "torchvision/resnet50.a1_in1k": r"Did you mean timm/resnet50\.a1_in1k",
     "torchvision/resnet50.IMAGENET1K_V3": "IMAGENET1K_V2",
     HUB.format("main"): "40 digits",
@@ -227,7 +226,6 @@ def test_from_python_names_and_modules_mix(home):
     labels = loaded(images / 255).argmax(1)
     mine = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 1000))
     frame = transfer([VISION], [VISION, {"mine": mine}], images, labels, progress_bar=False)
-    assert set(frame["target"]) == {"torchvision.squeezenet1_1.IMAGENET1K_V1", "mine"}
     clean = frame[(frame["eps_255"] == 0) & (frame["target"] != "mine")]
     assert clean["predicted"].tolist() == labels.tolist()
     with pytest.raises(ValueError, match="models must be"):

@@ -234,16 +234,12 @@ def test_each_result_of_augment_is_a_crop_of_the_padded_image_or_of_its_mirror()
 
 RECIPE = ["model.fine.weights=null", "dataset.n_train=200"]
 RECIPE += ["training.epochs=2", "training.batch_size=10", "dataset.n_test=100"]
+RECIPE += ["clean_accuracy_check.action=stop"]
 
 
 @pytest.mark.slow
 def test_a_network_at_chance_stops_each_job_that_needs_it(run_job, workspace, capsys):
-    words = [
-        *RECIPE,
-        "clean_accuracy_check.action=stop",
-        "training.learning_rate=1e-9",
-        "attack=fgsm",
-    ]
+    words = [*RECIPE, "training.learning_rate=1e-9", "attack=fgsm"]
     assert run_job("-m", *words, "targets=[coarse],[fine]") == 1
     printed = capsys.readouterr().out
     assert "FAILED 1-fgsm-coarse: model fine is at chance" in printed
