@@ -104,10 +104,6 @@ def small(seed: int) -> nn.Module:
         return nn.Sequential(*layers).double().requires_grad_(False)
 
 
-def random_of(images: Tensor) -> PerImageRandom:
-    return PerImageRandom(SEEDS, images, LABELS, (images, LABELS))
-
-
 def gradient_of(function, at: Tensor) -> Tensor:
     variable = at.clone().requires_grad_()
     loss = nn.functional.cross_entropy(function(variable), LABELS, reduction="sum")
