@@ -136,11 +136,8 @@ def source(network) -> Callable[[str], nn.Module]:
 def batch() -> Callable[..., tuple[Tensor, Tensor]]:
     """A function that makes 8-bit images, black and white among their values, with classes."""
 
-    def make(
-        count: int = 4, height: int = 12, width: int | None = None, seed: int = 1
-    ) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        shape = (count, 3, height, height if width is None else width)
+    def make(count: int = 4, height: int = 12, seed: int = 1) -> tuple[Tensor, Tensor]:
+        generator, shape = torch.Generator().manual_seed(seed), (count, 3, height, height)
         images = torch.randint(-20, 276, shape, generator=generator).clamp(0, 255) / 255
         return images, torch.randint(0, CLASSES, (count,), generator=generator)
 

@@ -9,7 +9,6 @@ from src import attacks
 
 GRID = torch.tensor([1, 8, 32]) / 255
 SAME = {
-    "one step": ("bim", {"steps": 1}, "fgsm", {}),
     "no decay": ("mi", {"decay": 0.0}, "bim", {}),
     "radius 0": ("vmi", {"radius": 0, "neighbours": 2}, "mi", {}),
     "one upright block": ("bsr", {"copies": 1, "blocks": 1, "max_angle": 0}, "mi", {}),

@@ -165,9 +165,7 @@ BAD = {
 }
 
 
-def test_files_that_hold_no_perturbation_are_refused_and_run_no_code(
-    network, batch, tmp_path, capsys
-):
+def test_files_without_perturbation_are_refused_and_run_no_code(network, batch, tmp_path, capsys):
     for name, held in BAD.items():
         torch.save(held, tmp_path / name)
     np.save(tmp_path / "code.npy", np.array([Code()], dtype=object), allow_pickle=True)

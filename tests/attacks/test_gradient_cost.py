@@ -32,9 +32,7 @@ def settings_of(job: Settings, name: str, **keys) -> Settings:
 
 @pytest.mark.few
 @pytest.mark.parametrize("spend", ["steps", "copies"])
-def test_every_attack_takes_the_gradients_that_are_asked_for(
-    attack_name, spend, two_sources, network, batch
-):
+def test_takes_the_gradients_that_are_asked_for(attack_name, spend, two_sources, network, batch):
     wanted, words = 200, {"gradients": 200, "spend": spend}
     has_copies = not SECTIONS[attack_name].keys().isdisjoint(COPIES)
     if attack_name in ONE_STEP or (spend == "copies" and not has_copies):

@@ -30,15 +30,7 @@ def forwards(k: int, keys: Mapping[str, Any]) -> int:
     return computed_count(keys, "forwards", {"budgets": k}) if "forwards" in counts else 0
 
 
-def attacked(
-    attack: Any,
-    model: Any,
-    images: Tensor,
-    labels: Tensor,
-    eps: float | Tensor,
-    pool: tuple[Tensor, Tensor] | None = None,
-    **words: Any,
-) -> Tensor:
+def attacked(attack: Any, model: Any, images, labels, eps, pool=None, **words: Any) -> Tensor:
     """Return adversarial images; targeted attacks take the class after the true one."""
     targeted = attack.settings["target_label"] is not None
     goal = (labels + 1) % 5 if targeted else labels

@@ -42,12 +42,7 @@ def nearest(old: int, new: int) -> torch.Tensor:
     return torch.eye(old, dtype=torch.float64)[chosen]
 
 
-def padding(
-    case: Case,
-    probability: float = 0.7,
-    largest: int = 26,
-    resizing: Callable[[int, int], torch.Tensor] = bilinear,
-) -> Change:
+def padding(case: Case, probability: float = 0.7, largest: int = 26, resizing=bilinear) -> Change:
     luck, side = case.drawn("uniform"), int(case.drawn("integers", SIDE, largest))
     top, left = np.floor(case.drawn("uniform", 2) * (largest - side)).astype(int)
 

@@ -23,7 +23,6 @@ MEANINGLESS = [
     (bim, "iterates", [[0], [1, 11]]),
 ]
 CONTRADICTIONS = [
-    (bim, {"restarts": 2}, "restarts=2"),
     (rfgsm, {"norm": "l2"}, "random_start=sign"),
     (bim, {"step_rule": "mdcs", "norm": "l2"}, "norm=linf"),
     (bim, {"step_rule": "mdcs", "normalised": False}, "normalised=true"),

@@ -123,9 +123,8 @@ def test_makes_the_images_of_our_own_attack_in_any_layout(clone, classifier, bat
     for source, targeted in ((model, False), (model, True), (defended, False)):
         given = (source, images, labels, EPS)
         expected = attacks.bim(*given, steps=5, relative_step_size=0.1, targeted=targeted)
-        found = attack_of("signs", clone)(
-            *given, epoch=5, targeted=targeted, true_labels=labels - 1
-        )
+        words = {"epoch": 5, "targeted": targeted, "true_labels": labels - 1}
+        found = attack_of("signs", clone)(*given, **words)
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     found = attacks.transferattack.signs(*given, root=clone, epoch=5, alpha=2 / 255)
     torch.testing.assert_close(found, attacks.bim(*given, steps=5, step_size_255=2.0))
@@ -198,10 +197,9 @@ def test_transfer_takes_a_class_and_gives_a_targeted_one_both_labels(clone, clas
         frame = call(attacks=chosen, target_labels=rule, progress_bar=False)
         label = f"transferattack.{name}" + f" (target_label={rule})" * bool(rule)
         assert {*frame.attack} == {label, "mine"}
-    said = r"attack\.target_label="
     for name, targeted, reason in (
-        ("aimed", False, said),
-        ("inner", True, said),
+        ("aimed", False, r"attack\.target_label="),
+        ("inner", True, r"attack\.target_label="),
         ("ended", False, "exits the program: Selected layer is not there"),
     ):
         with pytest.raises(ValueError, match=reason):

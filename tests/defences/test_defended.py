@@ -10,16 +10,9 @@ import torch
 from hydra import compose, initialize_config_dir
 from torch import Tensor, nn
 
+from src import defences
 from src.attacks import PerImageRandom, Philox, Source, bim, fgsm, image_seeds
-from src.defences import (
-    AttackedDefence,
-    BitDepth,
-    Defended,
-    Jpeg,
-    Median,
-    RandomResizePad,
-    Smoothing,
-)
+from src.defences import AttackedDefence, BitDepth, Defended, Jpeg, RandomResizePad, Smoothing
 from src.models import Ensemble
 from src.utils.call_target import call_target
 from src.utils.hydra_versions import VERSION_BASE
@@ -28,7 +21,7 @@ CONF = Path(__file__).resolve().parents[2] / "conf"
 DEFENCES = {
     "bit_depth": BitDepth(bits=3),
     "jpeg": Jpeg(quality=75),
-    "median": Median(size=2),
+    "median": defences.Median(size=2),
     "random_resize_pad": RandomResizePad(lowest=0.9033),
     "smoothing": Smoothing(sigma=0.25, copies=100, alpha=0.001),
 }
@@ -123,9 +116,7 @@ def test_gradient_goes_straight_through_what_has_none(network, images):
 
 
 @pytest.mark.parametrize("defence", [RandomResizePad(0.6), Smoothing()])
-def test_the_mean_loss_over_draws_or_of_a_vote_the_mean_probability_is_attacked(
-    network, images, defence
-):
+def test_the_mean_loss_or_of_a_vote_the_mean_probability_is_attacked(network, images, defence):
     """-log(mean over draws of p_y), equation 6 of SmoothAdv, and not the mean of -log(p_y)."""
     found = fgsm(AttackedDefence(network, defence, draws=3), images, LABELS, 0.01, seeds=SEEDS)
     seeds, at = Philox(SEEDS, images).integers(0, 2**31), images.clone().requires_grad_()
@@ -180,10 +171,6 @@ def test_a_module_may_draw(images):
     assert target.randomised and target(images, INDEX).shape == (2, 5, 240)
 
 
-def fails(images: Tensor) -> Tensor:
-    raise KeyError("no palette")
-
-
 def with_value(value: float):
     def defence(images: Tensor) -> Tensor:
         images[2, 1, 3, 4] = value
@@ -201,7 +188,7 @@ def votes(found: object):
 
 
 REFUSED = [
-    (fails, "KeyError: 'no palette'$"),
+    (lambda images: {}["no palette"], "KeyError: 'no palette'$"),
     (lambda images: images[:, :1], r"\(5, 3, 8, 10\), not \(5, 1, 8, 10\)"),
     (lambda images: images.numpy(), "not ndarray"),
     *[(with_value(value), "image 9") for value in (torch.nan, 1.00001, -0.00001)],

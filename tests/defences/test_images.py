@@ -44,9 +44,7 @@ def test_bit_depth_is_the_nearest_level_with_the_gradient_of_a_staircase(bits):
         ((26, 32), 75, 15, 1.8),
     ],
 )
-def test_jpeg_is_that_of_pillow_on_a_grid_that_padding_with_the_border_moves(
-    size, quality, offset, most
-):
+def test_jpeg_is_that_of_pillow_on_a_grid_that_padding_moves(size, quality, offset, most):
     """Its approximation is near; with nearest pixels it would be 8 to 11 grey levels off."""
     images, defence = smooth_images(*size), Jpeg(quality, offset)
     expected, pad = [], ((offset, 0), (offset, 0), (0, 0))

@@ -186,7 +186,6 @@ class Net(nn.Module):
 
 KEEPING = {
     "array": Net,
-    "weight norm": partial(Net, nn.utils.parametrizations.weight_norm),
     "old weight norm": partial(Net, nn.utils.weight_norm),
 }
 

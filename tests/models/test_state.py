@@ -31,9 +31,7 @@ def network(value):
     return net
 
 
-class Mode(Enum):
-    ONE = 1
-    TWO = 2
+Mode = Enum("Mode", {"ONE": 1, "TWO": 2})
 
 
 class Normaliser(nn.Module):
@@ -129,7 +127,6 @@ HOLDING = """
 from pathlib import Path
 import torch
 from torch import nn
-
 def hooked():
     random = torch.Generator().manual_seed(int(Path(__file__).with_name("seed").read_text()))
     weights = torch.randn(48, 10, generator=random)
@@ -154,10 +151,8 @@ def test_rows_of_a_network_without_digest_are_those_of_its_weights(workspace, ru
         (workspace / "seed").write_text(str(seed))
         words = ["-m", "attack=fgsm,bim", "targets=[net]", "rerun=false"]
         assert run_tiny(workspace, *words) == 0
-        newest = max(
-            workspace.glob("**/predictions.parquet"), key=lambda file: file.stat().st_mtime
-        )
-        rows = pd.read_parquet(newest)
+        files = workspace.glob("**/predictions.parquet")
+        rows = pd.read_parquet(max(files, key=lambda file: file.stat().st_mtime))
         shown.append(rows[(rows["target"] == "net") & (rows["eps_255"] == 0)]["confidence"].sum())
         computed.append(len([*workspace.glob("cache/rows-*/*/clean images/*.parquet")]))
     assert shown[0] != shown[1] == shown[2]

@@ -17,9 +17,8 @@ from src.models import load_weights, save_weights, weight_facts, weights_digest
 
 def network(classes=10, seed=0):
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, classes)
-    )
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, classes)
+    return nn.Sequential(*layers)
 
 
 def under(prefix, state):
