@@ -1,4 +1,4 @@
-"""The random numbers of attacks: the published generator, and distributions made of its words."""
+"""The random numbers of attacks: the published generator, and numbers made of its words."""
 
 import math
 

@@ -1,7 +1,4 @@
-"""Classes of a clone of TransferAttack: a stand-in of its shape, and the real one.
-
-The environment variable TRANSFERATTACK names a real clone.
-"""
+"""Classes of a clone of TransferAttack: a stand-in of its shape."""
 
 import re
 import sys
