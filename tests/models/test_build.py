@@ -29,7 +29,8 @@ def build(file, *words, classes=10):
     words = [f"model.{file}.{word}" for word in words]
     config = compose_words(CONF, ["attack=none", f"targets=[{file}]", *words])
     settings = OmegaConf.to_container(config.model[file], resolve=True)
-    settings.pop("expected_accuracy")
+    others = settings.keys() - {"expected_accuracy", "training_of"}
+    settings = {key: settings[key] for key in others}
     return build_classifier(file, **settings, num_classes=classes, image_size=32)
 
 
@@ -177,8 +178,12 @@ def test_cifar_stem_trains_and_takes_the_public_checkpoints(builder):
 
 
 def test_image_size_decides_the_stem_unless_it_is_given():
-    cases = ((64, None, 3), (65, None, 7), (224, "cifar", 3), (32, "imagenet", 7))
-    for size, stem, kernel in cases:
+    for size, stem, kernel in (
+        (64, None, 3),
+        (65, None, 7),
+        (224, "cifar", 3),
+        (32, "imagenet", 7),
+    ):
         assert resnet18(10, size, stem=stem).conv1.kernel_size == (kernel, kernel)
     with pytest.raises(ValueError, match="small"):
         resnet18(10, 32, stem="small")
