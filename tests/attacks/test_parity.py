@@ -54,7 +54,6 @@ FIXED, STILL = {"steps": 6, "alpha": 2 / 255}, {"random_start": False}
 SHARE = {"steps": 6, "rel_stepsize": 1 / 6}
 SAME = {
     "torchattacks.FGSM": (attacks.fgsm, {}, {}, "linf"),
-    "torchattacks.BIM": (attacks.bim, OURS, FIXED, "linf"),
     "torchattacks.MIFGSM": (attacks.mi, OURS, FIXED, "linf"),
     "torchattacks.NIFGSM": (attacks.ni, OURS, FIXED, "linf"),
     "torchattacks.SINIFGSM": (attacks.si_ni, OURS, FIXED, "linf"),
@@ -108,7 +107,6 @@ def read(*words: str) -> Settings:
 
 REFUSED = {
     "torchattacks attack.name=MIFSGM": r"^attack=torchattacks.MIFSGM: .*MIFSGM: .* mean MIFGSM",
-    "torchattacks +attack.stepz=3": "attack.stepz: .*torchattacks.MIFGSM .*steps",
     "torchattacks attack.norm=l2": "^attack.norm=l2: ",
     "torchattacks +attack.eps=0.1": "attack.eps: .*epsilon.grid=",
     "torchattacks +attack.gradients=9": "gradients=9: .*MIFGSM",
@@ -276,6 +274,7 @@ UNUSABLE = {
     "normalize": (lambda model: Own(model, lambda x: 2 * x), NORMAL),
     "a layer": (lambda model: changed(Own(model), layer=model[0]), "Own has layers"),
     "norm": (lambda model: partial(Own(model), norm="l2"), "only .*linf"),
+    "foolbox norm 1": (lambda _: resolve_name("foolbox.attacks.L1FastGradientAttack")(), "norm 1"),
     "None": (returns(lambda x: None), "^Odd returns NoneType"),
     "short": (returns(lambda x: x[:1]), r"^Odd returns .*\(1, "),
 }

@@ -20,7 +20,6 @@ MEANINGLESS = [
     (si_ni, "copies", [0, 2.0]),
     (rpa, "sizes", [[], [0]]),
     (fgsm, "max_batch", [0]),
-    (bim, "iterates", [[0], [1, 11]]),
 ]
 CONTRADICTIONS = [
     (rfgsm, {"norm": "l2"}, "random_start=sign"),

@@ -1,5 +1,7 @@
 """Sources: layers found by name and changed by hooks that never stay, and backward rules."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -148,6 +150,16 @@ def test_layers_that_mix_are_narrow_beside_the_image_and_read_before_a_relu(netw
     assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
+def test_images_of_a_run_draw_the_same_members(network, batch):
+    (images, labels), ensemble = batch(), Ensemble([network(0), network(1)], "logits").double()
+    attack = partial(attacks.svre, ensemble, images.double(), labels, 8 / 255, steps=2)
+    seeds = [attacks.image_seeds(run, torch.arange(4)) for run in (0, 7)]
+    both = attack(seeds=torch.cat([seeds[0][:2], seeds[1][2:]]))
+    one, other = (attack(seeds=its) for its in seeds)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(both, torch.cat([one[:2], other[2:]]), atol=1e-12, rtol=0)
+
+
 def test_layers_and_weights_are_the_networks_although_the_defence_has_some(network, batch):
     network, blur = network(), nn.Sequential(nn.AvgPool2d(3, 1, 1), nn.BatchNorm2d(3)).eval()
     as_module, as_function = (
@@ -211,7 +223,6 @@ def test_smooth_gradients_of_three_layers_by_hand():
 FITTING = {
     "mobilenet_v2": {"sgm"},
     "densenet121": {"sgm", "bpa", "linbp"},
-    "mobilenet_small": {"bpa", "linbp"},
     "resnet_small": {"sgm", "bpa", "linbp"},
     "vgg_small": {"bpa", "linbp"},
     "vit_small": {"sgm", "tgr"},

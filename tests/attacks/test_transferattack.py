@@ -172,7 +172,6 @@ REFUSED = {
     "attack.name=sings": "attack.name=sings: .*mean signs",
     "+attack.stepz=3": "attack.stepz: .* alpha, epoch, root, norm",
     "attack.root=nowhere": "attack.root=nowhere: name the folder",
-    "attack.root=null": "attack.root=null: ",
     "attack.name=missing": "attack.name=missing: .*'package_of_no_one'",
 }
 

@@ -178,12 +178,8 @@ def test_cifar_stem_trains_and_takes_the_public_checkpoints(builder):
 
 
 def test_image_size_decides_the_stem_unless_it_is_given():
-    for size, stem, kernel in (
-        (64, None, 3),
-        (65, None, 7),
-        (224, "cifar", 3),
-        (32, "imagenet", 7),
-    ):
+    cases = ((64, None, 3), (65, None, 7), (224, "cifar", 3), (32, "imagenet", 7))
+    for size, stem, kernel in cases:
         assert resnet18(10, size, stem=stem).conv1.kernel_size == (kernel, kernel)
     with pytest.raises(ValueError, match="small"):
         resnet18(10, 32, stem="small")

@@ -144,6 +144,11 @@ class OwnConvolution(nn.Conv2d):
         return self._conv_forward(x, torch.tanh(self.weight), self.bias)
 
 
+class OwnNorm(nn.BatchNorm2d):
+    def forward(self, x):
+        return super().forward(x).square()
+
+
 def hooked():
     convolution = nn.Conv2d(3, 3, 1)
     convolution.register_forward_hook(lambda module, args, output: output.relu())
@@ -157,6 +162,7 @@ def hooked():
         ConvUsedTwice,
         WeightReadElsewhere,
         lambda: nn.Sequential(OwnConvolution(3, 3, 1), nn.BatchNorm2d(3)),
+        lambda: nn.Sequential(nn.Conv2d(3, 3, 1), OwnNorm(3)),
         hooked,
     ],
 )

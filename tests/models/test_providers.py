@@ -169,6 +169,7 @@ def test_damaged_files_and_code_are_refused(home, robustbench, name, damage, mon
 
 
 NEAR = {
+    "tim/resnet50": "Did you mean timm",
     "timm/resnt18": "Did you mean timm/resnet18",
     "torchvision/resnet50.a1_in1k": r"Did you mean timm/resnet50\.a1_in1k",
     "torchvision/resnet50.IMAGENET1K_V3": "IMAGENET1K_V2",

@@ -1,6 +1,5 @@
 """State that is not in the tensors of a state dict: digests, keys of rows, calls from Python."""
 
-from collections import OrderedDict
 from enum import Enum
 from functools import partial
 from types import MethodType, SimpleNamespace
@@ -65,7 +64,6 @@ ATTRIBUTES = {
     "class": {1: nn.ReLU, 2: nn.GELU}.get,
     "function": {1: torch.relu, 2: nn.functional.silu}.get,
     "list in a dict": lambda k: {"a": [1, (2, k)]},
-    "order of a dict": lambda k: OrderedDict([("a", 1), ("b", 1)][:: 3 - 2 * k]),
     "set": lambda k: {"a", k},
     "method": lambda k: Times(k).forward,
     "partial": lambda k: partial(nn.LayerNorm, eps=k),
@@ -99,20 +97,13 @@ def bound():
     return net
 
 
-def made():
-    class Scaled(nn.Module):
-        scale = 3
-
-    return Scaled()
-
-
 OPAQUE = {
     "hook": hooked,
     "old weight norm": lambda: nn.utils.weight_norm(nn.Linear(2, 2)),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Linear(2, 2)),
     "object": lambda: network(SimpleNamespace(scale=1)),
     "function without a name": lambda: network(lambda images: images),
     "bound method": bound,
-    "class made in a function": made,
     "trace": lambda: torch.jit.trace(nn.Flatten(), torch.ones(1, 3)),
 }
 
