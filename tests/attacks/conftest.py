@@ -29,17 +29,10 @@ SMALL = {
 }
 """Settings that make an attack quick, or random in small networks, for the keys that it has."""
 
-
-def _sections() -> dict[str, Any]:
-    """Return all attacks' sections, composed at once: one by one they take six times as long."""
-    with initialize_config_dir(str(CONF), **VERSION_BASE):
-        config = compose(overrides=[f"+attack@{name}={name}" for name in EVERY])
-    sections: dict[str, Any] = OmegaConf.to_container(config, resolve=True)
-    return sections
-
-
-SECTIONS = _sections()
-"""Resolved sections of all attacks, by name."""
+with initialize_config_dir(str(CONF), **VERSION_BASE):
+    _config = compose(overrides=[f"+attack@{name}={name}" for name in EVERY])
+SECTIONS: Any = OmegaConf.to_container(_config, resolve=True)
+"""Resolved sections of all attacks, by name; one by one they take six times as long."""
 FITTED = [name for name in EVERY if SECTIONS[name]["about"]["category"] == "fitted"]
 """Those that are fitted first, which have invariants of their own."""
 ATTACKS = [name for name in EVERY if name not in FITTED]
@@ -143,11 +136,8 @@ def source(network) -> Callable[[str], nn.Module]:
 def batch() -> Callable[..., tuple[Tensor, Tensor]]:
     """A function that makes 8-bit images, black and white among their values, with classes."""
 
-    def make(
-        count: int = 4, height: int = 12, width: int | None = None, seed: int = 1
-    ) -> tuple[Tensor, Tensor]:
-        generator = torch.Generator().manual_seed(seed)
-        shape = (count, 3, height, height if width is None else width)
+    def make(count: int = 4, height: int = 12, seed: int = 1) -> tuple[Tensor, Tensor]:
+        generator, shape = torch.Generator().manual_seed(seed), (count, 3, height, height)
         images = torch.randint(-20, 276, shape, generator=generator).clamp(0, 255) / 255
         return images, torch.randint(0, CLASSES, (count,), generator=generator)
 

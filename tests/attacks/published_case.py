@@ -30,13 +30,7 @@ class Case:
     def alpha(self) -> float:
         return self.eps / STEPS
 
-    def gradient(
-        self,
-        image: Image,
-        change: Change = lambda x: x,
-        model: nn.Module | None = None,
-        logit: bool = False,
-    ) -> Image:
+    def gradient(self, image: Image, change: Change = lambda x: x, model=None, logit=False):
         """Return the gradient of a changed image's cross-entropy or logit, through the change."""
         x = torch.from_numpy(image).requires_grad_()
         logits = (model or self.model)(change(x)[None])[0]

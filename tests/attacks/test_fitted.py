@@ -11,7 +11,6 @@ from torch import nn
 
 from src import attacks
 from src.attacks import CollectedWeights, FitBatch, FitTask, NotFittedError, UniversalPerturbation
-from src.images.attacker import CountedModel
 from tests.attacks.conftest import FITTED
 
 EPS = 8 / 255
@@ -66,21 +65,6 @@ def test_one_step_on_one_image_is_the_fast_gradient_sign_method(network, batch):
     assert torch.equal(universal, attacks.fgsm(model, images, labels, EPS))
 
 
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_perturbation_is_the_same_for_all_images_and_fills_its_budget(network, batch, norm):
-    model, (images, labels), both = CountedModel(network()), batch(6), [EPS, 2 * EPS]
-    images = 0.25 + images / 2  # so that nothing is clipped
-    states = fitted(attacks.uap, model, images, labels, both, norm=norm, fit_step=0.7, epochs=3)
-    assert model.counts.gradients == 2 * 3 * 6
-    others = 0.25 + batch(3, seed=5)[0] / 2
-    adversarial = attacks.uap(model, others, labels[:3], both, norm=norm, states=states)
-    changes = adversarial - others
-    assert torch.allclose(changes, changes[:, :1], atol=1e-6)
-    flat = changes.flatten(2)
-    sizes = flat.abs().amax(2) if norm == "linf" else flat.square().mean(2).sqrt()
-    assert torch.allclose(sizes, torch.tensor([[EPS], [2 * EPS]]).expand(2, 3), rtol=1e-3)
-
-
 def test_a_targeted_fit_lowers_the_loss_of_the_targets(network, batch):
     model, (images, labels) = network(), batch(6)
     words = {"targeted": True, "true_labels": labels, "epochs": 4}
@@ -92,12 +76,11 @@ def test_a_targeted_fit_lowers_the_loss_of_the_targets(network, batch):
 
 
 def test_no_training_leaves_the_base_attack(source, batch):
-    for kind in ("single", "loss"):
-        model, (images, labels) = source(kind), batch()
-        states = fitted(attacks.lgv, model, images, labels, epochs=0)
-        words = {"steps": 3, "relative_step_size": 0.5}
-        adversarial = attacks.lgv(model, images, labels, EPS, states=states, epochs=0, **words)
-        assert torch.equal(adversarial, attacks.bim(model, images, labels, EPS, **words))
+    model, (images, labels) = source("loss"), batch()
+    states = fitted(attacks.lgv, model, images, labels, epochs=0)
+    words = {"steps": 3, "relative_step_size": 0.5}
+    adversarial = attacks.lgv(model, images, labels, EPS, states=states, epochs=0, **words)
+    assert torch.equal(adversarial, attacks.bim(model, images, labels, EPS, **words))
 
 
 def test_gradients_go_through_the_collected_weights_in_turn(batch):
@@ -140,23 +123,8 @@ def test_budgets_without_a_fit_and_other_numbers_of_labels_are_refused(network, 
     for words in ({"eps": EPS}, {"states": states, "eps": 2 * EPS}):
         with pytest.raises(NotFittedError):
             attacks.uap(model, images, labels, **words)
-    for others in (labels[:-1], labels.repeat(2)):
-        with pytest.raises(ValueError, match="one number per image"):
-            attacks.lgv.fit(model, images, others, EPS)
-
-
-def test_a_generator_with_the_weights_of_a_file_is_projected(network, batch, tmp_path):
-    model, (images, labels) = network(), batch()
-    same = attacks.generator(model, images, labels, [EPS, 1.0], network=nn.Identity())
-    assert torch.equal(same, images.expand_as(same))
-    convolution = nn.Conv2d(3, 3, 1)
-    torch.save(convolution.state_dict(), tmp_path / "a.pt")
-    save_file(convolution.state_dict(), tmp_path / "a.safetensors")
-    expected = convolution(images).clamp(images - EPS, images + EPS).clamp(0, 1)
-    for name in ("a.pt", "a.safetensors"):
-        words = {"network": nn.Conv2d(3, 3, 1), "file": str(tmp_path / name)}
-        adversarial = attacks.generator(model, images, labels, EPS, **words)
-        assert torch.allclose(adversarial, expected, atol=1e-6)
+    with pytest.raises(ValueError, match="one number per image"):
+        attacks.lgv.fit(model, images, labels[:-1], EPS)
 
 
 def test_a_perturbation_comes_from_a_file_of_any_form(network, batch, tmp_path):
@@ -197,9 +165,7 @@ BAD = {
 }
 
 
-def test_files_that_hold_no_perturbation_are_refused_and_run_no_code(
-    network, batch, tmp_path, capsys
-):
+def test_files_without_perturbation_are_refused_and_run_no_code(network, batch, tmp_path, capsys):
     for name, held in BAD.items():
         torch.save(held, tmp_path / name)
     np.save(tmp_path / "code.npy", np.array([Code()], dtype=object), allow_pickle=True)

@@ -6,11 +6,9 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import Tensor
 
-from src.attacks import LOSSES, bim, emi, fgsm, mi, ni, pgd, pi_pregradient, project, vmi
+from src.attacks import LOSSES, bim, emi, fgsm, mi, ni, pgd, pi_pregradient, vmi
 
 WEIGHT = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25, 1.5, -1.0, 2.0, 0.75, -3.0, 1.0, 1.0])
 SHAPE = (1, 3, 2, 2)
@@ -55,33 +53,6 @@ def test_reaches_the_optimum_of_the_ball_and_stops_at_the_pixel_range(attack):
             torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
         assert result.min() >= 0 and result.max() <= 1
         assert linear(result)[0, 0] >= linear(expected)[0, 0] - 1e-4
-
-
-def test_pgd_reaches_it_from_anywhere():
-    """Each step leaves 1 / 1.25 of the angle."""
-    images, labels = torch.full(SHAPE, 0.5).expand(5, -1, -1, -1), torch.tensor([1] * 5)
-    result = pgd(linear, images, labels, 0.1, norm="l2", steps=60, relative_step_size=0.25)
-    expected = optimum(images[:1], W, 0.1, "l2").expand_as(images)
-    torch.testing.assert_close(result, expected, atol=1e-5, rtol=0)
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.integers(0, 10**6), st.floats(0, 1), *[st.integers(1, 6)] * 3)
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_project_keeps_what_is_inside_and_moves_the_rest_to_the_border(
-    norm, seed, eps, count, height, width
-):
-    generator = torch.Generator().manual_seed(seed)
-    clean = torch.full((count, 3, height, width), 0.5, dtype=torch.float64)
-    wish = torch.randn(clean.shape, generator=generator, dtype=torch.float64) * 0.3
-    radius = torch.tensor(eps / 2, dtype=torch.float64)
-    if norm == "linf":
-        expected = wish.clamp(-radius, radius)
-    else:
-        size = wish.square().mean((1, 2, 3), keepdim=True).sqrt()
-        expected = (wish * (radius / size).clamp_max(1)).clamp(-0.5, 0.5)
-    change = project(clean + wish, clean, radius, norm) - clean
-    torch.testing.assert_close(change, expected, atol=1e-15, rtol=1e-12)
 
 
 def starts(**settings) -> Tensor:

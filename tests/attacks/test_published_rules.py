@@ -8,7 +8,7 @@ float64, so that a rule that differs in one place differs by far more than the t
 
 import itertools
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 
 import numpy as np
 import pytest
@@ -42,12 +42,7 @@ def nearest(old: int, new: int) -> torch.Tensor:
     return torch.eye(old, dtype=torch.float64)[chosen]
 
 
-def padding(
-    case: Case,
-    probability: float = 0.7,
-    largest: int = 26,
-    resizing: Callable[[int, int], torch.Tensor] = bilinear,
-) -> Change:
+def padding(case: Case, probability: float = 0.7, largest: int = 26, resizing=bilinear) -> Change:
     luck, side = case.drawn("uniform"), int(case.drawn("integers", SIDE, largest))
     top, left = np.floor(case.drawn("uniform", 2) * (largest - side)).astype(int)
 
@@ -68,22 +63,24 @@ def smoothed(image: Image) -> Image:
     return np.stack([scipy.signal.convolve2d(c, kernel, mode="same") for c in image])
 
 
-def masked(case: Case) -> Image:
+def with_momentum(gradient: Callable[[Case, Image], Image]) -> Callable[[Case], Image]:
+    return lambda case: momentum(case, partial(gradient, case))
+
+
+@with_momentum
+def masked(case: Case, x: Image) -> Image:
     """Take the gradient through scale and mask."""
-
-    def gradient(x: Image) -> Image:
-        total = np.zeros_like(x)
-        for _ in range(3):
-            mask = 0.4 + 1.2 * case.drawn("others")
-            for factor in (s * mask for s in np.linspace(0.2, 0.9, 4)):
-                g = case.gradient(np.clip(factor * x, 0, 1))
-                total += g * factor * (factor * x <= 1)
-        return total
-
-    return momentum(case, gradient)
+    total = np.zeros_like(x)
+    for _ in range(3):
+        mask = 0.4 + 1.2 * case.drawn("others")
+        for factor in (s * mask for s in np.linspace(0.2, 0.9, 4)):
+            g = case.gradient(np.clip(factor * x, 0, 1))
+            total += g * factor * (factor * x <= 1)
+    return total
 
 
-def warped(case: Case) -> Image:
+@with_momentum
+def warped(case: Case, image: Image) -> Image:
     """Sample with hat functions; the plate is SciPy's."""
     line, three = np.linspace(-1, 1, SIDE), np.array([-1, 0, 1])
     places = np.stack(np.meshgrid(line, line), axis=-1).reshape(-1, 2)
@@ -96,15 +93,12 @@ def warped(case: Case) -> Image:
         across, down = ((1 - (p[:, None] - number).abs()).relu() for p in pixels.unbind(1))
         return torch.einsum("cij,ui,uj->cu", x, down, across).reshape(x.shape)
 
-    def gradient(x: Image) -> Image:
-        total, fixed = np.zeros_like(x), torch.from_numpy(x)
-        for _ in range(3):
-            xi = case.drawn("uniform", 2, low=-1, high=1)
-            xi = xi - 0.5 * case.gradient(xi, lambda move: warp(fixed, move))
-            total += case.gradient(x, lambda z, xi=xi: warp(z, torch.from_numpy(xi)))
-        return total
-
-    return momentum(case, gradient)
+    total, fixed = np.zeros_like(image), torch.from_numpy(image)
+    for _ in range(3):
+        xi = case.drawn("uniform", 2, low=-1, high=1)
+        xi = xi - 0.5 * case.gradient(xi, lambda move: warp(fixed, move))
+        total += case.gradient(image, lambda z, xi=xi: warp(z, torch.from_numpy(xi)))
+    return total
 
 
 def triangles(old: slice, new: slice) -> torch.Tensor:
@@ -137,37 +131,32 @@ def block_scaling(case: Case) -> Change:
     return lambda x: sum(down @ x @ across.T for down, across in parts)
 
 
-def strongly_scaled(case: Case) -> Image:
-    def gradient(x: Image) -> Image:
-        image = torch.from_numpy(x).requires_grad_()
-        logits = case.model(block_scaling(case)(image)[None])[0]
-        largest, second, *_ = sorted(logits.tolist(), reverse=True)
-        torch.log_softmax(logits / (largest - second), 0)[case.label].backward()
-        return smoothed(image.grad.numpy())
-
-    return momentum(case, gradient)
+@with_momentum
+def strongly_scaled(case: Case, x: Image) -> Image:
+    image = torch.from_numpy(x).requires_grad_()
+    logits = case.model(block_scaling(case)(image)[None])[0]
+    largest, second, *_ = sorted(logits.tolist(), reverse=True)
+    torch.log_softmax(logits / (largest - second), 0)[case.label].backward()
+    return smoothed(image.grad.numpy())
 
 
-def mixed_up(case: Case) -> Image:
+@with_momentum
+def mixed_up(case: Case, x: Image) -> Image:
     """Mix features of another image into both layers with weights."""
+    change = padding(case, resizing=nearest)
+    other = torch.from_numpy(case.drawn("others"))[None]
 
-    def gradient(x: Image) -> Image:
-        change = padding(case, resizing=nearest)
-        other = torch.from_numpy(case.drawn("others"))[None]
+    def logits(z: torch.Tensor) -> torch.Tensor:
+        clean = other
+        for layer in case.model:
+            z, clean = layer(z), layer(clean).detach()
+            if hasattr(layer, "weight") and not isinstance(layer, nn.BatchNorm2d):
+                coin, *ratios = case.drawn("uniform", 1 + z.shape[1])
+                a = 0.75 * torch.tensor(ratios).reshape(-1, *(1 for _ in z.shape[2:]))
+                z = (1 - a) * z + a * clean if coin < 0.5 else z
+        return z
 
-        def logits(z: torch.Tensor) -> torch.Tensor:
-            clean = other
-            for layer in case.model:
-                z, clean = layer(z), layer(clean).detach()
-                if hasattr(layer, "weight") and not isinstance(layer, nn.BatchNorm2d):
-                    coin, *ratios = case.drawn("uniform", 1 + z.shape[1])
-                    a = 0.75 * torch.tensor(ratios).reshape(-1, *(1 for _ in z.shape[2:]))
-                    z = (1 - a) * z + a * clean if coin < 0.5 else z
-            return z
-
-        return smoothed(case.gradient(x, change, logits, logit=True))
-
-    return momentum(case, gradient)
+    return smoothed(case.gradient(x, change, logits, logit=True))
 
 
 def rotated(degrees: float) -> Change:
@@ -197,21 +186,18 @@ def basic(case: Case, number: int) -> Change:
     return padding(case, 1.0, int(SIDE * (1.1 + 0.2 * (number - 21)) + 1e-6))
 
 
-def sampled_operators(case: Case) -> Image:
-    def gradient(x: Image) -> Image:
-        total = case.gradient(x)
-        for _ in range(3):
-            radius = 1.5 * case.eps * case.drawn("integers", 1, 7, 1, 1, 1) / 4
-            near = x + radius * case.drawn("uniform", 3, SIDE, SIDE, low=-1, high=1)
-            length = int(case.random.shared.integers(2, 5))
-            numbers = case.random.shared.integers(0, 31, 4)[0].tolist()
-            chain = [drawing(case, basic, number) for number in numbers[:length]]
-            for _ in numbers[length:]:
-                drawing(case, basic, 0)
-            total += case.gradient(near, in_turn(chain))
-        return total / 4
-
-    return momentum(case, gradient)
+@with_momentum
+def sampled_operators(case: Case, x: Image) -> Image:
+    total = case.gradient(x)
+    for _ in range(3):
+        radius = 1.5 * case.eps * case.drawn("integers", 1, 7, 1, 1, 1) / 4
+        near = x + radius * case.drawn("uniform", 3, SIDE, SIDE, low=-1, high=1)
+        length = int(case.random.shared.integers(2, 5))
+        numbers = case.random.shared.integers(0, 31, 4)[0].tolist()
+        chain = [drawing(case, basic, number) for number in numbers[:length]]
+        case.random.count += 8 * (4 - length)
+        total += case.gradient(near, in_turn(chain))
+    return total / 4
 
 
 def drawing(case: Case, make, *words) -> Change:
@@ -223,12 +209,7 @@ def drawing(case: Case, make, *words) -> Change:
 
 
 def in_turn(chain: list[Change]) -> Change:
-    def change(x: torch.Tensor) -> torch.Tensor:
-        for one in chain:
-            x = one(x)
-        return x
-
-    return change
+    return lambda x: reduce(lambda image, change: change(image), chain, x)
 
 
 def shuffled(case: Case, blocks: int) -> Change:
@@ -301,7 +282,10 @@ def learned() -> list[list]:
     ]
 
 
-def learned_operations(case: Case, rate: float) -> Image:
+RATE = 1e4
+
+
+def learned_operations(case: Case) -> Image:
     operations, weights = learned(), torch.zeros(98, dtype=torch.float64)
     flat = [(n, make) for n, its in enumerate(operations) for make in its]
 
@@ -320,7 +304,7 @@ def learned_operations(case: Case, rate: float) -> Image:
                 loss = logits.logsumexp(0) - logits[case.label]
             value = value + loss * odds[pair[0][0]] * odds[pair[1][0]]
         (slope,) = torch.autograd.grad(value / 4, weights)
-        weights = weights + rate * slope
+        weights = weights + RATE * slope
         return total / 4
 
     return momentum(case, gradient)
@@ -334,10 +318,7 @@ RULES = {
     "mdcs": (partial(attacks.mi, step_rule="mdcs"), cases.decaying),
     "usmm": (partial(attacks.usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), masked),
     "ops": (partial(attacks.ops, copies=3, radius=1.5), sampled_operators),
-    "l2t": (
-        partial(attacks.l2t, copies=4, learning_rate=1e4),
-        partial(learned_operations, rate=1e4),
-    ),
+    "l2t": (partial(attacks.l2t, copies=4, learning_rate=RATE), learned_operations),
     "decowa": (partial(attacks.decowa, copies=3, rho=0.5), warped),
     "s4st": (partial(attacks.s4st, colour=0.0, **AIMED), strongly_scaled),
     "cfm": (partial(attacks.cfm, **AIMED, **MIXED), mixed_up),

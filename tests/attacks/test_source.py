@@ -1,15 +1,19 @@
-"""Sources: their layers, found by name and changed by hooks that never stay, members, defences."""
+"""Sources: layers found by name and changed by hooks that never stay, and backward rules."""
+
+from functools import partial
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from src import attacks
-from src.attacks import DiverseInput, PerImageRandom, Problem, Scale, Settings, Source, Warp
-from src.attacks.landscape import Landscape
-from src.defences import AttackedDefence, RandomResizePad
+from src.attacks import BackwardPropagation, GhostNetwork, PerImageRandom, Problem, Source
+from src.attacks.source import apply_backward_rule
+from src.defences import AttackedDefence
 from src.images.attacker import CountedModel
-from src.models import Ensemble, PixelClassifier
+from src.models import Ensemble, PixelClassifier, architectures, small
+from tests.attacks.conftest import KINDS
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 LABELS = torch.tensor([0, 1])
@@ -135,56 +139,25 @@ def test_neurons_are_attributed_on_a_noisy_way_to_black(network, batch):
 
 
 def test_layers_that_mix_are_narrow_beside_the_image_and_read_before_a_relu(network, batch):
-    """The image is what the network resizes it to, and the ReLU may work in place."""
+    """The image is what the network resizes it to."""
     first, *_, last = network()
     parts = [nn.Upsample(scale_factor=4), nn.Conv2d(3, first.out_channels, 4, stride=4)]
     made = []
-    for width, inplace in ((0.25, False), (1.0, False), (1.0, True), (0.2, False)):
-        model = nn.Sequential(*parts, nn.ReLU(inplace), nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
+    for width in (0.25, 1.0, 0.2):
+        model = nn.Sequential(*parts, nn.ReLU(True), nn.AdaptiveAvgPool2d(2), nn.Flatten(), last)
         words = {"max_width": width, "mix_probability": 1.0, "steps": 3}
         made.append(attacks.cfm(model, *batch(), 8 / 255, **words))
-    equal = [torch.equal(made[0], other) for other in made[1:]]
-    assert equal == [True, True, False]
-
-
-@pytest.mark.parametrize("average", ["logits", "loss"])
-def test_the_gradient_of_a_member_is_that_of_its_model_alone(average, network, batch):
-    (images, labels), models = batch(3), [network(0), network(1)]
-    settings = Settings(transforms=(Scale(2), Warp(1, rho=0.5)), kernel_size=3)
-    source = CountedModel(Ensemble(models, average))
-    at = images[None] * torch.tensor([0.9, 0.8]).reshape(2, 1, 1, 1, 1)
-    for number, model in enumerate(models):
-        both, alone = (
-            Landscape(problem_of(Source(its), images, labels), settings) for its in (source, model)
-        )
-        before = source.counts.gradients
-        found = both.gradient(at, member=number)
-        assert torch.equal(found, alone.gradient(at)) and found.abs().amax() > 0
-        cost = 2 * 2 * 2 * 3  # copies and their warps' own gradients, budgets, images
-        assert source.counts.gradients - before == cost
-        assert torch.equal(both.losses(at, number), alone.losses(at))
+    assert torch.equal(made[0], made[1]) and not torch.equal(made[0], made[2])
 
 
 def test_images_of_a_run_draw_the_same_members(network, batch):
-    images, labels = batch()
-    ensemble = CountedModel(Ensemble([network(0), network(1)], "logits").double())
-    given, words = (ensemble, images.double(), labels, 8 / 255), {"steps": 2}
-    seeds = torch.cat([attacks.image_seeds(run, torch.arange(2)) for run in (0, 7)])
-    both = attacks.svre(*given, seeds=seeds, **words)
-    runs = [
-        attacks.svre(*given, seeds=attacks.image_seeds(run, torch.arange(4)), **words)
-        for run in (0, 7)
-    ]
-    assert not torch.equal(*runs)
-    torch.testing.assert_close(both, torch.cat([runs[0][:2], runs[1][2:]]), atol=1e-12, rtol=0)
-
-
-@pytest.mark.parametrize(("name", "words"), [("ilpd", {}), ("cfm", {}), ("fia", {"masks": 2})])
-def test_features_pass_a_randomised_defence_at_several_budgets(network, batch, name, words):
-    source, eps = AttackedDefence(network(), RandomResizePad()), torch.tensor([2, 8]) / 255
-    words |= {"random_start": "uniform", "transforms": (DiverseInput(1.0, 1.3),), "steps": 2}
-    together, *alone = (getattr(attacks, name)(source, *batch(), e, **words) for e in (eps, *eps))
-    assert torch.equal(together, torch.stack(alone))
+    (images, labels), ensemble = batch(), Ensemble([network(0), network(1)], "logits").double()
+    attack = partial(attacks.svre, ensemble, images.double(), labels, 8 / 255, steps=2)
+    seeds = [attacks.image_seeds(run, torch.arange(4)) for run in (0, 7)]
+    both = attack(seeds=torch.cat([seeds[0][:2], seeds[1][2:]]))
+    one, other = (attack(seeds=its) for its in seeds)
+    assert not torch.equal(one, other)
+    torch.testing.assert_close(both, torch.cat([one[:2], other[2:]]), atol=1e-12, rtol=0)
 
 
 def test_layers_and_weights_are_the_networks_although_the_defence_has_some(network, batch):
@@ -198,3 +171,151 @@ def test_layers_and_weights_are_the_networks_although_the_defence_has_some(netwo
     (state,) = attacks.lgv.fit(AttackedDefence(network, blur), *batch(), 0.1, **words).values()
     assert torch.equal(state["0/defence.1.weight"], blur[1].weight)
     assert not torch.equal(state["0/classifier.6.weight"], network[6].weight)
+
+
+RULES = {
+    **{"sgm": attacks.SkipGradient(), "bpa": BackwardPropagation()},
+    **{"tgr": attacks.TokenGradient(), "linbp": attacks.LinearPropagation()},
+}
+
+
+def randn(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+
+
+def gradient(model: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
+    """Return the gradient of the weighted sum of a model's outputs."""
+    x = images.detach().requires_grad_()
+    return torch.autograd.grad((model(x) * weights).sum(), x)[0]
+
+
+def built(name: str) -> nn.Module:
+    """Return a network of the catalogue for 32 pixels, without weights."""
+    torch.manual_seed(0)
+    words = {} if "small" in name else {"image_size": 32}
+    return getattr(small if "small" in name else architectures, name)(10, **words).eval().double()
+
+
+def softly_pooled(z: Tensor, pool: nn.MaxPool2d, temperature: float) -> Tensor:
+    """Average each window of a max-pool, with weights that a gradient does not reach."""
+    sizes = {key: getattr(pool, key) for key in ("kernel_size", "stride", "padding", "dilation")}
+    images = z.flatten(0, 1)[:, None]
+    windows, inside = (functional.unfold(x, **sizes) for x in (images, torch.ones_like(images)))
+    weights = (temperature * windows.masked_fill(inside == 0, -torch.inf)).softmax(1).detach()
+    return (weights * windows).sum(1).reshape(len(z), -1)
+
+
+def test_smooth_gradients_of_three_layers_by_hand():
+    torch.manual_seed(0)
+    pool = nn.MaxPool2d((2, 3), (1, 2), (0, 1), dilation=(2, 1))
+    z, g = randn(2, 3, 7, 7).requires_grad_(), randn(2, 4, seed=1)
+    layers = nn.Linear(60, 6), nn.ReLU(inplace=True), nn.Linear(6, 4)
+    model = nn.Sequential(pool, nn.Flatten(), *layers).double()
+    changed = apply_backward_rule(model, BackwardPropagation(10.0, relus=("3",)))
+    assert torch.equal(changed(z), model(z)) and model[3].inplace
+    soft = layers[0](softly_pooled(z, pool, 10.0))
+    inner = soft + (layers[0](pool(z).flatten(1)) - soft).detach()  # the values of a max-pool
+    (expected,) = torch.autograd.grad((layers[2](functional.silu(inner)) * g).sum(), z)
+    torch.testing.assert_close(gradient(changed, z, g), expected, atol=1e-12, rtol=0)
+
+
+FITTING = {
+    "mobilenet_v2": {"sgm"},
+    "densenet121": {"sgm", "bpa", "linbp"},
+    "resnet_small": {"sgm", "bpa", "linbp"},
+    "vgg_small": {"bpa", "linbp"},
+    "vit_small": {"sgm", "tgr"},
+}
+"""Backward rules that can change a model of the catalogue."""
+
+
+@pytest.mark.parametrize("name", FITTING)
+def test_a_backward_rule_changes_the_gradients_of_models_that_have_its_layers_alone(name):
+    network, images, weights = built(name), randn(1, 3, 32, 32).sigmoid(), randn(1, 10)
+    logits, own = network(images), gradient(network, images, weights)
+    for key, rule in RULES.items():
+        if key in FITTING[name]:
+            changed = apply_backward_rule(CountedModel(network), rule)
+            torch.testing.assert_close(changed(images), logits, atol=1e-9, rtol=1e-9)
+            other = gradient(changed, images, weights)
+            assert other.isfinite().all() and (own - other).norm() > 0.05 * own.norm()
+        else:
+            with pytest.raises(ValueError, match="the source must have"):
+                apply_backward_rule(network, rule)
+
+
+def random_for(images: Tensor, seeds: list[int]) -> PerImageRandom:
+    labels = torch.zeros(len(seeds), dtype=torch.int64)
+    return PerImageRandom(torch.tensor(seeds), images, labels, (images, labels))
+
+
+def ghost_of_vit(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
+    z = model.patch_embed(z[None]) + model.pos_embed
+    for block in model.blocks:
+        z = random.uniform(1, 96, low=0.78, high=1.22) * z + block.attn(block.norm1(z))
+        z = random.uniform(1, 96, low=0.78, high=1.22) * z + block.mlp(block.norm2(z))
+    return model.head(model.fc_norm(model.norm(z).mean(1)))[0]
+
+
+def ghost_of_vgg(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:
+    z = z[None]
+    for layer in model.features:
+        z = layer(z)
+        if isinstance(layer, nn.ReLU):
+            z = torch.where(random.uniform(*z.shape[1:]) < 0.994, z / 0.994, 0)
+    return model.fc(z.mean((2, 3)))[0]
+
+
+GHOSTS = {"vit_small": ghost_of_vit, "vgg_small": ghost_of_vgg}
+
+
+@pytest.mark.parametrize("name", GHOSTS)
+def test_ghosts_by_hand_image_by_image_and_anew_with_each_draw(name):
+    model = built(name).requires_grad_(False)
+    images, weights = randn(2, 3, 32, 32).sigmoid(), randn(4, 10)
+    changed, random = apply_backward_rule(model, GhostNetwork()), random_for(images, [5, 17])
+    alone = [random_for(images, [seed]) for seed in (5, 17)]
+    for _ in range(2):
+        Source(changed).draw(random, 2)
+        found = gradient(changed, images.repeat(2, 1, 1, 1), weights)
+        assert torch.equal(changed(images), changed(images))
+        both = weights[:2] + weights[2:]
+        for n, image in enumerate(images):
+            expected = gradient(lambda x, n=n: GHOSTS[name](model, x, alone[n]), image, both[n])
+            torch.testing.assert_close(found[n] + found[n + 2], expected, atol=1e-15, rtol=1e-9)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_member_of_an_ensemble_is_changed_and_none_of_the_source(name, network, batch):
+    kind = {"sgm": "skip connections", "tgr": "attention"}.get(name, "ReLUs")
+    members = [
+        PixelClassifier(network(seed, KINDS[kind]), [0.5] * 3, [0.5] * 3).double()
+        for seed in (0, 1)
+    ]
+    source, change = CountedModel(Ensemble([*members, members[0]], "logits")), RULES[name]
+    images, weights = batch()[0].double(), randn(4, 5)
+    before = gradient(source, images, weights)
+    changed = apply_backward_rule(source, change)
+    alone = [gradient(apply_backward_rule(each, change), images, weights) for each in members]
+    found = gradient(changed, images, weights)
+    torch.testing.assert_close(found, (2 * alone[0] + alone[1]) / 3, atol=1e-12, rtol=0)
+    assert not torch.equal(found, before)
+    assert torch.equal(gradient(source, images, weights), before)
+    assert {id(each) for each in changed.parameters()} == {id(each) for each in source.parameters()}
+    with pytest.raises(ValueError, match="the source must have"):
+        apply_backward_rule(Ensemble([members[0], network()], "logits"), change)
+
+
+def test_refuses_layers_that_are_missing_and_rules_that_change_weights(network, batch):
+    def doubled(model: nn.Module) -> nn.Module:
+        model[0].weight.data.mul_(2)
+        return model
+
+    for rule, said in (
+        (doubled, r"attack\.backward_rule"),
+        (GhostNetwork(), "must have residual blocks"),
+        (BackwardPropagation(relus=["layer7"]), r"relus=\['layer7'\]"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            attacks.mi(network(), *batch(), 8 / 255, backward_rule=rule)

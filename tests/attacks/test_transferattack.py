@@ -1,15 +1,9 @@
-"""Classes of a clone of TransferAttack: a stand-in of its shape, and the real one.
+"""Classes of a clone of TransferAttack: a stand-in of its shape."""
 
-The environment variable TRANSFERATTACK names a real clone.
-"""
-
-import os
 import re
-import subprocess
 import sys
 from functools import partial
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +11,6 @@ import torch
 
 from src import attacks
 from src.api.transfer import transfer
-from src.artifacts.record import read_record
 from src.attacks import adapt
 from src.defences import AttackedDefence
 from src.images.attacker import CountedModel
@@ -78,16 +71,9 @@ class Aimed(Attack):
     def __init__(self, model_name, epsilon=16/255, alpha=2/255, epoch=4, targeted=True):
         super().__init__(model_name, epsilon, alpha, epoch, targeted)
 class Inner(Attack):
-    def __init__(self, model_name, epsilon=16/255, alpha=1.6/255, epoch=3, layer='0'):
+    def __init__(self, model_name, epsilon=16/255, alpha=1.6/255, epoch=3):
         super().__init__(model_name, epsilon, alpha, epoch)
-        assert not self.model[1][0]._forward_hooks
-        self.model[1].get_submodule(layer).register_forward_hook(self.store)
-    def store(self, module, inputs, output):
-        self.inputs = inputs[0]
-    def forward(self, data, label):
-        self.model(data)
-        assert torch.equal(self.inputs, self.model[0](data))
-        return super().forward(data, label)
+        assert self.model[1][0].weight.shape == (8, 3, 3, 3)
 class Broken(Attack):
     def forward(self, data, label):
         raise RuntimeError("no layer4 here\\nand more")
@@ -109,14 +95,11 @@ class Several(Attack):
 
 @pytest.fixture
 def clone(tmp_path) -> str:
-    """A stand-in for a clone, in a repository."""
+    """A stand-in for a clone."""
     for name, text in FILES.items():
         file = tmp_path / "clone" / "transferattack" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
-    who = ["-c", "user.name=a", "-c", "user.email=a@b"]
-    for words in (["init", "-q"], ["add", "."], [*who, "commit", "-qm", "All"]):
-        subprocess.run(["git", *words], cwd=tmp_path / "clone", check=True)
     return str(tmp_path / "clone")
 
 
@@ -130,20 +113,19 @@ def attack_of(name: str, root: str) -> Any:
 
 
 def test_makes_the_images_of_our_own_attack_in_any_layout(clone, classifier, batch):
-    (images, labels), path = batch(), list(sys.path)
+    images, labels = batch()
     model = classifier.double().to(memory_format=torch.channels_last)
     images = images.double().contiguous(memory_format=torch.channels_last)
     defended = AttackedDefence(model, lambda images: images.flip(-1))
     for source, targeted in ((model, False), (model, True), (defended, False)):
         given = (source, images, labels, EPS)
         expected = attacks.bim(*given, steps=5, relative_step_size=0.1, targeted=targeted)
-        found = attack_of("signs", clone)(
-            *given, epoch=5, targeted=targeted, true_labels=labels - 1
-        )
+        words = {"epoch": 5, "targeted": targeted, "true_labels": labels - 1}
+        found = attack_of("signs", clone)(*given, **words)
         torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     found = attacks.transferattack.signs(*given, root=clone, epoch=5, alpha=2 / 255)
     torch.testing.assert_close(found, attacks.bim(*given, steps=5, step_size_255=2.0))
-    assert "transferattack" not in sys.modules and path == sys.path
+    assert "transferattack" not in sys.modules
 
 
 def test_a_class_of_ones_own_needs_no_edit_of_the_clone(clone, network, batch, monkeypatch):
@@ -169,8 +151,7 @@ def test_a_class_of_ones_own_needs_no_edit_of_the_clone(clone, network, batch, m
 def test_counts_gradients_and_reads_layers_behind_the_normalisation(clone, classifier, batch):
     counted = CountedModel(classifier)
     attack_of("inner", clone)(counted, *batch(), EPS.float(), max_batch=3, epoch=4)
-    assert counted.counts.gradients == 3 * 4 * 4
-    assert counted.counts.forwards == 3 * 4 * (4 + 1)
+    assert counted.counts.gradients == counted.counts.forwards == 3 * 4 * 4
 
 
 def test_an_ensemble_is_a_list_of_models_also_of_one_for_a_class_that_needs_it(
@@ -191,16 +172,12 @@ REFUSED = {
     "attack.name=sings": "attack.name=sings: .*mean signs",
     "+attack.stepz=3": "attack.stepz: .* alpha, epoch, root, norm",
     "attack.root=nowhere": "attack.root=nowhere: name the folder",
-    "attack.root=null": "attack.root=null: ",
-    "attack.root=.": "attack.root=.: ",  # which holds another package of the name
     "attack.name=missing": "attack.name=missing: .*'package_of_no_one'",
 }
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_refuses_in_one_sentence(words, clone, workspace, run_job, capfd):
-    (workspace / "transferattack").mkdir()
-    (workspace / "transferattack" / "__init__.py").write_text("import os\n")
+def test_refuses_in_one_sentence(words, clone, run_job, capfd):
     given = {"attack": "transferattack", "attack.root": clone, "attack.name": "signs"}
     given |= dict([words.split("=")])
     assert run_job(*map("=".join, given.items())) == 2
@@ -216,10 +193,9 @@ def test_transfer_takes_a_class_and_gives_a_targeted_one_both_labels(clone, clas
         frame = call(attacks=chosen, target_labels=rule, progress_bar=False)
         label = f"transferattack.{name}" + f" (target_label={rule})" * bool(rule)
         assert {*frame.attack} == {label, "mine"}
-    said = r"attack\.target_label="
     for name, targeted, reason in (
-        ("aimed", False, said),
-        ("inner", True, said),
+        ("aimed", False, r"attack\.target_label="),
+        ("inner", True, r"attack\.target_label="),
         ("ended", False, "exits the program: Selected layer is not there"),
     ):
         with pytest.raises(ValueError, match=reason):
@@ -233,35 +209,3 @@ def test_the_command_tries_every_class(clone, run_in, printed_by, tmp_path):
     assert status == 0 and lines["signs"] == lines["aimed"] == "yes"
     assert lines["broken"] == "no   RuntimeError: no layer4 here"
     assert "3 of 7 classes of transferattack run on resnet_small." in text
-
-
-@pytest.mark.slow
-def test_a_job_is_resumed_until_an_edit_of_the_clone(clone, run_job, workspace):
-    words = ["attack=transferattack", f"attack.root={clone}", "rerun=false", "attack.name=signs"]
-    records = []
-    for folder in ("one", "two", "three"):
-        assert run_job(*words, f"hydra.run.dir={folder}") == 0
-        records.append(read_record(workspace / folder / "predictions.parquet")[1])
-        if folder == "two":
-            with Path(clone, "transferattack", "gradient", "some.py").open("a") as file:
-                file.write("\n# another line\n")
-            for name, module in list(sys.modules.items()):  # as in a new process
-                if str(getattr(module, "__file__", None)).startswith(clone):
-                    del sys.modules[name]
-    assert [record.gradients for record in records] == [23 * 2 * 10, 0, 23 * 2 * 10]
-    assert records[0].code["attack"] != records[2].code["attack"]
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=clone, capture_output=True, text=True)
-    assert records[0].versions["transferattack"] == head.stdout.strip()
-
-
-def test_runs_on_the_real_clone(classifier, batch):
-    """That are `mi` and attacks which this program has by TransferAttack's name only."""
-    if not (root := os.environ.get("TRANSFERATTACK")):
-        pytest.skip("TRANSFERATTACK names no clone of TransferAttack")
-    images, labels = batch(1, height=32)
-    given = (classifier.double(), images.double(), labels, 8 / 255)
-    torch.testing.assert_close(attack_of("mifgsm", root)(*given), attacks.mi(*given))
-    for name in ("adaea", "smer", "mig", "anda", "awt"):
-        found = attack_of(name, root)(*given, epoch=2)
-        assert torch.equal(found, attack_of(name, root)(*given, epoch=2)), name
-        assert 1 / 255 < (found - images).abs().amax() < 8.001 / 255, name

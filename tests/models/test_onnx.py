@@ -16,9 +16,7 @@ from onnx.reference import ReferenceEvaluator  # noqa: E402
 NAME = 'c"); open("ran", "w"); ("'  # must not run
 
 
-def write_onnx(
-    path: Path, *, shape: tuple[int | str, ...] = ("N", 3, 8, 8), after: tuple[str, ...] = ()
-) -> Path:
+def write_onnx(path: Path, *, shape=("N", 3, 8, 8), after: tuple[str, ...] = ()) -> Path:
     """Write a network of a convolution, a ReLU, pooling and a linear layer; `after` it operators.
 
     A fixed batch size is also a constant in the network.

@@ -27,7 +27,6 @@ HUB, COMMIT = "hub/owner/repo@{}/net", "0123456789" * 4
 ROBUST = "robustbench/cifar10/Linf/Carmon2019Unlabeled"
 HUBCONF = """
 from torch import nn
-
 def net(pretrained=False):
     layer = nn.Linear(3 * 8 * 8, 5)
     nn.init.constant_(layer.weight, float(pretrained))
@@ -84,11 +83,8 @@ def robustbench(home, monkeypatch):
         network.load_state_dict(torch.load(Path(folder, data, threat, f"{name}.pt")))
         return network.eval()
 
-    data = Enum("BenchmarkDataset", {"cifar_10": "cifar10", "imagenet": "imagenet"})
-    threat, model = Enum("ThreatModel", {"Linf": "Linf"}), {"gdrive_id": "xyz"}
-    large = model | {"preprocessing": "BicubicRes256Crop224"}
-    listed = {data.cifar_10: {threat.Linf: {"Carmon2019Unlabeled": model}}}
-    listed[data.imagenet] = {threat.Linf: {"Salman2020Do_R18": large}}
+    data, threat = Enum("B", {"cifar_10": "cifar10"}), Enum("T", {"Linf": "Linf"})
+    listed = {data.cifar_10: {threat.Linf: {"Carmon2019Unlabeled": {"gdrive_id": "xyz"}}}}
     enums = SimpleNamespace(BenchmarkDataset=data, ThreatModel=threat)
     zoo, utils = SimpleNamespace(model_dicts=listed, enums=enums), SimpleNamespace()
     utils.load_model = load_model
@@ -118,13 +114,10 @@ def test_weights_are_fetched_once_even_by_two_processes(server, tmp_path, at_onc
     assert len([*tmp_path.glob("torch/hub/checkpoints/*")]) == 1
 
 
-@pytest.mark.parametrize("damage", ["half", "other", "missing"])
-def test_what_is_damaged_or_missing_is_refused_and_not_kept(server, tmp_path, damage):
+@pytest.mark.parametrize("damaged", [True, False])
+def test_what_is_damaged_or_missing_is_refused_and_not_kept(server, tmp_path, damaged):
     file, _ = server
-    if damage == "missing":
-        file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:-1000] if damage == "half" else b"other" * 9)
+    file.write_bytes(file.read_bytes()[:-1000]) if damaged else file.unlink()
     with pytest.raises(ValueError, match=rf"^{VISION}: "):
         load_network(VISION)
     assert not [*tmp_path.glob("torch/hub/checkpoints/*")]
@@ -162,23 +155,10 @@ def test_models_of_robustbench_take_images_as_they_are(home, robustbench):
     images = torch.rand(2, 3, 8, 8)
     torch.testing.assert_close(classifier(images), robustbench(images))
     assert section["network"]["version"] == "1.2"
-    assert section_of("robustbench/imagenet/Linf/Salman2020Do_R18")["input_size"] == 224
 
 
-@pytest.mark.parametrize("name", [TIMM, VISION, HUB.format(COMMIT)])
-def test_what_is_missing_is_named_with_its_place(home, name):
-    with pytest.raises(ValueError, match=rf"^{name}: .*\(.*\)\. .* put http\S+ at {home}/\S+\. "):
-        load_network(name)
-    if "hub/" not in name:
-        assert load_network(name, pretrained=False)
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"), [(TIMM, "cut"), (VISION, "code"), (VISION, "cut"), (ROBUST, "cut")]
-)
-def test_damaged_files_and_pickles_of_code_are_refused(
-    home, robustbench, name, damage, monkeypatch
-):
+@pytest.mark.parametrize(("name", "damage"), [(TIMM, "cut"), (VISION, "code"), (ROBUST, "cut")])
+def test_damaged_files_and_code_are_refused(home, robustbench, name, damage, monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # else it tries again
     path = keep(home, name, nn.Linear(100, 100))
     path.write_bytes(pickle.dumps(Malicious()) if damage == "code" else path.read_bytes()[:-200])
@@ -191,7 +171,6 @@ def test_damaged_files_and_pickles_of_code_are_refused(
 NEAR = {
     "tim/resnet50": "Did you mean timm",
     "timm/resnt18": "Did you mean timm/resnet18",
-    "timm/resnet50": r"timm/resnet50\.a1_in1k",
     "torchvision/resnet50.a1_in1k": r"Did you mean timm/resnet50\.a1_in1k",
     "torchvision/resnet50.IMAGENET1K_V3": "IMAGENET1K_V2",
     HUB.format("main"): "40 digits",
@@ -224,16 +203,15 @@ def test_the_command_line_lists_and_fetches(home, capsys):
 
 
 def test_missing_weights_are_refused_once_before_anything_runs(home, capsys):
-    keep(home, VISION, models.squeezenet1_1())
-    names = [TIMM, "timm/resnet34.a1_in1k", VISION]
-    words = ["-m", "attack=fgsm,bim", f"source={TIMM},{VISION}", f"targets=[{','.join(names)}]"]
+    names = [TIMM, "timm/resnet34.a1_in1k"]
+    words = ["-m", "attack=fgsm,bim", f"source={TIMM}", f"targets=[{','.join(names)}]"]
     words += ["dataset=cifar10_mini", "dataset.class_names=imagenet", "trainer=cpu"]
     assert run_words(home, *words) == 2
     printed = capsys.readouterr()
     (line,) = printed.err.strip().splitlines()
     assert line.startswith(f"{TIMM}: ") and len(line) < 400 + len(str(home))
     assert line.endswith(f"--fetch {TIMM} {names[1]}") and "experiment=demo" in line
-    assert not printed.out and {path.name for path in home.iterdir()} <= {"torch", "cache"}
+    assert not printed.out and {path.name for path in home.iterdir()} <= {"cache"}
 
 
 def test_from_python_names_and_modules_mix(home):
@@ -245,8 +223,6 @@ def test_from_python_names_and_modules_mix(home):
     labels = loaded(images / 255).argmax(1)
     mine = nn.Sequential(nn.Flatten(), nn.Linear(3 * 40 * 40, 1000))
     frame = transfer([VISION], [VISION, {"mine": mine}], images, labels, progress_bar=False)
-    assert set(frame["source"]) == {"torchvision.squeezenet1_1.IMAGENET1K_V1"}
-    assert set(frame["target"]) == {"torchvision.squeezenet1_1.IMAGENET1K_V1", "mine"}
     clean = frame[(frame["eps_255"] == 0) & (frame["target"] != "mine")]
     assert clean["predicted"].tolist() == labels.tolist()
     with pytest.raises(ValueError, match="models must be"):

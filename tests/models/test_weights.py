@@ -1,10 +1,8 @@
 """Weight files: what loads, what is refused, and how they are written and identified."""
 
 import os
-import pickle
 import sys
 import zipfile
-from enum import Enum
 from itertools import product
 from pkgutil import resolve_name
 
@@ -19,9 +17,8 @@ from src.models import load_weights, save_weights, weight_facts, weights_digest
 
 def network(classes=10, seed=0):
     torch.manual_seed(seed)
-    return nn.Sequential(
-        nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, classes)
-    )
+    layers = nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(16, classes)
+    return nn.Sequential(*layers)
 
 
 def under(prefix, state):
@@ -45,10 +42,8 @@ def same(first, second):
 
 
 def write(path, content):
-    if path.suffix == ".safetensors":
-        save_file(content, path)
-    else:
-        torch.save(content, path)
+    save = save_file if path.suffix == ".safetensors" else torch.save
+    save(content, path)
     return path
 
 
@@ -62,42 +57,22 @@ def test_every_format_loads_without_wrapper_and_prefix(tmp_path):
         assert same(loaded(write(tmp_path / "w.pt", content)), network())
 
 
-class Scaled(nn.Linear):
-    """A layer with state that is no tensor."""
-
-    def get_extra_state(self):
-        return {"scale": 2}
-
-    def set_extra_state(self, state):
-        assert state == {"scale": 2}
-
-
 def with_a_shared_layer(seed):
     made = network(seed=seed).to(memory_format=torch.channels_last)
     return made.append(made[3])
 
 
-def without_shapes_yet(seed):
-    layers = nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(10)
-    return nn.Sequential(*layers) if seed else network()
+def with_a_prefix(seed):
+    return nn.ModuleDict({"model": network(seed=seed)})
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        with_a_shared_layer,
-        without_shapes_yet,
-        lambda seed: nn.ModuleDict({"model": network(seed=seed)}),  # a prefix of its own
-        lambda seed: Scaled(3, 2),
-    ],
-)
+@pytest.mark.parametrize("make", [with_a_shared_layer, with_a_prefix])
 def test_a_network_gets_back_what_was_saved(tmp_path, make):
     source = make(0)
     save_weights(source, tmp_path / "w.safetensors")
     assert same(loaded(tmp_path / "w.safetensors", into=make(1)), source)
-    for prefix in ("", "module.", "_orig_mod."):
-        path = write(tmp_path / "w.pt", under(prefix, source.state_dict()))
-        assert same(loaded(path, into=make(1)), source)
+    path = write(tmp_path / "w.pt", under("_orig_mod.", source.state_dict()))
+    assert same(loaded(path, into=make(1)), source)
 
 
 def test_what_changes_no_prediction_may_differ(tmp_path):
@@ -106,144 +81,6 @@ def test_what_changes_no_prediction_may_differ(tmp_path):
         state["AuxLogits.fc.weight"] = torch.ones(2)
         weight = loaded(write(tmp_path / "w.pt", state))[3].weight
         assert torch.equal(weight, GOOD["3.weight"].to(kind).float())
-
-
-class Attack:
-    def __reduce__(self):
-        return os.mkdir, ("created-by-a-pickle",)
-
-
-REFUSED = {
-    "another number of classes": (network(classes=100).state_dict(), r"3\.weight"),
-    "a missing name": ({name: GOOD[name] for name in list(GOOD)[:-1]}, r"3\.bias"),
-    "more names": (GOOD | {f"extra.{i}": torch.zeros(1) for i in range(500)}, r"extra\.0"),
-    "no tensor": (GOOD | {"3.weight": 3}, r"3\.weight"),
-    "whole numbers": (GOOD | {"3.weight": GOOD["3.weight"].long()}, r"3\.weight is torch\.int64"),
-    "complex numbers": (GOOD | {"3.bias": GOOD["3.bias"] * 1j}, r"3\.bias is torch\.complex64"),
-    "a module": (network(), r"torch\.load\('.*w\.pt', weights_only=False\).*torch\.save"),
-    "a pickle": (Attack(), r"posix\.mkdir"),
-    "lists of tensors": ({"shadow": [torch.ones(2)]}, "no tensors by name"),
-    "two copies": ({"best": GOOD, "worst": GOOD}, "best/, worst/"),
-    "another network": ({"net": under("model.", GOOD | {"4.x": GOOD["3.bias"]})}, r"4\.x"),
-    "other names": ({"a.weight": torch.ones(2)}, r"a\.weight; .* 0\.weight, "),
-    "an empty file": (b"", "cannot be read"),
-}
-
-
-def test_other_content_is_refused_in_a_sentence(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for content, says in REFUSED.values():
-        path = tmp_path / "w.pt"
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        else:
-            write(path, content)
-        with pytest.raises(ValueError, match=rf"w\.pt.*{says}") as caught:
-            loaded(path)
-        assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
-        assert "trust" not in str(caught.value)  # advice of torch
-    assert not (tmp_path / "created-by-a-pickle").exists()
-    with pytest.raises(ValueError, match=r"none\.pt.*No such file"):
-        loaded(tmp_path / "none.pt")
-
-
-@pytest.mark.filterwarnings("ignore:.*torch.jit")
-def test_damaged_files_and_whole_networks_are_refused(tmp_path):
-    for name in ("w.pt", "w.safetensors"):
-        path = write(tmp_path / name, GOOD)
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-        with pytest.raises(ValueError, match=name):
-            loaded(path)
-    save_weights(network(), path)
-    content = bytearray(path.read_bytes())
-    content[-5] ^= 1  # of the last number
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="damaged"):
-        loaded(path)
-    torch.jit.trace(network().eval(), torch.ones(1, 3, 4, 4)).save(tmp_path / "w.pt")
-    with pytest.raises(ValueError, match=r"torch\.load\(.*w\.pt.*\); torch\.save\("):
-        loaded(tmp_path / "w.pt")
-
-
-def ways_to_state(names):
-    """Yield ways in which checkpoints state the names of classes."""
-    numbers = {name: number for number, name in reversed([*enumerate(names)])}
-    names_by_number = {number: name for name, number in numbers.items()}
-    yield from ({key: numbers} for key in ("class_to_idx", "label2id", "classes", "categories"))
-    yield from ({key: names_by_number} for key in ("idx_to_class", "names"))
-    yield {"id2label": {str(number): name for number, name in enumerate(names)}}
-    yield from ({"class_names": names}, {"classes": [*names]})
-
-
-NUMBERS = tuple(sorted(map(str, range(12))))  # torchvision's order; they are no positions
-STATED = [(its, names) for names in (("b", "a", "c"), NUMBERS) for its in ways_to_state(names)]
-STATED += [({"idx_to_class": dict(enumerate(map(int, NUMBERS)))}, NUMBERS)]
-STATED += [({"classes": its}, ()) for its in (6, {}, {"a": 1, "b": 2}, [[1], {}])]
-
-
-def test_a_checkpoint_states_its_classes_as_a_list_or_a_dict_either_way(tmp_path):
-    path = tmp_path / "x.pt"
-    for stated, names in STATED:
-        for content in (stated, {"hyper_parameters": stated}, {"meta": {"data": stated}}):
-            torch.save({"state_dict": GOOD, **content, "more": {"class_names": ["z"]}}, path)
-            lists = [its for its in (names, ("z",)) if its]
-            assert weight_facts(path).lists == (*lists,), content
-    shared = {"names": ["conv1", "bn"]}
-    for _ in range(40):  # 2^40 paths
-        shared = {"a": shared, "b": shared}
-    torch.save({"state": shared}, path, _use_new_zipfile_serialization=False)
-    assert weight_facts(path).lists == (("conv1", "bn"),)
-    path.write_bytes(b"no weights")
-    assert weight_facts(path).lists == ()
-
-
-def test_facts_that_no_weights_have_are_refused(tmp_path):
-    path = tmp_path / "w.safetensors"
-    wrong = [("expected_accuracy", text) for text in ("abc", "nan", "-0.1", "5.0", "")]
-    wrong += [("tested", text) for text in ("1/0/3", "3 / 1", "-3 / 1", "many")]
-    for key, value in wrong:
-        save_file(GOOD, path, {"expected_accuracy": "0.5", "tested": "1 / 2", key: value})
-        with pytest.raises(ValueError, match=rf"w.safetensors of model vgg .*{key}={value}[,.]"):
-            weight_facts(path, "vgg")
-
-
-def test_the_digest_follows_the_weights_and_nothing_else():
-    digest = weights_digest(network())
-    assert weights_digest(network().to(memory_format=torch.channels_last)) == digest
-    counted, moved = network(), network()
-    counted[1].num_batches_tracked += 5
-    moved[1].running_mean[0] += 1e-6
-    assert weights_digest(counted) == digest
-    others = [weights_digest(other) for other in (network(seed=1), network().half(), moved)]
-    assert digest not in others
-
-
-TWO = {"state_dict": {**under("model.", NOISE), **under("ema_model.module.", GOOD)}}
-
-
-MEAN_AND_RAW = [
-    (TWO, "state_dict/ema_model.module."),
-    ({"raw": {"net": NOISE}, "ema": {"shadow": GOOD}}, "ema/shadow/"),
-    ({"state_dict": NOISE, "modelEMA": GOOD}, "modelEMA/"),
-]
-
-
-def test_averaged_weights_are_taken_unless_the_others_are_wanted(tmp_path, caplog):
-    for number, (content, named) in enumerate(MEAN_AND_RAW):
-        path, other = write(tmp_path / f"{number}.pt", content), network(seed=1)
-        assert same(loaded(path), network())
-        assert f"{path}: {named} are averaged" in caplog.text
-        load_weights(other, path, averaged=False)
-        assert torch.equal(other[3].bias, NOISE["3.bias"])
-
-
-def test_weights_beside_others_are_found_and_the_others_named(tmp_path, caplog):
-    content = {"state_dict": {**under("model.", GOOD), "criterion.weight": torch.ones(10)}}
-    content["optimizer"] = {"exp_avg": NOISE}  # moments are no averaged weights
-    assert same(loaded(write(tmp_path / "w.ckpt", content)), network())
-    assert "criterion.weight" in caplog.text and "exp_avg" not in caplog.text
-    save_file(content["state_dict"], tmp_path / "w.safetensors")
-    assert same(loaded(tmp_path / "w.safetensors"), network())
 
 
 class Canary(dict):
@@ -265,17 +102,123 @@ class Canary(dict):
     append = extend = __setitem__ = __setstate__
 
 
-class Colour(Enum):
-    RED = 1
+REFUSED = {
+    "another number of classes": (network(classes=100).state_dict(), r"3\.weight"),
+    "a missing name": ({name: GOOD[name] for name in list(GOOD)[:-1]}, r"3\.bias"),
+    "more names": (GOOD | {f"extra.{i}": torch.zeros(1) for i in range(500)}, r"extra\.0"),
+    "no tensor": (GOOD | {"3.weight": 3}, r"3\.weight"),
+    "whole numbers": (GOOD | {"3.weight": GOOD["3.weight"].long()}, r"3\.weight is torch\.int64"),
+    "a module": (network(), r"torch\.load\('.*w\.pt', weights_only=False\).*torch\.save"),
+    "a pickle": (Canary("call"), r"posix\.mkdir"),
+    "lists of tensors": ({"shadow": [torch.ones(2)]}, "no tensors by name"),
+    "two copies": ({"best": GOOD, "worst": GOOD}, "best/, worst/"),
+    "another network": ({"net": under("model.", GOOD | {"4.x": GOOD["3.bias"]})}, r"4\.x"),
+    "other names": ({"a.weight": torch.ones(2)}, r"a\.weight; .* 0\.weight, "),
+}
+
+
+def test_other_content_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for content, says in REFUSED.values():
+        with pytest.raises(ValueError, match=rf"w\.pt.*{says}") as caught:
+            loaded(write(tmp_path / "w.pt", content))
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 1000
+        assert "trust" not in str(caught.value)  # advice of torch
+    assert not (tmp_path / "created-by-a-pickle").exists()
+    with pytest.raises(ValueError, match=r"none\.pt.*No such file"):
+        loaded(tmp_path / "none.pt")
+
+
+def test_damaged_files_are_refused(tmp_path):
+    for name in ("w.pt", "w.safetensors"):
+        path = write(tmp_path / name, GOOD)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(ValueError, match=name):
+            loaded(path)
+    save_weights(network(), path)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1  # of the last number
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="damaged"):
+        loaded(path)
+
+
+def ways_to_state(names):
+    """Yield ways in which checkpoints state the names of classes."""
+    numbers = {name: number for number, name in reversed([*enumerate(names)])}
+    names_by_number = {number: name for name, number in numbers.items()}
+    yield from ({"class_to_idx": numbers}, {"idx_to_class": names_by_number})
+    yield {"id2label": {str(number): name for number, name in enumerate(names)}}
+    yield from ({"class_names": names}, {"classes": [*names]})
+
+
+NUMBERS = tuple(sorted(map(str, range(12))))  # torchvision's order; they are no positions
+STATED = [(its, names) for names in (("b", "a", "c"), NUMBERS) for its in ways_to_state(names)]
+STATED += [({"classes": its}, ()) for its in (6, {}, {"a": 1, "b": 2}, [[1], {}])]
+
+
+def test_a_checkpoint_states_its_classes_as_a_list_or_a_dict_either_way(tmp_path):
+    path = tmp_path / "x.pt"
+    for stated, names in STATED:
+        for content in (stated, {"hyper_parameters": stated}, {"meta": {"data": stated}}):
+            torch.save({"state_dict": GOOD, **content, "more": {"class_names": ["z"]}}, path)
+            lists = [its for its in (names, ("z",)) if its]
+            assert weight_facts(path).lists == (*lists,), content
+    path.write_bytes(b"no weights")
+    assert weight_facts(path).lists == ()
+
+
+def test_facts_that_no_weights_have_are_refused(tmp_path):
+    path = tmp_path / "w.safetensors"
+    wrong = [("expected_accuracy", text) for text in ("abc", "nan", "5.0")]
+    wrong += [("tested", text) for text in ("3 / 1", "-3 / 1", "many")]
+    for key, value in wrong:
+        save_file(GOOD, path, {"expected_accuracy": "0.5", "tested": "1 / 2", key: value})
+        with pytest.raises(ValueError, match=rf"w.safetensors of model vgg .*{key}={value}[,.]"):
+            weight_facts(path, "vgg")
+
+
+def test_the_digest_follows_the_weights_and_nothing_else():
+    digest = weights_digest(network())
+    assert weights_digest(network().to(memory_format=torch.channels_last)) == digest
+    counted, moved = network(), network()
+    counted[1].num_batches_tracked += 5
+    moved[1].running_mean[0] += 1e-6
+    assert weights_digest(counted) == digest
+    others = [weights_digest(other) for other in (network(seed=1), network().half(), moved)]
+    assert digest not in others
+
+
+TWO = {**under("model.", NOISE), **under("ema_model.module.", GOOD)}
+MEAN_AND_RAW = [
+    ({"state_dict": TWO}, "state_dict/ema_model.module."),
+    ({"raw": {"net": NOISE}, "ema": {"shadow": GOOD}}, "ema/shadow/"),
+]
+
+
+def test_averaged_weights_are_taken_unless_the_others_are_wanted(tmp_path, caplog):
+    for number, (content, named) in enumerate(MEAN_AND_RAW):
+        path, other = write(tmp_path / f"{number}.pt", content), network(seed=1)
+        assert same(loaded(path), network())
+        assert f"{path}: {named} are averaged" in caplog.text
+        load_weights(other, path, averaged=False)
+        assert torch.equal(other[3].bias, NOISE["3.bias"])
+
+
+def test_weights_beside_others_are_found_and_the_others_named(tmp_path, caplog):
+    content = {"state_dict": {**under("model.", GOOD), "criterion.weight": torch.ones(10)}}
+    content["optimizer"] = {"exp_avg": NOISE}  # moments are no averaged weights
+    assert same(loaded(write(tmp_path / "w.ckpt", content)), network())
+    assert "criterion.weight" in caplog.text and "exp_avg" not in caplog.text
+    save_file(content["state_dict"], tmp_path / "w.safetensors")
+    assert same(loaded(tmp_path / "w.safetensors"), network())
 
 
 NUMPY = [np.float64(93.1), np.float32(1), np.int64(1), np.bool_(True), np.dtype("int64")]
 OBJECTS = {
     **{f"canary {way}": Canary(way) for way in ("state", "call", "nested")},
-    "enumeration": Colour.RED,
     "function": os.path.join,
     "array": np.ones(3),
-    "layer": nn.Linear(2, 2),
 }
 
 
@@ -325,48 +268,24 @@ def test_a_forged_pickle_changes_nothing_and_reads_no_address(tmp_path):
     assert not any(hasattr(resolve_name(name), "harm") for name in CHANGED)
 
 
-def test_an_old_file_cannot_let_torch_write_a_file(tmp_path):
-    """Old files name their networks' source code, and torch could write the differences."""
-    rebuild = b"ctorch._utils\n_rebuild_tensor_v2\n"
-    names = text_of("dump_patches") + b"\x88"
-    names += text_of("__name__") + text_of(str(tmp_path / "written"))
-    body = b"\x80\x02" + rebuild + b"N}(" + names + b"u\x86b0"  # sets its attributes
-    body += b"(" + text_of("module") + rebuild + text_of("src.py") + text_of("import os\n")
-    sizes = {"little_endian": True, "protocol_version": 1001, "type_sizes": {}}
-    head = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, sizes)]
-    file = tmp_path / "old.pt"
-    file.write_bytes(b"".join(head) + body + b"tQ." + pickle.dumps([], 2))
-    with pytest.raises(ValueError):
-        loaded(file)
-    assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
-
-
 class Tied(nn.Module):
     """A network with two layers of the same weight, and a third one with a part of it."""
 
-    def __init__(self, seed=0, part=False):
+    def __init__(self, seed=0):
         super().__init__()
         torch.manual_seed(seed)
         self.encoder, self.decoder = nn.Linear(4, 4), nn.Linear(4, 4)
         self.decoder.weight, self.head = self.encoder.weight, nn.Linear(4, 2)
-        if part:
-            self.head.weight = nn.Parameter(self.encoder.weight.detach()[:2])
+        self.head.weight = nn.Parameter(self.encoder.weight.detach()[:2])
 
 
-@pytest.mark.parametrize("part", [False, True])
-def test_weights_in_the_memory_of_others_need_not_be_in_a_file(tmp_path, part):
-    wanted = Tied(part=part)
+def test_weights_in_the_memory_of_others_need_not_be_in_a_file(tmp_path):
+    wanted = Tied()
     save_model(wanted, str(tmp_path / "tied.safetensors"))
-    state = load_file(tmp_path / "tied.safetensors")
-    assert len(state) < len(wanted.state_dict())
-    write(tmp_path / "tied.pt", {"model": under("module.", state), "epoch": 3})
-    for name in ("tied.safetensors", "tied.pt"):
-        found = loaded(tmp_path / name, into=Tied(seed=1, part=part))
-        assert same(found, wanted) and found.decoder.weight is found.encoder.weight
+    assert len(load_file(tmp_path / "tied.safetensors")) < len(wanted.state_dict())
+    found = loaded(tmp_path / "tied.safetensors", into=Tied(seed=1))
+    assert same(found, wanted) and found.decoder.weight is found.encoder.weight
     apart = Tied(seed=1)
     apart.decoder.weight = nn.Parameter(apart.encoder.weight.detach().clone())
     with pytest.raises(ValueError, match=r"but not .*(decoder|encoder)\.weight"):
-        loaded(tmp_path / "tied.pt", into=apart)
-    lacking = write(tmp_path / "w.pt", {name: GOOD[name] for name in GOOD if name != "3.weight"})
-    with pytest.raises(ValueError, match=r"but not 3\.weight"):
-        loaded(lacking, into=without_shapes_yet(1))
+        loaded(tmp_path / "tied.safetensors", into=apart)
