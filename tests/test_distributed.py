@@ -3,8 +3,6 @@
 import os
 import shutil
 import signal
-import time
-from datetime import timedelta
 from pathlib import Path
 
 import mlflow
@@ -13,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pandas.testing import assert_frame_equal
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
@@ -72,18 +70,14 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, 
     start(run_job, tiny_run, [*words, *DDP, f"trainer.devices={count}"], count)
     assert run_job(*words, "hydra.run.dir=one") == 0
     same_tables(*PREDICTIONS, *DIAGNOSTICS)
-    for name, behind in zip(PREDICTIONS, (3, 1, 1), strict=True):  # controls: of plain targets
-        assert pq.read_table(f"one/{name}.parquet").num_rows == 23 * 2 * 3 * behind
     one, two = (np.load(f"{folder}/images.npz") for folder in ("one", "many"))
     assert all(np.array_equal(one[name], two[name]) for name in one)
     folders = [str(workspace / name / "adversarial") for name in ("one", "many")]
     sets = [DataSets().open_saved(SavedSettings(path=folder)) for folder in folders]
     assert sets[0].digest == sets[1].digest
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    runs = {"cifar10_mini": 2 * 3, "cifar10_mini-sweeps": 1 + 2}  # the job's, and two sweeps
-    for experiment, expected in runs.items():
-        number = store.get_experiment_by_name(experiment).experiment_id
-        assert len(store.search_runs([number])) == expected
+    number = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
+    assert len(store.search_runs([number])) == 1 + 2  # the job's, and two sweeps
 
 
 @pytest.mark.slow
@@ -139,41 +133,14 @@ def cramped(model, images, labels, eps, seeds, room=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [started_by_torchrun, started_by_lightning])
-def test_if_one_process_runs_out_of_memory_all_halve_their_batches(
-    workspace, tiny_run, run_job, start
-):
+def test_if_one_process_runs_out_of_memory_all_halve_their_batches(workspace, tiny_run, run_job):
     own_attack(workspace, "cramped", "_target_: cramped_code.cramped", CRAMPED)
     words = ["attack=cramped", "n_images=40", "controls=true"]
     many = [*words, "trainer.batch_size=4", *DDP, "trainer.devices=2"]  # five batches each
-    start(run_job, tiny_run, many, 2)
-    assert multiprocessing.active_children() == []
+    started_by_torchrun(run_job, tiny_run, many, 2)
     assert run_job(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
     same_tables(*PREDICTIONS)
     assert job_record(Path("many")).config["trainer"]["batch_size"] == 2
-
-
-def as_slow_torchrun(number, *arguments):
-    """Wait longer in one process than operations of the group may take."""
-    real_start, real = distributed.init_process_group, Attacker.forward
-    distributed.init_process_group = lambda *words, **keys: real_start(
-        *words, **keys | {"timeout": timedelta(seconds=20)}
-    )
-
-    def forward(self, images, *others):
-        if number == 1 and 7 in others[0].index:
-            time.sleep(25)
-        return real(self, images, *others)
-
-    Attacker.forward = forward
-    as_torchrun(number, *arguments)
-
-
-@pytest.mark.slow
-def test_the_end_of_a_pass_is_awaited_without_limit(workspace, tiny_run, run_job):
-    words = ["attack=fgsm", "n_images=8", "trainer.batch_size=4", *DDP, "trainer.devices=2"]
-    started_by_torchrun(run_job, tiny_run, words, 2, as_slow_torchrun)
-    assert pq.read_table("many/predictions.parquet").num_rows == 8 * 2 * 3
 
 
 @pytest.mark.slow
