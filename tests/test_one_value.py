@@ -138,26 +138,6 @@ def test_means_are_those_of_the_printed_cells(sweep, success, attacks):
     assert found.to_dict() == pytest.approx(of_rows.to_dict(), abs=NEAR)
 
 
-@pytest.mark.parametrize(
-    "columns",
-    [
-        ["target"],
-        pytest.param(["source"], marks=pytest.mark.slow),
-        pytest.param(["source", "target"], marks=pytest.mark.slow),
-    ],
-)
-def test_tables_have_them_too_and_their_columns_subtract(sweep, attacks, columns):
-    text = table(sweep, rows="attack", columns=columns, to="csv", differences=True)
-    found = pd.read_csv(io.StringIO(str(text)), index_col="attack")
-    for name, column in (("average", "mean"), ("difference", "difference")):
-        wanted = attacks[column].to_dict()
-        assert found[name].to_dict() == pytest.approx(wanted, abs=NEAR, nan_ok=True)
-    if columns == ["target"]:
-        assert np.allclose(found[TARGETS].mean(axis=1), found["average"], rtol=0, atol=NEAR)
-    behind = found["average"] - found["average"].max()
-    assert np.allclose(found["difference"].fillna(0), behind, rtol=0, atol=NEAR)
-
-
 @pytest.mark.parametrize("name", ["attacks", "sources"])
 def test_files_and_terminal_have_means_and_differences(sweep, summary, name, request):
     ranked = request.getfixturevalue(name)
@@ -189,11 +169,3 @@ def test_the_page_lists_them(sweep, page, attacks):
         rows = page["sources"][f"0.{place}.{eps}.0"]["rows"]
         its = {row["name"]: row["value"] for row in rows}
         assert its == pytest.approx(ranked.loc[attack, "mean"].to_dict(), abs=1e-4)
-
-
-def test_the_choice_of_a_source_prints_them(sweep, sources, run_in, capsys):
-    assert run_in(sweep.parent, "out", module="src.sources") == 0
-    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
-    for source, row in sources.iterrows():
-        line = next(line for line in lines if source in line)
-        assert line[1] == f"{row['mean']:.1%}"

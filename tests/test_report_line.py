@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import zlib
 from dataclasses import replace
 from functools import partial
 
@@ -206,34 +205,6 @@ def test_the_fewest_that_fool_95_percent_as_many_are_named(tmp_path, fooled, nee
     frame["predicted"] = (frame["label"] + wrong) % 6
     (audit,) = audits_of(jobs_of_frame(frame))
     assert re.search(needed, audit.sentence)
-
-
-def test_a_defence_that_a_try_lacks_is_compared_on_the_others(tmp_path):
-    """And images without a prediction are neither fooled nor called robust."""
-    axes = {"models": ("s", "t"), "images": 60, **NEEDS_NO_FULL}
-    place = tmp_path / "some"
-    some = make_sweep(place, attacks=("a",), defences=("r", "r2"), sources=("s@r2",), **axes)
-    more = make_sweep(tmp_path / "more", attacks=("b",), sources=("s",), **axes)
-    frame = frame_of_sweep(some, more)
-    silent = (frame["defence"] == "r") & (frame["eps_255"] > 0) & (frame["index"] % 4 == 0)
-    frame.loc[silent, "predicted"] = -1
-    results = add_audits(results_of(jobs_of_frame(frame)))
-    of_t = [its.fooled for its in results.audits if its.fooled is not None]
-    plain, behind, _ = (fooled["a", "s@r2"] for fooled in of_t)
-    report = build_report(results)
-    (screen,) = report.page["screens"]
-    rows = screen["rankings"]["0.0.2"]["rows"]
-    row = next(its for its in rows if its.get("name") == "r")
-    assert row["behind"] == f"{behind.sum()} / {len(behind)}" and row["q"] == 1
-    texts = " ".join(its.get("heading", "") for its in rows)
-    stopped = (plain & ~behind.reindex(plain.index, fill_value=True)).sum()
-    assert f"With 1 try, r stops {stopped} of the {plain[behind.index].sum()}" in texts
-    assert "does not know of r;" in texts and "does not know of r2;" not in texts
-    assert [title.startswith("robust") for title, *_ in screen["tiles"]["0.2"]] == [0, 1, 0]
-    job = json.loads(zlib.decompress(report.blocks["job-tries-0"]))
-    there = np.array(job["predicted"], float).reshape(3, 3, 60)[:, :, 0] >= -1
-    tried = screen["order"][0].index(("a", "s@r2")) + 1
-    assert np.argwhere(~there).tolist() == [[1, 3 - tried], [2, 3 - tried]]
 
 
 def test_a_page_of_which_no_image_counts_says_so(tmp_path):

@@ -43,7 +43,6 @@ def counting(model, images, labels, eps, *, max_batch=None):
     return fgsm(model, images, labels, eps, max_batch=max_batch)
 counting.all_budgets = True
 """
-APART = COUNTING.replace("max_batch=None", "seeds, max_batch=None")  # keeps images apart
 TABLES = ["predictions", "predictions-uint8", "predictions-noise", "predictions-shuffled"]
 TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
 
@@ -123,34 +122,6 @@ def test_rows_are_of_a_file_as_it_is_when_the_job_begins(run_job, workspace):
     same_tables(second, workspace / "0.5", ["predictions"])
     with pytest.raises(AssertionError):
         same_tables(second, workspace / "1.0", ["predictions"])
-
-
-READING = """
-from pathlib import Path
-from torch import nn
-class Reading(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3072, 10).requires_grad_(False)
-        nn.init.eye_(self.linear.weight)
-        self.power = float(Path("power.txt").read_text())  # which no key knows
-    def forward(self, images):
-        return self.linear(images.flatten(1)) ** self.power
-"""
-
-
-@slow
-def test_rerun_computes_what_needs_no_attack_again_too(run_job, workspace):
-    (workspace / "reading_code.py").write_text(READING)
-    text = "# @package model.reading\nnetwork: {_target_: reading_code.Reading}\n"
-    text += "mean: [0, 0, 0]\nstd: [1, 1, 1]\nweights: included\n"
-    (workspace / "conf/model/reading.yaml").write_text(text)
-    words = ["source=reading", "targets=[coarse,reading]"]
-    words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
-    for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache.dir=empty")):
-        (workspace / "power.txt").write_text(str(power))
-        assert run_job(*words, f"hydra.run.dir=out/{name}", *more) == 0
-    same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
 
 
 NAMED = [  # settings that name a module, and not as their `_target_`
@@ -238,25 +209,6 @@ def test_a_killed_job_goes_on_where_it_was(
     assert [job_record(folder).gradients for folder in folders] == [23, 23 - 19]
 
 
-@pytest.mark.slow
-def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
-    run_job, workspace, attacked, monkeypatch
-):
-    monkeypatch.setenv("ROOM", "5")
-    (workspace / "counting_code.py").write_text(APART)
-    words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
-    killed_in_a_pass(run_job, *words, "hydra.run.dir=out/one", at=3)
-    assert attacked() == 3 + 4 + 4
-    assert run_job(*words, "hydra.run.dir=out/one") == 0
-    assert attacked() == 23 - 11
-    assert run_job(*words, "hydra.run.dir=out/two") == 0
-    assert attacked() == 0
-    assert run_job(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
-    assert "batch_size: 4\n" in (workspace / "out" / "one" / "config.yaml").read_text()
-    for name in ("one", "two"):
-        same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
-
-
 def test_batches_are_not_halved_under_an_attack_that_mixes_their_images(
     run_job, attacked, monkeypatch, capsys
 ):
@@ -283,22 +235,6 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 0
     assert "outputs/b: 1 done." in capsys.readouterr().out
-
-
-def test_images_that_another_command_removes_meanwhile_are_named(run_job, workspace, monkeypatch):
-    words = ["attack=fgsm", "n_images=4", "epsilon.grid=[8]", "save_adversarial=true"]
-
-    def remove(*_: object) -> list[int]:
-        for folder in (workspace / "cache").glob("rows-*/*/images"):
-            shutil.rmtree(folder)
-        return [0]
-
-    with monkeypatch.context() as patch:
-        patch.setattr("src.run.job.choose_pictures", remove)
-        assert run_job(*words, "hydra.run.dir=out") == 1
-    assert (workspace / "out" / "error.txt").read_text().startswith("Another command has removed")
-    assert run_job(*words, "hydra.run.dir=out") == 0
-    assert len([*(workspace / "out" / "adversarial" / "8").glob("*.png")]) == 4
 
 
 SWEEP = ["-m", "attack=fgsm,bim", "n_images=20", "trainer.batch_size=6", "controls=true"]

@@ -22,15 +22,13 @@ from findings.__main__ import (
     undefended_small,
 )
 from findings.board import Boards
-from findings.collect import collect
 from findings.costs import TABLE
-from findings.defences import through_defences, undefended
 from findings.networks import Networks
 from src import paper, rank
 from src.artifacts.jobs import find_jobs
 from src.report.beside import beside, read_preset
 from src.report.published import load_published
-from tests.conftest import REPOSITORY, block_of, run_python
+from tests.conftest import REPOSITORY, run_python
 from tests.report.conftest import CHROMIUM, FLAGS
 
 DOCS, CONF = REPOSITORY / "docs", REPOSITORY / "conf"
@@ -71,15 +69,6 @@ def test_pages_are_those_that_make_docs_tables_writes():
     assert not old, f"{', '.join(old)}: run `make docs-tables`"
     for text in texts.values():
         assert text.count(START) == len(TABLE.findall(text))
-
-
-def test_the_front_door_needs_no_sphinx():
-    assert README.count("\n") <= 120
-    linked = re.findall(r"(?<!!)\[[^]]*\]\(([^)#]+\.md)[)#]", README)
-    texts = {page: (REPOSITORY / page).read_text(encoding="utf-8") for page in linked}
-    assert texts["docs/attacks.md"].count("\n| ") > 50
-    shell = re.compile(r"\{\{|```\{(?!toctree)|\{\w+:\w+\}`")
-    assert [page for page, text in texts.items() if shell.search(text)] == []
 
 
 @pytest.fixture(scope="module")
@@ -311,56 +300,6 @@ def test_rows_of_adaptive_attacks_are_what_the_predictions_count():
     assert row["itself_mi"] == plain.loc["jpeg"][4][counted].mean()
     assert row["itself_adaptive"] == adaptive[4][counted].mean() <= 0.12
     assert row["gradients"] == 100
-
-
-@pytest.mark.slow
-def test_shares_of_attacks_through_defences_are_what_the_predictions_count():
-    """Of MI through JPEG behind it, and of DI through random resizing without a defence."""
-    jobs = find_jobs([RESULTS / "networks-defences.card"])
-    targets = jobs[0].record.targets
-    others = [name for name in targets if name != "mobilenetv2"]
-    found = {(job.record.attack, job.record.source_model.defence): rights(job) for job in jobs}
-    shares = []
-    for target in others:
-        both = [
-            (its.loc[target, "jpeg"][0], its.loc["mobilenetv2", by][0])
-            for (_, by), its in found.items()
-            if by in ("none", "jpeg")
-        ]
-        counted = np.all([one * own > 0 for one, own in both], axis=0)
-        shares.append(found["mi", "jpeg"].loc[target, "jpeg"][8][counted].mean())
-    row = through_defences(jobs, targets).set_index("defence").loc["jpeg"]
-    assert row["others_mi_through"] == pytest.approx(np.mean(shares))
-    assert row["least"] <= row["others_mi_through"]
-    rows = undefended(jobs, targets)
-    assert rows["defence"][0] == "random_resize_pad" and rows["attack"][0] == "di"
-    clean = found["di", "none"].xs("none", level="defence")[0]
-    for defence in ("none", "random_resize_pad"):
-        left = found["di", defence].xs("none", level="defence")[8]
-        counts = [clean[name] * clean["mobilenetv2"] > 0 for name in others]
-        share = np.mean([left[name][its].mean() for name, its in zip(others, counts, strict=True)])
-        row = rows[(rows["attack"] == "di") & (rows["defence"] == defence)]
-        assert row["correct"].item() == pytest.approx(share)
-
-
-@pytest.mark.slow
-def test_a_report_of_the_stored_tables_leaves_out_what_they_lack(run_in, tmp_path):
-    words = ["folder=docs/results/photographs", f"out={tmp_path}"]
-    assert run_in(REPOSITORY, *words, module="src.report.__main__") == 0
-    text = " ".join((tmp_path / "report.html").read_text(encoding="utf-8").split())
-    best = sweep_of("photographs").results.rankings.iloc[0]
-    assert f"<b>{best['attack']} transfers best</b>" in text
-    assert f"the {best['images']} of 250 images" in text
-    page = block_of(tmp_path / "report.html")
-    assert "212 / 250 = 84.80%" in page and "most probable" not in page
-
-
-def test_stored_tables_replace_those_of_earlier_sweeps(tmp_path):
-    for name in ("targeted", "demo"):
-        collect([RESULTS / name], tmp_path)
-    assert {one.name for one in tmp_path.iterdir()} == {
-        one.name for one in (RESULTS / "demo").iterdir()
-    }
 
 
 def test_attacks_are_brought_to_the_cost_that_their_rows_state():
