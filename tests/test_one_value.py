@@ -112,23 +112,6 @@ def test_mlflow_alone_makes_the_matrix(sweep, printed, monkeypatch):
         assert shown["runs"][[*needed, "metrics.seconds"]].notna().all(axis=None)
 
 
-def test_mlflow_has_the_means_and_names_the_data(sweep, attacks):
-    client = mlflow.MlflowClient(f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}")
-    names = ("cifar10_mini", "cifar10_mini-sweeps")
-    places = [client.get_experiment_by_name(name).experiment_id for name in names]
-    (run,) = client.search_runs(places, "tags.kind = 'sweep'")
-    for metric, column in {
-        "transfer_success": "mean",
-        "difference_from_first": "difference",
-    }.items():
-        for attack, value in attacks[column].fillna(0).items():
-            history = client.get_metric_history(run.info.run_id, f"{metric}/{attack}/curve")
-            assert {one.step: one.value for one in history}[EPS] == pytest.approx(value, abs=NEAR)
-    others = client.search_runs(places, "tags.kind != 'sweep'")
-    inputs = [one.dataset.name for run in others for one in run.inputs.dataset_inputs]
-    assert {*inputs} == {"cifar10_mini"}
-
-
 def test_means_are_those_of_the_printed_cells(sweep, success, attacks):
     means = success.groupby(["attack", "target"]).mean().groupby("attack").mean()
     assert attacks["mean"].to_dict() == pytest.approx(means.to_dict(), abs=NEAR)
@@ -155,17 +138,3 @@ def test_files_and_terminal_have_means_and_differences(sweep, summary, name, req
         (line,) = [line for line in lines if model in line]
         assert f"{100 * row['mean']:.1f}%" in {word.lstrip("=") for word in line}
         assert row["rank"] == 1 or f"{100 * row['difference']:+.1f}" in line
-
-
-def test_the_page_lists_them(sweep, page, attacks):
-    ranked = rankings(sweep, of="source").query("eps_255 == @EPS and target == 'all targets'")
-    ranked = ranked.set_index(["attack", "source"])
-    eps = page["axes"]["eps_255"].index(EPS)
-    listed = pd.DataFrame(page["rankings"][f"0.0.{eps}"]["rows"]).set_index("name")
-    assert listed["value"].to_dict() == pytest.approx(attacks["mean"].to_dict(), abs=1e-4)
-    behind = (-100 * attacks["difference"][1:]).map("{:z.1f}".format)
-    assert listed["behind"][1:].to_dict() == behind.to_dict()
-    for place, attack in enumerate(page["axes"]["attack"]):
-        rows = page["sources"][f"0.{place}.{eps}.0"]["rows"]
-        its = {row["name"]: row["value"] for row in rows}
-        assert its == pytest.approx(ranked.loc[attack, "mean"].to_dict(), abs=1e-4)

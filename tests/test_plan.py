@@ -4,12 +4,9 @@ import json
 import re
 import shutil
 
-import numpy as np
 import pytest
 
 from src.artifacts.record import job_record
-from src.run.plan import JobPlan, Plan
-from src.utils import stopping
 
 
 @pytest.fixture
@@ -55,16 +52,6 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, run_job
     assert "Already stored" not in plan(*words)
 
 
-def test_other_images_under_the_same_name_are_not_stored(plan, run_job, workspace):
-    words = ["dataset=arrays", "dataset.file=a.npz", "n_images=null", "attack=fgsm", "rerun=false"]
-    for seed, stored in ((0, False), (0, True), (1, False)):
-        images = np.random.default_rng(seed).integers(0, 256, (20, 32, 32, 3), np.uint8)
-        np.savez(workspace / "a.npz", images=images, labels=np.arange(20) % 10)
-        assert ("Already stored" in plan(*words)) == stored
-        if seed == 0 and not stored:
-            assert run_job(*words, "hydra.run.dir=out") == 0
-
-
 def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch(
     run_job, workspace, capsys
 ):
@@ -79,18 +66,6 @@ def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch
     capsys.readouterr()
     assert run_job(*words, "hydra.sweep.dir=two") == 2
     assert "at most" in capsys.readouterr().err and not (workspace / "two").exists()
-
-
-def test_time_left_is_told_once_and_sources_have_their_pace(caplog):
-    jobs = [JobPlan(name, 100, 1000, 0, seconds) for name, seconds in (("a", 10), ("b", 40))]
-    plan = Plan(True, None, jobs)
-    with caplog.at_level("INFO"):
-        plan.tell_time_left(0, 0.02, 500)  # twice as slow as planned: 10 s here, then 80 s
-        plan.tell_time_left(1, 9, 900)
-    (record,) = caplog.records
-    assert record.getMessage().endswith(" about 2 min")
-    with pytest.raises(stopping.OutOfTime, match=r" 2 min. Type .*=0.1$"):
-        Plan(True, 0.01, jobs).tell_time_left(0, 0.02, 500)
 
 
 def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, workspace):
