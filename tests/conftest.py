@@ -22,7 +22,9 @@ import pytest
 from filelock import FileLock
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 
-from tests.short_cuts import load_configuration, load_whole, speed_up_libraries
+from tests.short_cuts import load_whole, speed_up_libraries
+
+load_configuration = load_whole
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -86,15 +88,6 @@ def new_warnings() -> None:
     from src.utils.refusals import warn_once
 
     warn_once.cache_clear()
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real images and weights, if there is one."""
-    folder = Path(os.environ.get("TRANSFER_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is missing; TRANSFER_DATA may name another folder")
-    return folder
 
 
 def write_weights(folder: Path, pools: dict[str, int] = POOLS) -> None:

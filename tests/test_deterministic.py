@@ -18,7 +18,6 @@ import pytest
 import torch
 from torch import nn
 
-from src.api.inputs import Inputs
 from src.attacks import lgv, mi, pgd, uap
 from src.cache.rows import Rows
 from src.config.compose import compose_words
@@ -94,15 +93,11 @@ def test_a_gpu_gets_deterministic_kernels_for_a_while(mode, restored):
 
 def test_kernels_that_are_not_deterministic_are_named_and_other_warnings_are_shown(restored):
     kernels, place = set(), torch.tensor([0])
+    attention = "Flash Attention defaults to a non-deterministic algorithm."
+    product = "but this operation is not deterministic because it uses CuBLAS "
     with pytest.warns(UserWarning) as shown, deterministic("cuda", kernels):
-        for _ in range(2):
-            torch.zeros(3).put_(place, torch.ones(1))
-        for text in (
-            "Flash Attention defaults to a non-deterministic algorithm.",
-            "but this operation is not deterministic because it uses CuBLAS and you have CUDA "
-            ">= 10.2.",
-            "something else",
-        ):
+        torch.zeros(3).put_(place, torch.ones(1))
+        for text in (attention, product, "something else"):
             warnings.warn(text, stacklevel=1)
     assert kernels == {"put_", "Flash Attention", "CuBLAS"}
     assert [str(one.message) for one in shown] == ["something else"]
@@ -112,11 +107,8 @@ CODE = """
 import os, torch
 torch.cuda.is_initialized = lambda: {runs}
 from src.utils.devices import deterministic
-chosen = []
-for _ in range(2):
-    with deterministic("cuda", set()):
-        chosen.append(torch.are_deterministic_algorithms_enabled())
-print(chosen, os.environ.get("CUBLAS_WORKSPACE_CONFIG"), flush=True)
+with deterministic("cuda", set()):
+    print(torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG"))
 """
 
 
@@ -131,8 +123,8 @@ def test_cublas_is_deterministic_unless_it_runs_already(runs, before, after, mon
         monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", before)
     command = [sys.executable, "-c", CODE.format(runs=runs)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout == f"{[after is not None] * 2} {after}\n"
-    assert done.stderr.count("Set CUBLAS_WORKSPACE_CONFIG") == (after is None)
+    assert done.stdout == f"{after is not None} {after}\n"
+    assert ("Set CUBLAS_WORKSPACE_CONFIG" in done.stderr) == (after is None)
 
 
 def test_the_list_is_that_of_the_documentation():
@@ -222,12 +214,11 @@ PASSES = {
         "attack": partial(pgd, steps=2),
         "keys": {"steps": 2},
         "diagnostics": {"bisection": 1, "iterations": [1, 2], "tables": ["all"]},
-        "defences": {name: DEFENCES[name] for name in ("jpeg", "median", "smoothing")},
+        "defences": {name: DEFENCES[name] for name in DEFENCES if name != "random_resize_pad"},
         "measurements": OWN,
         "controls": True,
         "variants": ["uint8"],
     },
-    "every defence": {"attack": partial(mi, steps=2), "defences": DEFENCES},
     "target labels in L2": {
         "attack": partial(mi, steps=2, norm="l2"),
         "norm": "l2",
@@ -241,8 +232,8 @@ PASSES = {
     "name", [pytest.param(name, marks=slow) if "every" in name else name for name in PASSES]
 )
 def test_a_pass_is_deterministic_and_computes_on_one_device(name, tmp_path, monkeypatch):
-    words, refused = PASSES[name], name != "every defence"  # one of them is not
-    with refuse_nondeterministic() if refused else nullcontext():
+    words = PASSES[name]
+    with refuse_nondeterministic():
         expected = tables(tmp_path / "cpu", device=torch.device("cpu"), **words)
     monkeypatch.setattr(passes, "make_trainer", lambda settings: Runner())
     with pretended_device() as events:
@@ -303,11 +294,6 @@ def test_branches_for_cuda_are_in_one_place():
 def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
     gpu = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 400))
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
-    monkeypatch.setattr(Inputs, "__init__", lambda self: setattr(self, "device", gpu))
-    settings = plan_modules({"a": network(0)}).settings
-    assert devices.computes_in_bfloat16("cuda")
-    assert Inputs().trainer == {"accelerator": "gpu", "devices": [1]}
     states, larger = ({0.0: {"weights": torch.ones(size)}} for size in (25, 26))
     assert devices.move_states(states, torch.device("cpu")) is states
     assert devices.move_states(larger, gpu) is larger  # more than a quarter of the free memory
@@ -315,5 +301,5 @@ def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
         monkeypatch.setattr(module, "is_cuda", lambda device: True)
     (moved,) = devices.move_states(states, DEVICE).values()
     assert moved["weights"].device == DEVICE
-    settings = settings.model_copy(update={"trainer": TrainerSettings(accelerator="cpu")})
+    settings = plan_modules({"a": network(0)}, trainer=TrainerSettings(accelerator="cpu")).settings
     assert trainer.for_device(settings).trainer.batch_size == 1000

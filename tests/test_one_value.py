@@ -63,22 +63,10 @@ def sources(sweep):
     return found[found["attack"].str.startswith("mean")].set_index("source")
 
 
-def test_tables_have_the_matrix_of_the_terminal(sweep, summary, printed):
+def test_tables_have_the_matrix_of_the_terminal(sweep, printed):
     rows = csv.DictReader(io.StringIO(str(table(sweep, value="accuracy", to="csv"))))
-    found = {
-        (row["attack"], row["source"], target): float(row[target])
-        for row in rows
-        for target in TARGETS
-    }
+    found = {(row["attack"], row["source"], at): float(row[at]) for row in rows for at in TARGETS}
     assert found == printed["rate"].to_dict()
-    shown = {cell[:3]: cell[3] for cell in printed_cells(summary)}
-    rows = csv.DictReader(io.StringIO(str(table(sweep, value="counts", clean=True, to="csv"))))
-    for row in rows:
-        for target in TARGETS:
-            k, n = map(int, row[target].partition(" =")[0].split(" / "))
-            attack = row["attack"] or "fgsm"  # clean images have no attack
-            assert shown.pop((attack, row["source"], target)) == k / n
-    assert {(attack, source) for attack, source, _ in shown} == {("ti", "clean")}
 
 
 def test_the_frame_and_the_page_have_it(sweep, page, printed):
@@ -107,9 +95,6 @@ def test_mlflow_alone_makes_the_matrix(sweep, printed, monkeypatch):
         exec(code.replace("'bim'", f"'{attack}'"), shown)
         found = shown["matrix"].stack().to_dict()
         assert found == pytest.approx(printed["rate"][attack].to_dict())
-        needed = ["params.attack", "params.defence", "params.reference_eps_255", "tags.protocol"]
-        needed += ["metrics.success_rate/reference", "metrics.gradients_per_image"]
-        assert shown["runs"][[*needed, "metrics.seconds"]].notna().all(axis=None)
 
 
 def test_means_are_those_of_the_printed_cells(sweep, success, attacks):

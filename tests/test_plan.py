@@ -1,8 +1,6 @@
 """What a command takes, printed before its first job, against what it took."""
 
-import json
 import re
-import shutil
 
 import pytest
 
@@ -48,8 +46,6 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, run_job
     assert re.search(r"about \d+ s at the pace of earlier jobs", grown)
     (workspace / "cache" / "seconds.json").write_text('{"a": -1}')
     assert "unknown until" in plan(*words, "n_images=9")
-    shutil.rmtree(next((workspace / "cache").glob("rows-*")))
-    assert "Already stored" not in plan(*words)
 
 
 def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch(
@@ -61,8 +57,6 @@ def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch
     assert "plan.max_hours=1e-09 is checked after" in told and "Type plan.max_hours=0.1." in told
     assert [path.name for path in (workspace / "out").glob("[0-9]-*")] == ["0-fgsm-coarse"]
     assert run_job("plan.max_hours=100") == 0
-    (note,) = json.loads((workspace / "cache" / "seconds.json").read_text()).items()
-    assert note[0].startswith("crafted coarse ") and "32 pixels" in note[0] and note[1] > 0
     capsys.readouterr()
     assert run_job(*words, "hydra.sweep.dir=two") == 2
     assert "at most" in capsys.readouterr().err and not (workspace / "two").exists()

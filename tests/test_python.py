@@ -19,14 +19,7 @@ from tests.conftest import REPOSITORY
 DEMO = REPOSITORY / "docs" / "results" / "demo"
 DATA = ["dataset=cifar10_mini", "dataset.n_train=40", "n_images=23"]
 
-NO_HOME = """
-import os, pwd
-
-def getpwuid(number):
-    raise KeyError(number)
-
-pwd.getpwuid = getpwuid
-"""
+NO_HOME = "import pwd\npwd.getpwuid = {}.__getitem__  # no number is there\n"
 AT_HOME = """
 import subprocess, sys
 from pathlib import Path
@@ -40,8 +33,8 @@ def test_a_user_without_a_home_folder_gets_one_and_is_told_once(tmp_path):
     """As in a container whose user number the system does not know."""
     (tmp_path / "sitecustomize.py").write_text(NO_HOME)
     path = {"PYTHONPATH": f"{tmp_path}:{REPOSITORY}", "PATH": os.environ["PATH"]}
-    words = [sys.executable, "-c", AT_HOME]
     path["TMPDIR"] = str(tmp_path)
+    words = [sys.executable, "-c", AT_HOME]
     run = subprocess.run(words, env=path, capture_output=True, text=True)
     assert run.returncode == 0 and run.stdout == "", run.stderr
     (line,) = run.stderr.splitlines()
@@ -53,7 +46,7 @@ def test_a_classifier_is_the_one_of_the_command_line(tracked_sweep, workspace):
     before = torch.random.get_rng_state(), random.getstate()
     with initialize_config_dir(str(workspace / "conf"), **VERSION_BASE):
         coarse = load_classifier("coarse", *DATA, config_dir="conf")
-        with pytest.raises(ValueError, match=r"train it: python -m src\.main .*source=vgg16"):
+        with pytest.raises(ValueError, match=r"train it: python -m src\.main .*vgg16"):
             load_classifier("vgg16", *DATA)
         assert GlobalHydra.instance().is_initialized()
     assert torch.equal(torch.random.get_rng_state(), before[0]) and random.getstate() == before[1]

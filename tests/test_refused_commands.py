@@ -14,7 +14,6 @@ from src.data.cifar10_mini import CLASSES
 from tests.conftest import REPOSITORY, own_attack
 
 SURROGATE = "a\udcffb"  # as Python reads a name that is not UTF-8
-FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 
 
 def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
@@ -58,17 +57,12 @@ def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_the
     assert len(pd.read_csv(workspace / "out" / "images.csv")) == 9
 
 
-@pytest.mark.parametrize("attack", ["still", "bsr"])
-def test_an_attack_that_fails_does_so_before_other_models_are_trained(
-    run_job, workspace, capsys, attack
-):
+def test_an_attack_that_fails_does_so_before_other_models_are_trained(run_job, workspace, capsys):
     code = "def still(model, images, labels, eps): return images[0]"
     own_attack(workspace, "still", "_target_: still_code.still", code)
-    more = ["attack.blocks=33"] if attack == "bsr" else []  # of 32 pixels
-    assert run_job(f"attack={attack}", "model.fine.weights=null", *FRESH[1:], *more) == 1
+    assert run_job("attack=still", "model.fine.weights=null", "dataset.n_train=100") == 1
     printed = " ".join(capsys.readouterr().out.split())
-    reasons = {"still": ", 3, 32, 32)", "bsr": "blocks=33"}
-    assert f"attack={attack}" in printed and reasons[attack] in printed
+    assert "attack=still" in printed and ", 3, 32, 32)" in printed
     assert not (workspace / "cache" / "checkpoints").exists()
 
 

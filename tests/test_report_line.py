@@ -13,11 +13,10 @@ from scipy.stats import chi2_contingency
 
 from src import tries
 from src.analysis import Outcomes
-from src.analysis.tries import class_success, success_within
+from src.analysis.tries import class_success
 from src.artifacts.jobs import find_jobs
 from src.artifacts.sweep_state import SweepManifest, write_manifest
 from src.report.audit import audited as add_audits
-from src.report.page.frame import build_report
 from src.report.results import results_of
 from src.utils.model_names import ModelRef
 from tests.conftest import REPOSITORY, TINY_RUN, block_of
@@ -104,28 +103,16 @@ def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd):
 
 @pytest.fixture(scope="module")
 def audited(new_workspace, run_in, printed_by):
-    """The workspace of an audit of `fine`, also behind JPEG, what the command has printed, and
-
-    the targets whose audits it has computed, once per computation.
-    """
-    computed = []
-
-    def counting(outcomes, costs):
-        computed.append(str(outcomes.targets[0]))
-        return success_within(outcomes, costs)
-
+    """The workspace of an audit of `fine`, also behind JPEG, and what the command has printed."""
     folder = new_workspace()
     words = ["targets=[fine,coarse]", "defences=[none,jpeg]", "hydra.sweep.dir=out"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("src.report.audit.success_within", counting)
-        code, printed = printed_by(run_in, folder, *WORDS, *words)
+    code, printed = printed_by(run_in, folder, *WORDS, *words)
     assert code == 0
-    return folder / "out", printed, computed
+    return folder / "out", printed
 
 
 def test_the_audit_is_that_of_the_stored_predictions_on_page_summary_and_terminal(audited):
-    folder, printed, computed = audited
-    assert sorted(computed) == ["coarse", "coarse@jpeg", "fine", "fine@jpeg"]
+    folder, printed = audited
     rows = pd.concat(pd.read_parquet(path) for path in folder.glob("*/predictions.parquet"))
     rows = rows.assign(right=rows["predicted"] == rows["label"])
     page, summary = block_of(folder / "report.html"), (folder / "summary.txt").read_text()
@@ -195,14 +182,6 @@ def test_the_fewest_that_fool_95_percent_as_many_are_named(tmp_path, fooled, nee
     frame["predicted"] = (frame["label"] + wrong) % 6
     (audit,) = audits_of(jobs_of_frame(frame))
     assert re.search(needed, audit.sentence)
-
-
-def test_a_page_of_which_no_image_counts_says_so(tmp_path):
-    frame = frame_of_sweep(make_sweep(tmp_path / "a", images=20, **NEEDS_NO_FULL))
-    clean = frame["eps_255"] == 0
-    frame.loc[clean, "predicted"] = (frame["label"] + 1) % 6
-    results = add_audits(results_of(jobs_of_frame(frame)))
-    assert build_report(results).answer[0].startswith("Too few")
 
 
 def candidates(fooled, counted) -> Outcomes:

@@ -27,13 +27,11 @@ from tests.conftest import killed, own_attack
 GO_ON = "rerun=false"
 slow = pytest.mark.slow
 COUNTING = """
-import os, signal, torch
+import os, torch
 from pathlib import Path
 from src.attacks import fgsm
 def counting(model, images, labels, eps, *, max_batch=None):
     calls = len(list(Path("attacked").iterdir()))
-    if calls == int(os.environ.get("KILL_AT", -1)):
-        os.kill(os.getpid(), signal.SIGKILL)
     if len(images) > int(os.environ.get("ROOM", 1000)):
         raise torch.OutOfMemoryError("CUDA out of memory.")
     Path("attacked", f"{calls}-{os.getpid()}-{len(images)}").touch()
@@ -41,8 +39,8 @@ def counting(model, images, labels, eps, *, max_batch=None):
     return fgsm(model, images, labels, eps, max_batch=max_batch)
 counting.all_budgets = True
 """
-TABLES = ["predictions", "predictions-uint8", "predictions-noise", "predictions-shuffled"]
-TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
+PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
+ATTACK = "src.images.attacker.Attacker.forward"  # called once for each batch
 
 
 @pytest.fixture
@@ -148,7 +146,7 @@ def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_o
 
     at_once(partial(run, "one"), partial(run, "two"))
     assert attacked() == 23
-    same_tables(workspace / "out/one", workspace / "out/two", [TABLES[0], *TABLES[2:4]])
+    same_tables(workspace / "out/one", workspace / "out/two", PREDICTIONS)
 
 
 @slow
@@ -168,20 +166,21 @@ def test_damaged_rows_are_computed_again(run_job, workspace, attacked, capsys):
         same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
 
 
-def rows_of(workspace: Path) -> list[Path]:
-    """Return the files of rows, without those of images, which stay in parts."""
-    files = (workspace / "cache").glob("rows-*/*/*/*.parquet")
-    return [file for file in files if "adversarial" not in pq.read_schema(file).names]
+def killed_at(function: str, number: int, run) -> None:
+    """Make a call in a process of its own, which is killed there at a call of a function."""
+    place, _, name = function.rpartition(".")
+    real, calls = resolve_name(function), count(1)
 
+    def call(*args: object, **words: object) -> object:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **words)
 
-def killed_in_a_pass(run, *words, at: int) -> None:
-    """Run a command whose process is killed in the middle of a pass."""
+    def changed() -> None:
+        setattr(resolve_name(place), name, call)
+        run()
 
-    def die() -> None:
-        os.environ["KILL_AT"] = str(at)
-        run(*words)
-
-    killed(die)
+    killed(changed)
 
 
 def test_a_killed_job_goes_on_where_it_was(run_job, workspace, attacked):
@@ -189,14 +188,16 @@ def test_a_killed_job_goes_on_where_it_was(run_job, workspace, attacked):
     words += ["controls=true", "variants=[uint8]"]
     assert run_job(*words, "hydra.run.dir=whole", "cache.dir=other") == 0
     assert attacked() == 23
-    for at, done in ((3, 3 + 4 + 4), (2, 4 + 4)):
-        killed_in_a_pass(run_job, *words, GO_ON, "hydra.run.dir=out/part", at=at)
+    run = partial(run_job, *words, GO_ON, "hydra.run.dir=out/part")
+    for number, done in ((4, 3 + 4 + 4), (3, 4 + 4)):
+        killed_at(ATTACK, number, run)
         assert attacked() == done
-    assert run_job(*words, GO_ON, "hydra.run.dir=out/part") == 0
+    assert run() == 0
     assert attacked() == 23 - 19
     folders = workspace / "whole", workspace / "out" / "part"
-    same_tables(*folders, TABLES[:4])
-    files = rows_of(workspace)
+    same_tables(*folders, [*PREDICTIONS, "predictions-uint8"])
+    files = [*(workspace / "cache").glob("rows-*/*/*/*.parquet")]  # those of images stay in parts
+    files = [file for file in files if "adversarial" not in pq.read_schema(file).names]
     assert len(files) == len({file.parent for file in files})
     assert [job_record(folder).gradients for folder in folders] == [23, 23 - 19]
 
@@ -214,7 +215,8 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
     # Three jobs stop before their attack; two batches of the fourth, then of the fifth.
-    killed_in_a_pass(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=2)
+    run = partial(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a")
+    killed_at(ATTACK, 3, run)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out
@@ -233,7 +235,6 @@ SWEEP = ["-m", "attack=fgsm,bim", "n_images=20", "trainer.batch_size=6", "contro
 SWEEP += [GO_ON, "tracking=mlflow", "model.coarse.weights=null", "training.epochs=2"]
 SWEEP += ["training.batch_size=25", "training.precision=32-true", "dataset.n_train=100"]
 SWEEP += ["dataset.n_test=40", "hydra.sweep.dir=out"]
-PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
 
 
 @pytest.fixture(scope="module")
@@ -251,23 +252,6 @@ def tracked(folder: Path) -> list[str]:
     runs = store.search_runs([one.experiment_id for one in store.search_experiments()])
     assert {run.info.status for run in runs} == {"FINISHED"}
     return sorted(run.info.run_name for run in runs if run.data.tags["kind"] == "pair")
-
-
-def killed_at(function: str, number: int, run) -> None:
-    """Make a call in a process of its own, which is killed there at a call of a function."""
-    place, _, name = function.rpartition(".")
-    real, calls = resolve_name(function), count(1)
-
-    def call(*args: object, **words: object) -> object:
-        if next(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **words)
-
-    def changed() -> None:
-        setattr(resolve_name(place), name, call)
-        run()
-
-    killed(changed)
 
 
 @slow
