@@ -12,19 +12,17 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
-from functools import partial
-from importlib import import_module
+from functools import cache, partial
+from importlib import import_module, metadata
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import omegaconf
 import pytest
+import vl_convert
+import yaml
 from filelock import FileLock
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-from tests.short_cuts import load_whole, speed_up_libraries
-
-load_configuration = load_whole
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -57,6 +55,21 @@ TINY_RUN = [
     "rerun=true",  # what a test runs is computed
     "clean_accuracy_check.action=warn",  # what a test trains is trained briefly
 ]
+
+
+def speed_up_libraries() -> None:
+    """Lower what a command costs besides its computing.
+
+    Config files are parsed by libyaml. Lightning asks for entry points whenever it makes a trainer,
+    and each new cache folder gets a script for charts.
+    """
+    vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
+    metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
+    if hasattr(omegaconf._utils, "get_yaml_loader"):  # OmegaConf 2.4 takes libyaml by itself
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+            loader = omegaconf._utils.get_yaml_loader()
+        omegaconf._utils.get_yaml_loader = lambda: loader
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -218,23 +231,15 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def empty_store(built_once: Callable[..., Path], at_once: Callable[..., None]) -> Path:
-    """An MLflow store to be copied, built by two processes at once."""
-
-    def fill(folder: Path) -> None:
-        import_module("src.tracking.mlflow_store")  # loaded once, here
-        at_once(*[partial(build_store, folder / "mlruns")] * 2)
-
-    return built_once("store", fill) / "mlruns"
+def empty_store(built_once: Callable[..., Path]) -> Path:
+    """An MLflow store to be copied."""
+    return built_once("store", lambda folder: build_store(folder / "mlruns")) / "mlruns"
 
 
-def run_words(
-    folder: Path, *arguments: str, module: str = "src.main", load: Callable[..., Any] = load_whole
-) -> int:
+def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
     """Run a command line in a folder, as a process of its own would, and return its exit code."""
     known, logs = set(sys.modules), set(logging.root.handlers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigLoaderImpl, "_load_configuration_impl", load)
         patch.chdir(folder)
         patch.syspath_prepend(folder)
         patch.setattr(sys, "argv", [module, *arguments])
@@ -289,12 +294,8 @@ def run_in() -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs jobs in a folder on the two tiny models, composed by a short cut."""
-
-    def run(folder: Path, *arguments: str, words: Sequence[str] = TINY_RUN) -> int:
-        return run_in(folder, *replaced(words, *arguments), load=load_configuration)
-
-    return run
+    """A function that runs jobs in a folder on the two tiny models."""
+    return lambda folder, *others, words=TINY_RUN: run_in(folder, *replaced(words, *others))
 
 
 @pytest.fixture(scope="session")
@@ -335,14 +336,11 @@ def tracked_sweep(
 
 @pytest.fixture
 def run_job(workspace: Path, run_tiny: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs jobs here on the two tiny models, composed by a short cut."""
+    """A function that runs `python -m src.main` here on the two tiny models."""
     return partial(run_tiny, workspace)
 
 
-@pytest.fixture
-def command_line(workspace: Path, run_in: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs `python -m src.main` here on the two tiny models."""
-    return lambda *arguments: run_in(workspace, *replaced(TINY_RUN, *arguments))
+command_line = run_job
 
 
 @pytest.fixture

@@ -172,15 +172,3 @@ def told_apart(name: str, table: pd.DataFrame) -> pd.DataFrame:
     index = pd.MultiIndex.from_frame(table[keys].astype(object).fillna("none"))
     assert index.is_unique, f"{name}: twice {index[index.duplicated()][:3].tolist()}"
     return table.drop(columns=keys).set_index(index)  # whatever the order of the rows
-
-
-def test_the_short_cut_of_other_tests_composes_what_the_command_composes(
-    run_job, command_line, capsys
-):
-    words = ["-m", "attack=fgsm,bim", "source=coarse,fine", "seed=1", "hydra.sweep.dir=out"]
-    texts = set()
-    for run in (command_line, run_job, run_job):
-        assert run("--cfg=all", *words) == 0
-        texts.add(capsys.readouterr().out)
-    (text,) = texts
-    assert "config_sources:" in text and "\nattack:" in text

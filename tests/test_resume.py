@@ -10,7 +10,6 @@ from pathlib import Path
 from pkgutil import resolve_name
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -89,32 +88,6 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
     pd.testing.assert_frame_equal(one, twin.replace("twin", "fine"))
     sets = [str(workspace / "out" / name / "adversarial") for name in ("one", "two")]
     assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
-
-
-SHIFTED = """
-import numpy as np
-def shifted(model, images, labels, eps, *, file: str, then: float):
-    size = float(np.load(file))
-    np.save(file, then)
-    return (images + size * eps).clamp(0, 1)
-"""
-
-
-def test_rows_are_of_a_file_as_it_is_when_the_job_begins(run_job, workspace):
-    text = "_target_: shifted_code.shifted\nfile: size.npy\nthen: 1.0"
-    own_attack(workspace, "shifted", text, SHIFTED)
-    np.save(workspace / "size.npy", 1.0)
-    words = ["attack=shifted", "epsilon.grid=[8]", GO_ON]
-    both = ["-m", "attack.then=0.5,-1.0", "hydra.sweep.dir=both"]
-    assert run_job(*both, *words) == 0  # the second finds the first's 0.5
-    second = next(workspace.glob("both/1-*"))
-    words.append("attack.then=-1.0")
-    for size, cache in ((0.5, "other"), (1.0, "cache")):
-        np.save(workspace / "size.npy", size)
-        assert run_job(*words, f"cache.dir={cache}", f"hydra.run.dir={size}") == 0
-    same_tables(second, workspace / "0.5", ["predictions"])
-    with pytest.raises(AssertionError):
-        same_tables(second, workspace / "1.0", ["predictions"])
 
 
 NAMED = [  # settings that name a module, and not as their `_target_`
