@@ -15,10 +15,14 @@ from contextlib import redirect_stdout, suppress
 from functools import cache, partial
 from importlib import import_module, metadata
 from io import StringIO
+from itertools import count
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import omegaconf
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import vl_convert
 import yaml
@@ -26,6 +30,8 @@ from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+ATTACK = "src.images.attacker.Attacker.forward"
+"""A function that is called once for each batch of an attack."""
 POOLS = {"coarse": 8, "fine": 4}
 TINY = """# @package model.{name}
 network:
@@ -191,6 +197,28 @@ def killed(call: Callable[[], object]) -> None:
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
+
+
+def kill_at(function: str, number: int) -> None:
+    """Let this process be killed at a call of a function."""
+    place, _, name = function.rpartition(".")
+    real, calls = resolve_name(function), count(1)
+
+    def call(*args: object, **words: object) -> object:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **words)
+
+    setattr(resolve_name(place), name, call)
+
+
+def same_tables(one: Path, two: Path, names: Sequence[str]) -> None:
+    """Compare tables of two folders to the last bit."""
+    for name in names:
+        first, second = (pq.read_table(folder / f"{name}.parquet") for folder in (one, two))
+        assert len(first) and first.schema.equals(second.schema), name
+        frames = first.to_pandas(), second.to_pandas()  # in which NaN equals NaN
+        pd.testing.assert_frame_equal(*frames, check_exact=True, obj=name)
 
 
 def mlflow_settings(folder: Path, uri: str | None = None) -> Any:

@@ -143,10 +143,6 @@ def test_abstentions_leave_the_rates_and_raise_an_alarm(run):
     assert any(each["name"] == "abstentions" for each in alarms)
 
 
-def opened(folder: Path):
-    return DataSets().open_saved(SavedSettings(path=str(folder)))
-
-
 def test_a_saved_set_equals_the_job_that_saved_it(saved_set, run, capsys):
     shown = predictions(run("shown", *OWN, *BOTH, "source=coarse"))
     assert "All 23 saved images are within their budgets." in capsys.readouterr().out
@@ -202,7 +198,7 @@ def test_a_set_with_a_damaged_record_is_named(saved_set, tmp_path):
     ):
         (copy / "record.json").write_text(text.replace(old, new, 1))
         with pytest.raises(ValueError, match=rf"record\.json.* {said}"):
-            opened(copy)
+            DataSets().open_saved(SavedSettings(path=str(copy)))
 
 
 REFUSED = [  # words, and what is said

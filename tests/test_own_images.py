@@ -185,12 +185,10 @@ READ: dict[str, Callable[..., None]] = {
     "NCHW": stored(lambda x: np.ascontiguousarray(x.transpose(0, 3, 1, 2))),
     "fortran": stored(np.asfortranarray),
     "float32": stored(lambda x: (x / 255).astype(np.float32)),
-    "float16": stored(lambda x: (x / 255).astype(np.float16)),
     "big-endian": stored(lambda x: (x.transpose(0, 3, 1, 2) / 255).astype(">f8")),
     "compressed, with other names": lambda path, x, y: np.savez_compressed(
         path, X_test=x, Y_test=y[:, None]
     ),
-    "format 1.0": lambda path, x, y: pack(path, npy(x, (1, 0))),
     "format 2.0, and more behind it": lambda path, x, y: pack(path, npy(x, (2, 0)) + b"more"),
     "format 3.0": lambda path, x, y: pack(path, npy(x, (3, 0))),
 }

@@ -38,21 +38,6 @@ def report(workspace, run_in):
     return partial(run_in, workspace, module="src.report.__main__")
 
 
-@pytest.mark.slow
-def test_copies_of_the_tables_alone_make_the_report_of_a_sweep_again(
-    tracked_sweep, report, workspace
-):
-    folder = tracked_sweep / "out"
-    for path in folder.rglob("*.parquet"):  # no model, no images
-        (workspace / "bare" / path.parent.name).mkdir(parents=True, exist_ok=True)
-        shutil.copy(path, workspace / "bare" / path.parent.name)
-    assert report("bare", "out=again") == 0
-    pages = (workspace / "again" / "report.html", folder / "report.html")
-    again, first = (json.loads(block_of(page)) for page in pages)
-    for name in ("axes", "rows", "rankings", "sources", "figures"):
-        assert again[name] == first[name], name
-
-
 def test_a_report_that_fails_costs_no_results(run_job, workspace, capsys, monkeypatch):
     def broken(*arguments):
         raise ValueError("the ink is out.")

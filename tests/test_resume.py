@@ -2,12 +2,9 @@
 
 import os
 import shutil
-import signal
 import sys
 from functools import partial
-from itertools import count
 from pathlib import Path
-from pkgutil import resolve_name
 
 import mlflow
 import pandas as pd
@@ -21,7 +18,7 @@ from src.artifacts.record import job_record
 from src.cache.code_digest import code_of
 from src.config.attack_settings import SavedSettings
 from src.run.data import DataSets
-from tests.conftest import killed, own_attack
+from tests.conftest import ATTACK, kill_at, killed, own_attack, same_tables
 
 GO_ON = "rerun=false"
 slow = pytest.mark.slow
@@ -39,7 +36,6 @@ def counting(model, images, labels, eps, *, max_batch=None):
 counting.all_budgets = True
 """
 PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
-ATTACK = "src.images.attacker.Attacker.forward"  # called once for each batch
 
 
 @pytest.fixture
@@ -56,12 +52,6 @@ def attacked(workspace):
         return sum(sizes)
 
     return count
-
-
-def same_tables(one: Path, two: Path, names: list[str]) -> None:
-    for name in names:
-        first, second = (pq.read_table(folder / f"{name}.parquet") for folder in (one, two))
-        assert first.equals(second), name
 
 
 def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
@@ -141,16 +131,9 @@ def test_damaged_rows_are_computed_again(run_job, workspace, attacked, capsys):
 
 def killed_at(function: str, number: int, run) -> None:
     """Make a call in a process of its own, which is killed there at a call of a function."""
-    place, _, name = function.rpartition(".")
-    real, calls = resolve_name(function), count(1)
-
-    def call(*args: object, **words: object) -> object:
-        if next(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **words)
 
     def changed() -> None:
-        setattr(resolve_name(place), name, call)
+        kill_at(function, number)
         run()
 
     killed(changed)

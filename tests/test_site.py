@@ -111,16 +111,6 @@ def test_the_list_on_the_command_line_is_that_of_the_page(tables, run_in, tmp_pa
     ]
 
 
-def test_the_design_names_what_there_is():
-    text = (DOCS / "design.md").read_text(encoding="utf-8")
-    frames = re.findall(r"^\| `(src/\S+)` \| `(\w+)` \|", text, re.M)
-    assert frames
-    for file, name in frames:
-        assert f"def {name}(" in (REPOSITORY / file).read_text(encoding="utf-8")
-    for name, file in re.findall(r"`(\w+)` \(`(\S+\.py)`\)", text):
-        assert f"class {name}" in (REPOSITORY / "src" / file).read_text(encoding="utf-8")
-
-
 @pytest.mark.slow
 def test_old_addresses_lead_to_places(site):
     from docs.conf import redirects
