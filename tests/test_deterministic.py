@@ -51,8 +51,8 @@ DEFENCES = {
     "smoothing": Smoothing(copies=3),
 }
 SIDE = 16
-MODELS = [file.stem for file in sorted((CONF / "model").glob("[!_]*.yaml"))]
-MODELS = [name for name in MODELS if name not in ("answers", "timm", "torchvision")]
+MODELS = {file.stem for file in (CONF / "model").glob("[!_]*.yaml")}
+MODELS -= {"answers", "timm", "torchvision"}
 slow = pytest.mark.slow
 
 
@@ -137,7 +137,11 @@ def test_the_list_is_that_of_the_documentation():
 
 
 @pytest.mark.parametrize(
-    "name", [name if name == "resnet_small" else pytest.param(name, marks=slow) for name in MODELS]
+    "name",
+    [
+        "resnet_small",
+        *(pytest.param(name, marks=slow) for name in sorted(MODELS - {"resnet_small"})),
+    ],
 )
 def test_networks_of_the_catalogue_are_deterministic_on_a_gpu(name):
     config = compose_words(CONF, [f"source={name}", "targets=[vgg_small]", "attack=fgsm"])

@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
@@ -59,8 +58,6 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, 
     start(run_job, tiny_run, [*words, *DDP, f"trainer.devices={count}"], count)
     assert run_job(*words, "hydra.run.dir=one") == 0
     same_tables(*BOTH, [*PREDICTIONS, *DIAGNOSTICS])  # batches are dealt whole
-    one, two = (np.load(f"{folder}/images.npz") for folder in ("one", "many"))
-    assert all(np.array_equal(one[name], two[name]) for name in one)
     folders = [str(workspace / name / "adversarial") for name in ("one", "many")]
     sets = [DataSets().open_saved(SavedSettings(path=folder)) for folder in folders]
     assert sets[0].digest == sets[1].digest

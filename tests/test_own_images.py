@@ -100,10 +100,7 @@ def one_colour(number: int, seed: int = 0) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("names", "tool"),
-    [
-        ([f"c{number}" for number in range(12)], "timm"),
-        (sorted(map(str, range(12))), "torchvision"),
-    ],
+    [([f"c{k}" for k in range(12)], "timm"), (sorted(map(str, range(12))), "torchvision")],
 )
 def test_class_folders_in_the_order_of_another_tool(nearest, shown, caplog, names, tool):
     """The log and an alarm say what to type for a network with the order of `names`."""

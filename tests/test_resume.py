@@ -80,14 +80,13 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
     assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
 
 
-NAMED = [  # settings that name a module, and not as their `_target_`
-    {"_target_": "torch.hub.load", "repo_or_dir": "hub", "model": "Net", "source": "local"},
-    {"_target_": "torch.jit.load", "f": "hub/net.py"},
-    {"_target_": "x.y", "build": {"_target_": "hydra.utils.get_class", "path": "hub.net.Net"}},
-]
-
-
-@pytest.mark.parametrize("settings", NAMED)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_target_": "torch.hub.load", "repo_or_dir": "hub", "model": "Net", "source": "local"},
+        {"_target_": "x.y", "build": {"_target_": "hydra.utils.get_class", "path": "hub.net.Net"}},
+    ],
+)
 def test_rows_are_of_the_code_that_settings_name_otherwise(workspace, monkeypatch, settings):
     monkeypatch.syspath_prepend(workspace)
     (workspace / "hub").mkdir()
