@@ -1,5 +1,4 @@
 import base64
-import gc
 import logging
 import multiprocessing
 import os
@@ -76,11 +75,6 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
     speed_up_libraries()
-    gc.disable()  # while tests are collected: it takes a fifth of the time and frees nothing
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

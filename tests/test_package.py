@@ -116,8 +116,6 @@ def test_an_editable_installation_has_the_name_src_alone(source, tmp_path):
     assert "No module" in run("python", "-c", "import transferability", folder=tmp_path, code=1)
     told = run("transferability", "-m", "attack=mi,bim", "targets=[vgg16]", folder=tmp_path, code=2)
     assert told.endswith(" python -m src.main -m attack=mi,bim 'targets=[vgg16]'\n")
-    told = run("transferability", "table", "out", folder=tmp_path, code=2)
-    assert told.endswith(" python -m src.table out\n")
 
 
 def test_the_example_of_the_readme_runs_from_the_wheel(run, tmp_path):
