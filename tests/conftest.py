@@ -48,8 +48,8 @@ expected_accuracy: null
 TINY_RUN = ["--config-dir=conf", "source=coarse", "targets=[coarse,fine]", "dataset=cifar10_mini"]
 TINY_RUN += ["n_images=23", "epsilon.grid=[0,0.5,8]", "trainer=cpu", "trainer.batch_size=10"]
 TINY_RUN += ["trainer.progress_bar=false", "tracking=none", "report=none"]
-TINY_RUN += ["rerun=true"]  # what a test runs is computed
-TINY_RUN += ["clean_accuracy_check.action=warn"]  # what a test trains is trained briefly
+# What a test runs is computed, and what it trains is trained briefly.
+TINY_RUN += ["rerun=true", "clean_accuracy_check.action=warn"]
 
 
 def speed_up_libraries() -> None:

@@ -15,6 +15,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from torch import nn
 from torchvision.models import squeezenet1_0
 
 from src.models import architectures
@@ -41,6 +42,9 @@ ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\
 """Words of other machines and stores; test_launchers.py and test_distributed.py are about these."""
 LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
+PACKAGES = {"attack=torchattacks": "torchattacks", "attack=torchattack ": "torchattack"}
+PACKAGES |= {"huggingface": "datasets", "exported": "onnx2torch"}
+"""What commands need beyond the dependencies."""
 DOWNLOADED = re.compile(
     "timm/|efficientnet_lite|experiment=nips17|experiment=tabench"
     "|(experiment|attack)=transferattack|resnet_small,clip"
@@ -164,10 +168,8 @@ def _write_weights(folder: Path) -> None:
         "imagenet-mobilenetv2_100.pt": timm.create_model("mobilenetv2_100"),
         "resnet26.pt": timm.create_model("resnet26"),
         "imagenet-squeezenet1_0.pt": squeezenet1_0(),
-        "generator.pt": torch.nn.Sequential(
-            torch.nn.Conv2d(3, 3, 3, padding=1), torch.nn.Sigmoid()
-        ),
-        "mynet.pt": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3072, 10)),
+        "generator.pt": nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid()),
+        "mynet.pt": nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)),
     }
     if find_spec("onnx2torch"):
         from tests.models.test_onnx import write_onnx
@@ -216,13 +218,7 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
     words = words_of(command)
     if DOWNLOADED.search(command):
         pytest.skip("its weights, or its library, are downloads")
-    if "exported" in command:
-        pytest.importorskip("onnx2torch", reason="it needs the extra onnx")
-    for word, package in {
-        "attack=torchattacks": "torchattacks",
-        "attack=torchattack ": "torchattack",
-        "huggingface": "datasets",
-    }.items():
+    for word, package in PACKAGES.items():
         if word in command:
             pytest.importorskip(package)
     words = words if {"--help", "--cfg"} & set(words) else small(words)

@@ -30,9 +30,7 @@ SWEEP = ["-m", "attack=fgsm,bim", "source=coarse,fine", "training=auto", "rerun=
     ("gibibytes", "limit", "count"),
     [(64, "max\n", 4), (64, 7 * 2**30, 2), (7, "max", 2), (1, 2**62, 1)],
 )
-def test_processes_are_as_many_as_cores_and_memory_allow(
-    monkeypatch, tmp_path, gibibytes, limit, count
-):
+def test_processes_are_as_many_as_memory_allows(monkeypatch, tmp_path, gibibytes, limit, count):
     pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
     file = tmp_path / "memory.max"
     file.write_text(str(limit))

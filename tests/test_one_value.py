@@ -25,6 +25,11 @@ def sweep(tracked_sweep):
 
 
 @pytest.fixture(scope="module")
+def page(sweep):
+    return json.loads(block_of(sweep / "report.html"))
+
+
+@pytest.fixture(scope="module")
 def summary(sweep):
     return (sweep / "summary.txt").read_text(encoding="utf-8")
 
@@ -58,8 +63,7 @@ def test_tables_have_the_matrix_of_the_terminal(sweep, printed):
     assert found == printed["rate"].to_dict()
 
 
-def test_the_frame_and_the_page_have_it(sweep, printed):
-    page = json.loads(block_of(sweep / "report.html"))
+def test_the_frame_and_the_page_have_it(sweep, page, printed):
     wanted = pytest.approx(printed["rate"].to_dict())
     every = rates(load_sweep(sweep)).query("eps_255 == 8").set_index(KEYS)
     assert every["robust_accuracy"].to_dict() == wanted
@@ -69,6 +73,30 @@ def test_the_frame_and_the_page_have_it(sweep, printed):
     shown = shown.query("eps_255 == 8 and protocol == 'joint' and counts != ''").set_index(KEYS)
     parts = shown["counts"].str.split(" / ").items()
     assert {at: int(k) / int(n) for at, (k, n) in parts} == wanted
+
+
+def test_the_page_lists_the_means(sweep, page, attacks):
+    eps = page["axes"]["eps_255"].index(EPS)
+    listed = pd.DataFrame(page["rankings"][f"0.0.{eps}"]["rows"]).set_index("name")
+    assert listed["value"].to_dict() == pytest.approx(attacks["mean"].to_dict(), abs=1e-4)
+    behind = (-100 * attacks["difference"][1:]).map("{:z.1f}".format)
+    assert listed["behind"][1:].to_dict() == behind.to_dict()
+    ranked = rankings(sweep, of="source").query("eps_255 == @EPS and target == 'all targets'")
+    ranked = ranked.set_index(["attack", "source"])["mean"]
+    for place, attack in enumerate(page["axes"]["attack"]):
+        rows = page["sources"][f"0.{place}.{eps}.0"]["rows"]
+        means = pytest.approx(ranked[attack].to_dict(), abs=1e-4)
+        assert {row["name"]: row["value"] for row in rows} == means
+
+
+def test_mlflow_has_the_means(sweep, attacks):
+    client = mlflow.MlflowClient(f"sqlite:///{sweep.parent / 'mlruns' / 'mlflow.db'}")
+    place = client.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
+    (run,) = client.search_runs([place], "tags.kind = 'sweep'")
+    for name, metric in {"mean": "transfer_success", "difference": "difference_from_first"}.items():
+        for attack, value in attacks[name].fillna(0).items():
+            history = client.get_metric_history(run.info.run_id, f"{metric}/{attack}/curve")
+            assert {one.step: one.value for one in history}[EPS] == pytest.approx(value, abs=NEAR)
 
 
 def test_mlflow_alone_makes_the_matrix(sweep, printed, monkeypatch):

@@ -174,9 +174,8 @@ def test_the_first_run_in_the_readme_is_what_the_tables_say():
     for line in (heading, columns, *rows[:4]):
         assert " ".join(line.split()) in printed
     seconds = json.loads((RESULTS / "demo-times.json").read_text(encoding="utf-8"))["seconds"]
-    assert tells(
-        README, *(f"{seconds[part]:.0f}" for part in ("whole", "first_result", "second_run"))
-    )
+    parts = ("whole", "first_result", "second_run")
+    assert tells(README, *(f"{seconds[part]:.0f}" for part in parts))
 
 
 @pytest.mark.slow
