@@ -1,5 +1,4 @@
 import base64
-import gc
 import logging
 import multiprocessing
 import os
@@ -12,20 +11,26 @@ import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout, suppress
-from functools import partial
-from importlib import import_module
+from functools import cache, partial
+from importlib import import_module, metadata
 from io import StringIO
+from itertools import count
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
+import omegaconf
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
+import vl_convert
+import yaml
 from filelock import FileLock
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
-
-from tests.short_cuts import load_configuration, load_whole, speed_up_libraries
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
+ATTACK = "src.images.attacker.Attacker.forward"
+"""A function that is called once for each batch of an attack."""
 POOLS = {"coarse": 8, "fine": 4}
 TINY = """# @package model.{name}
 network:
@@ -40,21 +45,26 @@ input_size: null
 weights: {weights}
 expected_accuracy: null
 """
-TINY_RUN = [
-    "--config-dir=conf",
-    "source=coarse",
-    "targets=[coarse,fine]",
-    "dataset=cifar10_mini",
-    "n_images=23",
-    "epsilon.grid=[0,0.5,8]",
-    "trainer=cpu",
-    "trainer.batch_size=10",
-    "trainer.progress_bar=false",
-    "tracking=none",
-    "report=none",
-    "rerun=true",  # what a test runs is computed
-    "clean_accuracy_check.action=warn",  # what a test trains is trained briefly
-]
+TINY_RUN = ["--config-dir=conf", "source=coarse", "targets=[coarse,fine]", "dataset=cifar10_mini"]
+TINY_RUN += ["n_images=23", "epsilon.grid=[0,0.5,8]", "trainer=cpu", "trainer.batch_size=10"]
+TINY_RUN += ["trainer.progress_bar=false", "tracking=none", "report=none"]
+# What a test runs is computed, and what it trains is trained briefly.
+TINY_RUN += ["rerun=true", "clean_accuracy_check.action=warn"]
+
+
+def speed_up_libraries() -> None:
+    """Lower what a command costs besides its computing.
+
+    Config files are parsed by libyaml. Lightning asks for entry points whenever it makes a trainer,
+    and each new cache folder gets a script for charts.
+    """
+    vl_convert.javascript_bundle = cache(vl_convert.javascript_bundle)
+    metadata.entry_points = cache(metadata.entry_points)  # type: ignore[assignment]
+    if hasattr(omegaconf._utils, "get_yaml_loader"):  # OmegaConf 2.4 takes libyaml by itself
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(yaml, "SafeLoader", yaml.CSafeLoader)
+            loader = omegaconf._utils.get_yaml_loader()
+        omegaconf._utils.get_yaml_loader = lambda: loader
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -65,11 +75,6 @@ def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # tiny tensors: a second thread only costs
     os.environ.pop("MLFLOW_TRACKING_URI", None)  # tests have stores of their own
     speed_up_libraries()
-    gc.disable()  # while tests are collected: it takes a fifth of the time and frees nothing
-
-
-def pytest_collection_finish(session: pytest.Session) -> None:
-    gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -86,15 +91,6 @@ def new_warnings() -> None:
     from src.utils.refusals import warn_once
 
     warn_once.cache_clear()
-
-
-@pytest.fixture
-def real_data() -> Path:
-    """The folder of real images and weights, if there is one."""
-    folder = Path(os.environ.get("TRANSFER_DATA", REPOSITORY.parent / "shared" / "data"))
-    if not folder.is_dir():
-        pytest.skip(f"no real data: {folder} is missing; TRANSFER_DATA may name another folder")
-    return folder
 
 
 def write_weights(folder: Path, pools: dict[str, int] = POOLS) -> None:
@@ -187,6 +183,28 @@ def killed(call: Callable[[], object]) -> None:
     assert process.exitcode == -signal.SIGKILL
 
 
+def kill_at(function: str, number: int) -> None:
+    """Let this process be killed at a call of a function."""
+    place, _, name = function.rpartition(".")
+    real, calls = resolve_name(function), count(1)
+
+    def call(*args: object, **words: object) -> object:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*args, **words)
+
+    setattr(resolve_name(place), name, call)
+
+
+def same_tables(one: Path, two: Path, names: Sequence[str]) -> None:
+    """Compare tables of two folders to the last bit."""
+    for name in names:
+        first, second = (pq.read_table(folder / f"{name}.parquet") for folder in (one, two))
+        assert len(first) and first.schema.equals(second.schema), name
+        frames = first.to_pandas(), second.to_pandas()  # in which NaN equals NaN
+        pd.testing.assert_frame_equal(*frames, check_exact=True, obj=name)
+
+
 def mlflow_settings(folder: Path, uri: str | None = None) -> Any:
     """Return the settings of `tracking=mlflow` with this folder and address."""
     from src.config.sections import TrackingSettings
@@ -225,23 +243,15 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def empty_store(built_once: Callable[..., Path], at_once: Callable[..., None]) -> Path:
-    """An MLflow store to be copied, built by two processes at once."""
-
-    def fill(folder: Path) -> None:
-        import_module("src.tracking.mlflow_store")  # loaded once, here
-        at_once(*[partial(build_store, folder / "mlruns")] * 2)
-
-    return built_once("store", fill) / "mlruns"
+def empty_store(built_once: Callable[..., Path]) -> Path:
+    """An MLflow store to be copied."""
+    return built_once("store", lambda folder: build_store(folder / "mlruns")) / "mlruns"
 
 
-def run_words(
-    folder: Path, *arguments: str, module: str = "src.main", load: Callable[..., Any] = load_whole
-) -> int:
+def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:
     """Run a command line in a folder, as a process of its own would, and return its exit code."""
     known, logs = set(sys.modules), set(logging.root.handlers)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ConfigLoaderImpl, "_load_configuration_impl", load)
         patch.chdir(folder)
         patch.syspath_prepend(folder)
         patch.setattr(sys, "argv", [module, *arguments])
@@ -296,12 +306,8 @@ def run_in() -> Callable[..., int]:
 
 @pytest.fixture(scope="session")
 def run_tiny(run_in: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs jobs in a folder on the two tiny models, composed by a short cut."""
-
-    def run(folder: Path, *arguments: str, words: Sequence[str] = TINY_RUN) -> int:
-        return run_in(folder, *replaced(words, *arguments), load=load_configuration)
-
-    return run
+    """A function that runs jobs in a folder on the two tiny models."""
+    return lambda folder, *others, words=TINY_RUN: run_in(folder, *replaced(words, *others))
 
 
 @pytest.fixture(scope="session")
@@ -342,14 +348,11 @@ def tracked_sweep(
 
 @pytest.fixture
 def run_job(workspace: Path, run_tiny: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs jobs here on the two tiny models, composed by a short cut."""
+    """A function that runs `python -m src.main` here on the two tiny models."""
     return partial(run_tiny, workspace)
 
 
-@pytest.fixture
-def command_line(workspace: Path, run_in: Callable[..., int]) -> Callable[..., int]:
-    """A function that runs `python -m src.main` here on the two tiny models."""
-    return lambda *arguments: run_in(workspace, *replaced(TINY_RUN, *arguments))
+command_line = run_job
 
 
 @pytest.fixture

@@ -32,18 +32,12 @@ def counts(folder: Path) -> pd.DataFrame:
     return table.set_index(keys)[["still_correct", "denominator"]].sort_index()
 
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def sweep(tmp_path_factory: pytest.TempPathFactory, run_in: Callable[..., int]) -> Path:
-    folder = tmp_path_factory.mktemp("demo")
+@pytest.mark.slow
+def test_everybody_gets_the_stored_counts(tmp_path: Path, run_in: Callable[..., int]) -> None:
     words = [*demo(), "tracking=none", "report=none", "hydra.sweep.dir=sweep"]
-    assert run_in(folder, *words, "trainer.progress_bar=false") == 0
-    return folder / "sweep"
-
-
-def test_everybody_gets_the_stored_counts(sweep):
+    assert run_in(tmp_path, *words, "trainer.progress_bar=false") == 0
+    sweep = tmp_path / "sweep"
+    assert "ALARM" not in (sweep / "summary.txt").read_text()
     found, stored = counts(sweep), counts(STORED)
     jobs = found.index.droplevel(["target", "eps_255"])
     stored = stored[stored.index.droplevel(["target", "eps_255"]).isin(jobs)]
@@ -51,16 +45,3 @@ def test_everybody_gets_the_stored_counts(sweep):
     assert found.index.equals(stored.index)
     apart = (found - stored).abs().max(axis=1)
     assert (apart <= NEAR).all(), found.join(stored, rsuffix="_stored")[apart > NEAR]
-
-
-def test_no_alarm_stands_above_the_tables(sweep):
-    assert "ALARM" not in (sweep / "summary.txt").read_text()
-
-
-def test_a_small_network_learns_from_the_embedded_images(tmp_path, run_in, capsys):
-    words = ["experiment=demo", "attack=none", "source=null", "targets=[resnet_small]"]
-    words += ["model.resnet_small.weights=null", "dataset.n_train=2000", "training.epochs=2"]
-    words += ["tracking=none", "report=none", "trainer.progress_bar=false", "n_images=50"]
-    assert run_in(tmp_path, *words) == 0
-    (percent,) = re.findall(r"Trained resnet_small: .* = ([\d.]+)%", capsys.readouterr().out)
-    assert float(percent) > 20  # of ten classes

@@ -2,24 +2,18 @@
 
 import os
 import shutil
-import signal
-import time
-from datetime import timedelta
 from pathlib import Path
 
 import mlflow
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from pandas.testing import assert_frame_equal
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
-from torch import distributed, multiprocessing
+from torch import multiprocessing
 
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
-from src.images.attacker import Attacker
 from src.run.data import DataSets
-from tests.conftest import free_port, own_attack, run_python
+from tests.conftest import ATTACK, free_port, kill_at, own_attack, run_python, same_tables
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
@@ -28,6 +22,7 @@ JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
 JOB += ["measurements={changes: {_target_: tests.own_measurement.Changes}}"]
 JOB += ["report.examples=3", "++model.coarse.feature_layer='0'"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
+BOTH = Path("one"), Path("many")
 PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
 DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity", "changes"]
 
@@ -52,15 +47,6 @@ def started_by_lightning(run_job, tiny_run, words, count):
     assert Path("many", f"train_ddp_process_{count - 1}.log").exists()  # there were so many
 
 
-def same_tables(*names):
-    """Compare tables of the folders `one` and `many`; batches are dealt whole."""
-    for name in names:
-        one, two = (pq.read_table(f"{folder}/{name}.parquet") for folder in ("one", "many"))
-        assert len(one) and two.schema.equals(one.schema), name
-        frames = two.to_pandas(), one.to_pandas()  # in which NaN equals NaN
-        assert_frame_equal(*frames, check_exact=True, obj=name)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "count"),
@@ -71,19 +57,13 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, 
     words = [*JOB, "trainer.batch_size=9"]  # of 23 images: three batches of 6 and one of 5
     start(run_job, tiny_run, [*words, *DDP, f"trainer.devices={count}"], count)
     assert run_job(*words, "hydra.run.dir=one") == 0
-    same_tables(*PREDICTIONS, *DIAGNOSTICS)
-    for name, behind in zip(PREDICTIONS, (3, 1, 1), strict=True):  # controls: of plain targets
-        assert pq.read_table(f"one/{name}.parquet").num_rows == 23 * 2 * 3 * behind
-    one, two = (np.load(f"{folder}/images.npz") for folder in ("one", "many"))
-    assert all(np.array_equal(one[name], two[name]) for name in one)
+    same_tables(*BOTH, [*PREDICTIONS, *DIAGNOSTICS])  # batches are dealt whole
     folders = [str(workspace / name / "adversarial") for name in ("one", "many")]
     sets = [DataSets().open_saved(SavedSettings(path=folder)) for folder in folders]
     assert sets[0].digest == sets[1].digest
     store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{workspace}/mlruns/mlflow.db")
-    runs = {"cifar10_mini": 2 * 3, "cifar10_mini-sweeps": 1 + 2}  # the job's, and two sweeps
-    for experiment, expected in runs.items():
-        number = store.get_experiment_by_name(experiment).experiment_id
-        assert len(store.search_runs([number])) == expected
+    number = store.get_experiment_by_name("cifar10_mini-sweeps").experiment_id
+    assert len(store.search_runs([number])) == 1 + 2  # the job's, and two sweeps
 
 
 @pytest.mark.slow
@@ -92,7 +72,7 @@ def test_processes_agree_on_an_ensembles_features(workspace, tiny_run, run_job):
     words += ["trainer.batch_size=9"]
     started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=2"], 2)
     assert run_job(*words, "hydra.run.dir=one") == 0
-    same_tables("predictions")
+    same_tables(*BOTH, ["predictions"])
 
 
 def test_processes_started_elsewhere_must_agree_on_a_folder(run_job, monkeypatch, capsys):
@@ -103,15 +83,8 @@ def test_processes_started_elsewhere_must_agree_on_a_folder(run_job, monkeypatch
 
 def killed_as_torchrun(number, *arguments):
     """Be killed, as the second process, when the third batch of images is to be attacked."""
-    real, batches = Attacker.forward, []
-
-    def forward(self, images, *others):
-        batches.append(len(images))
-        if number == 1 and len(batches) > 2:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(self, images, *others)
-
-    Attacker.forward = forward
+    if number == 1:
+        kill_at(ATTACK, 3)
     as_torchrun(number, *arguments)
 
 
@@ -125,7 +98,7 @@ def test_a_killed_job_goes_on_in_another_number_of_processes(workspace, tiny_run
         started_by_torchrun(run_job, tiny_run, begun, 2, killed_as_torchrun)
     assert list((workspace / "cache").glob("rows-*/*/*/*.parquet"))
     started_by_torchrun(run_job, tiny_run, [*many, "trainer.devices=3"], 3)
-    same_tables(*PREDICTIONS)
+    same_tables(*BOTH, PREDICTIONS)
 
 
 CRAMPED = """import os, torch
@@ -139,41 +112,14 @@ def cramped(model, images, labels, eps, seeds, room=2):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("start", [started_by_torchrun, started_by_lightning])
-def test_if_one_process_runs_out_of_memory_all_halve_their_batches(
-    workspace, tiny_run, run_job, start
-):
+def test_if_one_process_runs_out_of_memory_all_halve_their_batches(workspace, tiny_run, run_job):
     own_attack(workspace, "cramped", "_target_: cramped_code.cramped", CRAMPED)
     words = ["attack=cramped", "n_images=40", "controls=true"]
     many = [*words, "trainer.batch_size=4", *DDP, "trainer.devices=2"]  # five batches each
-    start(run_job, tiny_run, many, 2)
-    assert multiprocessing.active_children() == []
+    started_by_torchrun(run_job, tiny_run, many, 2)
     assert run_job(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
-    same_tables(*PREDICTIONS)
+    same_tables(*BOTH, PREDICTIONS)
     assert job_record(Path("many")).config["trainer"]["batch_size"] == 2
-
-
-def as_slow_torchrun(number, *arguments):
-    """Wait longer in one process than operations of the group may take."""
-    real_start, real = distributed.init_process_group, Attacker.forward
-    distributed.init_process_group = lambda *words, **keys: real_start(
-        *words, **keys | {"timeout": timedelta(seconds=20)}
-    )
-
-    def forward(self, images, *others):
-        if number == 1 and 7 in others[0].index:
-            time.sleep(25)
-        return real(self, images, *others)
-
-    Attacker.forward = forward
-    as_torchrun(number, *arguments)
-
-
-@pytest.mark.slow
-def test_the_end_of_a_pass_is_awaited_without_limit(workspace, tiny_run, run_job):
-    words = ["attack=fgsm", "n_images=8", "trainer.batch_size=4", *DDP, "trainer.devices=2"]
-    started_by_torchrun(run_job, tiny_run, words, 2, as_slow_torchrun)
-    assert pq.read_table("many/predictions.parquet").num_rows == 8 * 2 * 3
 
 
 @pytest.mark.slow

@@ -57,14 +57,8 @@ KEYS = [
 TIMINGS = ("images_per_second", "duration", "seconds")
 
 SWEEP = [
-    *("attack=fgsm,bim3", "source=wide,flat", "targets=[wide,flat]"),
-    *(
-        "dataset=cifar10_mini",
-        "n_images=20",
-        "seed=62865",
-        "dataset.seed=62865",
-        "epsilon.grid=[0,0.5,1,2,4,8,16]",
-    ),
+    *("attack=fgsm,bim3", "source=wide,flat", "targets=[wide,flat]", "dataset=cifar10_mini"),
+    *("n_images=20", "seed=62865", "dataset.seed=62865", "epsilon.grid=[0,0.5,1,2,4,8,16]"),
     *("variants=[uint8]", "controls=true", "trainer.batch_size=10", "hydra.sweep.dir=sweep"),
     "tracking=mlflow",
 ]
@@ -178,25 +172,3 @@ def told_apart(name: str, table: pd.DataFrame) -> pd.DataFrame:
     index = pd.MultiIndex.from_frame(table[keys].astype(object).fillna("none"))
     assert index.is_unique, f"{name}: twice {index[index.duplicated()][:3].tolist()}"
     return table.drop(columns=keys).set_index(index)  # whatever the order of the rows
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        pytest.param(["attack=bim", "attack.steps=2", "hydra.run.dir=out"], marks=pytest.mark.slow),
-        ["-m", "attack=fgsm,bim", "source=coarse,fine", "seed=1", "hydra.sweep.dir=out"],
-        pytest.param(
-            ["experiment=demo", "+dataset.note=1", "~attack.norm", "targets=[coarse]"],
-            marks=pytest.mark.slow,
-        ),
-    ],
-)
-def test_the_short_cut_of_other_tests_composes_what_the_command_composes(
-    run_job, command_line, capsys, words
-):
-    texts = set()
-    for run in (command_line, run_job, run_job):
-        assert run("--cfg=all", *words) == 0
-        texts.add(capsys.readouterr().out)
-    (text,) = texts
-    assert "config_sources:" in text and "\nattack:" in text

@@ -1,6 +1,5 @@
 """The sweep of `experiment=paper` on the command line, on tiny models."""
 
-import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -45,24 +44,12 @@ def test_the_base_has_the_norm_and_the_target_labels_of_the_attack(make_paper, w
         assert f"{rates(jobs[name].folder):.1%}" in said
     assert ("reach the target class" in said) == (labels[0] is not None)
     assert "from coarse, at 8/255; 2 / 2 gradients per image" in said
-    assert "question=" not in (out / "summary.txt").read_text()
-
-
-def test_a_paper_without_a_first_job_says_so(make_paper, run_in, workspace, capsys):
-    assert make_paper("attack=fgsm") == 0
-    (base,) = (workspace / "out").glob("1-*")
-    shutil.move(base, workspace / "elsewhere")
-    words = ["out", "--as", "paper"]
-    assert run_in(workspace, *words, module="src.table") == 2
-    assert "lacks a job: coarse" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     "words, told",
     [
-        (["attack=fgsm,mi"], "sweep source alone"),
         (["attack=mi", "base=bim,fgsm"], "sweep source alone"),
-        (["attack=mi", "n_images=10,20"], "sweep source alone"),
         (["attack=bim"], "Name another attack as base"),
         (["attack=uap"], "is fitted"),
     ],

@@ -47,7 +47,6 @@ VALUES = [
     *("true_confidence", "success_confidence", "clean_accuracy", "gradients_per_image"),
     *("pairs", "sources", "targets", "images", "least", "most"),
 ]
-FORMATS = ["markdown", "latex", "csv", "html"]
 NAMES = {"clean": "Normal Data", "average": "Mean", "difference": "Behind", "mi": "MI_2"}
 TABLES: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("demo", {}),
@@ -129,7 +128,7 @@ def test_tables_are_the_stored_texts(results: dict[str, Results]) -> None:
         look = {key: options[key] for key in ("wide", "small") if key in options}
         grid = table(results[sweep], **options)
         assert isinstance(grid, Grid)
-        for to in FORMATS:
+        for to in ("markdown", "latex", "csv", "html"):
             words = look if to == "latex" else {}
             texts.append(f"== {name}, {to}\n{getattr(grid, to)(**words)}")
     check_text("tables", "\n".join(texts))

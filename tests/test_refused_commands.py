@@ -3,20 +3,13 @@
 import os
 import subprocess
 import sys
-from functools import partial
-from pathlib import Path
 
 import pandas as pd
-import pytest
 import yaml
 from PIL import Image
 
 from src.data.cifar10_mini import CLASSES
-from tests.config.test_exit_codes import closed_pipe, plain_file, with_output
 from tests.conftest import REPOSITORY, own_attack
-
-SURROGATE = "a\udcffb"  # as Python reads a name that is not UTF-8
-FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 
 
 def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
@@ -29,13 +22,6 @@ def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
     assert os.listdir(workspace / "mine") == ["config.yaml"]
     assert command_line("-m", "attack=fgsm", "hydra.sweep.dir=mine") == 0
     assert (workspace / "mine" / "config.yaml").read_text() == "mine"
-
-
-def write_images(workspace: Path, size: tuple[int, int]) -> None:
-    """Write a picture per class into folders of a data set `own`."""
-    for number, name in enumerate(CLASSES):
-        (workspace / "own" / "test" / name).mkdir(parents=True)
-        Image.new("RGB", size, (25 * number, 0, 0)).save(f"own/test/{name}/0.png")
 
 
 def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_their_data_set(
@@ -53,24 +39,21 @@ def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_the
     assert err.count("no route to host") == len(tried) == 1 and not out
     for way in ("dataset.root", "dataset=image_folder", "experiment=demo"):
         assert way in err
-    write_images(workspace, (32, 32))
+    for number, name in enumerate(CLASSES):
+        (workspace / "own" / "test" / name).mkdir(parents=True)
+        Image.new("RGB", (32, 32), (25 * number, 0, 0)).save(f"own/test/{name}/0.png")
     words = ["dataset=cifar10", "dataset.root=own", "hydra.run.dir=out", "n_images=9"]
     assert command_line(*words) == 2 and "dataset=image_folder" in capfd.readouterr().err
     assert command_line("dataset=image_folder", *words[1:]) == 0
     assert len(pd.read_csv(workspace / "out" / "images.csv")) == 9
 
 
-@pytest.mark.parametrize("attack", ["still", "bsr"])
-def test_an_attack_that_fails_does_so_before_other_models_are_trained(
-    run_job, workspace, capsys, attack
-):
+def test_an_attack_that_fails_does_so_before_other_models_are_trained(run_job, workspace, capsys):
     code = "def still(model, images, labels, eps): return images[0]"
     own_attack(workspace, "still", "_target_: still_code.still", code)
-    more = ["attack.blocks=33"] if attack == "bsr" else []  # of 32 pixels
-    assert run_job(f"attack={attack}", "model.fine.weights=null", *FRESH[1:], *more) == 1
+    assert run_job("attack=still", "model.fine.weights=null", "dataset.n_train=100") == 1
     printed = " ".join(capsys.readouterr().out.split())
-    reasons = {"still": ", 3, 32, 32)", "bsr": "blocks=33"}
-    assert f"attack={attack}" in printed and reasons[attack] in printed
+    assert "attack=still" in printed and ", 3, 32, 32)" in printed
     assert not (workspace / "cache" / "checkpoints").exists()
 
 
@@ -80,24 +63,9 @@ def test_a_job_that_its_device_forbids_says_so(run_job, capfd):
     assert "trainer: " in printed and "Traceback" not in printed
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("words", "value"), [([], ""), (["model.fine.input_size=48", "-m", "attack=fgsm,bim"], "=48")]
-)
-def test_images_of_several_sizes_are_refused_before_the_first_job_with_a_size_to_set(
-    run_job, workspace, capfd, words, value
-):
-    write_images(workspace, (80, 64))
-    own = ["dataset=image_folder", "dataset.root=own", "n_images=null", "source=coarse"]
-    assert run_job(*own, *words) == 2
-    out, err = capfd.readouterr()
-    assert "64 x 80" in err and err.endswith(f"dataset.image_size{value}\n") and not out
-    assert not (workspace / "outputs").exists()
-
-
 def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):
     words = [*tiny_run, "model.fine.weights=gone.pt"]
-    script = f"import sys\nfrom src.main import main\nstatus = main({words})\n"
+    script = f"import sys, src\nfrom src.main import main\nstatus = main({words})\n"
     script += "print('torch' in sys.modules)\nsys.exit(status)\n"
     run = [sys.executable, "-c", script]
     told = subprocess.run(run, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
@@ -110,23 +78,14 @@ def test_flags_of_hydra_are_answered(command_line, workspace, capfd):
     assert command_line("-m", *words) == 0
     printed = yaml.safe_load(capfd.readouterr().out)  # of the first job
     assert (printed["attack"]["steps"], printed["source"]) == (3, "fine")
-    assert command_line("-m", "attack=glob(fgsm*)", "--cfg", "job") == 0
-    assert yaml.safe_load(capfd.readouterr().out)["attack"]["_target_"] == "src.attacks.fgsm"
     assert command_line("--hydra-help", "attack=bim") == 0
     assert "--multirun" in capfd.readouterr().out
     assert not (workspace / "outputs").exists()
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, capfd):
-    for quote in ("", '"'):
-        assert command_line(f"hydra.run.dir={quote}{SURROGATE}{quote}") == 2
+    for name in ("a\udcffb", '"a\udcffb"'):  # as Python reads a name that is not UTF-8
+        assert command_line(f"hydra.run.dir={name}") == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert line.startswith("hydra.run.dir=") and "UTF-8. Rename" in line
         assert not list(workspace.glob("a*"))
-
-
-def test_a_refusal_runs_no_job_if_nobody_reads_it(run_job, workspace):
-    words = ("-m", "trainer.precision=tf32", "trainer=cpu", "hydra.sweep.dir=out")
-    refused = partial(run_job, *words)
-    assert with_output(refused, workspace, plain_file, closed_pipe) == 2
-    assert not (workspace / "out").exists()

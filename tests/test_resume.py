@@ -2,16 +2,11 @@
 
 import os
 import shutil
-import signal
 import sys
-from collections import Counter
 from functools import partial
-from itertools import count, product
 from pathlib import Path
-from pkgutil import resolve_name
 
 import mlflow
-import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
@@ -23,29 +18,24 @@ from src.artifacts.record import job_record
 from src.cache.code_digest import code_of
 from src.config.attack_settings import SavedSettings
 from src.run.data import DataSets
-from tests.conftest import POOLS, killed, own_attack
+from tests.conftest import ATTACK, kill_at, killed, own_attack, same_tables
 
 GO_ON = "rerun=false"
 slow = pytest.mark.slow
 COUNTING = """
-import os, signal, torch
+import os, torch
 from pathlib import Path
 from src.attacks import fgsm
 def counting(model, images, labels, eps, *, max_batch=None):
     calls = len(list(Path("attacked").iterdir()))
-    if calls == int(os.environ.get("KILL_AT", -1)):
-        os.kill(os.getpid(), signal.SIGKILL)
     if len(images) > int(os.environ.get("ROOM", 1000)):
         raise torch.OutOfMemoryError("CUDA out of memory.")
     Path("attacked", f"{calls}-{os.getpid()}-{len(images)}").touch()
-    noise = torch.rand_like(images) / 255 if "STILL" not in os.environ else 0
-    images = (images + noise).clamp(0, 1)  # of PyTorch's own generator, by the batch
+    images = (images + torch.rand_like(images) / 255).clamp(0, 1)  # by the batch
     return fgsm(model, images, labels, eps, max_batch=max_batch)
 counting.all_budgets = True
 """
-APART = COUNTING.replace("max_batch=None", "seeds, max_batch=None")  # keeps images apart
-TABLES = ["predictions", "predictions-uint8", "predictions-noise", "predictions-shuffled"]
-TABLES += ["flips", "spectra", "filtered", "low_passed", "similarity"]
+PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
 
 
 @pytest.fixture
@@ -62,12 +52,6 @@ def attacked(workspace):
         return sum(sizes)
 
     return count
-
-
-def same_tables(one: Path, two: Path, names: list[str]) -> None:
-    for name in names:
-        first, second = (pq.read_table(folder / f"{name}.parquet") for folder in (one, two))
-        assert first.equals(second), name
 
 
 def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
@@ -90,77 +74,19 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
         assert run_job(*words, GO_ON, f"hydra.run.dir=out/{name}", *more) == 0
         assert attacked() == computed, more
     same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
-    one, read, twin = (
-        pd.read_csv(workspace / "out" / name / "rates.csv") for name in ("one", "read", "twin")
-    )
-    pd.testing.assert_frame_equal(one, read)
+    one, twin = (pd.read_csv(workspace / "out" / name / "rates.csv") for name in ("one", "twin"))
     pd.testing.assert_frame_equal(one, twin.replace("twin", "fine"))
     sets = [str(workspace / "out" / name / "adversarial") for name in ("one", "two")]
     assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
 
 
-SHIFTED = """
-import numpy as np
-def shifted(model, images, labels, eps, *, file: str, then: float):
-    size = float(np.load(file))
-    np.save(file, then)
-    return (images + size * eps).clamp(0, 1)
-"""
-
-
-def test_rows_are_of_a_file_as_it_is_when_the_job_begins(run_job, workspace):
-    text = "_target_: shifted_code.shifted\nfile: size.npy\nthen: 1.0"
-    own_attack(workspace, "shifted", text, SHIFTED)
-    np.save(workspace / "size.npy", 1.0)
-    words = ["attack=shifted", "epsilon.grid=[8]", GO_ON]
-    both = ["-m", "attack.then=0.5,-1.0", "hydra.sweep.dir=both"]
-    assert run_job(*both, *words) == 0  # the second finds the first's 0.5
-    second = next(workspace.glob("both/1-*"))
-    words.append("attack.then=-1.0")
-    for size, cache in ((0.5, "other"), (1.0, "cache")):
-        np.save(workspace / "size.npy", size)
-        assert run_job(*words, f"cache.dir={cache}", f"hydra.run.dir={size}") == 0
-    same_tables(second, workspace / "0.5", ["predictions"])
-    with pytest.raises(AssertionError):
-        same_tables(second, workspace / "1.0", ["predictions"])
-
-
-READING = """
-from pathlib import Path
-from torch import nn
-class Reading(nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.linear = nn.Linear(3072, 10).requires_grad_(False)
-        nn.init.eye_(self.linear.weight)
-        self.power = float(Path("power.txt").read_text())  # which no key knows
-    def forward(self, images):
-        return self.linear(images.flatten(1)) ** self.power
-"""
-
-
-@slow
-def test_rerun_computes_what_needs_no_attack_again_too(run_job, workspace):
-    (workspace / "reading_code.py").write_text(READING)
-    text = "# @package model.reading\nnetwork: {_target_: reading_code.Reading}\n"
-    text += "mean: [0, 0, 0]\nstd: [1, 1, 1]\nweights: included\n"
-    (workspace / "conf/model/reading.yaml").write_text(text)
-    words = ["source=reading", "targets=[coarse,reading]"]
-    words += ["diagnostics=full", "diagnostics.bisection=0", "diagnostics.iterations=[]"]
-    for power, name, *more in ((1, "before"), (2, "rerun"), (2, "alone", "cache.dir=empty")):
-        (workspace / "power.txt").write_text(str(power))
-        assert run_job(*words, f"hydra.run.dir=out/{name}", *more) == 0
-    same_tables(workspace / "out/rerun", workspace / "out/alone", ["predictions", *TABLES[5:]])
-
-
-NAMED = [  # settings that name a module, and not as their `_target_`
-    {"_target_": "torch.hub.load", "repo_or_dir": "hub", "model": "Net", "source": "local"},
-    {"_target_": "torch.jit.load", "f": "hub/net.py"},
-    {"_target_": "x.y", "build": {"_target_": "hydra.utils.get_class", "path": "hub.net.Net"}},
-]
-
-
-@pytest.mark.parametrize("settings", NAMED)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_target_": "torch.hub.load", "repo_or_dir": "hub", "model": "Net", "source": "local"},
+        {"_target_": "x.y", "build": {"_target_": "hydra.utils.get_class", "path": "hub.net.Net"}},
+    ],
+)
 def test_rows_are_of_the_code_that_settings_name_otherwise(workspace, monkeypatch, settings):
     monkeypatch.syspath_prepend(workspace)
     (workspace / "hub").mkdir()
@@ -182,7 +108,7 @@ def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_o
 
     at_once(partial(run, "one"), partial(run, "two"))
     assert attacked() == 23
-    same_tables(workspace / "out/one", workspace / "out/two", [TABLES[0], *TABLES[2:4]])
+    same_tables(workspace / "out/one", workspace / "out/two", PREDICTIONS)
 
 
 @slow
@@ -202,59 +128,33 @@ def test_damaged_rows_are_computed_again(run_job, workspace, attacked, capsys):
         same_tables(workspace / "out/one", workspace / "out/two", ["predictions"])
 
 
-def rows_of(workspace: Path) -> list[Path]:
-    """Return the files of rows, without those of images, which stay in parts."""
-    files = (workspace / "cache").glob("rows-*/*/*/*.parquet")
-    return [file for file in files if "adversarial" not in pq.read_schema(file).names]
+def killed_at(function: str, number: int, run) -> None:
+    """Make a call in a process of its own, which is killed there at a call of a function."""
+
+    def changed() -> None:
+        kill_at(function, number)
+        run()
+
+    killed(changed)
 
 
-def killed_in_a_pass(run, *words, at: int) -> None:
-    """Run a command whose process is killed in the middle of a pass."""
-
-    def die() -> None:
-        os.environ["KILL_AT"] = str(at)
-        run(*words)
-
-    killed(die)
-
-
-@pytest.mark.parametrize("examples", [pytest.param(0, marks=pytest.mark.slow), 4])
-def test_a_killed_job_goes_on_where_it_was(
-    run_job, workspace, attacked, monkeypatch, capsys, examples
-):
-    words = ["attack=counting", "trainer.batch_size=4", f"report.examples={examples}"]
+def test_a_killed_job_goes_on_where_it_was(run_job, workspace, attacked):
+    words = ["attack=counting", "trainer.batch_size=4", "report.examples=4"]
     words += ["controls=true", "variants=[uint8]"]
     assert run_job(*words, "hydra.run.dir=whole", "cache.dir=other") == 0
     assert attacked() == 23
-    for at, done in ((3, 3 + 4 + 4), (2, 4 + 4)):
-        killed_in_a_pass(run_job, *words, GO_ON, "hydra.run.dir=out/part", at=at)
+    run = partial(run_job, *words, GO_ON, "hydra.run.dir=out/part")
+    for number, done in ((4, 3 + 4 + 4), (3, 4 + 4)):
+        killed_at(ATTACK, number, run)
         assert attacked() == done
-    assert run_job(*words, GO_ON, "hydra.run.dir=out/part") == 0
+    assert run() == 0
     assert attacked() == 23 - 19
     folders = workspace / "whole", workspace / "out" / "part"
-    same_tables(*folders, TABLES[:4])
-    files = rows_of(workspace)
+    same_tables(*folders, [*PREDICTIONS, "predictions-uint8"])
+    files = [*(workspace / "cache").glob("rows-*/*/*/*.parquet")]  # those of images stay in parts
+    files = [file for file in files if "adversarial" not in pq.read_schema(file).names]
     assert len(files) == len({file.parent for file in files})
     assert [job_record(folder).gradients for folder in folders] == [23, 23 - 19]
-
-
-@pytest.mark.slow
-def test_a_job_whose_batches_were_halved_goes_on_and_is_found(
-    run_job, workspace, attacked, monkeypatch
-):
-    monkeypatch.setenv("ROOM", "5")
-    (workspace / "counting_code.py").write_text(APART)
-    words = ["attack=counting", GO_ON, "trainer.batch_size=8"]
-    killed_in_a_pass(run_job, *words, "hydra.run.dir=out/one", at=3)
-    assert attacked() == 3 + 4 + 4
-    assert run_job(*words, "hydra.run.dir=out/one") == 0
-    assert attacked() == 23 - 11
-    assert run_job(*words, "hydra.run.dir=out/two") == 0
-    assert attacked() == 0
-    assert run_job(*words, "rerun=true", "hydra.run.dir=out/whole") == 0
-    assert "batch_size: 4\n" in (workspace / "out" / "one" / "config.yaml").read_text()
-    for name in ("one", "two"):
-        same_tables(workspace / "out/whole", workspace / "out" / name, ["predictions"])
 
 
 def test_batches_are_not_halved_under_an_attack_that_mixes_their_images(
@@ -270,7 +170,8 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
     wrong = ["model.fine.expected_accuracy=0.99", "clean_accuracy_check.action=stop,warn"]
     words = ["-m", "attack=counting", "trainer.batch_size=20", GO_ON]
     # Three jobs stop before their attack; two batches of the fourth, then of the fifth.
-    killed_in_a_pass(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a", at=2)
+    run = partial(run_job, *words, *wrong, "seed=0,1,2", "hydra.sweep.dir=outputs/a")
+    killed_at(ATTACK, 3, run)
     capsys.readouterr()
     assert run_in(workspace, module="src.status") == 1
     printed = capsys.readouterr().out
@@ -285,27 +186,10 @@ def test_the_jobs_of_a_sweep_are_listed(run_job, run_in, workspace, attacked, ca
     assert "outputs/b: 1 done." in capsys.readouterr().out
 
 
-def test_images_that_another_command_removes_meanwhile_are_named(run_job, workspace, monkeypatch):
-    words = ["attack=fgsm", "n_images=4", "epsilon.grid=[8]", "save_adversarial=true"]
-
-    def remove(*_: object) -> list[int]:
-        for folder in (workspace / "cache").glob("rows-*/*/images"):
-            shutil.rmtree(folder)
-        return [0]
-
-    with monkeypatch.context() as patch:
-        patch.setattr("src.run.job.choose_pictures", remove)
-        assert run_job(*words, "hydra.run.dir=out") == 1
-    assert (workspace / "out" / "error.txt").read_text().startswith("Another command has removed")
-    assert run_job(*words, "hydra.run.dir=out") == 0
-    assert len([*(workspace / "out" / "adversarial" / "8").glob("*.png")]) == 4
-
-
 SWEEP = ["-m", "attack=fgsm,bim", "n_images=20", "trainer.batch_size=6", "controls=true"]
 SWEEP += [GO_ON, "tracking=mlflow", "model.coarse.weights=null", "training.epochs=2"]
 SWEEP += ["training.batch_size=25", "training.precision=32-true", "dataset.n_train=100"]
 SWEEP += ["dataset.n_test=40", "hydra.sweep.dir=out"]
-PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
 
 
 @pytest.fixture(scope="module")
@@ -317,41 +201,12 @@ def whole(new_workspace, run_tiny, empty_store) -> Path:
     return folder / "out"
 
 
-def tracked_wrongly(folder: Path) -> list[str]:
-    """Return what is wrong in a store: it has each run once, and the last sweep all of them.
-
-    No run is left open.
-    """
-    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlflow.db")
-    known = {one.experiment_id: one.name for one in store.search_experiments()}
-    every = store.search_runs([key for key, name in known.items() if name != "atonce-sweeps"])
-    runs = [(run.data.tags["kind"], run) for run in every]
-    sweeps = [run for kind, run in runs if kind == "sweep"]
-    last = max(sweeps, key=lambda run: run.info.start_time).data.tags["sweep"]
-    counts = Counter(run.info.run_name for kind, run in runs if kind != "sweep")
-    wrong = [f"{name} is tracked {n} times" for name, n in counts.items() if n > 1]
-    wrong += [f"{kind} is open" for kind, run in runs if run.info.status != "FINISHED"]
-    names = [f"{attack} coarse -> {target}" for attack, target in product(("fgsm", "bim"), POOLS)]
-    names += ["fgsm coarse", "bim coarse", "train coarse"] if "train coarse" in counts else []
-    tagged = {run.info.run_name for _, run in runs if f"sweep.{last}" in run.data.tags}
-    return wrong + [f"{name} is not tracked" for name in names if name not in tagged]
-
-
-def killed_at(function: str, number: int, run) -> None:
-    """Make a call in a process of its own, which is killed there at a call of a function."""
-    place, _, name = function.rpartition(".")
-    real, calls = resolve_name(function), count(1)
-
-    def call(*args: object, **words: object) -> object:
-        if next(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **words)
-
-    def changed() -> None:
-        setattr(resolve_name(place), name, call)
-        run()
-
-    killed(changed)
+def tracked(folder: Path) -> list[str]:
+    """Return the names of the runs of pairs in a store, which has left no run open."""
+    store = mlflow.MlflowClient(tracking_uri=f"sqlite:///{folder}/mlruns/mlflow.db")
+    runs = store.search_runs([one.experiment_id for one in store.search_experiments()])
+    assert {run.info.status for run in runs} == {"FINISHED"}
+    return sorted(run.info.run_name for run in runs if run.data.tags["kind"] == "pair")
 
 
 @slow
@@ -372,15 +227,13 @@ def test_the_same_command_after_a_kill_leaves_equal_tables_and_each_pair_once(
     assert run() == 0
     for job in ("0-fgsm-coarse", "1-bim-coarse"):
         same_tables(workspace / "out" / job, whole / job, PREDICTIONS)
-    assert tracked_wrongly(workspace / "mlruns") == []
+    assert tracked(workspace) == tracked(whole.parent)
 
 
 @pytest.mark.parametrize(
     ("function", "number"),
     [
-        pytest.param("os.replace", 12, marks=slow),  # of a job's first files
         pytest.param("os.replace", 19, marks=slow),  # of the predictions
-        pytest.param("pathlib.Path.rename", 1, marks=slow),  # of the set of images
         ("pathlib.Path.rename", 2),  # of the new set, when the earlier one has been moved away
     ],
 )
@@ -389,7 +242,7 @@ def test_a_kill_leaves_nothing_that_stops_the_same_command_or_stays(
 ):
     words = ["attack=fgsm", "save_adversarial=true", "n_images=4", "epsilon.grid=[8]"]
     run = partial(run_job, *words, "hydra.run.dir=out")
-    if (function, number) == ("pathlib.Path.rename", 2):
+    if function == "pathlib.Path.rename":
         assert run() == 0
     killed_at(function, number, run)
     left = {path.name for path in (workspace / "out").glob(".*")} - {".hydra", ".running", ".sweep"}
