@@ -118,6 +118,19 @@ def test_an_editable_installation_has_the_name_src_alone(source, tmp_path):
     assert told.endswith(" python -m src.main -m attack=mi,bim 'targets=[vgg16]'\n")
 
 
+def test_a_git_address_installs_the_program_and_keeps_the_libraries(wheel, tmp_path):
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("this is no clone")
+    environment = tmp_path / "environment"
+    run = installed(environment, f"git+file://{REPOSITORY}")
+    assert "  transferability attack=bim" in run("transferability", "--help", folder=tmp_path)
+    words = ("install", "--dry-run", "--no-index", wheel)
+    told = run_python("-m", "pip", "--python", environment / "bin/python", *words, folder=tmp_path)
+    assert re.findall("^Would install (.*)", told, re.MULTILINE) == [
+        "-".join(wheel.name.split("-")[:2])
+    ]
+
+
 def test_the_example_of_the_readme_runs_from_the_wheel(run, tmp_path):
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
