@@ -52,7 +52,6 @@ def test_takes_the_gradients_that_are_asked_for(attack_name, spend, two_sources,
 
 
 REFUSED = {
-    "attack.gradients=7 attack=sia": "The nearest: 20 (attack.steps=1)",
     "attack.gradients=50 attack=vmi": "The nearest: 43 (attack.steps=3) or 64 (attack.steps=4)",
     "attack.gradients=10 attack=mi attack.steps=10": "sets attack.steps",
     "attack.spend=copies attack=sia": "needs attack.gradients",

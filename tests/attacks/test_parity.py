@@ -53,7 +53,6 @@ SIX, OURS = {"steps": 6}, {"steps": 6, "step_size_255": 2.0}
 FIXED, STILL = {"steps": 6, "alpha": 2 / 255}, {"random_start": False}
 SHARE = {"steps": 6, "rel_stepsize": 1 / 6}
 SAME = {
-    "torchattacks.FGSM": (attacks.fgsm, {}, {}, "linf"),
     "torchattacks.MIFGSM": (attacks.mi, OURS, FIXED, "linf"),
     "torchattacks.NIFGSM": (attacks.ni, OURS, FIXED, "linf"),
     "torchattacks.SINIFGSM": (attacks.si_ni, OURS, FIXED, "linf"),

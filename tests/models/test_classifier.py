@@ -149,10 +149,10 @@ class OwnNorm(nn.BatchNorm2d):
         return super().forward(x).square()
 
 
-def hooked():
-    convolution = nn.Conv2d(3, 3, 1)
-    convolution.register_forward_hook(lambda module, args, output: output.relu())
-    return nn.Sequential(convolution, nn.BatchNorm2d(3))
+def hooked(place):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    network[place].register_forward_hook(lambda module, args, output: output.relu())
+    return network
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,8 @@ def hooked():
         WeightReadElsewhere,
         lambda: nn.Sequential(OwnConvolution(3, 3, 1), nn.BatchNorm2d(3)),
         lambda: nn.Sequential(nn.Conv2d(3, 3, 1), OwnNorm(3)),
-        hooked,
+        partial(hooked, 0),
+        partial(hooked, 1),
     ],
 )
 def test_what_cannot_be_folded_stays(build):

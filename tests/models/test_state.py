@@ -104,6 +104,7 @@ OPAQUE = {
     "object": lambda: network(SimpleNamespace(scale=1)),
     "function without a name": lambda: network(lambda images: images),
     "bound method": bound,
+    "unfinished module": lambda: nn.Linear.__new__(nn.Linear),
     "trace": lambda: torch.jit.trace(nn.Flatten(), torch.ones(1, 3)),
 }
 
