@@ -108,7 +108,8 @@ def compare_networks(
             half = stdtrit(freedom, 1 - LEVEL / 2 / tests) * error
             p = min(2 * tests * stdtr(freedom, -abs(difference) / error), 1)
             row |= {"difference": difference, "p": p, "degrees": freedom}
-            row |= {"difference_low": difference - half, "difference_high": difference + half}
+            ends = np.clip([difference - half, difference + half], -1, 1)
+            row |= {"difference_low": ends[0], "difference_high": ends[1]}
     frame = pd.DataFrame(rows).reindex(columns=NETWORK_COLUMNS)
     return frame.assign(trainings=count[frame["source"]].to_numpy())
 

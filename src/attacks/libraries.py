@@ -306,6 +306,7 @@ def from_object(attack: Any) -> Callable[..., Tensor]:
             raise ValueError(f"{kind.__name__} has no attribute eps for its budget. {way}")
     norms = ("l2",) if re.search("^2|l2", str(stated).lower()) else ("linf",)
     function = make_function(lambda _, keywords, call: run(call), kind, norms)
+    vars(function)["of_object"] = True  # which has its settings
     settings = (signature(kind).parameters.keys() & state.keys()) - _FILLED
     return partial(function, **{key: state[key] for key in settings})  # for the record
 

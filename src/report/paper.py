@@ -15,7 +15,7 @@ from ..analysis.diagnostics import PERTURBATIONS
 from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..analysis.outcomes import joined, outcomes_of
 from ..analysis.ranking import rankings
-from ..artifacts.comparable import ALIKE, differences
+from ..artifacts.comparable import ALIKE, differences, networks_of
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import PREDICTIONS
 from ..utils.model_names import NO_DEFENCE
@@ -183,23 +183,30 @@ def _instead(name: str, job: FinishedJob, **where: str) -> pd.DataFrame:
 
 
 def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
-    """Compare two sides from equal sources on equal images, with one paired test."""
+    """Compare two sides from equal sources on equal images, with one paired test.
+
+    Raises:
+        ValueError: No target is another network than the source.
+    """
     shared = [{job.record.source_model.model for job in side.jobs} for side in sides]
     parts = []
     for name, side in zip(("one", "other"), sides, strict=True):
         for job in side.jobs:
             record, rows, source = job.record, side.rows(job), job.record.source_model.model
             place = record.targets, record.protocol, rows["eps_255"].max()
-            part = outcomes_of(rows, name, record.source, *place)
+            part = outcomes_of(rows, name, record.source, *place, networks_of(record))
             pairs = zip(part.targets, part.evaluated[0], strict=True)
             defence = next(target.defence for target, used in pairs if used)
             part = replace(part.select(defence=defence), jobs=[(name, source)])
             parts += [part.on_images(images)] * (source in set.intersection(*shared))
     ranked = rankings(joined(parts), against="other")
+    if ranked.empty:
+        raise ValueError("No target is another network than the source.")
     mean = ranked[ranked["source"] == ranked["source"].iloc[0]].set_index("attack")
-    costs = [cost_of(jobs[0]) for jobs in {id(side.jobs): side.jobs for side in sides}.values()]
+    alike = {id(side.jobs): side.jobs for side in sides}.values()
+    costs = [float(np.mean([cost_of(job) for job in jobs])) for jobs in alike]
     row = {**mean.loc["one"], "other": mean["mean"]["other"], "text": margin_text(mean.loc["one"])}
-    return row | {"costs": costs}
+    return row | {"costs": costs, "sources": sorted(set.intersection(*shared))}
 
 
 def paper_table(results: Results, question: str = "primary") -> Grid:
@@ -227,6 +234,8 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     of = f"{len(tested)} images" + (", also for tuning" if few else " for reporting") * bool(tuning)
     place = f"from {', '.join(job.record.source for job in first)}"
     at = f", at {record.reference:g}/255"
+    places = {"budgets": f"{place}; of all budgets", "trainings": f"each row from its source{at}"}
+    models = sorted({job.record.source_model.model for job in first})
     rates = defaultdict[str, list[Any]](list)
     for question, what, than, *sides in _asked(jobs, base[0].record.label):
         if all(side.is_stored for side in sides):
@@ -234,9 +243,9 @@ def paper_grids(results: Results) -> dict[str, Grid]:
             if changed:
                 images = sides[0].jobs[0].predictions["index"].unique()
                 use = f"{len(images)} images for tuning"
-            row = _margin(sides, images) | {"what": what, "than": than, "of": use}
-            if question == "budgets":  # whose gradients are of several budgets
-                row["costs"] = rates["primary"][0]["costs"]
+            row = _margin(sides, images) | {"than": than, "of": use}
+            alone = row["sources"] != models and question != "trainings"
+            row["what"] = f"{what} from {', '.join(row['sources'])} alone" if alone else what
             rates[question].append(row)
     heads = ("", "beside", f"{record.attack}, %", "other, %", "points", "images", "gradients")
     grids = {
@@ -253,7 +262,7 @@ def paper_grids(results: Results) -> dict[str, Grid]:
             margins_sentence(
                 answers,
                 record.attack,
-                place + at * (question != "budgets"),
+                places.get(question, place + at),
                 bool(record.config["attack"]["target_label"]),
             ),
             [COUNTED[record.protocol]],
@@ -293,11 +302,15 @@ def paper_text(results: Results, missing: int = 0) -> str:
         return f"# {error}\n"
     first = jobs_of(results)["primary", False]
     folder, alarms = first[0].sweep_folder, [alarm.finding for job in first for alarm in job.alarms]
-    cost, other = (cost_of(jobs_of(results)["primary", of_base][0]) for of_base in (False, True))
+    costs = {job.record.source: cost_of(job) for job in first}
+    others = {job.record.source: cost_of(job) for job in jobs_of(results)["primary", True]}
+    unlike = [name for name in costs if not abs(costs[name] - others[name]) <= NEAR * others[name]]
+    unequal = (f"{costs[name]:g} and {others[name]:g} from {name}" for name in unlike)
+    unused = [name for name in costs if not costs[name]]
     notes = said(
         (f"Not finished: {missing} of the jobs are missing", missing > 0),
-        (f"The costs are not equal: {cost:g} and {other:g}", abs(cost - other) > NEAR * other),
-        (f"{first[0].record.attack} used no gradient of the source", not cost),
+        (f"The costs are not equal: {', '.join(unequal)}", unlike),
+        (f"{first[0].record.attack} used no gradient of {', '.join(unused)}", unused),
     )
     notes = [f"{note}." for note in notes]
     notes += [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]

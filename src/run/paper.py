@@ -43,6 +43,8 @@ def paper_jobs(words: Sequence[Sequence[str]], planned: Sequence[Planned]) -> li
         raise ValueError("experiment=paper compares one attack with one base: sweep source alone.")
     if first.settings.attack.name == first.settings.base:
         raise ValueError(f"base={first.settings.base} is the attack. Name another attack as base.")
+    if len(planned) > 1 and any(len(each.settings.source) > 1 for each in planned):
+        raise ValueError("experiment=paper compares from single sources, or from one ensemble.")
     if first.attack.fitted:
         name = first.settings.attack.name
         raise ValueError(f"attack={name} is fitted: experiment=paper needs a cost per image.")
@@ -60,7 +62,7 @@ def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
         f"epsilon.reference={settings.reference}",
     ]
     trainings = [path.stem for path in (CONF / "model").glob(f"{source}_seed*.yaml")]
-    base = [word for word in words if not word.startswith(("attack=", "attack.", "+attack."))]
+    base = [word for word in words if not word.lstrip("+~").startswith(("attack=", "attack."))]
     base += [f"attack={settings.base}", f"attack.norm={attack.norm}"]
     base += [f"attack.target_label={attack.target_label}"] * (attack.target_label is not None)
     base += [f"attack.gradients={cost}"] * bool(cost)
@@ -79,14 +81,20 @@ def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
     few = [*reference, "defences=none", f"n_images={min(tuning, settings.n_images or tuning)}"]
     cut = ("attack.gradients=", "attack.spend=")  # what they have set is stated instead
     plain = [word for word in words if not word.startswith(cut)]
-    fixed = {key: attack.settings[key] for key in ("steps", *COPIES) if key in attack.settings}
+    stated = ((key, attack.settings.get(key)) for key in ("steps", *COPIES))
+    fixed = {key: value for key, value in stated if value is not None}
     for key, number in _settings(function, parameters) if tuning else ():
-        stated = [f"attack.{name}={value}" for name, value in {**fixed, key: number}.items()]
-        yield _changed(plain, f"{key}={number}", *few, *stated)
+        typed = [f"attack.{name}={value}" for name, value in {**fixed, key: number}.items()]
+        yield _changed(plain, f"{key}={number}", *few, *typed)
 
 
 def _settings(attack: Any, parameters: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     """Yield each number of an attack at half and at twice its value, if the attack allows it."""
+    function = attack
+    while isinstance(function, partial):
+        function = function.func
+    if getattr(function, "of_object", False):  # a library's object: its keywords change nothing
+        return
     for key, value in ((key, parameter.default) for key, parameter in parameters.items()):
         unused = key in _SWITCHES and not parameters[_SWITCHES[key]].default
         if type(value) not in (int, float) or key in BUDGETS or unused:
