@@ -1,7 +1,6 @@
 """The wheel and the editable installation: their one name, examples of documents, and imports."""
 
 import os
-import re
 import shutil
 import subprocess
 import sysconfig
@@ -116,13 +115,6 @@ def test_an_editable_installation_has_the_name_src_alone(source, tmp_path):
     assert "No module" in run("python", "-c", "import transferability", folder=tmp_path, code=1)
     told = run("transferability", "-m", "attack=mi,bim", "targets=[vgg16]", folder=tmp_path, code=2)
     assert told.endswith(" python -m src.main -m attack=mi,bim 'targets=[vgg16]'\n")
-
-
-def test_the_example_of_the_readme_runs_from_the_wheel(run, tmp_path):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (code,) = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    code = re.sub("^from src", "from transferability", code, flags=re.MULTILINE)
-    assert "| mi" in run("python", "-c", code, folder=tmp_path)
 
 
 def test_the_notebook_runs_from_the_wheel(run, tmp_path):

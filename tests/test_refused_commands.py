@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pandas as pd
-import yaml
 from PIL import Image
 
 from src.data.cifar10_mini import CLASSES
@@ -57,12 +56,6 @@ def test_an_attack_that_fails_does_so_before_other_models_are_trained(run_job, w
     assert not (workspace / "cache" / "checkpoints").exists()
 
 
-def test_a_job_that_its_device_forbids_says_so(run_job, capfd):
-    assert run_job("trainer.devices=-1") == 1
-    printed = "".join(capfd.readouterr())
-    assert "trainer: " in printed and "Traceback" not in printed
-
-
 def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):
     words = [*tiny_run, "model.fine.weights=gone.pt"]
     script = f"import sys, src\nfrom src.main import main\nstatus = main({words})\n"
@@ -71,16 +64,6 @@ def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, ti
     told = subprocess.run(run, env={"PYTHONPATH": str(REPOSITORY)}, capture_output=True, text=True)
     assert (told.returncode, told.stdout) == (2, "False\n")
     assert "gone.pt is not a file" in told.stderr and told.stderr.count("\n") == 1
-
-
-def test_flags_of_hydra_are_answered(command_line, workspace, capfd):
-    words = ["attack=bim,fgsm", "attack.steps=3,4", "source=fine,coarse", "--cfg", "job"]
-    assert command_line("-m", *words) == 0
-    printed = yaml.safe_load(capfd.readouterr().out)  # of the first job
-    assert (printed["attack"]["steps"], printed["source"]) == (3, "fine")
-    assert command_line("--hydra-help", "attack=bim") == 0
-    assert "--multirun" in capfd.readouterr().out
-    assert not (workspace / "outputs").exists()
 
 
 def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, capfd):

@@ -1,6 +1,5 @@
 """A command run again, perhaps after a kill: it computes what is missing, and no row differs."""
 
-import os
 import shutil
 import sys
 from functools import partial
@@ -97,18 +96,6 @@ def test_rows_are_of_the_code_that_settings_name_otherwise(workspace, monkeypatc
             monkeypatch.delitem(sys.modules, module, raising=False)
         found.append(code_of(settings))
     assert found[0].keys() == found[1].keys() and found[0] != found[1]
-
-
-@pytest.mark.slow
-def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_once):
-    words = ["attack=counting", GO_ON, "controls=true"]
-
-    def run(name: str) -> None:
-        os._exit(run_job(*words, f"hydra.run.dir=out/{name}"))
-
-    at_once(partial(run, "one"), partial(run, "two"))
-    assert attacked() == 23
-    same_tables(workspace / "out/one", workspace / "out/two", PREDICTIONS)
 
 
 @slow

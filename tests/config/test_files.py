@@ -61,12 +61,6 @@ def test_the_bases_of_a_file_are_read_in_their_order(workspace):
         load_classifier("vgg_small", "experiment=demo", config_dir="absent")
 
 
-def test_files_of_a_jobs_models_are_read_and_no_others(composed, workspace):
-    write(workspace, "model/broken.yaml", "{")
-    models = composed("-m", "targets=[resnet_small]", "source=coarse,[coarse,fine]")["model"]
-    assert models.keys() == {"coarse", "resnet_small"}
-
-
 def test_an_experiment_names_models_too(composed, workspace):
     text = "# @package _global_\ntargets: [fine, vit_small]\n"
     write(workspace, "experiment/mine/base.yaml", text)

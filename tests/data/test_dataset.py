@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch.utils.data import DataLoader, default_convert
 from torchvision.transforms.functional import center_crop, resize
 
 from src.data import ImageDataset, LabelledImages, to_rgb, to_unit
@@ -23,17 +22,6 @@ def split(images=None, targets=None, target_labels=None):
     images = random_images() if images is None else images
     targets = np.arange(len(images)) % 4 if targets is None else np.asarray(targets)
     return LabelledImages(images, targets, ("a", "b", "c", "d"), target_labels)
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_batches_hold_the_stored_images_with_their_places_in_the_full_split(workers):
-    images, numbers = random_images(), 100 + np.arange(20)
-    dataset = ImageDataset(split(images), n_images=9, seed=2, numbers=numbers)
-    loader = DataLoader(dataset, batch_size=4, collate_fn=default_convert, num_workers=workers)
-    found, labels, index = (torch.cat(part) for part in zip(*loader, strict=True))
-    assert len(dataset) == 9 and index.tolist() == dataset.indices.tolist()
-    assert labels.tolist() == dataset.labels.tolist() == [int(place) % 4 for place in index]
-    assert np.array_equal(found.permute(0, 2, 3, 1).numpy(), np.stack(images)[index - 100])
 
 
 def test_images_are_taken_by_position():

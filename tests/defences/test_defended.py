@@ -161,16 +161,6 @@ def test_a_defence_changes_copies_alone_and_may_round(images):
     Defended(nn.Flatten(), with_value(1 + 5e-7))(images, INDEX)
 
 
-class NoiseModule(nn.Module):
-    def forward(self, images: Tensor, random: Philox) -> Tensor:
-        return (images + 0.1 * random.normal(*images.shape[1:])).clamp(0, 1)
-
-
-def test_a_module_may_draw(images):
-    target = Defended(nn.Flatten(), NoiseModule(), repeats=2, seed=7)
-    assert target.randomised and target(images, INDEX).shape == (2, 5, 240)
-
-
 def with_value(value: float):
     def defence(images: Tensor) -> Tensor:
         images[2, 1, 3, 4] = value
