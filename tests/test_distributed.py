@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import mlflow
-import pyarrow.parquet as pq
 import pytest
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 from torch import multiprocessing
@@ -120,13 +119,3 @@ def test_if_one_process_runs_out_of_memory_all_halve_their_batches(workspace, ti
     assert run_job(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
     same_tables(*BOTH, PREDICTIONS)
     assert job_record(Path("many")).config["trainer"]["batch_size"] == 2
-
-
-@pytest.mark.slow
-def test_processes_without_a_batch_have_nothing_to_do(workspace, tiny_run, run_job):
-    words = ["attack=fgsm", "n_images=4", "trainer.batch_size=auto", "model.fine.weights=null"]
-    words += ["training.epochs=1", "dataset.n_train=20"]  # of a target, by one of the processes
-    started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=3"], 3)
-    assert pq.read_table("many/predictions.parquet").num_rows == 4 * 2 * 3
-    text = "1 of 3 processes have no work: 4 images are 2 batches"
-    assert Path("many/main.log").read_text().count(text) == 1

@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from torch.nn.functional import cross_entropy
 
 import findings.baselines
 import src.config.fields
@@ -241,18 +240,6 @@ def test_a_sweep_ends_with_the_ranks_that_the_table_shows(
         assert run_job(word, "hydra.run.dir=none") == 2
         assert capsys.readouterr().err.count("\n") == 1
     assert not (workspace / "none").exists()  # refused before anything is computed
-
-
-@pytest.mark.slow
-def test_a_stored_attack_called_as_a_function_gives_what_is_stored():
-    def mine(model: Any, images: Any, labels: Any, eps: Any) -> Any:
-        images = images.clone().requires_grad_()
-        cross_entropy(model(images), labels, reduction="sum").backward()
-        return (images + eps * images.grad.sign()).clamp(0, 1).detach()
-
-    (result,) = rank(mine, source="vgg_small", tuning=True)
-    rows = result.own_settings.set_index("attack")
-    assert rows.loc["fgsm", "difference"] == 0 and rows.loc["mine", "gradients"] == 1
 
 
 REFUSED: list[tuple[Any, dict[str, Any], str]] = [
