@@ -1,12 +1,15 @@
-"""Records of jobs in their tables, and columns that declare their ranges: read back or refused."""
+"""Records of jobs in their tables, ranges of columns, and which jobs a sweep has."""
 
 import json
 import math
+import os
+import time
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from src.artifacts import sweep_state as state
 from src.artifacts.jobs import find_jobs
 from src.artifacts.record import (
     REMOVED_KEYS,
@@ -15,7 +18,6 @@ from src.artifacts.record import (
     read_record,
     with_record,
 )
-from src.artifacts.sweep_state import noted_failure
 from src.artifacts.tables import CLASSES, FLOAT, INDEX, LABEL, column, read_job_table
 from tests.conftest import REPOSITORY
 from tests.records import make_record
@@ -75,7 +77,7 @@ def test_a_removed_setting_is_named_and_the_folder_is_read(tmp_path, caplog, key
 
 def test_passwords_stay_out_of_commands_and_damaged_notes_are_read(tmp_path):
     (tmp_path / "error.txt").write_bytes(b"no s\xf5ace\n\nTraceback")
-    assert noted_failure(tmp_path) == "no s\N{REPLACEMENT CHARACTER}ace"
+    assert state.noted_failure(tmp_path) == "no s\N{REPLACEMENT CHARACTER}ace"
     words = ["a=1", "tracking.uri=postgresql://me:secret@db/x", "+tracking.more=2", "tracking=none"]
     assert public([*words, "attack.path=s3://me:se/cret@host/x"]) == (
         "a=1",
@@ -122,3 +124,19 @@ def test_unknown_columns_are_left_out_and_required_ones_must_be_there(sweep, req
     pq.write_table(table.drop_columns(required), path)
     with pytest.raises(ValueError, match=required):
         read_job_table(path, "predictions", job.record)
+
+
+@pytest.mark.parametrize("seconds", [-30, 0, 30])  # by which the file server's clock is off
+def test_a_sweep_has_the_jobs_that_hold_its_id_whatever_their_times(tmp_path, seconds):
+    manifest, now = state.SweepManifest(jobs=["mi", "bim"], single=False, id="12e5"), time.time()
+    state.write_manifest(tmp_path, manifest)
+    for number, sweep in enumerate(("'12e5'", "'12e5'", "12e55", "null")):
+        folder = tmp_path / f"{number}-job"
+        (folder / ".hydra").mkdir(parents=True)
+        (folder / ".hydra" / "config.yaml").write_text(f"seed: 0\nsweep: {sweep}\nhydra: 1\n")
+        (folder / "predictions.parquet").touch()
+        for file, ended in ((".hydra/config.yaml", 0), ("predictions.parquet", 5)):
+            os.utime(folder / file, (0, now + ended + seconds))
+    assert list(state.job_folders(tmp_path, manifest)) == [0, 1]
+    done = ("done", pytest.approx(5, abs=1))
+    assert [job[2:4] for job in state.job_statuses(tmp_path)] == [done] * 2

@@ -293,6 +293,23 @@ def test_an_installed_package_is_told_by_its_version_or_content_and_this_one_not
     assert [*before] == [*after] == ["copied_attack"] and before != after
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"_target_": "torch.hub.load", "repo_or_dir": "deep", "model": "Net", "source": "local"},
+        {"_target_": "x.y", "build": {"_target_": "hydra.utils.get_class", "path": "one.Net"}},
+    ],
+)
+def test_code_that_settings_name_otherwise_counts(own, monkeypatch, settings):
+    folder, _ = own
+    monkeypatch.chdir(folder)
+    before = code_of(settings)
+    append(folder / "deep" / "inner.py", "more = 1\n")
+    forget_modules(folder)
+    after = code_of(settings)
+    assert before.keys() == after.keys() and before != after
+
+
 def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path, monkeypatch):
     file = tmp_path / "rule.py"
     monkeypatch.setattr(code_digest, "ROWS", {file})

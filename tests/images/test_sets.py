@@ -227,6 +227,9 @@ def test_a_set_with_wrong_facts_or_files_is_refused(tmp_path, what):
     with pytest.raises(ValueError, match=said) as caught:
         opened(tmp_path / "set", **({"eps_255": 8.0} if what == "own keys" else {}))
     assert str(caught.value).isprintable()
+    (tmp_path / "set" / "record.json").write_text("no JSON")
+    with pytest.raises(ValueError, match=r"record\.json has no valid record"):
+        opened(tmp_path / "set")
 
 
 SHELL = (

@@ -13,7 +13,6 @@ from subprocess import PIPE
 
 import pytest
 import torch
-from hydra.core import utils as hydra_utils
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from src import sweeper, transfer
@@ -63,7 +62,6 @@ def interrupt_at_call(monkeypatch, owner, name, number):
     ("moment", "begun", "finished"),
     [
         ((job, "with_ensemble", 2), True, False),  # one a job
-        slow((hydra_utils, "_save_config", 4), False, False),  # three a job
         slow((Attacker, "forward", 2), True, False),
         slow((job, "write_results", 2), False, True),
     ],
