@@ -17,7 +17,7 @@ from src.artifacts.sweep_state import job_statuses
 from src.data import load_dataset
 from src.defences import BitDepth
 from tests.conftest import REPOSITORY
-from tests.test_demo import demo
+from tests.test_golden import demo
 
 LEVELS = [4 / 255, 8 / 255]
 

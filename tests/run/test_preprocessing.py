@@ -52,15 +52,3 @@ def test_a_check_finds_the_lines_of_a_models_file(run_in, workspace, capsys):
     coarse = load_classifier("coarse", "dataset=cifar10_mini", config_dir=workspace / "conf")
     correct = (coarse(data.images / 255).argmax(1) == data.labels).sum()
     assert int(rows[0][2]) == correct
-
-
-def test_a_miss_suggests_another_normalisation(workspace, run_job, capsys):
-    write_model(workspace, "other", for_caffe, mean=[0.0] * 3, std=[1.0] * 3, expected_accuracy=0.5)
-    words = ("attack=none", "source=null", "targets=[other]", "n_images=200")
-    words += ("clean_accuracy_check.action=stop",)
-    assert run_job(*words) == 1
-    assert "mean: [0.48502, 0.457957, 0.407604]" in "".join(capsys.readouterr())
-    write_model(workspace, "other", lambda *both: both, expected_accuracy=0.9)  # rightly prepared
-    assert run_job(*words) == 1
-    text = "".join(capsys.readouterr())
-    assert "expects 90.00%" in text and "mean: [" not in text
