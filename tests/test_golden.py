@@ -71,10 +71,10 @@ ROOM = 0.1  # of confidences and minimum budgets after a gradient near zero has 
 
 
 def test_a_sweep_leaves_the_stored_tables_and_metrics(
-    command_line: Callable[..., int], workspace: Path
+    run_job: Callable[..., int], workspace: Path
 ) -> None:
     shutil.copytree(GOLDEN / "input", workspace, dirs_exist_ok=True)
-    assert command_line("-m", *SWEEP) == 0
+    assert run_job("-m", *SWEEP) == 0
     tables = {name: stacked(workspace / "sweep", pattern) for name, pattern in OF_SWEEP.items()}
     tables["metrics.csv"] = metrics(workspace / "mlruns" / "mlflow.db")
     compare(tables, GOLDEN, workspace / "now", ROUNDING)

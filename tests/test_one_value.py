@@ -1,7 +1,5 @@
 """One sweep's matrix and means: terminal, page, files, tables, frames and MLflow show the same."""
 
-import csv
-import io
 import json
 import re
 
@@ -10,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import load_sweep, rankings, rates, table
+from src import load_sweep, rankings, rates
 from tests.conftest import REPOSITORY, block_of, printed_cells
 
 EPS, SOURCES, ATTACKS = 8, ["coarse", "fine", "finest"], ["fgsm", "ti"]
@@ -55,12 +53,6 @@ def sources(sweep):
     """The ranking of sources over all attacks."""
     found = rankings(sweep, of="source").query("eps_255 == @EPS and target == 'all targets'")
     return found[found["attack"].str.startswith("mean")].set_index("source")
-
-
-def test_tables_have_the_matrix_of_the_terminal(sweep, printed):
-    rows = csv.DictReader(io.StringIO(str(table(sweep, value="accuracy", to="csv"))))
-    found = {(row["attack"], row["source"], at): float(row[at]) for row in rows for at in TARGETS}
-    assert found == printed["rate"].to_dict()
 
 
 def test_the_frame_and_the_page_have_it(sweep, page, printed):

@@ -46,22 +46,6 @@ def test_every_image_has_its_prediction(made_up, results_of_kind):
         assert confidence[at] == round(100 * row["confidence"])
 
 
-def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
-    folder = make_sweep(models=("a",), attacks=("fgsm", "bim"), budgets=(8.0,))
-    listed = [
-        {"name": "few_images", "finding": "a -> b: 3 images counted (joint)"},
-        {"name": "of_a_later_version", "finding": "something"},
-    ]
-    for number in range(2):
-        (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
-    report = build_report(results_of(find_jobs([folder])))
-    assert report.page["first"]["view"] == "images" and report.page["first"]["target"] == "a"
-    assert report.answer[0] in ("fgsm", "bim") and "fools a (white box) on" in report.answer[1]
-    few, unknown = report.alarms
-    assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
-    assert unknown == ("of_a_later_version: something", "")
-
-
 def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, made_up):
     folder = make_sweep(models=("vgg", "vit"), full=True, storage="uint8", images=60)
     results = results_of(find_jobs([folder]))
