@@ -5,7 +5,8 @@ columns by theirs, metrics in the SQLite file. Where a number is meant to change
 
     GOLDEN=write python -m pytest tests/test_golden.py
 
-writes the tables anew, and their diff shows what has changed.
+writes the tables anew, and their diff shows what has changed. The sweep of `make demo` is beside
+its stored tables in `docs/results/demo`.
 
 Classes, counts and texts of the sweep are the same on every processor, because no image is near a
 place where rounding decides. Its networks, which were fitted to other images and of these twenty

@@ -1,4 +1,4 @@
-"""Confidence by class, level, rank and group, and its correlation with the flipping budget."""
+"""Confidence by class, level, rank and group, and single images over the budgets."""
 
 import numpy as np
 import pandas as pd

@@ -1,4 +1,4 @@
-"""Tests of all pairs against all sign flips and a plain loop, and in simulated samples."""
+"""Tests and intervals against all sign flips, plain loops, SciPy and brute-force likelihoods."""
 
 from itertools import combinations, product
 

@@ -1,4 +1,4 @@
-"""Success within q candidates: by hand on small matrices, by loops, and in simulated worlds."""
+"""Success within q candidates, and the choice of a source: by hand, by loops, in simulations."""
 
 from itertools import permutations
 

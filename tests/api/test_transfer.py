@@ -1,4 +1,4 @@
-"""One call from Python: the rows of a sweep, for any torch modules."""
+"""One call from Python: a sweep's rows, for any torch modules and images of any form."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Records of jobs in their tables, ranges of columns, and which jobs a sweep has."""
+"""Records of jobs, ranges of columns, the jobs of a sweep, and what may be compared."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""`ImageDataset`, its batches and what it takes as an image."""
+"""`ImageDataset`, its batches, what it takes as an image, and its class-balanced subsets."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""Rules of each defence, and sources and targets behind one.
+"""Rules of each defence, beside independent implementations, and models behind one.
 
 A new defence is tested by being listed in `DEFENCES`.
 """

@@ -1,4 +1,4 @@
-"""Sets of saved images: their numbers, their folders, and records of strangers."""
+"""Saved images: their rounding, their folders, records of strangers, and answers about them."""
 
 import copy
 import json

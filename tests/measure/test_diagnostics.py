@@ -1,4 +1,4 @@
-"""Diagnostics inside the pass: invariants of all, gradients by autograd, and visibility."""
+"""Diagnostics beside closed forms, autograd, NumPy, SciPy and scikit-image, and invariants of all."""
 
 import math
 from functools import partial

@@ -1,4 +1,4 @@
-"""Public models by name: from the caches of their libraries, or from a server on this machine."""
+"""Public models by name, from caches or a server on this machine, and their preprocessing."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""An attack beside the stored attacks of a preset, and `rank`, which runs it on their images."""
+"""A sweep beside stored attacks, with `rank`, and beside studies that others published."""
 
 from dataclasses import replace
 from functools import partial
@@ -30,7 +30,7 @@ from src.report.published import load_published
 from src.report.results import results_of
 from src.report.source_choice import choose_source, source_tables
 from tests.conftest import REPOSITORY
-from tests.records import JOBS, frame_of_sweep, jobs_of_frame, predictions_of, results_of_frame
+from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
 from tests.report.conftest import make_sweep
 from tests.report.conftest import make_sweep as write_sweep
 from tests.report.frames import as_predictions, rows_of
@@ -104,7 +104,8 @@ def test_a_stored_attack_run_as_mine_differs_from_itself_by_nothing(named):
 @pytest.mark.slow
 def test_means_are_those_of_one_sweep_that_ran_all(named, sweep):
     (result,) = beside(named("dim"), "made-up")
-    whole, tuning = frame_of_sweep(sweep), read_preset("made-up")[0]["tuning"]
+    whole = predictions_of(results_of(find_jobs([sweep])))
+    tuning = read_preset("made-up")[0]["tuning"]
     for column, of_tuning in {"mean_tuned": True, "mean": False}.items():
         rows = results_of_frame(whole[whole["index"].isin(tuning) == of_tuning])
         expected = rankings(rows).query("source == 'mean of 3 sources'").set_index("attack")["mean"]

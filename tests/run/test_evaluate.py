@@ -1,4 +1,4 @@
-"""The pass over a small data set: its batches, memory and predictions."""
+"""The pass over a small data set, and its attack: budgets, labels, counts, alarms, memory."""
 
 from functools import partial
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Progress with the time left, on a terminal and in a log."""
+"""Progress with the time left in a log."""
 
 import logging
 
