@@ -1,4 +1,4 @@
-"""Diagnostics beside closed forms, autograd, NumPy, SciPy and scikit-image, and invariants of all."""
+"""Diagnostics beside closed forms, autograd, NumPy, SciPy and scikit-image, and invariants."""
 
 import math
 from functools import partial
