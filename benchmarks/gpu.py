@@ -27,7 +27,7 @@ from src.utils.processes import keep_freed_memory
 
 ROOT = Path(__file__).parents[1]
 DEMO = ROOT / "docs" / "results" / "demo"
-"""The sweep of `make demo` as a CPU has computed it; `tests/test_demo.py` keeps it up to date."""
+"""The sweep of `make demo` as a CPU has computed it; `tests/test_golden.py` keeps it up to date."""
 TESTS = ("tests/test_on_gpu.py", "tests/attacks/test_on_gpu.py")
 BIG = """# @package model.random_{name}
 network: {{_target_: torchvision.models.{name}, num_classes: 10}}

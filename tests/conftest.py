@@ -215,11 +215,10 @@ def mlflow_settings(folder: Path, uri: str | None = None) -> Any:
 
 
 def build_store(folder: Path) -> None:
-    """Build an MLflow store with one sweep in a folder, which takes seconds."""
+    """Build an MLflow store in a folder, which takes seconds."""
     from src.tracking import open_tracker
 
-    tags = {"run_key": "key", "sweep": "first"}
-    open_tracker(mlflow_settings(folder), "atonce").publish("sweep", "sweep", {}, [], tags)
+    open_tracker(mlflow_settings(folder), "atonce")
 
 
 @pytest.fixture(scope="session")
@@ -350,15 +349,6 @@ def tracked_sweep(
 def run_job(workspace: Path, run_tiny: Callable[..., int]) -> Callable[..., int]:
     """A function that runs `python -m src.main` here on the two tiny models."""
     return partial(run_tiny, workspace)
-
-
-command_line = run_job
-
-
-@pytest.fixture
-def tiny_run() -> list[str]:
-    """Words that make any job small."""
-    return list(TINY_RUN)
 
 
 def replaced(words: Sequence[str], *others: str) -> list[str]:

@@ -7,7 +7,6 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from src import load_sweep
 from src.artifacts.jobs import JobInMemory, name_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
@@ -44,11 +43,6 @@ def make_record(**facts: Any) -> JobRecord:
         **{"overrides": (), "flags": (), "created": "", "commit": "", "versions": none},
     }
     return JobRecord(**values | facts | {"config": config | facts.get("config", {})})
-
-
-def frame_of_sweep(*folders: Path) -> pd.DataFrame:
-    """Return the predictions of sweeps, whose `attrs` have the jobs' records, to be changed."""
-    return predictions_of(load_sweep(*folders))
 
 
 def predictions_of(results: Results) -> pd.DataFrame:

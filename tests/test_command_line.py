@@ -1,6 +1,5 @@
 """Whole runs with two tiny models: what they print, write and track."""
 
-import os
 import shutil
 from pathlib import Path
 
@@ -8,8 +7,6 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
-
-from src.artifacts.record import job_record
 
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 FRESH += ["dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]
@@ -74,17 +71,6 @@ def test_relative_paths_start_where_the_command_does(run_job, workspace):
     pd.testing.assert_frame_equal(*(table(workspace / name) for name in ("plain", "moved")))
 
 
-@pytest.mark.slow
-def test_a_used_folder_does_not_mix_old_jobs_in(run_job, workspace):
-    words = ["-m", "hydra.sweep.dir=here", "targets=[fine]"]
-    assert run_job(*words, "attack=rfgsm,fgsm", "controls=true") == 0
-    os.utime(workspace / "here" / "1-fgsm-coarse" / ".hydra" / "config.yaml", (2**32, 2**32))
-    assert run_job(*words, "attack=rfgsm") == 0
-    assert {*pd.read_csv(workspace / "here" / "attacks.csv")["attack"]} == {"rfgsm"}
-    left = " ".join(path.name for path in (workspace / "here" / "0-rfgsm-coarse").iterdir())
-    assert "predictions.parquet" in left and "noise" not in left and "excess" not in left
-
-
 def test_a_failed_job_leaves_the_others_alone(run_job, workspace, store, capsys):
     wanted = ["model.fine.expected_accuracy=0.999", "clean_accuracy_check.tolerance=0.0001"]
     words = ["clean_accuracy_check.action=stop,warn", "tracking=mlflow"]
@@ -98,15 +84,3 @@ def test_a_failed_job_leaves_the_others_alone(run_job, workspace, store, capsys)
     assert [run.info.status for run in runs(store, "cifar10_mini-sweeps", "sweep")] == ["FAILED"]
     (failed,) = [run for run in jobs if run.info.status == "FAILED"]
     assert "clean accuracy" in failed.data.tags["error"]
-
-
-@pytest.mark.slow
-def test_a_sweeps_attacks_take_the_settings_that_they_have(run_job, capfd):
-    assert run_job("attack=fgsm", "hydra.run.dir=alone") == 0
-    capfd.readouterr()
-    assert run_job("-m", "attack=fgsm,bim", "attack.steps=3", "hydra.sweep.dir=both") == 0
-    assert "attack.steps does not apply to fgsm.\n" in capfd.readouterr().err
-    places = ("alone", "both/0-fgsm-coarse", "both/1-bim-coarse")
-    alone, fgsm, bim = (job_record(Path(place)) for place in places)
-    assert (fgsm.label, bim.label) == ("fgsm", "bim (steps=3)")
-    assert (fgsm.crafting, fgsm.config["attack"]) == (alone.crafting, alone.config["attack"])

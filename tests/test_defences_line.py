@@ -10,8 +10,6 @@ from PIL import Image, ImageChops
 
 from src import load_sweep
 from src.artifacts.jobs import find_jobs
-from src.config.attack_settings import SavedSettings
-from src.run.data import DataSets
 from src.utils.files import sha256_of
 from tests.conftest import TINY_RUN
 
@@ -187,18 +185,6 @@ def test_a_foreign_set_leaves_to_the_settings_what_it_does_not_say(run):
     assert (record.source, record.protocol) == ("coarse+fine", "joint")
     assert record.config["ensemble"] == "loss"
     assert (record.dataset, "".join(record.class_names)) == ("x", "abcdefghij")
-
-
-def test_a_set_with_a_damaged_record_is_named(saved_set, tmp_path):
-    copy = Path(shutil.copytree(saved_set / "adversarial", tmp_path / "copy"))
-    text = (copy / "record.json").read_text()
-    for old, new, said in (
-        ('"bim"', '"mim"', "its record is damaged"),
-        ("{", "", "no valid record"),
-    ):
-        (copy / "record.json").write_text(text.replace(old, new, 1))
-        with pytest.raises(ValueError, match=rf"record\.json.* {said}"):
-            DataSets().open_saved(SavedSettings(path=str(copy)))
 
 
 REFUSED = [  # words, and what is said

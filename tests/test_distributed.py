@@ -13,7 +13,7 @@ from torch import multiprocessing
 from src.artifacts.record import job_record
 from src.config.attack_settings import SavedSettings
 from src.run.data import DataSets
-from tests.conftest import ATTACK, free_port, kill_at, own_attack, run_python, same_tables
+from tests.conftest import ATTACK, TINY_RUN, free_port, kill_at, own_attack, run_python, same_tables
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
 JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
@@ -37,13 +37,13 @@ def as_torchrun(number, count, port, run_job, words):
     assert run_job(*words) == 0
 
 
-def started_by_torchrun(run_job, tiny_run, words, count, function=as_torchrun):
+def started_by_torchrun(run_job, words, count, function=as_torchrun):
     arguments = (count, free_port(), run_job, words)
     multiprocessing.start_processes(function, arguments, nprocs=count, start_method="fork")
 
 
-def started_by_lightning(run_job, tiny_run, words, count):
-    run_python("-m", "src.main", *tiny_run, *words, folder=Path.cwd())
+def started_by_lightning(run_job, words, count):
+    run_python("-m", "src.main", *TINY_RUN, *words, folder=Path.cwd())
     assert Path("many", f"train_ddp_process_{count - 1}.log").exists()  # there were so many
 
 
@@ -52,10 +52,10 @@ def started_by_lightning(run_job, tiny_run, words, count):
     ("start", "count"),
     [(started_by_torchrun, 2), (started_by_torchrun, 3), (started_by_lightning, 2)],
 )
-def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, start, count):
+def test_several_processes_equal_one(workspace, empty_store, run_job, start, count):
     shutil.copytree(empty_store, workspace / "mlruns")
     words = [*JOB, "trainer.batch_size=9"]  # of 23 images: three batches of 6 and one of 5
-    start(run_job, tiny_run, [*words, *DDP, f"trainer.devices={count}"], count)
+    start(run_job, [*words, *DDP, f"trainer.devices={count}"], count)
     assert run_job(*words, "hydra.run.dir=one") == 0
     same_tables(*BOTH, [*PREDICTIONS, *DIAGNOSTICS])  # batches are dealt whole
     folders = [str(workspace / name / "adversarial") for name in ("one", "many")]
@@ -67,9 +67,10 @@ def test_several_processes_equal_one(workspace, tiny_run, empty_store, run_job, 
 
 
 @pytest.mark.slow
-def test_processes_agree_on_an_ensembles_features(workspace, tiny_run, run_job):
+def test_processes_agree_on_an_ensembles_features(workspace, run_job):
     words = ["attack=fia", "attack.masks=3", "source=[coarse,fine]", "attack.layer=['0','2']"]
-    started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=2"], 2)
+    words += ["trainer.batch_size=9"]
+    started_by_torchrun(run_job, [*words, *DDP, "trainer.devices=2"], 2)
     assert run_job(*words, "hydra.run.dir=one") == 0
     same_tables(*BOTH, ["predictions"])
 
@@ -88,15 +89,15 @@ def killed_as_torchrun(number, *arguments):
 
 
 @pytest.mark.slow
-def test_a_killed_job_goes_on_in_another_number_of_processes(workspace, tiny_run, run_job):
+def test_a_killed_job_goes_on_in_another_number_of_processes(workspace, run_job):
     words = ["attack=pgd", "attack.steps=3", "controls=true", "trainer.batch_size=3"]
     assert run_job(*words, "hydra.run.dir=one", "cache.dir=other") == 0
     many = [*words, *DDP, "rerun=false"]
     with pytest.raises(multiprocessing.ProcessExitedException, match="SIGKILL"):
         begun = [*many, "trainer.devices=2"]
-        started_by_torchrun(run_job, tiny_run, begun, 2, killed_as_torchrun)
+        started_by_torchrun(run_job, begun, 2, killed_as_torchrun)
     assert list((workspace / "cache").glob("rows-*/*/*/*.parquet"))
-    started_by_torchrun(run_job, tiny_run, [*many, "trainer.devices=3"], 3)
+    started_by_torchrun(run_job, [*many, "trainer.devices=3"], 3)
     same_tables(*BOTH, PREDICTIONS)
 
 
@@ -111,11 +112,11 @@ def cramped(model, images, labels, eps, seeds, room=2):
 
 
 @pytest.mark.slow
-def test_if_one_process_runs_out_of_memory_all_halve_their_batches(workspace, tiny_run, run_job):
+def test_if_one_process_runs_out_of_memory_all_halve_their_batches(workspace, run_job):
     own_attack(workspace, "cramped", "_target_: cramped_code.cramped", CRAMPED)
     words = ["attack=cramped", "n_images=40", "controls=true"]
     many = [*words, "trainer.batch_size=4", *DDP, "trainer.devices=2"]  # five batches each
-    started_by_torchrun(run_job, tiny_run, many, 2)
+    started_by_torchrun(run_job, many, 2)
     assert run_job(*words, "trainer.batch_size=2", "hydra.run.dir=one") == 0
     same_tables(*BOTH, PREDICTIONS)
     assert job_record(Path("many")).config["trainer"]["batch_size"] == 2
@@ -123,10 +124,10 @@ def test_if_one_process_runs_out_of_memory_all_halve_their_batches(workspace, ti
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:It is recommended to use .self.log")  # if the first one trains
-def test_processes_without_a_batch_have_nothing_to_do(workspace, tiny_run, run_job):
+def test_processes_without_a_batch_have_nothing_to_do(workspace, run_job):
     words = ["attack=fgsm", "n_images=4", "trainer.batch_size=auto", "model.fine.weights=null"]
     words += ["training.epochs=1", "dataset.n_train=20"]  # of a target, by one of the processes
-    started_by_torchrun(run_job, tiny_run, [*words, *DDP, "trainer.devices=3"], 3)
+    started_by_torchrun(run_job, [*words, *DDP, "trainer.devices=3"], 3)
     assert pq.read_table("many/predictions.parquet").num_rows == 4 * 2 * 3
     text = "1 of 3 processes have no work: 4 images are 2 batches"
     assert Path("many/main.log").read_text().count(text) == 1

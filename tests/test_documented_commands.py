@@ -7,7 +7,6 @@ import shutil
 import subprocess
 import tomllib
 from hashlib import sha256
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +34,7 @@ SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
 WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
 DATA = ("dataset=image_folder", "dataset.root=FOLDER")
-OWN = ("dataset=image", "dataset=cifar10_mini", "dataset=arrays", "dataset=huggingface")
+OWN = ("dataset=image", "dataset=cifar10_mini", "dataset=arrays")
 OWN += ("experiment=", "attack.path=advs")
 """Words that name images that are at hand."""
 ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.\w+)=")
@@ -43,13 +42,13 @@ ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\
 LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
 PACKAGES = {"attack=torchattacks": "torchattacks", "attack=torchattack ": "torchattack"}
-PACKAGES |= {"huggingface": "datasets", "exported": "onnx2torch"}
 """What commands need beyond the dependencies."""
 DOWNLOADED = re.compile(
     "timm/|efficientnet_lite|experiment=nips17|experiment=tabench"
-    "|(experiment|attack)=transferattack|resnet_small,clip"
+    "|(experiment|attack)=transferattack|resnet_small,clip|huggingface|exported"
 )
-"""Models whose weights their providers download, and a clone of another library."""
+"""Models whose weights their providers download, a clone of another library, and files that
+`tests/data/test_sources.py` and `tests/models/test_onnx.py` have."""
 
 
 def commands() -> list[str]:
@@ -117,7 +116,7 @@ def place(printed, run_in) -> Path:
 
 
 def _write_data(folder: Path) -> None:
-    """Write class folders, lists, parts of ImageNet, arrays, and a data set of Hugging Face."""
+    """Write class folders, lists, parts of ImageNet, and arrays."""
     pixels = np.random.default_rng(0).integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
     wordnet = ["n01440764", "n01443537", "n01484850", "n01491361"]
     files = [f"ILSVRC2012_val_{number:08}.JPEG" for number in range(1, 5)]
@@ -150,13 +149,6 @@ def _write_data(folder: Path) -> None:
     np.savez(folder / "images.npz", images=pixels[:10], labels=np.arange(10))
     np.save(folder / "images.npy", pixels[:10])
     np.save(folder / "labels.npy", np.arange(10))
-    if find_spec("datasets"):
-        from datasets import Dataset, Features, Value
-        from datasets import Image as Picture
-
-        features = Features({"image": Picture(), "label": Value("int64")})
-        data = {"image": [*map(Image.fromarray, pixels)], "label": [*range(10)] * 2}
-        Dataset.from_dict(data, features).save_to_disk(folder / "huggingface")
 
 
 def _write_weights(folder: Path) -> None:
@@ -171,10 +163,6 @@ def _write_weights(folder: Path) -> None:
         "generator.pt": nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid()),
         "mynet.pt": nn.Sequential(nn.Flatten(), nn.Linear(3072, 10)),
     }
-    if find_spec("onnx2torch"):
-        from tests.models.test_onnx import write_onnx
-
-        write_onnx(folder / "exported.onnx", shape=("N", 3, 32, 32))
     np.save(folder / "mine.npy", np.full((3, 32, 32), 1 / 255))
     for name, network in networks.items():
         torch.save(network.state_dict(), folder / name)

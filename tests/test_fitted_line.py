@@ -63,7 +63,7 @@ def test_an_attack_is_fitted_once_for_each_budget_and_found_again(workspace, run
 
 @pytest.mark.slow
 def test_a_killed_fit_goes_on_after_its_last_epoch_and_equals_that_of_two_processes(
-    workspace, run_job, tiny_run, monkeypatch
+    workspace, run_job, monkeypatch
 ):
     assert run_job(*UAP, "hydra.run.dir=one") == 0
     expected, fit = states(), UniversalPerturbation.fit
@@ -83,7 +83,7 @@ def test_a_killed_fit_goes_on_after_its_last_epoch_and_equals_that_of_two_proces
     assert states() == expected and not [*Path("cache/fitted").glob("*.part")]
     shutil.rmtree("cache")
     many = [*UAP, "trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]
-    started_by_torchrun(run_job, tiny_run, many, 2)
+    started_by_torchrun(run_job, many, 2)
     assert states() == expected
     assert np.array_equal(success(Path("many")), success(Path("one")))
 
@@ -137,13 +137,8 @@ def test_class_folders_are_numbered_by_name(workspace):
         with pytest.raises(ValueError, match=told):
             opened(place, *words)
     words += ["attack.target_label=data", "dataset.csv=aims.csv"]
-    digests = set()
-    for goal in (3, 7):
-        rows[rows["TrueLabel"] != goal].assign(TargetClass=goal).to_csv("aims.csv", index=False)
-        images = opened("train", *words)
-        assert {*images.target_labels} == {goal}
-        digests.add(images.digest())
-    assert len(digests) == 2  # a part of the fit's key
+    rows[rows["TrueLabel"] != 3].assign(TargetClass=3).to_csv("aims.csv", index=False)
+    assert {*opened("train", *words).target_labels} == {3}
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ columns by theirs, metrics in the SQLite file. Where a number is meant to change
 
     GOLDEN=write python -m pytest tests/test_golden.py
 
-writes the tables anew, and their diff shows what has changed.
+writes the tables anew, and their diff shows what has changed. The sweep of `make demo` is beside
+its stored tables in `docs/results/demo`.
 
 Classes, counts and texts of the sweep are the same on every processor, because no image is near a
 place where rounding decides. Its networks, which were fitted to other images and of these twenty
@@ -17,6 +18,7 @@ attack trained networks, where such gradients exist: their confidences get more 
 """
 
 import os
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -27,7 +29,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tests.conftest import replaced
+from src import load_sweep, rates
+from tests.conftest import REPOSITORY, replaced
 from tests.guard import COMMANDS, COMMON, FRAME, recorded_keys
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -69,10 +72,10 @@ ROOM = 0.1  # of confidences and minimum budgets after a gradient near zero has 
 
 
 def test_a_sweep_leaves_the_stored_tables_and_metrics(
-    command_line: Callable[..., int], workspace: Path
+    run_job: Callable[..., int], workspace: Path
 ) -> None:
     shutil.copytree(GOLDEN / "input", workspace, dirs_exist_ok=True)
-    assert command_line("-m", *SWEEP) == 0
+    assert run_job("-m", *SWEEP) == 0
     tables = {name: stacked(workspace / "sweep", pattern) for name, pattern in OF_SWEEP.items()}
     tables["metrics.csv"] = metrics(workspace / "mlruns" / "mlflow.db")
     compare(tables, GOLDEN, workspace / "now", ROUNDING)
@@ -172,3 +175,40 @@ def told_apart(name: str, table: pd.DataFrame) -> pd.DataFrame:
     index = pd.MultiIndex.from_frame(table[keys].astype(object).fillna("none"))
     assert index.is_unique, f"{name}: twice {index[index.duplicated()][:3].tolist()}"
     return table.drop(columns=keys).set_index(index)  # whatever the order of the rows
+
+
+STORED = REPOSITORY / "docs" / "results" / "demo"
+NEAR = 2
+"""Images by which a count may differ where a processor rounds differently."""
+
+
+def demo(*others: str) -> list[str]:
+    """Return the words of `make demo`, or others of the same keys."""
+    (words,) = re.findall(
+        "-m src.main (.*experiment=demo.*)", (REPOSITORY / "Makefile").read_text()
+    )
+    return replaced(words.split(), *others)
+
+
+def counts(folder: Path) -> pd.DataFrame:
+    """Return still correct and counted images of every attack, source, target and budget."""
+    jobs = load_sweep(folder).predictions.groupby(["attack", "source"])
+    found = {key: rates(job, key[1], list(job["target"].unique())) for key, job in jobs}
+    table = pd.concat(found, names=["attack", "source"]).reset_index()
+    keys = ["attack", "source", "target", "eps_255"]
+    return table.set_index(keys)[["still_correct", "denominator"]].sort_index()
+
+
+@pytest.mark.slow
+def test_everybody_gets_the_stored_counts(tmp_path: Path, run_in: Callable[..., int]) -> None:
+    words = [*demo(), "tracking=none", "report=none", "hydra.sweep.dir=sweep"]
+    assert run_in(tmp_path, *words, "trainer.progress_bar=false") == 0
+    sweep = tmp_path / "sweep"
+    assert "ALARM" not in (sweep / "summary.txt").read_text()
+    found, stored = counts(sweep), counts(STORED)
+    jobs = found.index.droplevel(["target", "eps_255"])
+    stored = stored[stored.index.droplevel(["target", "eps_255"]).isin(jobs)]
+    assert len(jobs.unique()) == len(list(sweep.glob("*-*/"))) == 9
+    assert found.index.equals(stored.index)
+    apart = (found - stored).abs().max(axis=1)
+    assert (apart <= NEAR).all(), found.join(stored, rsuffix="_stored")[apart > NEAR]

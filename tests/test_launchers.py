@@ -44,11 +44,11 @@ def test_processes_are_as_many_as_memory_allows(monkeypatch, tmp_path, gibibytes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_launched_jobs_equal_those_of_one_process(workspace, command_line, empty_store, launcher):
+def test_launched_jobs_equal_those_of_one_process(workspace, run_job, empty_store, launcher):
     if find_spec(f"hydra_plugins.hydra_{launcher}_launcher") is None:
         pytest.skip(f"hydra-{launcher}-launcher is not installed")
     shutil.copytree(empty_store, workspace / "mlruns")
-    assert command_line(*SWEEP, "hydra.sweep.dir=one") == 0
+    assert run_job(*SWEEP, "hydra.sweep.dir=one") == 0
     words = [*SWEEP, *LAUNCHERS[launcher], "hydra.sweep.dir=many", "tracking=mlflow"]
     run_python("-m", "src.main", *replaced(TINY_RUN, *words), folder=workspace)
     jobs = sorted(Path("one").glob("*/predictions.parquet"))

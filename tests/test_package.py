@@ -14,7 +14,7 @@ from zipfile import ZipFile
 import pytest
 
 from src.artifacts.record import job_record
-from tests.conftest import REPOSITORY, replaced, run_python
+from tests.conftest import REPOSITORY, TINY_RUN, replaced, run_python
 
 pytestmark = pytest.mark.slow
 
@@ -142,8 +142,8 @@ def test_the_notebook_runs_from_the_wheel(run, tmp_path):
     assert "2 pictures" in run("python", "-c", NOTEBOOK, folder=tmp_path)
 
 
-def test_rows_computed_under_one_name_are_reused_under_the_other(run, project, tiny_run):
-    words = [*replaced(tiny_run, "rerun=false"), "attack=fgsm", "targets=[coarse,vgg_small]"]
+def test_rows_computed_under_one_name_are_reused_under_the_other(run, project):
+    words = [*replaced(TINY_RUN, "rerun=false"), "attack=fgsm", "targets=[coarse,vgg_small]"]
     run("transferability", *words, folder=project)
     (project / "src").rename(project / "another")
     run_python("-m", "src.main", *words, folder=project)
@@ -153,8 +153,8 @@ def test_rows_computed_under_one_name_are_reused_under_the_other(run, project, t
     assert job_record(jobs[0]).commit == "unknown"  # not that of the repository around
 
 
-def test_another_src_is_not_imported(run, project, tiny_run):
-    words = [*replaced(tiny_run, "report=default"), "attack=di,mi", "defences=[none,jpeg]"]
+def test_another_src_is_not_imported(run, project):
+    words = [*replaced(TINY_RUN, "report=default"), "attack=di,mi", "defences=[none,jpeg]"]
     assert "  transferability attack=bim" in run("transferability", "--help", folder=project)
     run("transferability", "-m", *words, "hydra.sweep.dir=out", folder=project)
     assert "mi" in run("transferability", "table", "out", folder=project)

@@ -5,7 +5,6 @@ import re
 import pytest
 
 from src.artifacts.record import job_record
-from src.run.plan import JobPlan, Plan
 
 
 @pytest.fixture
@@ -61,16 +60,6 @@ def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch
     capsys.readouterr()
     assert run_job(*words, "hydra.sweep.dir=two") == 2
     assert "at most" in capsys.readouterr().err and not (workspace / "two").exists()
-
-
-def test_time_left_is_told_once_and_sources_have_their_pace(caplog):
-    jobs = [JobPlan(name, 100, 1000, 0, seconds) for name, seconds in (("a", 10), ("b", 40))]
-    with caplog.at_level("INFO"):
-        plan = Plan(True, None, jobs)
-        plan.tell_time_left(0, 0.02, 500)  # twice as slow as planned: 10 s here, then 80 s
-        plan.tell_time_left(1, 9, 900)
-    (record,) = caplog.records
-    assert record.getMessage().endswith(" about 2 min")
 
 
 def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, workspace):

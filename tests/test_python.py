@@ -5,13 +5,12 @@ import random
 import subprocess
 import sys
 
-import pandas as pd
 import pytest
 import torch
 from hydra import initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 
-from src import images_needed, load_classifier, load_sweep, rankings
+from src import load_classifier, load_sweep
 from src.data import load_dataset
 from src.utils.hydra_versions import VERSION_BASE
 from tests.conftest import REPOSITORY
@@ -53,11 +52,3 @@ def test_a_classifier_is_the_one_of_the_command_line(tracked_sweep, workspace):
     confidence, predicted = logits.softmax(1).max(1)
     assert predicted.tolist() == rows["predicted"].tolist() and len(rows) == 150
     assert torch.allclose(confidence, torch.tensor(rows["confidence"].to_numpy()), atol=1e-5)
-
-
-def test_results_have_the_rankings_of_their_folder():
-    ranked = rankings(DEMO)
-    pd.testing.assert_frame_equal(rankings(load_sweep(DEMO)), ranked)
-    first = ranked.query("eps_255 == 4 and source == 'mean of 3 sources'")
-    discordance = first["discordance"].median()
-    assert images_needed(0.01, frame=DEMO) == images_needed(0.01, discordance, len(first))

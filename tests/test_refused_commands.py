@@ -5,27 +5,24 @@ import subprocess
 import sys
 
 import pandas as pd
-import yaml
 from PIL import Image
 
 from src.data.cifar10_mini import CLASSES
-from tests.conftest import REPOSITORY, own_attack
+from tests.conftest import REPOSITORY, TINY_RUN, own_attack
 
 
-def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(
-    command_line, workspace, capfd
-):
+def test_files_of_the_users_are_kept_and_in_a_jobs_own_folder_refused(run_job, workspace, capfd):
     (workspace / "mine").mkdir()
     (workspace / "mine" / "config.yaml").write_text("mine")
-    assert command_line("hydra.run.dir=mine") == 2
+    assert run_job("hydra.run.dir=mine") == 2
     assert "config.yaml would be replaced" in capfd.readouterr().err
     assert os.listdir(workspace / "mine") == ["config.yaml"]
-    assert command_line("-m", "attack=fgsm", "hydra.sweep.dir=mine") == 0
+    assert run_job("-m", "attack=fgsm", "hydra.sweep.dir=mine") == 0
     assert (workspace / "mine" / "config.yaml").read_text() == "mine"
 
 
 def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_their_data_set(
-    command_line, workspace, capfd, monkeypatch
+    run_job, workspace, capfd, monkeypatch
 ):
     tried = []
 
@@ -34,7 +31,7 @@ def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_the
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.datasets.CIFAR10.__init__", unreachable)
-    assert command_line("-m", "dataset=cifar10", "attack=fgsm,bim") == 2
+    assert run_job("-m", "dataset=cifar10", "attack=fgsm,bim") == 2
     out, err = capfd.readouterr()
     assert err.count("no route to host") == len(tried) == 1 and not out
     for way in ("dataset.root", "dataset=image_folder", "experiment=demo"):
@@ -43,8 +40,8 @@ def test_data_that_cannot_be_had_is_asked_for_once_and_class_folders_lead_to_the
         (workspace / "own" / "test" / name).mkdir(parents=True)
         Image.new("RGB", (32, 32), (25 * number, 0, 0)).save(f"own/test/{name}/0.png")
     words = ["dataset=cifar10", "dataset.root=own", "hydra.run.dir=out", "n_images=9"]
-    assert command_line(*words) == 2 and "dataset=image_folder" in capfd.readouterr().err
-    assert command_line("dataset=image_folder", *words[1:]) == 0
+    assert run_job(*words) == 2 and "dataset=image_folder" in capfd.readouterr().err
+    assert run_job("dataset=image_folder", *words[1:]) == 0
     assert len(pd.read_csv(workspace / "out" / "images.csv")) == 9
 
 
@@ -57,14 +54,8 @@ def test_an_attack_that_fails_does_so_before_other_models_are_trained(run_job, w
     assert not (workspace / "cache" / "checkpoints").exists()
 
 
-def test_a_job_that_its_device_forbids_says_so(run_job, capfd):
-    assert run_job("trainer.devices=-1") == 1
-    printed = "".join(capfd.readouterr())
-    assert "trainer: " in printed and "Traceback" not in printed
-
-
-def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, tiny_run):
-    words = [*tiny_run, "model.fine.weights=gone.pt"]
+def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace):
+    words = [*TINY_RUN, "model.fine.weights=gone.pt"]
     script = f"import sys, src\nfrom src.main import main\nstatus = main({words})\n"
     script += "print('torch' in sys.modules)\nsys.exit(status)\n"
     run = [sys.executable, "-c", script]
@@ -73,19 +64,9 @@ def test_what_the_config_shows_is_refused_before_torch_is_imported(workspace, ti
     assert "gone.pt is not a file" in told.stderr and told.stderr.count("\n") == 1
 
 
-def test_flags_of_hydra_are_answered(command_line, workspace, capfd):
-    words = ["attack=bim,fgsm", "attack.steps=3,4", "source=fine,coarse", "--cfg", "job"]
-    assert command_line("-m", *words) == 0
-    printed = yaml.safe_load(capfd.readouterr().out)  # of the first job
-    assert (printed["attack"]["steps"], printed["source"]) == (3, "fine")
-    assert command_line("--hydra-help", "attack=bim") == 0
-    assert "--multirun" in capfd.readouterr().out
-    assert not (workspace / "outputs").exists()
-
-
-def test_a_folder_whose_name_is_not_utf_8_is_refused(command_line, workspace, capfd):
+def test_a_folder_whose_name_is_not_utf_8_is_refused(run_job, workspace, capfd):
     for name in ("a\udcffb", '"a\udcffb"'):  # as Python reads a name that is not UTF-8
-        assert command_line(f"hydra.run.dir={name}") == 2
+        assert run_job(f"hydra.run.dir={name}") == 2
         (line,) = capfd.readouterr().err.splitlines()
         assert line.startswith("hydra.run.dir=") and "UTF-8. Rename" in line
         assert not list(workspace.glob("a*"))

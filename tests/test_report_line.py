@@ -29,7 +29,6 @@ SENTENCE = re.compile(
     r"With (\d+) candidates? from 1 source an attacker fools ([\d.]+)%.* of the (\d+) images of 60 "
     r"that (\S+) classifies correctly, at 4/255(?:; with (\d+), ([\d.]+)%)?"
 )
-NEEDS_NO_FULL = {"full": False, "budgets": (8.0,)}
 
 
 @pytest.fixture

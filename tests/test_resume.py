@@ -1,8 +1,6 @@
 """A command run again, perhaps after a kill: it computes what is missing, and no row differs."""
 
-import os
 import shutil
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +13,6 @@ from torch import nn
 
 from src import load_sweep, transfer
 from src.artifacts.record import job_record
-from src.cache.code_digest import code_of
 from src.config.attack_settings import SavedSettings
 from src.run.data import DataSets
 from tests.conftest import ATTACK, kill_at, killed, own_attack, same_tables
@@ -78,37 +75,6 @@ def test_a_finished_job_is_not_computed_again(run_job, workspace, attacked):
     pd.testing.assert_frame_equal(one, twin.replace("twin", "fine"))
     sets = [str(workspace / "out" / name / "adversarial") for name in ("one", "two")]
     assert len({DataSets().open_saved(SavedSettings(path=path)).digest for path in sets}) == 1
-
-
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"_target_": "torch.hub.load", "repo_or_dir": "hub", "model": "Net", "source": "local"},
-        {"_target_": "x.y", "build": {"_target_": "hydra.utils.get_class", "path": "hub.net.Net"}},
-    ],
-)
-def test_rows_are_of_the_code_that_settings_name_otherwise(workspace, monkeypatch, settings):
-    monkeypatch.syspath_prepend(workspace)
-    (workspace / "hub").mkdir()
-    found = []
-    for number in (1, 2):
-        (workspace / "hub" / "net.py").write_text(f"number = {number}\n")
-        for module in ("hub", "hub.net"):  # which a new command imports anew
-            monkeypatch.delitem(sys.modules, module, raising=False)
-        found.append(code_of(settings))
-    assert found[0].keys() == found[1].keys() and found[0] != found[1]
-
-
-@pytest.mark.slow
-def test_of_two_commands_at_once_one_computes(run_job, workspace, attacked, at_once):
-    words = ["attack=counting", GO_ON, "controls=true"]
-
-    def run(name: str) -> None:
-        os._exit(run_job(*words, f"hydra.run.dir=out/{name}"))
-
-    at_once(partial(run, "one"), partial(run, "two"))
-    assert attacked() == 23
-    same_tables(workspace / "out/one", workspace / "out/two", PREDICTIONS)
 
 
 @slow

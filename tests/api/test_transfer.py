@@ -1,4 +1,4 @@
-"""One call from Python: the rows of a sweep, for any torch modules."""
+"""One call from Python: a sweep's rows, for any torch modules and images of any form."""
 
 import json
 import re
@@ -10,23 +10,25 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from PIL import Image
 from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from src import attacks, image, load_classifier, load_sweep, matrix, rates, transfer
 from src.artifacts.sweep_state import job_statuses
 from src.data import load_dataset
 from src.defences import BitDepth
 from tests.conftest import REPOSITORY
-from tests.test_demo import demo
+from tests.test_golden import demo
 
 LEVELS = [4 / 255, 8 / 255]
+MINI = {"_target_": "src.data.cifar10_mini.cifar10_mini"}
 
 
 @pytest.fixture(scope="module")
 def images():
     """Twelve images of CIFAR-10, uint8, and their labels."""
-    data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    batch = data[:12]
+    batch = load_dataset("test", MINI)[:12]
     return batch.images, batch.labels
 
 
@@ -44,8 +46,7 @@ def test_the_frame_is_that_of_a_sweep_in_every_value(tmp_path, run_in):
     run_in(tmp_path, *words, "hydra.sweep.dir=sweep", "trainer.progress_bar=false")
     wanted = load_sweep(tmp_path / "sweep").predictions
     index = sorted(wanted["index"].unique())
-    data = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})
-    batch = data[index]
+    batch = load_dataset("test", MINI)[index]
     vgg, resnet = (
         load_classifier(f"{name}_small", "experiment=demo") for name in ("vgg", "resnet")
     )
@@ -264,3 +265,90 @@ def test_three_changed_lines_give_the_predictions_of_another_library(library):
     predicted = theirs["predicted"]
     predicted = torch.cat(predicted) if isinstance(predicted, list) else predicted
     assert frame.sort_values(["eps_255", "index"]).predicted.tolist() == predicted.tolist()
+
+
+def evaluate(images, *labels) -> pd.DataFrame:
+    one = {"a": module(0)}
+    frame = transfer(one, one, images, *labels, progress_bar=False)
+    return frame[["index", "label", "eps_255", "predicted"]].reset_index(drop=True)
+
+
+@pytest.fixture(scope="module")
+def expected(images):
+    frame = evaluate(*images)
+    clean = frame[frame["eps_255"] == 0]["predicted"].tolist()
+    with torch.no_grad():
+        assert clean == module(0).eval()(images[0] / 255).argmax(1).tolist()
+    return frame
+
+
+class Pairs(Dataset):
+    """A map-style data set that never raises IndexError."""
+
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, i):
+        return self.images[i % len(self)], self.labels[i % len(self)]
+
+
+class Stream(IterableDataset):
+    def __init__(self, pairs):
+        self.pairs = pairs
+
+    def __iter__(self):
+        return iter(self.pairs)
+
+
+FORMS = {
+    "NHWC floats": lambda x, y: ((x.permute(0, 2, 3, 1) / 255).numpy(), y.numpy()),
+    "pictures": lambda x, y: (pictures(x), y.tolist()),
+    "tensors": lambda x, y: (list(x / 255), list(y)),
+    "data set": lambda x, y: (TensorDataset(x, y),),
+    "endless data set": lambda x, y: (Pairs(pictures(x), y.tolist()),),
+    "images alone": lambda x, y: (TensorDataset(x), y),
+    "stream": lambda x, y: (Stream([*zip(x, y.tolist(), strict=True)]),),
+    "loader": lambda x, y: (DataLoader(TensorDataset(x / 255, y), batch_size=5),),
+    "loader without batches": lambda x, y: (DataLoader(TensorDataset(x, y), batch_size=None),),
+    "own data set": lambda x, y: (load_dataset("test", {**MINI, "n_test": 12}),),
+}
+
+
+def pictures(images):
+    return [Image.fromarray(image.permute(1, 2, 0).numpy()) for image in images]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_images_in_other_forms_give_the_same_rows(images, expected, form):
+    assert evaluate(*FORMS[form](*images)).equals(expected)
+
+
+def test_a_column_of_a_hugging_face_data_set(images, expected):
+    datasets = pytest.importorskip("datasets", reason="the extra `huggingface` is not installed")
+    values = {"image": pictures(images[0]), "label": images[1].tolist()}
+    kinds = {"image": datasets.Image(), "label": datasets.Value("int64")}
+    data = datasets.Dataset.from_dict(values, features=datasets.Features(kinds))
+    for column in (data, data.with_format("torch")):
+        assert evaluate(column["image"], column["label"]).equals(expected)
+    with pytest.raises(ValueError, match=r"Pass columns: data\['image'\]"):
+        evaluate(data)
+
+
+@pytest.mark.parametrize(
+    ("form", "sentence"),
+    [
+        (lambda x, y: (TensorDataset(x, y), y.flip(0)), "images have labels of their own"),
+        (lambda x, y: (TensorDataset(x),), "images come without labels"),
+        (lambda x, y: ([Image.new("RGB", (n, 8)) for n in (8, 9)], [0, 1]), "images have 2 sizes"),
+        (lambda x, y: (x[..., :30], y), r"not \(12, 3, 32, 30\)"),
+        (lambda x, y: (DataLoader(Stream([{"image": x[0]}] * 2)), y), "are not images"),
+        (lambda x, y: (TensorDataset(x, y / 2),), "whole numbers"),
+    ],
+)
+def test_other_forms_are_refused_in_a_sentence(images, form, sentence):
+    with pytest.raises(ValueError, match=sentence) as refused:
+        evaluate(*form(*images))
+    assert "\n" not in str(refused.value)

@@ -1,7 +1,5 @@
 """Counts and ratios of the benchmark by hand, and the whole of it on few images."""
 
-import json
-
 import pandas as pd
 import pytest
 import torch
@@ -9,10 +7,8 @@ from torch import nn
 
 from benchmarks.agreement import counted, counts, differences
 from benchmarks.beside import times
-from benchmarks.gpu import PARTS
 from benchmarks.theirs import ATTACKS, craft
 from src.attacks import bim, fgsm, mi
-from tests.conftest import run_python
 
 
 def rows(predicted: dict[tuple[str, str, float], list[int]]) -> pd.DataFrame:
@@ -64,17 +60,3 @@ def test_the_library_is_asked_for_the_same_attack(attack):
     if attack not in ("pgd", "di"):
         ours = {"fgsm": fgsm, "bim": bim, "mi": mi}[attack](network, images, labels, eps)
         torch.testing.assert_close(theirs, ours, atol=1e-6, rtol=0)
-
-
-@pytest.mark.slow
-def test_a_machine_is_checked(tmp_path):
-    run_python("-m", "benchmarks", "gpu", "--tiny", "--folder", "found", folder=tmp_path)
-    found = json.loads((tmp_path / "found" / "gpu-cpu.json").read_text())
-    assert found["failed"] == {} and found["seconds"].keys() == PARTS.keys()
-    assert {"device", "hardware", "commit", "versions"} < found.keys()
-    values = pd.DataFrame(found["rows"]).groupby("measured")["value"]
-    assert values.max()["demo, most images unlike the CPU's in a cell"] <= 2
-    for equal in ("images unlike those of a second run", "rows unlike those of one device"):
-        assert values.max()[equal] == 0
-    assert values.sum()["tests"] > 0 and values.min()["gradients, TFLOP / s"] > 0
-    assert (tmp_path / "found" / "gpu-cpu.md").stat().st_size > 0

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import sys
 from argparse import Namespace
 from collections.abc import Callable
@@ -25,12 +24,6 @@ def closed_pipe(folder: Path) -> int:
 
 def full_disk(folder: Path) -> int:
     return os.open("/dev/full", os.O_WRONLY)
-
-
-def small_file(folder: Path) -> int:
-    """Open a file that must not grow, as under `ulimit -f 0`."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    return os.open(folder / "printed", os.O_WRONLY | os.O_CREAT)
 
 
 def plain_file(folder: Path) -> int:
@@ -92,7 +85,7 @@ def test_no_module_that_ends_the_process_decides_a_gate(capfd):
     assert capfd.readouterr().err == "a reason\n"
 
 
-@pytest.mark.parametrize("stream", [closed_pipe, full_disk, small_file])
+@pytest.mark.parametrize("stream", [closed_pipe, full_disk])
 def test_an_output_that_cannot_be_written_has_another_code(tmp_path, capfd, stream):
     for function in (printing, printing_with_rich):
         assert with_output(lambda function=function: command(function), tmp_path, plain_file) == 0

@@ -11,17 +11,6 @@ from src.config.settings import Settings
 from tests.config.test_settings import read
 
 
-@pytest.fixture
-def composed(run_job, capfd):
-    """A function that returns the config that `--cfg job` prints."""
-
-    def compose(*words):
-        assert run_job("--cfg", "job", *words) == 0
-        return yaml.safe_load(capfd.readouterr().out)
-
-    return compose
-
-
 def write(workspace, file, text):
     """Write a file with a byte order mark, as some editors do."""
     path = workspace / "conf" / file
@@ -29,7 +18,7 @@ def write(workspace, file, text):
     path.write_text(text, encoding="utf-8-sig", newline="\r\n")
 
 
-def test_a_file_that_cannot_be_read_is_named(workspace, command_line, capfd):
+def test_a_file_that_cannot_be_read_is_named(workspace, run_job, capfd):
     tiny = (workspace / "conf/model/coarse.yaml").read_text()
     for file, text, named in (
         ("attack/fgsm.yaml", "steps: 2\n", "conf/attack/fgsm.yaml is not read"),
@@ -39,7 +28,7 @@ def test_a_file_that_cannot_be_read_is_named(workspace, command_line, capfd):
     ):
         words = ["source=net_v1.5"] if "1.5" in file else ["source=coarse"]
         write(workspace, file, text)
-        assert command_line("attack=fgsm", "plan=only", *words) == 2
+        assert run_job("attack=fgsm", "plan=only", *words) == 2
         error = capfd.readouterr().err
         assert named in error and error.count("\n") == 1
         write(workspace, "model/coarse.yaml", tiny)
@@ -61,20 +50,15 @@ def test_the_bases_of_a_file_are_read_in_their_order(workspace):
         load_classifier("vgg_small", "experiment=demo", config_dir="absent")
 
 
-def test_files_of_a_jobs_models_are_read_and_no_others(composed, workspace):
-    write(workspace, "model/broken.yaml", "{")
-    models = composed("-m", "targets=[resnet_small]", "source=coarse,[coarse,fine]")["model"]
-    assert models.keys() == {"coarse", "resnet_small"}
-
-
-def test_an_experiment_names_models_too(composed, workspace):
+def test_an_experiment_names_models_too(run_job, workspace, capfd):
     text = "# @package _global_\ntargets: [fine, vit_small]\n"
     write(workspace, "experiment/mine/base.yaml", text)
     text = "# @package _global_\ndefaults: [mine/base, _self_]\n"
     text += "source: resnet50\nmodel:\n  vit_small: {input_size: 32}\n"
     text += "  resnet50: {network: {_target_: own.build}, weights: included}\n"
     write(workspace, "experiment/mine/own.yaml", text)
-    models = composed("experiment=mine/own", "targets=[fine,vit_small]")["model"]
+    assert run_job("--cfg", "job", "experiment=mine/own", "targets=[fine,vit_small]") == 0
+    models = yaml.safe_load(capfd.readouterr().out)["model"]
     assert models["resnet50"] == {"network": {"_target_": "own.build"}, "weights": "included"}
     assert models["fine"]["std"] and models["vit_small"]["input_size"] == 32
     assert models["vit_small"]["network"]["_target_"] == "src.models.small.vit_small"

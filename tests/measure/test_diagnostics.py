@@ -1,21 +1,29 @@
-"""Diagnostics inside the pass: invariants of all, gradients by autograd, and visibility."""
+"""Diagnostics beside closed forms, autograd, NumPy, SciPy and scikit-image, and invariants."""
 
+import math
 from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
+from scipy.fft import dctn, idctn
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from src.attacks import pgd
+from src.analysis.diagnostics import success_over_iterations
+from src.attacks import bim, fgsm, noise_signs, pgd, vmi
 from src.data import Batch
 from src.images.storage import AttackedImages
+from src.measure import frequencies as measured
+from src.measure.frequencies import CORNER, band, radial_power
+from src.measure.prediction_rows import to_lists
 from src.measure.visibility import Visibility
 from src.models import Ensemble
 from src.utils.vocabulary import CONTROLS
-from tests.measure.small import all_of, curved, diagnosed, make_images
+from tests.measure.small import all_of, curved, diagnosed, linear, make_images
 
 TABLES = {"flips", "spectra", "filtered", "visibility", "low_passed", "similarity"}
 
@@ -104,3 +112,266 @@ def test_psnr_and_ssim_are_those_of_scikit_image(side):
             assert rows["ssim"][number] == pytest.approx(ssim, abs=1e-4)
     assert np.isinf(rows["psnr"][6:]).all() and not rows["linf_255"][6:].any()
     assert rows["ssim"].isna().tolist() == [side < 11] * 9
+
+
+GRID = (0.25, 1.0, 2.0, 4.0, 8.0, 16.0)
+
+
+def smallest(dataset, source, target):
+    """Budget at which a target of two classes flips along the source's sign: margin over slope."""
+    clean, batch = all_of(dataset)
+    own, other = batch.labels, 1 - batch.labels
+    along = (source[1].weight[other] - source[1].weight[own]).sign()
+    slope = ((target[1].weight[other] - target[1].weight[own]) * along).sum(1)
+    logits = target(clean)
+    rows = torch.arange(len(own))
+    return 255 * ((logits[rows, own] - logits[rows, other]) / slope).double().numpy()
+
+
+@pytest.mark.parametrize(
+    ("attack", "halvings"),
+    [(fgsm, 12), (partial(bim, steps=4), 6)],
+)
+def test_linear_models_flip_where_the_closed_form_says(attack, halvings):
+    networks = {"a": linear(0, 2), "b": linear(5, 2)}
+    dataset = make_images(40, classes=2, model=networks["a"])
+    arguments = (dataset, networks["a"], networks, attack, GRID)
+    found = diagnosed(*arguments, only={"bisection": halvings}, batch_size=20).flips
+    grid = np.array([0, *GRID])
+    for name, network in networks.items():
+        exact = smallest(dataset, networks["a"], network)
+        clean, batch = all_of(dataset)
+        correct = (network(clean).argmax(1) == batch.labels).numpy()
+        flips = correct & (exact > 0) & (exact <= GRID[-1])
+        rows = found[found["target"] == name].set_index("index")
+        assert rows.index.tolist() == dataset.indices[correct].tolist() and flips.sum() > 5
+        never = rows[rows["eps_255"].isna()]
+        assert never.index.tolist() == dataset.indices[correct & ~flips].tolist()
+        assert (never["below_eps_255"] == GRID[-1]).all()
+        assert (never["predicted"] == never["label"]).all()
+        rows = rows.dropna()
+        low, high = rows["below_eps_255"].to_numpy(), rows["eps_255"].to_numpy()
+        assert (low <= exact[flips] + 1e-4).all() and (exact[flips] <= high + 1e-4).all()
+        cell = np.searchsorted(grid, exact[flips])
+        np.testing.assert_allclose(high - low, (grid[cell] - grid[cell - 1]) / 2**halvings)
+        assert (low >= grid[cell - 1]).all() and (high <= grid[cell]).all()
+    assert (found.groupby("target")["index"].diff().dropna() > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("attack", "average", "words"),
+    [
+        (fgsm, None, {}),
+        (partial(pgd, steps=3), None, {"max_batch": 2, "target_label": "next"}),
+        (partial(bim, steps=3), "loss", {}),
+    ],
+)
+def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(attack, average, words):
+    networks = {"a": curved(0), "b": curved(1)}
+    source = Ensemble(list(networks.values()), average) if average else networks["a"]
+    dataset, words = make_images(30, model=networks["a"]), {"only": {"bisection": 4}, **words}
+    run = diagnosed(dataset, source, networks, attack, GRID, batch_size=15, **words)
+    clean, whole = all_of(dataset)
+    for name, network in networks.items():
+        rows = run.flips[run.flips["target"] == name].dropna()
+        assert len(rows) > 2
+        index = rows["index"].tolist()
+        batch = Batch(*(column[index] for column in whole))
+        for bound, flips in (("below_eps_255", False), ("eps_255", True)):
+            eps = torch.tensor(rows[bound].to_numpy())[None].float() / 255
+            (adversarial,) = run.attacker.perturbed(clean[index], batch, eps)
+            again = network(adversarial).softmax(1)
+            assert ((again.argmax(1) != batch.labels) == flips).all()
+        top = again.topk(3)
+        true = again.gather(1, batch.labels[:, None])[:, 0]
+        assert rows["top5_classes"].map(list).tolist() == top.indices.tolist()
+        np.testing.assert_allclose(np.stack(rows["top5_confidences"]), top.values, atol=1e-5)
+        np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-5)
+
+
+BATCH = 6
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        partial(pgd, step_size_255=2.0),
+        partial(vmi, step_size_255=1.0, neighbours=2),
+        partial(bim, norm="l2", relative_step_size=0.5),
+    ],
+)
+def test_an_iterate_is_the_result_of_as_many_equal_steps(attack):
+    model, random = curved(0), torch.Generator().manual_seed(0)
+    images = torch.rand(BATCH, 3, 8, 8, generator=random)
+    labels, eps = torch.arange(BATCH) % 3, torch.tensor([4 / 255, 8 / 255])
+    given = (model, images, labels, eps)
+    found = attack(*given, steps=5, iterates=[1, 3, 5])
+    assert found.shape == (3, 2, BATCH, 3, 8, 8)
+    for steps, iterate in zip((1, 3, 5), found, strict=True):
+        assert torch.equal(iterate, attack(*given, steps=steps))
+    parts = attack(*given, steps=5, iterates=[3], max_batch=4)
+    torch.testing.assert_close(parts[0], found[1])
+    assert attack(*given[:3], 8 / 255, steps=5, iterates=[2]).shape == (1, BATCH, 3, 8, 8)
+
+
+def test_targets_see_the_iterates_and_the_last_is_the_attacks_result():
+    networks = {"a": curved(0), "b": curved(1)}
+    dataset = make_images(model=networks["a"])
+    attack = partial(bim, steps=4)
+    only = {"only": {"iterations": (1, 2, 4)}, "keys": {"steps": 4}}
+    run = diagnosed(dataset, networks["a"], networks, attack, batch_size=11, **only)
+    rows, whole = run.iterations, run.tables["float32"]
+    assert set(rows["eps_255"]) == {8.0} and rows.groupby("iteration").size().tolist() == [22] * 3
+    last = rows[rows["iteration"] == 4].sort_values(["target", "index"]).reset_index(drop=True)
+    wanted = whole[whole["eps_255"] == 8].sort_values(["target", "index"]).reset_index(drop=True)
+    assert last["predicted"].tolist() == wanted["predicted"].tolist()
+    np.testing.assert_allclose(last["confidence"], wanted["confidence"], atol=1e-5)
+    assert (whole["gradients"] == 1 + 3 * 3).all()
+
+
+def test_rates_are_counted_by_hand():
+    def rows(target, predicted, **more):
+        numbers = {"label": [0, 1, 0, 1], "index": range(4), "confidence": 0.5}
+        return pd.DataFrame(
+            {**numbers, "predicted": predicted, "true_confidence": 0.5, "target": target, **more}
+        )
+
+    clean = [rows("a", [0, 1, 0, 0]), rows("b", [0, 1, 1, 1])]
+    clean = pd.concat(clean).assign(eps_255=0.0, defence="none")
+    moved = {1: [0, 1, 1, 1], 5: [1, 1, 0, 0], 9: [1, 0, 0, 0]}
+    moved = pd.concat([rows("b", classes, iteration=each) for each, classes in moved.items()])
+    moved = moved.assign(eps_255=8.0, step_255=2.0)
+    part = moved.query("index < 2")  # `diagnostics.n_images`
+    for chosen, protocol in ((moved, "joint"), (part, "all")):
+        found = success_over_iterations(chosen, clean, "a", ["b"], protocol)
+        assert found["iteration"].tolist() == [0, 1, 5, 9] and set(found["denominator"]) == {2}
+        assert found["success_rate"].tolist() == [0, 0, 0.5, 1]
+        assert set(found["eps_255"]) == {8} and set(found["step_255"]) == {2}
+
+
+def radii(height: int, width: int) -> np.ndarray:
+    return np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None])
+
+
+def reference(images: np.ndarray) -> np.ndarray:
+    """Return the power about the mean in each bin, image by image."""
+    *_, height, width = images.shape
+    bins = min(64, height, width)
+    power = (np.abs(np.fft.fft2(images.astype(np.float64))) ** 2).mean(1) / (height * width)
+    power[:, 0, 0] = 0
+    number = np.floor(radii(height, width) * bins + 1e-9).astype(int)
+    last = math.ceil(CORNER * bins) - 1
+    inside = [number.clip(max=last) == one for one in range(last + 1)]
+    return np.stack([power[:, mask].sum(1) for mask in inside], axis=1)
+
+
+@pytest.mark.parametrize("sides", [(8, 8), (33, 33), (48, 20), (96, 130)])
+def test_the_bins_hold_the_power_about_the_mean(sides):
+    edges, number = measured.radial_bins(*sides)
+    count = min(64, *sides)
+    wanted = np.arange(math.ceil(CORNER * count) + 1) / count
+    np.testing.assert_allclose(edges, np.minimum(wanted, CORNER), atol=1e-12)
+    assert edges[-2] < CORNER and number.shape == sides
+    images = torch.rand(3, 3, *sides, dtype=torch.float64)
+    np.testing.assert_allclose(
+        radial_power(images), reference(images.numpy()), rtol=1e-9, atol=1e-12
+    )
+
+
+def test_a_frequency_on_a_bound_belongs_above_it():
+    for side in (16, 48, 392):  # 49 * (1 / 392) is below 1 / 8
+        columns = torch.arange(side, dtype=torch.float64)
+        wave = torch.cos(math.pi / 4 * columns + 0.3).expand(1, 3, side, side)  # 1/8 per pixel
+        torch.testing.assert_close(band(wave, 0.125, 0.25), wave, atol=1e-12, rtol=0)
+        assert band(wave, 0, 0.125).abs().max() < 1e-12
+
+
+def test_what_rounding_leaves_is_not_scaled_up():
+    clean = torch.rand(1, 3, 32, 32)
+    change = (clean * 0.8 + 8 / 255) - clean * 0.8  # constant, but for the last digits
+    assert 0 < measured.rescaled(band(change, 0.25, math.inf), change).abs().max() < 1e-6
+    assert not measured.rescaled(torch.zeros_like(clean), torch.zeros_like(clean)).any()
+
+
+def test_rows_are_the_spectra_of_images_and_perturbations():
+    dataset, model = make_images(11, 64), linear(0, side=64)
+    found = diagnosed(dataset, model, {"a": model}, only={"tables": ["spectra"]}).spectra
+    assert list(found) == ["kind", "eps_255", "frequency_low", "frequency_high", "n", "share"]
+    clean, batch = all_of(dataset)
+    change = fgsm(model, clean, batch.labels, 8 / 255) - clean
+    for kind, eps_255, what in (("image", 0, clean), ("perturbation", 8, change)):
+        rows = found[found["kind"] == kind]
+        assert (rows["eps_255"] == eps_255).all() and (rows["n"] == 11).all()
+        power = reference(what.numpy())
+        shares = (power / power.sum(1, keepdims=True)).mean(0)[1:]  # of the first, a constant
+        np.testing.assert_allclose(rows["share"], shares, rtol=1e-4)
+        np.testing.assert_allclose(rows["frequency_low"], np.arange(1, 46) / 64)
+        high = np.minimum(np.arange(2, 47) / 64, CORNER)
+        np.testing.assert_allclose(rows["frequency_high"], high)
+    assert found["kind"].tolist() == ["image"] * 45 + ["perturbation"] * 45
+
+
+def test_images_without_power_are_not_counted():
+    """Shares are means over the other images."""
+    clean = torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    for moved in ([1, 3], []):
+        change = torch.zeros_like(clean)
+        change[moved] = clean[moved]
+        power = {"clean": radial_power(clean), "perturbation": radial_power(change)}
+        rows = pa.table({name: to_lists(values) for name, values in power.items()})
+        found = measured.mean_spectra(rows, 8, 4.0).to_pandas().set_index(["kind", "n"])["share"]
+        shares = power["clean"] / power["clean"].sum(1, keepdim=True)
+        np.testing.assert_allclose(found["image", 4], shares.mean(0)[1:])
+        np.testing.assert_allclose(found["perturbation", len(moved)], shares[moved].mean(0)[1:])
+
+
+def filtered(change: np.ndarray, low: float, high: float) -> np.ndarray:
+    radius = radii(*change.shape[-2:])
+    mask = (radius >= low) & ((radius < high) | (high == CORNER))
+    return np.fft.ifft2(np.fft.fft2(change.astype(np.float64)) * mask).real
+
+
+def mirrored(images: np.ndarray, cutoff: float) -> np.ndarray:
+    """Low-pass by a cosine transform, which takes images for mirrored at their borders."""
+    frequency = np.arange(images.shape[-1]) / (2 * images.shape[-1])
+    mask = np.hypot(frequency[:, None], frequency[None]) < cutoff
+    spectra = dctn(images.astype(np.float64), axes=(-2, -1)) * mask
+    return idctn(spectra, axes=(-2, -1))
+
+
+def check(rows: pd.DataFrame, network, images: np.ndarray, labels: torch.Tensor) -> None:
+    """Compare rows with a network's predictions for images."""
+    top = network(torch.from_numpy(images.clip(0, 1)).float()).softmax(1)
+    assert rows["predicted"].tolist() == top.argmax(1).tolist()
+    np.testing.assert_allclose(rows["confidence"], top.amax(1), atol=1e-4)
+    true = top[torch.arange(len(labels)), labels]
+    np.testing.assert_allclose(rows["true_confidence"], true, atol=1e-4)
+    assert rows["label"].tolist() == labels.tolist()
+    assert rows["index"].tolist() == list(range(len(labels)))
+
+
+BOUNDS = {"all": (0, CORNER), "low": (0, 0.125), "mid": (0.125, 0.25), "high": (0.25, CORNER)}
+CUTOFFS = [0.0625, 0.125, 0.1875, 0.25, 0.375]
+
+
+def test_rows_are_predictions_for_filtered_perturbations_and_smooth_images():
+    networks = {"b": curved(1, side=16), "a": curved(0, side=16)}
+    dataset, only = make_images(11, 16, low=0), {"tables": ["filtered", "low_passed"]}
+    run = diagnosed(dataset, networks["a"], networks, only=only)
+    clean, batch = all_of(dataset)
+    change = (fgsm(networks["a"], clean, batch.labels, 8 / 255) - clean).numpy()
+    signs = noise_signs(0, batch.index, clean)
+    noise = ((clean + 8 / 255 * signs).clamp(0, 1) - clean).numpy()
+    assert len(run.filtered) == 11 * 2 * 4 * 2 and (run.filtered["eps_255"] == 8).all()
+    assert run.filtered["target"].drop_duplicates().tolist() == ["b", "a"]
+    for (target, name, kind), rows in run.filtered.groupby(["target", "band", "kind"]):
+        low, high = BOUNDS[name]
+        assert set(rows["frequency_low"]) == {low} and set(rows["frequency_high"]) == {high}
+        part = filtered({"attack": change, "noise": noise}[kind], low, high)
+        lengths = (np.linalg.norm(x.reshape(11, -1), axis=1) for x in (noise, part))
+        factor = np.ones(11) if name == "all" else np.divide(*lengths)
+        expected = clean.numpy() + part * factor[:, None, None, None]
+        check(rows, networks[target], expected, batch.labels)
+    assert run.low_passed["cutoff"].tolist() == sorted(CUTOFFS * 11) * 2
+    for (target, cutoff), rows in run.low_passed.groupby(["target", "cutoff"]):
+        check(rows, networks[target], mirrored(clean.numpy(), cutoff), batch.labels)

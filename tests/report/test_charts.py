@@ -65,13 +65,6 @@ def test_a_figure_has_its_size_and_text_of_seven_points(draw, capfd):
     assert not capfd.readouterr().err
 
 
-def test_the_success_of_a_targeted_attack_is_not_called_fooled(results_of_kind):
-    aimed = results_of_kind("targeted")
-    assert "Cells: target class reached, share of" in text_of(src.matrix(aimed))
-    for draw in (src.ranking, src.curves):
-        assert '"target class reached' in text_of(draw(aimed))
-
-
 def test_an_image_is_found_by_its_file(sweep):
     files = sweep.jobs[0].image_files
     name = files[1].partition("/")[2]

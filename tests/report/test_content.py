@@ -1,7 +1,6 @@
 """What a report says: its numbers, first sentence and alarms, and what it compares."""
 
 import json
-import shutil
 import zlib
 from itertools import product
 
@@ -45,22 +44,6 @@ def test_every_image_has_its_prediction(made_up, results_of_kind):
         code = predicted[at]
         assert (block["label"][at[2]] if code == 0 else code - 1) == row["predicted"]
         assert confidence[at] == round(100 * row["confidence"])
-
-
-def test_a_single_model_fools_itself_and_alarms_stand_once_with_their_causes(make_sweep):
-    folder = make_sweep(models=("a",), attacks=("fgsm", "bim"), budgets=(8.0,))
-    listed = [
-        {"name": "few_images", "finding": "a -> b: 3 images counted (joint)"},
-        {"name": "of_a_later_version", "finding": "something"},
-    ]
-    for number in range(2):
-        (folder / f"{number}-job" / "alarms.json").write_text(json.dumps(listed))
-    report = build_report(results_of(find_jobs([folder])))
-    assert report.page["first"]["view"] == "images" and report.page["first"]["target"] == "a"
-    assert report.answer[0] in ("fgsm", "bim") and "fools a (white box) on" in report.answer[1]
-    few, unknown = report.alarms
-    assert few[0] == "few_images: a -> b: 3 images counted (joint)" and "rates of fewer" in few[1]
-    assert unknown == ("of_a_later_version: something", "")
 
 
 def test_table_page_and_terminal_show_the_main_storage_and_name_it(make_sweep, made_up):
@@ -151,11 +134,6 @@ def test_sweeps_and_swept_words_tell_jobs_apart(sweep):
     names = {"fgsm (one)", "bim (one)", "fgsm (two)"}  # of all its attacks, or of none
     assert set(load_sweep(one, two)["attack"]) == names
     assert set(load_sweep(a=one, b=two)["attack"]) == {"fgsm (a)", "bim (a)", "fgsm (b)"}
-    three = sweep("three", attacks=("fgsm",), overrides=("attack=fgsm", "seed=0"))
-    words = {"first": 30, "seed": 1, "overrides": ("attack=fgsm", "seed=1")}
-    for number, job in enumerate(sweep("four", attacks=("fgsm",), **words).iterdir()):
-        shutil.move(job, three / f"{number + 2}-job")
-    assert set(load_sweep(three)["attack"]) == {"fgsm (images data0-)", "fgsm (images data30)"}
     with pytest.raises(ValueError, match=r"different jobs named fgsm .*vgg"):
         load_sweep(sweep("x/out"), sweep("y/out", budgets=(4.0, 8.0)))
 

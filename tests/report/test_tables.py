@@ -3,14 +3,12 @@
 import csv
 import io
 import re
-import shutil
 from functools import partial
 
 import pandas as pd
 import pytest
 
 import src
-from src.artifacts.sweep_state import SweepManifest, write_manifest
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, results_of_frame
 from tests.report.frames import cells_of, frame_of, ordinary, table
@@ -137,10 +135,3 @@ def test_the_command_line_writes_the_table_of_a_folder(run_in, demo, tmp_path, c
     assert "vgg_smal:" in warned and "vgg_small:" not in warned and "fgsm" not in warned
     shown = {"rows": "attack", "average": False, "names": {"vgg_small": "VGG", "fgsm": "F"}}
     assert (tmp_path / "t.csv").read_text() == src.table(demo, to="csv", **shown)
-    shutil.copytree(DEMO / "0-fgsm-vgg_small", tmp_path / "0-a")
-    (tmp_path / "0-a" / ".hydra").mkdir()
-    (tmp_path / "0-a" / ".hydra" / "config.yaml").write_text("sweep: a\n")
-    write_manifest(tmp_path, SweepManifest(jobs=["attack=fgsm", "attack=mi"], single=False, id="a"))
-    assert line(str(tmp_path), "--to", "csv") == 0
-    printed = capfd.readouterr()
-    assert "1 of 2 jobs are not done" in printed.err and printed.out.startswith("source,attack,")

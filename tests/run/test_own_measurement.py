@@ -139,7 +139,6 @@ ADDED = ["attack", "target", "image", "key"]
         ("rows", at(8.0).to_pandas(), "returns DataFrame instead of a pyarrow.Table"),
         ("rows", KeyError("net"), "rows failed with KeyError: 'net'"),
         ("needs", NEEDS._replace(images=np.arange(9)), "image 0, which the job lacks"),
-        ("needs", NEEDS._replace(images=[5, 90]), "image 90, which the job lacks"),
         ("needs", NEEDS._replace(images=[2.5]), "whole numbers"),
         ("needs", NEEDS._replace(targets=["net"]), "the model net, which the job lacks"),
         ("needs", NEEDS._replace(budgets=(8.0, 9.0)), "the budget 9.0, which the job lacks"),

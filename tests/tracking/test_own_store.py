@@ -1,4 +1,4 @@
-"""Stores of the user's own: the page's W&B function on a stand-in, and stores that fail."""
+"""Stores of the user's own that fail."""
 
 import pytest
 

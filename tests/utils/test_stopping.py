@@ -5,15 +5,12 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 from contextlib import closing
 from functools import partial
-from subprocess import PIPE
 
 import pytest
 import torch
-from hydra.core import utils as hydra_utils
 from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from src import sweeper, transfer
@@ -21,7 +18,6 @@ from src.images.attacker import Attacker
 from src.run import job
 from src.training import FineTuning
 from src.utils import stopping
-from tests.conftest import REPOSITORY, TINY_RUN
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
 SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
@@ -63,7 +59,6 @@ def interrupt_at_call(monkeypatch, owner, name, number):
     ("moment", "begun", "finished"),
     [
         ((job, "with_ensemble", 2), True, False),  # one a job
-        slow((hydra_utils, "_save_config", 4), False, False),  # three a job
         slow((Attacker, "forward", 2), True, False),
         slow((job, "write_results", 2), False, True),
     ],
@@ -140,23 +135,6 @@ def test_a_job_that_finds_the_disk_full_fails_in_a_sentence(run, monkeypatch, na
     assert f"{folder / names[0]} cannot be written: No space left on device." in whole
     assert f"FAILED {folder.name}: " in whole
     assert not [path for path in folder.rglob("*") if path.name in names or ".tmp" in path.name]
-
-
-def test_ctrl_c_among_the_imports_ends_quietly(workspace):
-    words = [sys.executable, "-X", "importtime", "-m", "src.main", *TINY_RUN]
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    # A shell's background jobs, such as these tests, may ignore Ctrl-C.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        process = subprocess.Popen(words, env=environment, stdout=PIPE, stderr=PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with process:
-        assert any("omegaconf" in line for line in process.stderr)
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate()
-    assert process.returncode == 130 and "Interrupted" in out + err and "Traceback" not in err
-    assert not list(workspace.glob("outputs/**/*.parquet"))
 
 
 def test_variables_that_launchers_leave_mean_nothing_to_a_call_from_python(monkeypatch):
