@@ -175,7 +175,7 @@ def small(words: list[str]) -> list[str]:
     weights = [f"model.{name}.weights={file}" for name, file in files.items()]
     named = re.findall(r"\w+", " ".join(words))
     sides = [f"model.{name}.input_size=64" for name in ("mobilenet", "squeezenet") if name in named]
-    own = any(word.startswith(OWN) for word in words)
+    own = any(word.startswith(OWN) for word in words if word != "experiment=transferlab")
     return [*words, *SIZES, *weights, *sides, *(() if own else DATA)]
 
 
@@ -223,7 +223,7 @@ PLACEHOLDERS |= {"OTHER": OTHER, "outputs/LATER/0-fgsm-vgg16": OTHER}
 OF_ENOUGH = {"confidence-groups": (1, "demo"), "image": (2, "photographs")}
 OF_ENOUGH["strip"] = OF_ENOUGH["image"]
 """Stored sweeps for figures that need many images or certain ones, and their place in a command."""
-REFUSED = re.compile("attacks .|compare|sources|figure strip|--beside photographs")
+REFUSED = re.compile("attacks .|compare|sources|figure strip|--beside photographs|verify .*=")
 """No clone, or too few images, targets or pictures, or other images."""
 
 
