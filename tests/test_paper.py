@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 
 from src.artifacts.jobs import find_jobs
+from tests.conftest import replaced
 
 PAPER = ["-m", "experiment=paper", "base=bim", "source=coarse", "defences=none", "beside=null"]
 PAPER += ["epsilon.grid=[4,8]", "epsilon.reference=8", "n_images=100", "hydra.sweep.dir=out"]
@@ -14,7 +15,7 @@ PAPER += ["epsilon.grid=[4,8]", "epsilon.reference=8", "n_images=100", "hydra.sw
 @pytest.fixture
 def make_paper(run_tiny, workspace):
     """A function that runs a paper in a folder, and returns its exit code."""
-    return lambda *words: run_tiny(workspace, *PAPER, *words)
+    return lambda *words: run_tiny(workspace, *replaced(PAPER, *words))
 
 
 def rates(job: Path) -> dict[str, float]:
@@ -52,6 +53,7 @@ def test_the_base_has_the_norm_and_the_target_labels_of_the_attack(make_paper, w
         (["attack=mi", "base=bim,fgsm"], "sweep source alone"),
         (["attack=bim"], "Name another attack as base"),
         (["attack=uap"], "is fitted"),
+        (["attack=ni", "source=[coarse,fine],coarse"], "from one ensemble"),
     ],
 )
 def test_what_is_no_comparison_of_two_attacks_is_refused(make_paper, capsys, words, told):
