@@ -244,6 +244,10 @@ def paper_grids(results: Results) -> dict[str, Grid]:
                 images = sides[0].jobs[0].predictions["index"].unique()
                 use = f"{len(images)} images for tuning"
             row = _margin(sides, images) | {"than": than, "of": use}
+            if question == "budgets":  # of all budgets: they share gradients
+                tables = ([job.predictions for job in side.jobs] for side in sides)
+                attacked = (pd.concat(of).query("eps_255 > 0") for of in tables)
+                row["costs"] = [rows["gradients"].mean() for rows in attacked]
             alone = row["sources"] != models and question != "trainings"
             row["what"] = f"{what} from {', '.join(row['sources'])} alone" if alone else what
             rates[question].append(row)
