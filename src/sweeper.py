@@ -82,8 +82,7 @@ def run_alone(loader: Loader, words: list[str]) -> None:
     config = loader.load_configuration("config", words, RunMode.RUN)
     config.hydra.mode = RunMode.RUN
     if config.base is not None or config.hydra.sweeper.params:
-        name = config.hydra.runtime.choices.get("experiment", "paper")
-        raise ValueError(f"experiment={name} is a sweep of several jobs: add -m.")
+        raise ValueError("This command is a sweep of several jobs: add -m.")
     sweep = begin(config, [config])
     context = context_of(loader, config)
     _ = run_job(partial(_run, sweep), config, "hydra.run.dir", None, context).return_value

@@ -273,7 +273,7 @@ def _beside(
         notes[f"{tuning} To report, run all {first.images} images: {others}."] = None
     if lost := (near | of_own) - {*tables[0]["attack"], *tables[1]["attack"]}:
         lack = f"{len(lost)} stored attacks are not ranked: they lack one of these sources"
-        notes[f"{lack} ({', '.join(sorted(lost)[:3])}, ...)."] = None
+        notes[f"{lack} ({', '.join(sorted(lost)[:3])}{', ...' * (len(lost) > 3)})."] = None
     leader = tables[0]["attack"].iloc[0]
     for name in (name for name in (leader, title) if not cost[name]):
         leads = " leads, but it" * (name == leader)
