@@ -66,19 +66,22 @@ def stub() -> str:
     face = ast.parse(Path(attacks.__file__).read_text(encoding="utf-8")).body
     offered = [(one.module, name.name) for one in face[1:] for name in one.names]
     made = [name for _, name in offered if is_attack(getattr(attacks, name))]
-    others = [f"from .{module} import {name} as {name}" for module, name in offered]
-    kept = [line for line, (_, name) in zip(others, offered, strict=True) if name not in made]
+    kept = [(module, name) for module, name in offered if name not in made]
     return "\n".join(
         [
             '"""Attacks, for editors. Made by `make configs`."""\n',
-            "from collections.abc import Callable, Sequence",
+            "from collections.abc import Callable, Mapping, Sequence",
             "from typing import Any, Literal\n",
             "from torch import Tensor",
             "from torch.nn import Module\n",
-            *kept,
+            "from ..utils.about import About",
+            *(f"from .{module} import {name} as {name}" for module, name in kept),
             "",
+            "class _Stated:",
+            "    __name__: str",
+            "    about: About",
+            "    counts: Mapping[str, Callable[[Any], float]]\n",
             *(_signature(name, getattr(attacks, name)) for name in made),
-            "",
         ]
     )
 
@@ -87,18 +90,19 @@ def _signature(name: str, function: Any) -> str:
     """Return an attack's definition in the stub."""
     parameters = signature(function).parameters
     kinds = {key: each.annotation for key, each in parameters.items()}
-    stated = {key: kind for key, kind in kinds.items() if kind is not Parameter.empty}
-    hints = get_type_hints(SimpleNamespace(__annotations__=stated))  # without limits of values
-    words = [f"{key}: {_type(hints.get(key, Any))}{_default(parameters[key])}" for key in kinds]
-    lines = [f"    {word},".replace("'", '"') for word in [*words[:4], "*", *words[4:]]]
-    return "\n".join([f"def {name}(", *lines, ") -> Tensor: ..."])
+    hints = get_type_hints(SimpleNamespace(__annotations__=kinds))  # without limits of values
+    words = [f"{key}: {_type(hints[key])}{_default(parameters[key])}" for key in kinds]
+    lines = [f"        {word},".replace("'", '"') for word in ["self", *words[:4], "*", *words[4:]]]
+    kind = f"_{name.title().replace('_', '')}"
+    head, end = [f"class {kind}(_Stated):", "    def __call__("], "    ) -> Tensor: ...\n"
+    return "\n".join([*head, *lines, end, f"{name}: {kind}\n"])
 
 
 def _type(kind: Any) -> str:
     """Return a type as the stub says it."""
     parts = get_args(kind) if get_origin(kind) in (Union, UnionType) else [kind]
     text = " | ".join(formatannotation(part) for part in parts).replace("NoneType", "None")
-    return re.sub(r"(\w+\.)+(?=[A-Z])", "", text)
+    return re.sub(r"(\w+\.)+(?=[A-Z])", "", text.replace("inspect._empty", "Any"))
 
 
 def _default(parameter: Parameter) -> str:

@@ -173,9 +173,8 @@ def behind_small(attack: str) -> pd.DataFrame:
 
 def gains(row: str, column: str = "gain") -> pd.Series:
     """Return the gains of one row of `behind_small` by attack, or another column."""
-    return pd.Series(
-        {name: behind_small(name)[column][row] for name in ("fgsm", "mi", "di", "bsr")}
-    )
+    tables = map(behind_small, ("fgsm", "mi", "di", "bsr"))
+    return pd.Series([table[column][row] for table in tables])
 
 
 def jpeg_by_source() -> dict[str, float]:

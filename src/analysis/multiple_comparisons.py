@@ -190,7 +190,7 @@ def _needed(cutoff: float, discordance: float, difference: float) -> float:
     """Compute the number of images at which a difference exceeds a cutoff with a power of 80 %.
 
     Two images per unit of difference are added, because the statistic takes few values: without
-    them two attacks reach only 75 to 79 %. With them the power is 80 % or more.
+    them two attacks reach only 75 to 79 %. With them the power is about 80 % or more.
 
     Reference:
         R. J. Connor, Sample size for testing differences in proportions for the paired-sample

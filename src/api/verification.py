@@ -37,7 +37,6 @@ _PLAIN += " n_images dataset model defence"
 _ARITHMETIC = "precision attack_precision fold_batch_norms"
 _FOLLOWING = "attack source targets defences norm budgets reference protocol layer dataset seed"
 _FOLLOWING += " precision backward_rule iterative values class_names weights"
-_PARTS, UNSEEN = ("model", "defence"), "not checked"
 _CLEAN = {"kind": "none", "name": "none", "label": "clean images"}
 _LISTED = re.compile(r"attack\.(norm|target_label)|model\.[^.]+\.channels")  # see `Settings`
 
@@ -61,11 +60,10 @@ def verify(card: Path, words: list[str], images: int, jobs: int, seed: int, minu
     sample = [finished[number] for number in draw.permutation(len(finished))[:jobs]]
     print(f"{card}: {len(sample)} of {len(finished)} jobs, sampled with --seed {seed}", flush=True)
     typed, pool.sets.download = dict(word.split("=", 1) for word in words), False
-    parts = {
-        f"{key}.{name}." for job in sample for key in _PARTS for name in job.record.config[key]
-    }
-    if strange := next((key for key in typed if not key.startswith(("dataset.", *parts))), None):
-        raise ValueError(f"{strange}: no sampled job has this data set, model or defence.")
+    # all but the first, which is the attack
+    values = (_values(part, f"{at}.") for job in sample for at, _, part in _parts(job.record)[1:])
+    if strange := sorted({*typed} - {place for each in values for place, *_ in each}):
+        raise ValueError(f"{strange[0]!r}: no data set, model or defence of a sampled job has it.")
     results, total, tests = list[str](), np.zeros(3), len(sample) + 1
     for job in sample:
         try:
@@ -78,13 +76,13 @@ def verify(card: Path, words: list[str], images: int, jobs: int, seed: int, minu
             print(f"The time is up: {len(results)} of the {len(sample)} jobs were looked at.")
             break
         except Exception as error:  # a hostile card's settings may raise anything
-            result, text = UNSEEN, explain(error)
+            result, text = "not checked", explain(error)
         results.append(result)
         # The card's words begin no line: they could read like a result of this program.
         line = f"{result}: {job.attack[:99]} {job.record.source[:99]}: {text[:999]}"
         print(printable(" ".join(line.split())), flush=True)
     result, text = _judge(total, tests)
-    if unseen := results.count(UNSEEN):
+    if unseen := results.count("not checked"):
         text += f"; {unseen} of {len(results)} jobs not checked"
     print(f"{result}: {text}" if total[1] else "No outcome was recomputed.")
     differs, done = "differs" in (*results, result), total[1] and len(results) == len(sample)
@@ -143,10 +141,7 @@ def _settings(record: JobRecord, typed: dict[str, str]) -> dict[str, Any]:
     """
     config, attack = record.config, record.config["attack"]["settings"]
     unknown = ["attack.path"] * (config["attack"]["kind"] == "saved")  # images in files
-    parts = [("attack", record.attack, attack), ("dataset", record.dataset, config["dataset"])]
-    for group in _PARTS:
-        parts += [(f"{group}.{name}", name, section) for name, section in config[group].items()]
-    for start, name, part in parts:
+    for start, name, part in _parts(record):
         path = files(start.partition(".")[0], [CONF]).get(name)
         texts = _of_file(path, f"{start}.") if path else {}
         for place, section, key in _values(part, f"{start}."):
@@ -168,6 +163,15 @@ def _settings(record: JobRecord, typed: dict[str, str]) -> dict[str, Any]:
         "training": {key: config["training"][key] for key in ("crop_padding", "flip")},  # of fits
         "clean_accuracy_check": {"tolerance": 1.0, "action": "warn"},
     }
+
+
+def _parts(record: JobRecord) -> list[tuple[str, str, dict[str, Any]]]:
+    """Return the place, name and settings of a job's attack, data set, models and defences."""
+    parts = [("attack", record.attack, record.config["attack"]["settings"])]
+    parts += [("dataset", record.dataset, record.config["dataset"])]
+    for group in ("model", "defence"):
+        parts += [(f"{group}.{name}", name, part) for name, part in record.config[group].items()]
+    return parts
 
 
 def _of_file(path: Path, place: str) -> dict[str, Any]:

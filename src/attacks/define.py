@@ -36,9 +36,9 @@ class Attack(Protocol):
     counts: Mapping[str, Count]
 
     def __call__(
-        self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, **settings: Any
+        self, model: Model, images: Tensor, labels: Tensor, eps: Budgets, *_: Any, **settings: Any
     ) -> Tensor:
-        """Return adversarial images; see `ascend`."""
+        """Return adversarial images; see `ascend`. `*_` lets type checkers take any keywords."""
 
 
 ALL_BUT_NORM = tuple(name for name in signature(Settings).parameters if name != "norm")
