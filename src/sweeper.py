@@ -63,7 +63,8 @@ class JobSweeper(Sweeper):
         from .run.paper import paper_jobs
 
         read = (loader.load_sweep_config(self.config, job) for job in jobs)
-        return paper_jobs(jobs, [check_job(read_job(job, job.hydra), DataSets()) for job in read])
+        planned = [check_job(read_job(job, job.hydra), DataSets()) for job in read]
+        return paper_jobs(jobs, planned, loader.catalogue.files["model"])
 
 
 def run_sweep(loader: Loader, words: list[str]) -> None:

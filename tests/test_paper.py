@@ -1,11 +1,9 @@
 """The sweep of `experiment=paper` on the command line, on tiny models."""
 
-from pathlib import Path
-
 import pandas as pd
 import pytest
 
-from src.artifacts.jobs import find_jobs
+from src.artifacts.jobs import FinishedJob, find_jobs
 from tests.conftest import replaced
 
 PAPER = ["-m", "experiment=paper", "base=bim", "source=coarse", "defences=none", "beside=null"]
@@ -18,15 +16,15 @@ def make_paper(run_tiny, workspace):
     return lambda *words: run_tiny(workspace, *replaced(PAPER, *words))
 
 
-def rates(job: Path) -> dict[str, float]:
-    """Return the success on targets other than the source at 8/255, by plain pandas."""
-    rows = pd.read_parquet(job / "predictions.parquet")
+def rates(job: FinishedJob) -> float:
+    """Return the success on the target that is not the source at 8/255, by plain pandas."""
+    rows = pd.read_parquet(job.folder / "predictions.parquet")
     rows["hit"] = rows["predicted"] != rows["label"]
     if (rows["target_label"] >= 0).any():
         rows["hit"] = rows["predicted"] == rows["target_label"]
     clean = rows[rows["eps_255"] == 0]
     right = clean[clean["predicted"] == clean["label"]].groupby("index")["target"].nunique() == 2
-    attacked = rows[(rows["eps_255"] == 8) & (rows["target"] == "fine")]
+    attacked = rows[(rows["eps_255"] == 8) & (rows["target"] != job.record.source)]
     return attacked[attacked["index"].isin(right.index[right])]["hit"].mean()
 
 
@@ -42,9 +40,23 @@ def test_the_base_has_the_norm_and_the_target_labels_of_the_attack(make_paper, w
     assert labels[0] == labels[1] and records[1].gradients == records[0].gradients
     said = (out / "paper.md").read_text().partition("\n")[0]
     for name in ("ni", "bim"):
-        assert f"{rates(jobs[name].folder):.1%}" in said
+        assert f"{rates(jobs[name]):.1%}" in said
     assert ("reach the target class" in said) == (labels[0] is not None)
     assert "from coarse, at 8/255; 2 / 2 gradients per image" in said
+
+
+def test_each_source_counts_once_and_its_trainings_are_those_of_the_folder(make_paper, workspace):
+    models = workspace / "conf" / "model"
+    text = (models / "coarse.yaml").read_text().replace("coarse\n", "coarse_seed1\n", 1)
+    (models / "coarse_seed1.yaml").write_text(text)
+    assert make_paper("attack=ni", "attack.steps=2", "source=coarse,fine") == 0
+    first, *rest = (workspace / "out" / "paper.md").read_text().splitlines()
+    jobs = [job for job in find_jobs([workspace / "out"]) if job.attack.startswith("ni")]
+    hits = {(job.record.config["question"], job.record.source): rates(job) for job in jobs}
+    mean = (hits["primary", "coarse"] + hits["primary", "fine"]) / 2
+    assert f"{mean:.1%}" in first and "from coarse, fine, at 8/255" in first
+    rows = {line.split(" | ")[0]: line for line in rest}
+    assert f"{100 * hits['from coarse', 'coarse']:.1f}" in rows["| from coarse_seed1"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +66,7 @@ def test_the_base_has_the_norm_and_the_target_labels_of_the_attack(make_paper, w
         (["attack=bim"], "Name another attack as base"),
         (["attack=uap"], "is fitted"),
         (["attack=ni", "source=[coarse,fine],coarse"], "from one ensemble"),
+        (["attack=ni", "targets=[coarse]"], "a target other than the source"),
     ],
 )
 def test_what_is_no_comparison_of_two_attacks_is_refused(make_paper, capsys, words, told):

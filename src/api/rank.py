@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.sweep_folders import Sweeps
 from ..cache.rows import Rows
+from ..config.catalogue import files
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.fields import distinct
@@ -157,7 +158,8 @@ def paper(
         words = ("experiment=paper", f"base={base}", f"n_images={n_images}", f"cache.dir={cache}")
         lines = [[*words, *_OTHERS, f"source={model}"] for model in distinct(listed(source) or ())]
         planned = [_plan(attack, name, line, pool, call) for line in lines]
-        jobs = [_run(attack, name, line, pool, call) for line in paper_jobs(lines, planned)]
+        lines = paper_jobs(lines, planned, files("model", [CONF]))
+        jobs = [_run(attack, name, line, pool, call) for line in lines]
     return paper_text(results_of(jobs))
 
 

@@ -3,7 +3,7 @@
 import shlex
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -43,18 +43,8 @@ Jobs = Mapping[tuple[str, bool], list[FinishedJob]]
 """Jobs by what they answer, and whether they attack with the base."""
 
 
-@dataclass(frozen=True)
-class Side:
-    """Jobs, and what gives their predictions at one budget with the clean ones, from a table."""
-
-    jobs: list[FinishedJob]
-    rows: Callable[[FinishedJob], pd.DataFrame]
-    table: str = PREDICTIONS
-
-    @property
-    def is_stored(self) -> bool:
-        """Return True if all jobs have the table: a card has predictions alone."""
-        return bool(self.jobs) and all(self.table in job.files for job in self.jobs)
+Side = list[tuple[FinishedJob, pd.DataFrame]]
+"""Jobs, each with its predictions at one budget, and the clean ones."""
 
 
 def jobs_of(results: Results) -> Jobs:
@@ -128,34 +118,36 @@ def _category(job: FinishedJob) -> str:
 def _asked(jobs: Jobs, base: str) -> Iterator[tuple[str, str, str, Side, Side]]:
     """Yield a question, the name of a row and of its other side, and both sides."""
 
-    def both(question: str, rows: Any, table: str = PREDICTIONS) -> list[Side]:
-        return [Side(jobs[question, of_base], rows, table) for of_base in (False, True)]
+    def both(
+        question: str, rows: Callable[[FinishedJob], pd.DataFrame] = _plain
+    ) -> tuple[Side, Side]:
+        sides = (jobs.get((question, of_base), []) for of_base in (False, True))
+        left, other = ([(job, rows(job)) for job in side] for side in sides)
+        return left, other
 
-    first = both("primary", _plain)
-    one = first[0].jobs
-    yield "primary", "", base, first[0], first[1]
-    for eps in jobs["budgets", False][0].record.budgets[1:] if jobs["budgets", False] else ():
-        left, other = both("budgets", partial(_plain, eps=eps))
-        yield "budgets", f"at {eps:g}/255", base, left, other
+    first, one = both("primary"), jobs["primary", False]
+    yield "primary", "", base, *first
+    for eps in jobs["budgets", False][0].record.budgets[1:] if ("budgets", False) in jobs else ():
+        yield "budgets", f"at {eps:g}/255", base, *both("budgets", partial(_plain, eps=eps))
     for name, text in CONTROLS.items():
-        table = f"{PREDICTIONS}-{name}"
-        yield "controls", "", text, first[0], Side(one, partial(_instead, table), table)
+        yield "controls", "", text, first[0], _instead(one, f"{PREDICTIONS}-{name}")
     for band in ("low", "high"):
-        part, noise = (partial(_instead, "filtered", band=band, kind=of) for of in PERTURBATIONS)
-        left, other = both("primary", part, "filtered")
+        kinds = zip(
+            (one, jobs["primary", True], one), (PERTURBATIONS[0], *PERTURBATIONS), strict=True
+        )
+        left, other, noise = (_instead(of, "filtered", band=band, kind=kind) for of, kind in kinds)
         yield "frequencies", f"{band}-pass", base, left, other
-        yield "frequencies", f"{band}-pass", f"{band}-pass noise", left, replace(left, rows=noise)
-    blind, aware = both("primary", _behind), both("known", _behind)
+        yield "frequencies", f"{band}-pass", f"{band}-pass noise", left, noise
     for defence in one[0].record.defences[-1:]:
-        yield "defence", f"{defence}, unknown", base, blind[0], blind[1]
-        yield "defence", f"{defence}, known", base, aware[0], aware[1]
+        blind, aware = both("primary", _behind), both("known", _behind)
+        yield "defence", f"{defence}, unknown", base, *blind
+        yield "defence", f"{defence}, known", base, *aware
         yield "defence", f"{defence}, known", "the same, unknown", aware[0], blind[0]
     for question, of_base in [*jobs]:
-        left, other = both(question, _plain)
         if question.startswith("from ") and not of_base:
-            yield "trainings", question, base, left, other
+            yield "trainings", question, base, *both(question)
         elif "=" in question:
-            yield "settings", question, "the stated setting", left, first[0]
+            yield "settings", question, "the stated setting", both(question)[0], first[0]
 
 
 def _plain(job: FinishedJob, eps: float | None = None) -> pd.DataFrame:
@@ -171,15 +163,18 @@ def _behind(job: FinishedJob) -> pd.DataFrame:
     return rows[behind | (of_source & (rows["eps_255"] == 0))]
 
 
-def _instead(name: str, job: FinishedJob, **where: str) -> pd.DataFrame:
-    """Return rows of another table in place of the attacked ones."""
-    rows, plain = job.table(name), job.predictions
-    for key, value in where.items():
-        rows = rows[rows[key] == value]
-    attacked = plain[plain["eps_255"] > 0].drop_duplicates("index").set_index("index")
-    rows = rows[rows["eps_255"] > 0].assign(defence=NO_DEFENCE)
-    rows = rows.assign(target_label=rows["index"].map(attacked["target_label"]))
-    return pd.concat([plain[plain["eps_255"] == 0], rows])
+def _instead(jobs: Sequence[FinishedJob], name: str, **where: str) -> Side:
+    """Return rows of another table in place of the attacked ones; nothing for jobs of a card."""
+    side = Side()
+    for job in (job for job in jobs if name in job.files):
+        rows, plain = job.table(name), job.predictions
+        for key, value in where.items():
+            rows = rows[rows[key] == value]
+        labels = plain[plain["eps_255"] > 0].drop_duplicates("index").set_index("index")
+        rows = rows[rows["eps_255"] > 0].assign(defence=NO_DEFENCE)
+        rows = rows.assign(target_label=rows["index"].map(labels["target_label"]))
+        side.append((job, pd.concat([plain[plain["eps_255"] == 0], rows])))
+    return side
 
 
 def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
@@ -188,11 +183,11 @@ def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
     Raises:
         ValueError: No target is another network than the source.
     """
-    shared = [{job.record.source_model.model for job in side.jobs} for side in sides]
+    shared = [{job.record.source_model.model for job, _ in side} for side in sides]
     parts = []
     for name, side in zip(("one", "other"), sides, strict=True):
-        for job in side.jobs:
-            record, rows, source = job.record, side.rows(job), job.record.source_model.model
+        for job, rows in side:
+            record, source = job.record, job.record.source_model.model
             place = record.targets, record.protocol, rows["eps_255"].max()
             part = outcomes_of(rows, name, record.source, *place, networks_of(record))
             pairs = zip(part.targets, part.evaluated[0], strict=True)
@@ -203,8 +198,8 @@ def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
     if ranked.empty:
         raise ValueError("No target is another network than the source.")
     mean = ranked[ranked["source"] == ranked["source"].iloc[0]].set_index("attack")
-    alike = {id(side.jobs): side.jobs for side in sides}.values()
-    costs = [float(np.mean([cost_of(job) for job in jobs])) for jobs in alike]
+    alike = {tuple(job.record.key for job, _ in side): side for side in sides}.values()
+    costs = [float(np.mean([cost_of(job) for job, _ in side])) for side in alike]
     row = {**mean.loc["one"], "other": mean["mean"]["other"], "text": margin_text(mean.loc["one"])}
     return row | {"costs": costs, "sources": sorted(set.intersection(*shared))}
 
@@ -238,14 +233,14 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     models = sorted({job.record.source_model.model for job in first})
     rates = defaultdict[str, list[Any]](list)
     for question, what, than, *sides in _asked(jobs, base[0].record.label):
-        if all(side.is_stored for side in sides):
+        if all(sides):
             changed, images, use = question == "settings", tested, of
             if changed:
-                images = sides[0].jobs[0].predictions["index"].unique()
+                images = sides[0][0][1]["index"].unique()
                 use = f"{len(images)} images for tuning"
             row = _margin(sides, images) | {"than": than, "of": use}
             if question == "budgets":  # of all budgets: they share gradients
-                tables = ([job.predictions for job in side.jobs] for side in sides)
+                tables = ([job.predictions for job, _ in side] for side in sides)
                 attacked = (pd.concat(of).query("eps_255 > 0") for of in tables)
                 row["costs"] = [rows["gradients"].mean() for rows in attacked]
             alone = row["sources"] != models and question != "trainings"
@@ -276,8 +271,7 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     }
     for question, grid in zip(QUESTIONS, (None, *ranks[0].grids) if ranks else (), strict=False):
         if grid:
-            n = ranks[0].own_settings["images"].max()
-            text = f"{grid.caption} (n = {n:g}{at})"
+            text = f"{grid.caption} (n = {ranks[0].own_settings['images'].max():g}{at})"
             grids[question] = replace(grid, caption=text.replace("\n", " "))
     return {key: grids[key] for key in QUESTIONS if key in grids}
 
@@ -296,8 +290,8 @@ def _tuning_images(jobs: Jobs) -> set[str]:
 def paper_text(results: Results, missing: int = 0) -> str:
     """Return `paper.md`: the primary comparison, notes, and the answer to each question.
 
-    `missing` is the number of jobs that are not finished. Without the primary comparison the text
-    says what is missing.
+    `missing` is the number of jobs that are missing or have failed. Without the primary comparison
+    the text says what is missing.
     """
     results = replace(results, ranks=results.ranks or ranks_of(results))
     try:
@@ -312,7 +306,7 @@ def paper_text(results: Results, missing: int = 0) -> str:
     unequal = (f"{costs[name]:g} and {others[name]:g} from {name}" for name in unlike)
     unused = [name for name in costs if not costs[name]]
     notes = said(
-        (f"Not finished: {missing} of the jobs are missing", missing > 0),
+        (f"Not finished: {missing} of the jobs are missing or have failed", missing > 0),
         (f"The costs are not equal: {', '.join(unequal)}", unlike),
         (f"{first[0].record.attack} used no gradient of {', '.join(unused)}", unused),
     )

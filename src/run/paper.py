@@ -1,6 +1,6 @@
 """Jobs of `experiment=paper`: an attack, its base at equal cost, and what reviewers ask."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -15,9 +15,9 @@ from ..cache.rows import Rows
 from ..config.command import BUDGETS
 from ..config.fields import find_preset
 from ..config.gradient_cost import COPIES
-from ..config.resolvers import CONF
 from ..report.beside import cost_of
 from ..tracking import Tracker
+from ..utils.model_names import ModelRef
 from .check_job import checked
 from .job import finish_job, prepare_job
 from .models import ModelPool
@@ -27,15 +27,19 @@ _SWITCHES = {"warm_up_scale": "warm_up_steps", "start_radius": "random_start"}
 """Settings that have no effect while another one is off."""
 
 
-def paper_jobs(words: Sequence[Sequence[str]], planned: Sequence[Planned]) -> list[list[str]]:
+def paper_jobs(
+    words: Sequence[Sequence[str]], planned: Sequence[Planned], models: Iterable[str]
+) -> list[list[str]]:
     """Return the overrides of the jobs of a paper, those of the first comparison first.
 
     Args:
         words: Overrides of the attack's job from each source.
         planned: These jobs, checked.
+        models: Names of models, among which are trainings of the sources.
 
     Raises:
-        ValueError: More than the source changes, the attack is its base, or it is fitted.
+        ValueError: More than the source changes, the attack is its base, or it is fitted; or there
+            is no other target than the source.
     """
     first = planned[0]
     rest = {tuple(word for word in line if not word.startswith("source=")) for line in words}
@@ -48,20 +52,20 @@ def paper_jobs(words: Sequence[Sequence[str]], planned: Sequence[Planned]) -> li
     if first.attack.fitted:
         name = first.settings.attack.name
         raise ValueError(f"attack={name} is fitted: experiment=paper needs a cost per image.")
-    jobs = (_from_source(*pair) for pair in zip(words, planned, strict=True))
+    if any({*each.settings.targets} <= {*each.settings.source} for each in planned):
+        raise ValueError("experiment=paper needs a target other than the source.")
+    jobs = (_from_source(*pair, models) for pair in zip(words, planned, strict=True))
     return [job for alike in zip_longest(*jobs) for job in alike if job]
 
 
-def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
+def _from_source(
+    words: Sequence[str], planned: Planned, models: Iterable[str]
+) -> Iterator[list[str]]:
     settings, source, cost = planned.settings, planned.settings.source_name, _cost(planned)
-    attack, function = settings.attack, planned.attack.function
-    assert function is not None
-    parameters = signature(function).parameters
-    reference = [
-        f"epsilon.grid=[{settings.reference:g}]",
-        f"epsilon.reference={settings.reference}",
-    ]
-    trainings = [path.stem for path in (CONF / "model").glob(f"{source}_seed*.yaml")]
+    attack, budget = settings.attack, settings.reference
+    reference = [f"epsilon.grid=[{budget:g}]", f"epsilon.reference={budget}"]
+    names = {name: ModelRef((name,)).architecture for name in models}
+    trainings = [name for name, network in names.items() if source == network != name]
     base = [word for word in words if not word.lstrip("+~").startswith(("attack=", "attack."))]
     base += [f"attack={settings.base}", f"attack.norm={attack.norm}"]
     base += [f"attack.target_label={attack.target_label}"] * (attack.target_label is not None)
@@ -83,18 +87,16 @@ def _from_source(words: Sequence[str], planned: Planned) -> Iterator[list[str]]:
     plain = [word for word in words if not word.startswith(cut)]
     stated = ((key, attack.settings.get(key)) for key in ("steps", *COPIES))
     fixed = {key: value for key, value in stated if value is not None}
-    for key, number in _settings(function, parameters) if tuning else ():
+    for key, number in _settings(planned.attack.function) if tuning else ():
         typed = [f"attack.{name}={value}" for name, value in {**fixed, key: number}.items()]
         yield _changed(plain, f"{key}={number}", *few, *typed)
 
 
-def _settings(attack: Any, parameters: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+def _settings(attack: Any) -> Iterator[tuple[str, float]]:
     """Yield each number of an attack at half and at twice its value, if the attack allows it."""
-    function = attack
-    while isinstance(function, partial):
-        function = function.func
-    if getattr(function, "of_object", False):  # a library's object: its keywords change nothing
-        return
+    parameters = signature(attack).parameters
+    if getattr(getattr(attack, "func", attack), "of_object", False):
+        return  # a library's object: its keywords change nothing
     for key, value in ((key, parameter.default) for key, parameter in parameters.items()):
         unused = key in _SWITCHES and not parameters[_SWITCHES[key]].default
         if type(value) not in (int, float) or key in BUDGETS or unused:
