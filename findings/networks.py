@@ -62,12 +62,15 @@ class Networks(Sweep):
         table = pd.concat(rows, ignore_index=True)
         return table.assign(p_holm=holm(table["p"]))
 
-    def decided(self, eps: float, *, related: bool | None = None) -> tuple[int, int, int]:
+    def decided(
+        self, eps: float, *, related: bool | None = None, level: float = 0.05
+    ) -> tuple[int, int, int]:
         """Count the pairs on which FGSM and BIM differ at one budget, with p < 0.05.
 
         Args:
             eps: The budget in units of 1/255.
             related: Count pairs of one family alone, or other pairs alone; None: all.
+            level: Limit of p; more than 1: count every difference.
 
         Returns:
             Pairs on which FGSM fools more images, on which it fools fewer, and all pairs.
@@ -76,7 +79,7 @@ class Networks(Sweep):
         if related is not None:
             pairs = zip(its["source"], its["target"], strict=True)
             its = its[[self.related(*pair) == related for pair in pairs]]
-        signs = np.sign(its["difference"]) * (its["p_holm"] < 0.05)
+        signs = np.sign(its["difference"]) * (its["p_holm"] < level)
         return int((signs > 0).sum()), int((signs < 0).sum()), len(its)
 
     @cached_property
