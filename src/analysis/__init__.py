@@ -6,6 +6,7 @@ from .intervals import Values, is_at_chance, paired_interval, wilson_interval
 from .multiple_comparisons import LEVEL
 from .outcomes import Outcomes, job_outcomes, joined, outcomes_of, ratio
 from .ranking import MEAN_OF, rankings
+from .trainings import network_rankings
 from .trajectories import KINDS, flip_summary, trajectories
 from .transfer_rates import (
     CLEAN,

@@ -26,10 +26,11 @@ Values = NDArray[np.float64]
 def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     """Choose a source for each target by its success on the other targets, as if unseen.
 
-    A source is chosen on one half of the images and judged on the other half, both ways, for
-    `_HALVES` random halves. Two or three sources are combined: an image is fooled if one of them
-    succeeds. A target counts the images that it counts for every source: a source with few correct
-    predictions would otherwise count only easy images.
+    Other trainings of the target are left out with it. A source is chosen on one half of the images
+    and judged on the other half, both ways, for `_HALVES` random halves. Two or three
+    sources are combined: an image is fooled if one of them succeeds. A target counts the images
+    that it counts for every source: a source with few correct predictions would otherwise count
+    only easy images.
 
     Args:
         outcomes: Outcomes of the same untargeted attacks from each source.
@@ -44,6 +45,9 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
         - `any`: success of a source chosen at random, the mean over the candidates;
         - `best_2`, `best_3`: success with the two or three best sources;
         - `candidates`: the number of candidate sources.
+
+        No rows if no target has two sources that are other networks and that are compared on
+        further networks.
     """
     if len(outcomes.targets) < FEWEST_MODELS:
         raise ValueError(
@@ -62,10 +66,11 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     sums = (counted * fooled.mean(axis=0)) @ weights
     rates = np.moveaxis(ratio(sums, counted.astype(np.float64) @ weights), -1, 0)
     rates[:, ~measured] = np.nan
+    networks = np.array([outcomes.networks.get(str(name), str(name)) for name in outcomes.targets])
     rows, contributions = [], []
     for target, name in enumerate(outcomes.targets):
         able = np.flatnonzero(np.isfinite(rates[0, :, target]))
-        seen = np.delete(rates[:, able], target, axis=2)
+        seen = rates[:, able][..., networks != networks[target]]
         values = np.array([_values(half) for half in seen])
         if len(able) < 2 or np.isnan(values).any():
             continue
@@ -84,9 +89,7 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
         rows.append({"target": name.model, "candidates": len(able), **chosen})
         contributions.append(np.mean(parts, axis=0))
     if not rows:
-        raise ValueError(
-            "no target has two sources that are other networks and count an image; add models."
-        )
+        return pd.DataFrame(columns=["target", "chosen", "best", *_NUMBERS])
     images = np.array(contributions)  # shape (targets, numbers and weight, images)
     frame = pd.DataFrame(rows)
     frame[_NUMBERS] = images[:, :-1].sum(axis=2)

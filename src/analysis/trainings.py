@@ -7,7 +7,6 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
-from ..utils.model_names import ModelRef
 from .multiple_comparisons import FEWEST_TESTED, LEVEL
 from .outcomes import Mask, Outcomes
 from .source_choice import runs_of, source_values
@@ -122,10 +121,7 @@ def network_rankings(outcomes: Outcomes) -> pd.DataFrame:
     """
     single = [str(source) for source in outcomes.sources if not source.is_ensemble]
     sources, targets = [*dict.fromkeys(single)], [str(target) for target in outcomes.targets]
-    networks = {
-        name: outcomes.networks.get(name, ModelRef((name,)).architecture)
-        for name in (*sources, *targets)
-    }
+    networks = {name: outcomes.networks.get(name, name) for name in (*sources, *targets)}
     if len({networks[name] for name in sources}) in (1, len(sources)):
         return pd.DataFrame(columns=NETWORK_COLUMNS)
     runs = runs_of(outcomes, sources)

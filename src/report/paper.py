@@ -298,10 +298,9 @@ def paper_text(results: Results, missing: int = 0) -> str:
         grids = paper_grids(results)
     except ValueError as error:
         return f"# {error}\n"
-    first = jobs_of(results)["primary", False]
+    first, base = (jobs_of(results)["primary", of_base] for of_base in (False, True))
     folder, alarms = first[0].sweep_folder, [alarm.finding for job in first for alarm in job.alarms]
-    costs = {job.record.source: cost_of(job) for job in first}
-    others = {job.record.source: cost_of(job) for job in jobs_of(results)["primary", True]}
+    costs, others = ({job.record.source: cost_of(job) for job in side} for side in (first, base))
     unlike = [name for name in costs if not abs(costs[name] - others[name]) <= NEAR * others[name]]
     unequal = (f"{costs[name]:g} and {others[name]:g} from {name}" for name in unlike)
     unused = [name for name in costs if not costs[name]]

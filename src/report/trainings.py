@@ -1,7 +1,7 @@
 """Trainings of one network as one row or column: means over trainings, with their range."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 
 from ..analysis.estimates import MEAN
 from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER
-from ..artifacts.comparable import ALIKE, differences, model_digest, training_of
+from ..artifacts.comparable import ALIKE, differences, model_digest, networks_of, training_of
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.record import JobRecord
 
@@ -64,11 +64,15 @@ def check_trainings(jobs: Sequence[FinishedJob]) -> None:
     """Refuse jobs that would fold as trainings, but differ in more than the seed of the training.
 
     Raises:
-        ValueError: Their images, settings or trainings differ.
+        ValueError: Their images, settings or trainings differ, or two trainings have equal weights.
     """
     records = defaultdict[str, dict[str, JobRecord]](dict)
     for job in jobs:
         records[without_training_seed(job.row_title)][job.row_title] = job.record
+        networks, weights = networks_of(job.record), job.record.weights
+        of = Counter((networks[name], digest) for name, digest in weights.items())
+        if twins := [network for (network, _), number in of.items() if number > 1]:
+            raise ValueError(f"two models are the same training of {twins[0]}: leave one out.")
     for title, alike in records.items():
         unlike = differences(*alike.values(), fields=[name for name in ALIKE if name != "model"])
         trainings = [record.config.get("training") or {} for record in alike.values()]

@@ -486,6 +486,8 @@ def classes_sentence(classes: pd.DataFrame, p: float, names: Sequence[str]) -> s
 
 def choice_notes(choices: pd.DataFrame) -> list[str]:
     """Say what a choice of sources for unseen targets reaches, from the rows of `choices`."""
+    if choices.empty:
+        return ["No target has two sources that are compared on further networks: add models."]
     mean = choices.iloc[-1]
     either = f"either of two sources: {share(mean, 'best_2')}"
     return [

@@ -318,13 +318,20 @@ def test_another_training_is_no_target_and_networks_are_compared_over_trainings(
     differ = rates["source"].map(NETWORKS) != rates["target"].map(NETWORKS)
     mean = rates[differ].groupby("target")["rate"].mean().mean()
     assert results.rankings["mean"].iloc[0] == pytest.approx(mean)
-    ranking, _, networks = source_tables(choose_source([results]))
-    assert "these trainings" in ranking.caption
+    ranking, choice, networks = source_tables(choose_source([results]))
+    assert "these trainings" in ranking.caption and not choice.texts  # unseen: in no training
     names, trainings, _, differences = zip(*networks.texts, strict=True)
     assert dict(zip(names, trainings, strict=True)) == {"net": "3", "vgg": "3", "vit": "1"}
     tested = {"net", "vgg"} if names[0] != "vit" else set()
     rows = zip(names[1:], differences[1:], strict=True)
     assert {name for name, text in rows if text} == tested - {names[0]}
+
+
+def test_one_training_under_two_names_is_refused(make_sweep):
+    frame = made_up(make_sweep, NETWORKS, "mi")
+    frame.attrs[JOBS][0]["weights"] = dict.fromkeys(NETWORKS, "equal")
+    with pytest.raises(ValueError, match="the same training of net"):
+        choose_source([results_of_frame(frame)])
 
 
 def sweep_over_trainings(tmp_path, epochs=(1, 1, 1)):
