@@ -120,12 +120,8 @@ def cache_of(jobs: list[JobStatus]) -> str:
     cache = Path(settings.dir)
     rows = sum(Rows(cache).sizes().values())
     text = f"{cache}: {rows / 1e9:.1f} of {settings.total_gb:g} GB of rows."
-    others = [path for path in sorted(cache.glob("rows*")) if path.name != FOLDER]
-    size = sum(path.stat().st_size for other in others for path in other.rglob("*.parquet"))
-    if others:
-        names = ", ".join(map(str, others))
-        text += f" {names}: {size / 1e9:.1f} GB from another version, safe to delete."
-    return text
+    others = [str(path) for path in sorted(cache.glob("rows*")) if path.name != FOLDER]
+    return text + f" Of another version, safe to delete: {', '.join(others)}." * bool(others)
 
 
 def _clock(seconds: float) -> str:

@@ -65,7 +65,7 @@ def test_each_source_counts_once_and_its_trainings_are_those_of_the_folder(make_
         (["attack=bim"], "Name another attack as base"),
         (["attack=uap"], "is fitted"),
         (["attack=ni", "source=[coarse,fine],coarse"], "from one ensemble"),
-        (["attack=ni", "targets=[coarse]"], "a target other than the source"),
+        (["attack=ni", "targets=[coarse]"], "a target of another network"),
     ],
 )
 def test_what_is_no_comparison_of_two_attacks_is_refused(make_paper, capsys, words, told):

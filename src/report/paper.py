@@ -60,15 +60,12 @@ def jobs_of(results: Results) -> Jobs:
 def primary_of(results: Results) -> Results:
     """Return the results without the jobs of a paper's other questions, which `paper.md` has."""
     pairs = zip(results.rows, results.groups, strict=True)
-    main = [pair for pair in pairs if _question(pair[0][0].job) in ("", "primary")]
+    asked = (None, "", "primary")
+    main = [pair for pair in pairs if pair[0][0].job.record.config.get("question") in asked]
     if not main:
         return results
     rows, groups = zip(*main, strict=True)
     return replace(results, rows=titled_anew(rows), groups=groups)
-
-
-def _question(job: FinishedJob) -> str:
-    return job.record.config.get("question") or ""
 
 
 def check_primary(jobs: Jobs) -> None:
@@ -78,18 +75,29 @@ def check_primary(jobs: Jobs) -> None:
         ValueError: The jobs are not those of one paper, or one of its first jobs is missing.
     """
     sides = [jobs["primary", of_base] for of_base in (False, True)]
-    records = [job.record for job in (*sides[0], *sides[1])]
-    unlike = differences(*records, fields=_SHARED)
     sources = [[job.record.source for job in side] for side in sides]
-    titles = {job.record.label for job in sides[0]}, {job.record.attack for job in sides[1]}
-    several = [*unlike, *["attacks"] * any(len(names) > 1 for names in titles)]
-    several += ["defences"] * (len({record.defences for record in records}) > 1)
-    several += ["runs of one source"] * any(len(names) > len({*names}) for names in sources)
-    if several:
-        raise ValueError(f"These jobs are not of one paper: they differ in {', '.join(several)}.")
     if not all(sides) or {*sources[0]} != {*sources[1]}:
         lacking = ", ".join(sorted({*sources[0]} ^ {*sources[1]})) or "all sources"
-        raise ValueError(f"The primary comparison of experiment=paper lacks a job: {lacking}.")
+        raise ValueError(f"The primary comparison of experiment=paper lacks jobs from {lacking}.")
+    records = [job.record for job in (*sides[0], *sides[1])]
+    several = differences(*records, fields=_SHARED)
+    titles = {job.record.label for job in sides[0]}, {job.record.attack for job in sides[1]}
+    several += ["attacks"] * any(len(names) > 1 for names in titles)
+    several += ["defences"] * (len({record.defences for record in records}) > 1)
+    several += ["runs of one source"] * any(len(names) > len({*names}) for names in sources)
+    for (question, of_base), side in jobs.items():
+        key = question.partition("=")[0]
+        stated = [_settings(job, key) for job in sides[of_base]]
+        what = "settings (" + "base, " * of_base + f"{question})"
+        several += [what] * any(_settings(job, key) not in stated for job in side)
+    if several:
+        raise ValueError(f"These jobs are not of one paper: they differ in {', '.join(several)}.")
+
+
+def _settings(job: FinishedJob, but: str) -> dict[str, Any]:
+    """Return the settings of a job's attack, but one that may differ."""
+    settings = job.record.config["attack"]["settings"]
+    return {key: value for key, value in settings.items() if key != but}
 
 
 def ranks_of(results: Results) -> Ranks:
@@ -180,10 +188,10 @@ def _instead(jobs: Sequence[FinishedJob], name: str, **where: str) -> Side:
 def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
     """Compare two sides from equal sources on equal images, with one paired test.
 
-    Raises:
-        ValueError: No target is another network than the source.
+    Returns:
+        The row of an answer; nothing if no target is another network than the source.
     """
-    shared = [{job.record.source_model.model for job, _ in side} for side in sides]
+    shared = set.intersection(*({job.record.source_model.model for job, _ in of} for of in sides))
     parts = []
     for name, side in zip(("one", "other"), sides, strict=True):
         for job, rows in side:
@@ -193,15 +201,18 @@ def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
             pairs = zip(part.targets, part.evaluated[0], strict=True)
             defence = next(target.defence for target, used in pairs if used)
             part = replace(part.select(defence=defence), jobs=[(name, source)])
-            parts += [part.on_images(images)] * (source in set.intersection(*shared))
+            parts += [part.on_images(images)] * (source in shared)
     ranked = rankings(joined(parts), against="other")
     if ranked.empty:
-        raise ValueError("No target is another network than the source.")
+        return {}
+    sources = sorted({*ranked["source"]} & shared)
     mean = ranked[ranked["source"] == ranked["source"].iloc[0]].set_index("attack")
     alike = {tuple(job.record.key for job, _ in side): side for side in sides}.values()
-    costs = [float(np.mean([cost_of(job) for job, _ in side])) for side in alike]
+    counted = ([job for job, _ in of if job.record.source_model.model in sources] for of in alike)
+    attacked = (pd.concat(job.predictions.query("eps_255 > 0") for job in jobs) for jobs in counted)
+    costs = [float(rows["gradients"].mean()) for rows in attacked]  # of all budgets
     row = {**mean.loc["one"], "other": mean["mean"]["other"], "text": margin_text(mean.loc["one"])}
-    return row | {"costs": costs, "sources": sorted(set.intersection(*shared))}
+    return row | {"costs": costs, "sources": sources}
 
 
 def paper_table(results: Results, question: str = "primary") -> Grid:
@@ -227,43 +238,33 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     few = len(reporting) < FEWEST_TESTED
     tested = rows["index"].unique() if few else reporting
     of = f"{len(tested)} images" + (", also for tuning" if few else " for reporting") * bool(tuning)
-    place = f"from {', '.join(job.record.source for job in first)}"
-    at = f", at {record.reference:g}/255"
-    places = {"budgets": f"{place}; of all budgets", "trainings": f"each row from its source{at}"}
-    models = sorted({job.record.source_model.model for job in first})
+    at, models = f", at {record.reference:g}/255", list[str]()
     rates = defaultdict[str, list[Any]](list)
     for question, what, than, *sides in _asked(jobs, base[0].record.label):
         if all(sides):
-            changed, images, use = question == "settings", tested, of
-            if changed:
-                images = sides[0][0][1]["index"].unique()
-                use = f"{len(images)} images for tuning"
-            row = _margin(sides, images) | {"than": than, "of": use}
-            if question == "budgets":  # of all budgets: they share gradients
-                tables = ([job.predictions for job, _ in side] for side in sides)
-                attacked = (pd.concat(of).query("eps_255 > 0") for of in tables)
-                row["costs"] = [rows["gradients"].mean() for rows in attacked]
+            tuned = question == "settings"
+            images = sides[0][0][1]["index"].unique() if tuned else tested
+            if not (row := _margin(sides, images)):
+                continue
+            models = models or row["sources"]
+            row |= {"than": than, "of": f"{len(images)} images for tuning" if tuned else of}
             alone = row["sources"] != models and question != "trainings"
             row["what"] = f"{what} from {', '.join(row['sources'])} alone" if alone else what
+            shares = (f"{100 * row[key]:.1f}" for key in ("mean", "other"))
+            numbers = row["text"], f"{row['images']:g}", costs_text(row["costs"])
+            row["cells"] = (row["what"], than, *shares, *numbers)
             rates[question].append(row)
+    if "primary" not in rates:
+        raise ValueError("No target is another network than the source.")
+    place = f"from {', '.join(models)}"
+    places = {"budgets": f"{place}; of all budgets", "trainings": f"each row from its source{at}"}
+    aimed = bool(record.config["attack"]["target_label"])
     heads = ("", "beside", f"{record.attack}, %", "other, %", "points", "images", "gradients")
     grids = {
         question: Grid(
             heads,
-            [
-                (
-                    *(row["what"], row["than"]),
-                    *(f"{100 * row[key]:.1f}" for key in ("mean", "other")),
-                    *(row["text"], f"{row['images']:g}", costs_text(row["costs"])),
-                )
-                for row in answers
-            ],
-            margins_sentence(
-                answers,
-                record.attack,
-                places.get(question, place + at),
-                bool(record.config["attack"]["target_label"]),
-            ),
+            [row["cells"] for row in answers],
+            margins_sentence(answers, record.attack, places.get(question, place + at), aimed),
             [COUNTED[record.protocol]],
             left=(0, 1),
         )
@@ -271,7 +272,8 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     }
     for question, grid in zip(QUESTIONS, (None, *ranks[0].grids) if ranks else (), strict=False):
         if grid:
-            text = f"{grid.caption} (n = {ranks[0].own_settings['images'].max():g}{at})"
+            n = f"n = {ranks[0].own_settings['images'].max():g}"
+            text = f"{grid.caption} ({ranks[0].title}; {n}; {ranks[0].cost:g} gradients per image)"
             grids[question] = replace(grid, caption=text.replace("\n", " "))
     return {key: grids[key] for key in QUESTIONS if key in grids}
 
@@ -297,21 +299,21 @@ def paper_text(results: Results, missing: int = 0) -> str:
     try:
         grids = paper_grids(results)
     except ValueError as error:
-        return f"# {error}\n"
+        return f"# {'Not finished: ' * (missing > 0)}{error}\n"
     first, base = (jobs_of(results)["primary", of_base] for of_base in (False, True))
     folder, alarms = first[0].sweep_folder, [alarm.finding for job in first for alarm in job.alarms]
     costs, others = ({job.record.source: cost_of(job) for job in side} for side in (first, base))
     unlike = [name for name in costs if not abs(costs[name] - others[name]) <= NEAR * others[name]]
     unequal = (f"{costs[name]:g} and {others[name]:g} from {name}" for name in unlike)
-    unused = [name for name in costs if not costs[name]]
+    record = first[0].record
     notes = said(
+        (f"{record.label} on {record.dataset}, norm {record.norm}, seed {record.seed}", True),
+        (f"Targets, with equal weights: {', '.join(record.targets)}", True),
         (f"Not finished: {missing} of the jobs are missing or have failed", missing > 0),
         (f"The costs are not equal: {', '.join(unequal)}", unlike),
-        (f"{first[0].record.attack} used no gradient of {', '.join(unused)}", unused),
     )
-    notes = [f"{note}." for note in notes]
+    notes = [f"{note}." for note in (*notes, *alarms)]
     notes += [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]
-    notes += [f"{alarm}." for alarm in alarms]
     stored = folder != Path()
     lines = [f"# {'Not finished: ' * (missing > 0)}{grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
@@ -325,7 +327,7 @@ def paper_text(results: Results, missing: int = 0) -> str:
             lines += [replace(grid, caption="").markdown().strip()]
             lines += [f"LaTeX: `{command('table')} {words}`"] * stored
         else:
-            lines += ["No finished job, and no stored attack, answers this."]
+            lines += ["No job of this sweep, and no stored attack, answers this."]
     budgets = [side for key, side in jobs_of(results).items() if key[0] == "budgets"]
     folders = shlex.join(str(job.folder) for side in budgets for job in side)
     pdf = f"PDF of the budgets: `{command('figure')} curves {folders} --out curves.pdf`"

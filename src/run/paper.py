@@ -17,7 +17,7 @@ from ..config.fields import find_preset
 from ..config.gradient_cost import COPIES
 from ..report.beside import cost_of
 from ..tracking import Tracker
-from ..utils.model_names import ModelRef
+from ..utils.model_names import NO_DEFENCE, ModelRef
 from .check_job import checked
 from .job import finish_job, prepare_job
 from .models import ModelPool
@@ -38,8 +38,8 @@ def paper_jobs(
         models: Names of models, among which are trainings of the sources.
 
     Raises:
-        ValueError: More than the source changes, the attack is its base, or it is fitted; or there
-            is no other target than the source.
+        ValueError: More than the source changes, the attack is its base or fitted, its source has
+            a defence, or no target is another network than the source.
     """
     first = planned[0]
     rest = {tuple(word for word in line if not word.startswith("source=")) for line in words}
@@ -52,8 +52,12 @@ def paper_jobs(
     if first.attack.fitted:
         name = first.settings.attack.name
         raise ValueError(f"attack={name} is fitted: experiment=paper needs a cost per image.")
-    if any({*each.settings.targets} <= {*each.settings.source} for each in planned):
-        raise ValueError("experiment=paper needs a target other than the source.")
+    if first.settings.source_defence != NO_DEFENCE:
+        raise ValueError("experiment=paper sets source_defence: leave it out.")
+    for models_of in ((each.settings.targets, each.settings.source) for each in planned):
+        targets, sources = ({*map(_network, names)} for names in models_of)
+        if targets <= sources:
+            raise ValueError("experiment=paper needs a target of another network than the source.")
     jobs = (_from_source(*pair, models) for pair in zip(words, planned, strict=True))
     return [job for alike in zip_longest(*jobs) for job in alike if job]
 
@@ -64,16 +68,14 @@ def _from_source(
     settings, source, cost = planned.settings, planned.settings.source_name, _cost(planned)
     attack, budget = settings.attack, settings.reference
     reference = [f"epsilon.grid=[{budget:g}]", f"epsilon.reference={budget}"]
-    names = {name: ModelRef((name,)).architecture for name in models}
-    trainings = [name for name, network in names.items() if source == network != name]
+    trainings = [name for name in models if source == _network(name) != name]
     base = [word for word in words if not word.lstrip("+~").startswith(("attack=", "attack."))]
     base += [f"attack={settings.base}", f"attack.norm={attack.norm}"]
     base += [f"attack.target_label={attack.target_label}"] * (attack.target_label is not None)
     base += [f"attack.gradients={cost}"] * bool(cost)
-    questions = {
-        "primary": [*reference, "controls=true", "diagnostics.tables=[filtered]"],
-        "budgets": ["defences=none"],
-    }
+    questions = {"primary": [*reference, "controls=true", "diagnostics.tables=[filtered]"]}
+    if len(settings.budgets) > 1:
+        questions["budgets"] = ["defences=none"]
     for defence in settings.defences[-1:]:
         questions["known"] = [*reference, f"source_defence={defence}"]
     for training in [source, *trainings] if trainings else ():
@@ -90,6 +92,10 @@ def _from_source(
     for key, number in _settings(planned.attack.function) if tuning else ():
         typed = [f"attack.{name}={value}" for name, value in {**fixed, key: number}.items()]
         yield _changed(plain, f"{key}={number}", *few, *typed)
+
+
+def _network(name: str) -> str:
+    return ModelRef((name,)).architecture
 
 
 def _settings(attack: Any) -> Iterator[tuple[str, float]]:

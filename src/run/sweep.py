@@ -204,13 +204,11 @@ class Sweep:
         paper = paper_text(results, undone) if jobs_of(results) else ""
         if paper:
             console.print(paper.partition("\n")[0], style="bold")
-        texts = []
+        texts, shown_results = [], primary_of(results)
         for show in (print_matrices, print_rankings, print_alarms, print_audits):
-            show(primary_of(results), console)
+            show(shown_results, console)
             wide = io.StringIO()
-            show(
-                primary_of(results), Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST)
-            )
+            show(shown_results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
             texts.append(wide.getvalue())
         written = self._write_files(
             results, jobs, {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}, console
