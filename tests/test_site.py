@@ -15,8 +15,8 @@ from findings.__main__ import (
     RESULTS,
     adaptive_rows,
     behind_small,
-    matched_tables,
     on_photographs,
+    own_settings,
     pages,
     sweep_of,
     undefended_small,
@@ -165,8 +165,8 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     assert (first, second) == ("sia", "gi") and at_100["copies"]["sia"] < at_100["steps"]["di"]
     numbers = [100, len(at_100), 4, *map(percent, at_100["mean"][["sia", "di"]])]
     assert tells(README, *numbers, int(at_100["images"].iloc[0]))
-    alike = matched_tables().correlation(on_photographs())
-    unlike = matched_tables().correlation(matched_tables().of("own"), on_photographs())
+    alike = own_settings().correlation(on_photographs())
+    unlike = own_settings().correlation(own_settings().of(), on_photographs())
     numbers = [int(alike["n"])]
     for found in (alike, unlike):
         numbers += [f"{abs(found[name]):.2f}" for name in ("rho", "rho_low", "rho_high")]
@@ -190,7 +190,7 @@ def test_the_correlation_with_published_success_is_that_of_the_printed_ranks():
     both = published[["success"]].join(ranking["rank"], how="inner")
     places = both["success"].rank(ascending=False)
     expected = np.corrcoef(places, both["rank"].rank())[0, 1]
-    assert matched_tables().correlation(ranking)["rho"] == pytest.approx(expected)
+    assert own_settings().correlation(ranking)["rho"] == pytest.approx(expected)
 
 
 def of_adaptive(source: str) -> pd.DataFrame:
