@@ -15,9 +15,10 @@ from findings.board import CONVOLUTIONAL, EQUAL_COST, Boards
 from findings.collect import collect
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences, through_defences, undefended
-from findings.matched import Matched
 from findings.networks import Networks, frequencies
 from findings.numbers import Sweep, beside_published, difference, p_value, span
+from findings.own_settings import OwnSettings
+from findings.trainings import Trainings
 from src import curves, ranking
 from src.analysis import KINDS, MEAN_OF
 from src.artifacts import FinishedJob, find_jobs
@@ -100,11 +101,10 @@ def page_values() -> dict[str, Any]:
         board=board,
         equal_cost={cost: board.equal_cost(cost) for cost in COSTS},
         equal_cost_sources=CONVOLUTIONAL,
-        matched=matched_tables(),
-        recount=pd.read_csv(RESULTS / "recount.csv", comment="#", index_col="number"),
-        matched_costs=COSTS,
-        matched_most=MOST,
-        matched_most_of_transformers=MOST_OF_TRANSFORMERS,
+        own_settings=own_settings(),
+        costs=COSTS,
+        most=MOST,
+        most_of_transformers=MOST_OF_TRANSFORMERS,
         behind_small={name: behind_small(name) for name in ("fgsm", "mi", "di", "bsr")},
         six_behind={
             name: behind(plain_six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")
@@ -125,6 +125,8 @@ def page_values() -> dict[str, Any]:
         alone=white_boxes(photographs.tables["filtered"]),
         mi=mi,
         networks=networks,
+        trainings=Trainings(RESULTS / "trainings.card"),
+        published_small=Networks(RESULTS / "published-small.card"),
         study=Networks(RESULTS / "networks-grid.card"),
         frequencies=frequencies(pd.read_parquet(RESULTS / FREQUENCIES)),
         preset_photographs=preset,
@@ -135,9 +137,9 @@ def page_values() -> dict[str, Any]:
 
 
 @cache
-def matched_tables() -> Matched:
-    """Return the attacks at matched cost."""
-    return Matched(pd.read_csv(RESULTS / "published-attacks.csv"))
+def own_settings() -> OwnSettings:
+    """Return the attacks at own settings on small networks."""
+    return OwnSettings(pd.read_csv(RESULTS / "published-attacks.csv"))
 
 
 def on_photographs() -> pd.DataFrame:
@@ -240,7 +242,6 @@ def write_figures() -> None:
         "hypothesis": photographs.chart("effects"),
         "filtered": photographs.chart("filtered"),
         "cifar": ranking(RESULTS / "cifar"),
-        "matched": matched_tables().chart(),
     }
     for name, chart in charts.items():
         with atomic_write(DOCS / f"{name}.png") as temporary:

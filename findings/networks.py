@@ -38,7 +38,7 @@ class Networks(Sweep):
     def means(self) -> pd.DataFrame:
         """The mean success of each attack over the sources, by `eps_255` and `attack`."""
         rows = self.results.rankings
-        rows = rows[rows["source"].str.startswith(MEAN_OF)]
+        rows = rows[rows["source"].str.startswith(MEAN_OF)].dropna(subset="mean")
         return rows.set_index(["eps_255", "attack"]).sort_index()
 
     @cached_property

@@ -90,6 +90,7 @@ def printed(tmp_path_factory) -> Path:
                 file.write_text(text)
     for name in ("mobilenetv2", "squeezenet1_0", "squeezenet1_1"):  # the reader's
         (folder / "mine" / "model" / f"{name}.yaml").write_text("weights: included\n")
+    (folder / "docs").symlink_to(REPOSITORY / "docs")
     return folder
 
 
@@ -99,7 +100,6 @@ def place(printed, run_in) -> Path:
     folder = printed
     _write_data(folder)
     _write_weights(folder)
-    (folder / "docs").symlink_to(REPOSITORY / "docs")
     sweep = ["-m", "experiment=demo", "save_adversarial=true", "hydra.sweep.dir=outputs/DATE"]
     assert run_in(folder, *small(sweep)) == 0
     for card in ("mine.card", "bim.card"):

@@ -19,9 +19,8 @@ def make_paper(run_tiny, workspace):
 def rates(job: FinishedJob) -> float:
     """Return the success on the target that is not the source at 8/255, by plain pandas."""
     rows = pd.read_parquet(job.folder / "predictions.parquet")
-    rows["hit"] = rows["predicted"] != rows["label"]
-    if (rows["target_label"] >= 0).any():
-        rows["hit"] = rows["predicted"] == rows["target_label"]
+    aimed = rows["target_label"] >= 0
+    rows["hit"] = (rows["predicted"] == rows["target_label"].where(aimed, rows["label"])) == aimed
     clean = rows[rows["eps_255"] == 0]
     right = clean[clean["predicted"] == clean["label"]].groupby("index")["target"].nunique() == 2
     attacked = rows[(rows["eps_255"] == 8) & (rows["target"] != job.record.source)]
