@@ -16,13 +16,18 @@ class Trainings(Sweep):
 
     @cached_property
     def networks(self) -> pd.DataFrame:
-        """Rows of `network_rankings`, of one `attack` and budget `eps_255` each."""
+        """Rows of `network_rankings`, of one `attack` and budget `eps_255` each.
+
+        `images` is the number of images that all trainings classify correctly.
+        """
         parts = []
         for attack in self.attacks():
             results = results_of([job for job in self.jobs if job.attack == attack])
             for eps in results.jobs[0].record.budgets[1:]:
                 (outcomes,) = results.outcomes(eps).values()
-                parts.append(network_rankings(outcomes).assign(attack=attack, eps_255=eps))
+                images = outcomes.counted.all(axis=(0, 1)).sum()
+                place = {"attack": attack, "eps_255": eps, "images": images}
+                parts.append(network_rankings(outcomes).assign(**place))
         return pd.concat(parts, ignore_index=True)
 
     @cached_property

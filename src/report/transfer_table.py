@@ -140,7 +140,7 @@ def _caption(
         ("without white boxes", not spec.white_boxes),
         ("without related pairs", not spec.related),
         (f"cells: means over {averaged}s without white boxes", averaged),
-        (f"{average}: {over}", AVERAGE in columns),
+        (f"{average}: {over}{trained}", AVERAGE in columns),
         ("means over sources: without ensembles and sources behind a defence", apart),
         (f"{difference}: {minus}", DIFFERENCE in columns),
         (f"n/a: {few}", unknown),
