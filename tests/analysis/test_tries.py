@@ -197,9 +197,9 @@ def test_few_models_have_no_interval_and_too_few_are_refused():
     few, enough = (choices(transfer_of(*made_up(count))).iloc[-1] for count in (4, 5))
     assert np.isnan([few["success_low"], few["most_high"]]).all() and few["success"] > 0
     assert enough["success_low"] < enough["success"] < enough["success_high"]
-    for arrays, said in ((made_up(3), "4 targets"), ((made_up(4)[0], False), "other networks")):
-        with pytest.raises(ValueError, match=said):
-            choices(transfer_of(*arrays))
+    assert choices(transfer_of(made_up(4)[0], False)).empty
+    with pytest.raises(ValueError, match="4 targets"):
+        choices(transfer_of(*made_up(3)))
 
 
 def test_the_command_prints_a_choice_or_why_there_is_none(capsys):
