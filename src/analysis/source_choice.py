@@ -72,7 +72,7 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
         able = np.flatnonzero(np.isfinite(rates[0, :, target]))
         seen = rates[:, able][..., networks != networks[target]]
         values = np.array([_values(half) for half in seen])
-        if len(able) < 2 or np.isnan(values).any():
+        if len(able) < 2 or np.isnan(values).any() or not np.isfinite(seen).any():
             continue
         orders = able[np.argsort(-values.round(9), axis=1, kind="stable")]
         best: NDArray[np.intp] = able[rates[:, able, target].round(9).argmax(axis=1)]

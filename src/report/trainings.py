@@ -1,7 +1,7 @@
 """Trainings of one network as one row or column: means over trainings, with their range."""
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
@@ -67,12 +67,13 @@ def check_trainings(jobs: Sequence[FinishedJob]) -> None:
         ValueError: Their images, settings or trainings differ, or two trainings have equal weights.
     """
     records = defaultdict[str, dict[str, JobRecord]](dict)
+    names = defaultdict[tuple[str, str], set[str]](set)
     for job in jobs:
         records[without_training_seed(job.row_title)][job.row_title] = job.record
-        networks, weights = networks_of(job.record), job.record.weights
-        of = Counter((networks[name], digest) for name, digest in weights.items())
-        if twins := [network for (network, _), number in of.items() if number > 1]:
-            raise ValueError(f"two models are the same training of {twins[0]}: leave one out.")
+        for name, digest in job.record.weights.items():
+            names[networks_of(job.record)[name], digest].add(name)
+    if twins := [sorted(alike) for alike in names.values() if len(alike) > 1]:
+        raise ValueError(f"{' and '.join(twins[0])} are the same training: leave one out.")
     for title, alike in records.items():
         unlike = differences(*alike.values(), fields=[name for name in ALIKE if name != "model"])
         trainings = [record.config.get("training") or {} for record in alike.values()]

@@ -329,8 +329,8 @@ def test_another_training_is_no_target_and_networks_are_compared_over_trainings(
 
 def test_one_training_under_two_names_is_refused(make_sweep):
     frame = made_up(make_sweep, NETWORKS, "mi")
-    frame.attrs[JOBS][0]["weights"] = dict.fromkeys(NETWORKS, "equal")
-    with pytest.raises(ValueError, match="the same training of net"):
+    frame.attrs[JOBS][0]["weights"]["net"] = frame.attrs[JOBS][1]["weights"]["net_seed1"] = "equal"
+    with pytest.raises(ValueError, match="net and net_seed1 are the same training"):
         choose_source([results_of_frame(frame)])
 
 
