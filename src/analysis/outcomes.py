@@ -199,13 +199,17 @@ class Outcomes:
 
 
 def same_network(source: ModelRef, target: ModelRef, networks: Mapping[str, str]) -> bool:
-    """Return True if a target is, or is another training of, a source or a member of it.
+    """Return True if a target is, or is another training of, a source or a member of it."""
+    members = [network_of(name, networks) for name in source.members]
+    return source.includes(target) or network_of(target.model, networks) in members
+
+
+def network_of(name: str, networks: Mapping[str, str]) -> str:
+    """Return the network of a model, by its name.
 
     A model that `networks` lacks has the name of its network, or ends in `_seedN` after it.
     """
-    names = [*source.members, target.model]
-    *members, other = (networks.get(name, ModelRef((name,)).architecture) for name in names)
-    return source.includes(target) or other in members
+    return networks.get(name, ModelRef((name,)).architecture)
 
 
 def outcomes_by_budget(outcome: JobOutcomes, attack: str) -> dict[float, Outcomes]:

@@ -250,7 +250,8 @@ def _rank_sources(
     measured = np.array([[(source, target) in pairs for target in targets] for source in sources])
     if targets:
         target_names = [str(outcomes.targets[target]) for target in targets]
-        lacks = "" if one else missing_target(measured, sources, target_names)
+        names = measured, sources, target_names, outcomes.networks
+        lacks = "" if one else missing_target(*names)
     if lacks:
         return [{"source": source, "lacks": lacks, **_UNRANKED} for source in sources]
     scores = np.full((*measured.shape, len(outcomes.index)), np.nan)

@@ -1,6 +1,7 @@
 """Choice of a source for an unseen target."""
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -9,14 +10,14 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from ..utils.model_names import ModelRef
-from .outcomes import Mask, Outcomes, ratio
+from .outcomes import Mask, Outcomes, network_of, ratio
 
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""
 FEWEST_MODELS = 4
 """Fewest targets for leaving one out."""
 FEWEST_FOR_INTERVAL = 5
-"""Fewest targets for an interval of a mean over targets."""
+"""Fewest networks of targets for an interval of a mean over them."""
 _HALVES = 10
 _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
 
@@ -37,8 +38,9 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
         seed: Seed of the halves.
 
     Returns:
-        One row per target, and a last row `mean` with means and 95 % intervals for new targets and
-        new images (`NAME_low`, `NAME_high`; NaN below `FEWEST_FOR_INTERVAL` targets):
+        One row per target, and a last row `mean` with means over networks, each the mean over its
+        trainings, and 95 % intervals for new networks and new images (`NAME_low`, `NAME_high`; NaN
+        below `FEWEST_FOR_INTERVAL` networks of targets):
 
         - `chosen`: the source chosen on all images, and `success`, that of the chosen sources;
         - `best`: the best source on this target, and `most`, the success of those best on it;
@@ -66,13 +68,14 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     sums = (counted * fooled.mean(axis=0)) @ weights
     rates = np.moveaxis(ratio(sums, counted.astype(np.float64) @ weights), -1, 0)
     rates[:, ~measured] = np.nan
-    networks = np.array([outcomes.networks.get(str(name), str(name)) for name in outcomes.targets])
-    rows, contributions = [], []
+    networks = np.array([network_of(name.model, outcomes.networks) for name in outcomes.targets])
+    rows, contributions, of_network = [], list[Values](), defaultdict[str, list[Values]](list)
     for target, name in enumerate(outcomes.targets):
-        able = np.flatnonzero(np.isfinite(rates[0, :, target]))
-        seen = rates[:, able][..., networks != networks[target]]
+        seen = rates[..., networks != networks[target]]
+        known = np.isfinite(rates[0, :, target]) & np.isfinite(seen).any(axis=(0, 2))
+        able, seen = np.flatnonzero(known), seen[:, known]
         values = np.array([_values(half) for half in seen])
-        if len(able) < 2 or np.isnan(values).any() or not np.isfinite(seen).any():
+        if len(able) < 2 or np.isnan(values).any():
             continue
         orders = able[np.argsort(-values.round(9), axis=1, kind="stable")]
         best: NDArray[np.intp] = able[rates[:, able, target].round(9).argmax(axis=1)]
@@ -88,12 +91,14 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
             parts.append(np.where(judged, [*shares, np.ones(count)], 0) / judged.sum())
         rows.append({"target": name.model, "candidates": len(able), **chosen})
         contributions.append(np.mean(parts, axis=0))
+        of_network[networks[target]].append(contributions[-1])
     if not rows:
         return pd.DataFrame(columns=["target", "chosen", "best", *_NUMBERS])
     images = np.array(contributions)  # shape (targets, numbers and weight, images)
     frame = pd.DataFrame(rows)
     frame[_NUMBERS] = images[:, :-1].sum(axis=2)
-    last = {"target": "mean", **_mean_of_new_targets(images)}
+    of_networks = np.array([np.mean(trainings, axis=0) for trainings in of_network.values()])
+    last = {"target": "mean", **_mean_of_new_networks(of_networks)}
     return pd.concat([frame, pd.DataFrame([last])], ignore_index=True)
 
 
@@ -122,11 +127,11 @@ def _values(rates: Values) -> Values:
     return values
 
 
-def _mean_of_new_targets(images: Values) -> dict[str, float]:
-    """Return means over targets, with intervals from the variances over targets and over images.
+def _mean_of_new_networks(images: Values) -> dict[str, float]:
+    """Return means over target networks, with intervals from variances over these and over images.
 
     Args:
-        images: Contributions of N images to the numbers of T targets, and their weights, shape
+        images: Contributions of N images to the numbers of T networks, and their weights, shape
             (T, numbers + 1, N).
     """
     targets, count = len(images), images.shape[-1]
@@ -166,21 +171,28 @@ def source_values(measured: Mask) -> Values:
     return matrix
 
 
-def missing_target(measured: Mask, sources: Sequence[str], targets: Sequence[str]) -> str:
+def missing_target(
+    measured: Mask, sources: Sequence[str], targets: Sequence[str], networks: Mapping[str, str]
+) -> str:
     """Return what to add so that each two sources have enough common targets; empty if nothing.
 
     Args:
         measured: The pairs of source and target that can be compared, shape (S, T).
         sources: Names of the sources.
         targets: Names of the targets.
+        networks: The network of each model; a model that it lacks is its own.
     """
+    of = {
+        name: {network_of(member, networks) for member in ModelRef.parse(name).members}
+        for name in (*sources, *targets)
+    }
     for first, second in combinations(range(len(sources)), 2):
         if (more := COMMON_TARGETS - int((measured[first] & measured[second]).sum())) > 0:
             both = sources[first], sources[second]
             other = measured[first] ^ measured[second]
             names = [name for name, is_missing in zip(targets, other, strict=True) if is_missing]
-            members = {member for name in both for member in ModelRef.parse(name).members}
-            if others := [name for name in names if not members & {*ModelRef.parse(name).members}]:
+            if others := [name for name in names if not of[name] & (of[both[0]] | of[both[1]])]:
                 return f"{others[0]} as a target of both {both[0]} and {both[1]}"
             return f"{more} more target{'s' * (more > 1)} besides {', '.join(sources)}"
     return ""
+

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from .multiple_comparisons import FEWEST_TESTED, LEVEL
-from .outcomes import Mask, Outcomes
+from .outcomes import Mask, Outcomes, network_of
 from .source_choice import runs_of, source_values
 
 FEWEST_TRAININGS = 3
@@ -121,7 +121,7 @@ def network_rankings(outcomes: Outcomes) -> pd.DataFrame:
     """
     single = [str(source) for source in outcomes.sources if not source.is_ensemble]
     sources, targets = [*dict.fromkeys(single)], [str(target) for target in outcomes.targets]
-    networks = {name: outcomes.networks.get(name, name) for name in (*sources, *targets)}
+    networks = {name: network_of(name, outcomes.networks) for name in (*sources, *targets)}
     if len({networks[name] for name in sources}) in (1, len(sources)):
         return pd.DataFrame(columns=NETWORK_COLUMNS)
     runs = runs_of(outcomes, sources)

@@ -487,16 +487,16 @@ def classes_sentence(classes: pd.DataFrame, p: float, names: Sequence[str]) -> s
 def choice_notes(choices: pd.DataFrame) -> list[str]:
     """Say what a choice of sources for unseen targets reaches, from the rows of `choices`."""
     if choices.empty:
-        return ["No target has two sources that are compared on further networks: add models."]
+        return ["No target has two sources that share a further network: add one as a target."]
     mean = choices.iloc[-1]
     either = f"either of two sources: {share(mean, 'best_2')}"
     return [
         f"chosen: {share(mean, 'success')}; at random: {share(mean, 'any')}; best on each target: "
         f"{share(mean, 'most')}",
         either + f"; of three: {share(mean, 'best_3')}" * bool(choices["candidates"].max() > 2),
-        "95 % intervals are for new targets and new images."
+        "95 % intervals are for new networks as targets and new images."
         if np.isfinite(mean["success_low"])
-        else f"Below {FEWEST_FOR_INTERVAL} targets there is no interval.",
+        else f"Below {FEWEST_FOR_INTERVAL} networks of targets there is no interval.",
     ]
 
 

@@ -193,6 +193,17 @@ def test_a_source_is_chosen_on_other_targets_and_judged_on_other_images():
         assert last[[name, f"{name}_low", f"{name}_high"]].tolist() == pytest.approx(ends)
 
 
+def test_trainings_of_a_network_count_as_one_target():
+    fooled, counted = made_up()
+    counted[np.eye(6, dtype=bool)] = True
+    plain = choices(transfer_of(fooled, counted)).iloc[-1]
+    twice = np.repeat(fooled, 2, axis=2), np.repeat(counted, 2, axis=1)
+    trainings = [name for network in MODELS for name in (network, f"{network}_seed1")]
+    found = choices(transfer_of(*twice, trainings))
+    pd.testing.assert_series_equal(found.iloc[-1], plain, check_names=False)
+    assert len(found) == 13
+
+
 def test_few_models_have_no_interval_and_too_few_are_refused():
     few, enough = (choices(transfer_of(*made_up(count))).iloc[-1] for count in (4, 5))
     assert np.isnan([few["success_low"], few["most_high"]]).all() and few["success"] > 0
