@@ -44,8 +44,8 @@ def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "")
     path = PRESETS / f"{name}.card"
     facts: dict[str, Any] = {"preset": name, "preset_version": VERSION, "tuning": tuning}
     facts |= {"page": page} if page else {}
-    if [its.resolve() for its in folders] == [path]:  # packed again
-        facts["coarse"] = read_facts(path).get("coarse", False)
+    cards = [read_facts(place) for place in folders if place.is_file()]
+    facts["coarse"] = any(card.get("coarse", False) for card in cards)
     pack(path, jobs, **facts)
 
 

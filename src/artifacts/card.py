@@ -56,7 +56,7 @@ def write_card(jobs: Sequence[CardJob], path: Path, **facts: Any) -> None:
         jobs: The jobs.
         path: The card.
         **facts: Further facts about the card, such as the name of a preset; `coarse` says that
-            the confidences are the middles of 16 equal steps.
+            confidences of some jobs are the middles of 16 equal steps.
     """
     table = pa.concat_tables([part for job in jobs for part in _parts(job)]).unify_dictionaries()
     if len(table) > _MOST_ROWS:
