@@ -14,7 +14,7 @@ from findings.baselines import TUNING, pack, pack_preset
 from findings.board import CONVOLUTIONAL, EQUAL_COST, Boards
 from findings.collect import collect
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
-from findings.defences import adaptive, behind_defences, through_defences, undefended
+from findings.defences import adaptive, behind_defences, loss_behind, through_defences, undefended
 from findings.networks import Networks, frequencies
 from findings.numbers import Sweep, beside_published, difference, p_value, span
 from findings.own_settings import OwnSettings
@@ -116,6 +116,7 @@ def page_values() -> dict[str, Any]:
             [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
         ),
         adaptive=adaptive_rows(through),
+        jpeg_loss=jpeg_loss(),
         own_grid=OWN_GRID,
         gains_of=gains,
         jpeg_by_source=jpeg_by_source(),
@@ -185,6 +186,25 @@ def jpeg_by_source() -> dict[str, float]:
     return {job.record.source: behind([job], "mi", EMBEDDED).gain["jpeg"] for job in jobs}
 
 
+def equal_cost_on(other: FinishedJob, source: str) -> list[FinishedJob]:
+    """Return the stored attacks of equal cost from one source, on the images of another job."""
+    jobs = [job for job in find_jobs([EQUAL_COST]) if job.record.source == source]
+    for job in jobs:
+        rows = job.defended
+        vars(job)["defended"] = rows[rows["index"].isin(other.defended["index"])]
+    return jobs
+
+
+def jpeg_loss() -> pd.Series:
+    """Return `loss_behind` of JPEG, for `pgd` through it and the strongest stored attack."""
+    jobs = find_jobs([RESULTS / "defences-jpeg"])
+    known = next(job for job in jobs if job.record.source == "resnet_small@jpeg")
+    strongest = undefended_small("resnet_small")["attack"][0]
+    plain = [job for job in equal_cost_on(known, "resnet_small") if job.record.attack == strongest]
+    losses = [loss_behind(known, job, EMBEDDED) for job in plain]
+    return min(losses, key=lambda row: float(row["loss"]))
+
+
 def most_gained(defences: Sequence[str], column: str = "gain") -> float:
     """Return the largest gain of some rows of `behind_small`, or of another column."""
     return max(gains(row, column).max() for row in defences)
@@ -207,10 +227,7 @@ def undefended_small(source: str) -> pd.DataFrame:
     names = ("defences-adaptive", "defences-jpeg")  # of two jobs through JPEG the last counts
     jobs = [job for name in names for job in find_jobs([RESULTS / name])]
     jobs = [job for job in jobs if job.record.source_model.model == source]
-    equal = [job for job in find_jobs([EQUAL_COST]) if job.record.source == source]
-    for job in equal:  # on the images of the others
-        rows = job.defended
-        vars(job)["defended"] = rows[rows["index"].isin(jobs[0].defended["index"])]
+    equal = equal_cost_on(jobs[0], source)
     rows = undefended([*equal, *jobs], EMBEDDED).drop_duplicates(["attack", "defence"])
     return rows[rows["attack"].isin([job.record.attack for job in jobs]) | (rows.index == 0)]
 

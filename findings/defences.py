@@ -182,6 +182,39 @@ def undefended(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFr
     return pd.DataFrame(rows, columns=columns).sort_values("correct", ignore_index=True)
 
 
+def loss_behind(known: FinishedJob, plain: FinishedJob, targets: Sequence[str]) -> pd.Series:
+    """Compare an attack through a defence on targets behind it with another on plain targets.
+
+    Args:
+        known: An attack of a source behind a defence.
+        plain: An attack of the source as it is, on the same images.
+        targets: Networks, of which those that are not the source count.
+
+    Returns:
+        By how much less stays correct behind the defence, on images that count on both sides: the
+        mean over targets `loss`, and the ends of its 95 % interval, `low` and `high` (bootstrap).
+    """
+    model, defence = known.record.source_model.columns
+    others = [name for name in targets if name != model]
+    sides = [_masks(plain, others, NO_DEFENCE), _masks(known, others, defence)]
+    counted = sides[0][0] & sides[1][0]
+    pairs = np.concatenate([np.stack([counted, correct], axis=1) for _, correct, _ in sides])
+    of_pairs = np.repeat([1, -1], len(others)) / len(others)
+    losses = _shares(pairs, _resampled(counted.shape[1]), of_pairs)
+    low, high = np.quantile(losses[1:], [0.025, 0.975])
+    return pd.Series({"loss": losses[0], "low": low, "high": high, "images": counted.any(0).sum()})
+
+
+def _masks(
+    job: FinishedJob, targets: Sequence[str], defence: str
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return the counted, correct and abstained images of targets at the reference budget."""
+    pairs = [ModelRef.parse(name, defence) for name in targets]
+    found = job_outcomes(job.defended, job.record.source, pairs, "joint")
+    at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])
+    return found.counted, found.correct[:, :, at], found.abstained[:, :, at]
+
+
 def _rivals(
     kind: str,
     rivals: Mapping[str, FinishedJob],
@@ -190,11 +223,7 @@ def _rivals(
     counting: Sequence[str] | None = None,
 ) -> dict[str, float]:
     """Return the numbers of `adaptive` for some targets, on the images of all or some rivals."""
-    pairs, cells = [ModelRef.parse(name, defence) for name in targets], {}
-    for attack, job in rivals.items():
-        found = job_outcomes(job.defended, job.record.source, pairs, "joint")
-        at = int(np.flatnonzero(found.eps_255 == job.record.reference)[0])
-        cells[attack] = found.counted, found.correct[:, :, at], found.abstained[:, :, at]
+    cells = {attack: _masks(job, targets, defence) for attack, job in rivals.items()}
     counted = np.all([cells[attack][0] for attack in counting or cells], axis=0)
     row = {f"{kind}_images": counted.sum() / len(targets)}
     for attack, (_, correct, abstained) in cells.items():

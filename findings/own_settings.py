@@ -64,6 +64,7 @@ class OwnSettings:
         means: pd.DataFrame,
         among: pd.DataFrame | None = None,
         minus: pd.DataFrame | None = None,
+        given_cost: bool = False,
     ) -> pd.Series:
         """Return Spearman's rank correlation of the printed column `mean` with published success.
 
@@ -71,6 +72,7 @@ class OwnSettings:
             means: A ranking by attack, with its mean success in the column `mean`.
             among: Rankings whose attacks alone are used; None: all.
             minus: Another ranking, whose correlation over the same attacks is subtracted.
+            given_cost: Whether to take the partial correlation, given the published gradients.
 
         Returns:
             `rho` with the ends of its 95 % interval, `rho_low` and `rho_high` (percentiles of a
@@ -79,10 +81,15 @@ class OwnSettings:
         both = self.published[["success"]].join(means["mean"], how="inner")
         both = both if among is None else both[both.index.isin(among.index)]
         both = both if minus is None else both.join(minus["mean"].rename("minus"), how="inner")
+        both = both.join(self.published["gradients"]) if given_cost else both
         values, size = both.to_numpy(), len(both)
         drawn = np.random.default_rng(0).integers(0, size, (9_999, size))
         ranks = rankdata(values[np.vstack([np.arange(size), drawn])], axis=1)
         ranks -= ranks.mean(axis=1, keepdims=True)
+        if given_cost:
+            ranks, cost = ranks[..., :-1], ranks[..., -1:]
+            shares = (cost * ranks).sum(axis=1, keepdims=True)
+            ranks = ranks - cost * shares / np.square(cost).sum(axis=1, keepdims=True)
         lengths = np.linalg.norm(ranks, axis=1)
         products = np.einsum("bi,bik->bk", ranks[..., 0], ranks[..., 1:])
         each = products / (lengths[:, :1] * lengths[:, 1:])

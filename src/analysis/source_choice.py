@@ -72,8 +72,8 @@ def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:
     rows, contributions, of_network = [], list[Values](), defaultdict[str, list[Values]](list)
     for target, name in enumerate(outcomes.targets):
         seen = rates[..., networks != networks[target]]
-        known = np.isfinite(rates[0, :, target]) & np.isfinite(seen).any(axis=(0, 2))
-        able, seen = np.flatnonzero(known), seen[:, known]
+        usable = np.isfinite(rates[0, :, target]) & np.isfinite(seen).any(axis=(0, 2))
+        able, seen = np.flatnonzero(usable), seen[:, usable]
         values = np.array([_values(half) for half in seen])
         if len(able) < 2 or np.isnan(values).any():
             continue
@@ -195,4 +195,3 @@ def missing_target(
                 return f"{others[0]} as a target of both {both[0]} and {both[1]}"
             return f"{more} more target{'s' * (more > 1)} besides {', '.join(sources)}"
     return ""
-
