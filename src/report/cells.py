@@ -22,6 +22,7 @@ from ..analysis import (
 from ..analysis.diagnostics import SIZES
 from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import GROUP
+from ..analysis.transfer_rates import ANOTHER_TRAINING
 from ..config.errors import refusal
 from ..utils.checked_dataclass import checked
 from ..utils.formats import format_cells
@@ -134,6 +135,8 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
             raise ValueError("networks and clean: each training has an accuracy. Leave one out.")
         check_trainings(results.jobs)
         rows = over_trainings(rows, VALUES[spec.value].column)
+        if "source" not in spec.keys:  # cells are means over other networks
+            rows = rows[rows["target"] != ANOTHER_TRAINING]
     if spec.defence is not None:
         if spec.defence not in (defences := list(rows["defence"].unique())):
             raise ValueError(f"defence={spec.defence}: choose from {', '.join(defences)}.")
