@@ -34,7 +34,6 @@ class Quantity:
             Wilson interval, in the columns with `_low` and `_high`.
         of: Column with the number of images that the share is of.
         fewest: Fewest such images; the share of fewer is NaN.
-        interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
         page_name: What the page calls it where a reader chooses what to show; its last word stands
             where space is short. Only for shares; empty: it cannot be chosen.
         value: Its name in `table(value=NAME)`; empty: tables do not show it.
@@ -50,7 +49,6 @@ class Quantity:
     count: str = ""
     of: str = "denominator"
     fewest: int = 0
-    interval: bool = False
     page_name: str = ""
     value: str = ""
     metric: Literal["", "reference", "curve"] = ""
@@ -177,7 +175,6 @@ _ENTRIES = (
         "Mean confidence in %",
         term=_CONFIDENCE,
         compute=lambda outcome: _mean(outcome.confidence, outcome.denominator),
-        interval=True,
         value="confidence",
         metric="curve",
     ),
@@ -228,14 +225,12 @@ class Statistic:
 
     Attributes:
         column: Its name.
-        form: Python's format of its values; empty: they are shown as they are.
         of: Rankings that have it: of attacks, of sources or of both.
         cost: True: it comes from the costs of the jobs, not from outcomes.
         on_page: True: the page's charts have it.
     """
 
     column: str
-    form: str = ""
     of: tuple[str, ...] = ("attack", "source")
     cost: bool = False
     on_page: bool = False
@@ -246,15 +241,15 @@ STATISTICS = (
     Statistic("attacks", of=("source",)),
     Statistic("targets", on_page=True),
     Statistic("images", on_page=True),
-    Statistic("mean", SHARE, on_page=True),
-    Statistic("low", SHARE, ("attack",), on_page=True),
-    Statistic("high", SHARE, ("attack",), on_page=True),
+    Statistic("mean", on_page=True),
+    Statistic("low", of=("attack",), on_page=True),
+    Statistic("high", of=("attack",), on_page=True),
     Statistic("extrapolated", of=("source",)),
     Statistic("rank", on_page=True),
-    Statistic("difference", SHARE, on_page=True),
-    Statistic("difference_low", SHARE, on_page=True),
-    Statistic("difference_high", SHARE, on_page=True),
-    Statistic("p", "{:.3g}", on_page=True),
+    Statistic("difference", on_page=True),
+    Statistic("difference_low", on_page=True),
+    Statistic("difference_high", on_page=True),
+    Statistic("p", on_page=True),
     Statistic("undecided"),
     Statistic("discordance"),
     Statistic("detectable"),
