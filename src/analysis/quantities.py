@@ -64,16 +64,21 @@ class Quantity:
         return self.compute is not None or bool(self.count)
 
 
-def _count(mask: Mask) -> NDArray[np.int64]:
-    """Count images, (T, N, K) to (T, K)."""
-    counts: NDArray[np.int64] = np.count_nonzero(mask, axis=1)
-    return counts
+def _count(column: str, title: str, term: str, images: Callable[[JobOutcomes], Mask]) -> Quantity:
+    """Return the quantity that counts the images of a mask, (T, N, K) to (T, K)."""
+    return Quantity(
+        column,
+        title,
+        COUNT,
+        term,
+        compute=lambda outcome: np.count_nonzero(images(outcome), axis=1),
+    )
 
 
 def _mean(values: Values, mask: Mask) -> Values:
     """Average the values of some images, (T, N, K) to (T, K); NaN without images."""
     # A NaN outside the mask must not leak in, while a NaN inside it must show: not a product.
-    return ratio(np.where(mask, values, 0.0).sum(axis=1), _count(mask))
+    return ratio(np.where(mask, values, 0.0).sum(axis=1), np.count_nonzero(mask, axis=1))
 
 
 def _clean_accuracy(outcome: JobOutcomes) -> Values:
@@ -93,13 +98,7 @@ def _source_fooled(outcome: JobOutcomes) -> Mask:
 _RATE, _CONDITIONAL, _CONFIDENCE = "fooled, correct, k / n", "conditional success", "confidence"
 
 _ENTRIES = (
-    Quantity(
-        "denominator",
-        "Images counted",
-        COUNT,
-        _RATE,
-        compute=lambda outcome: _count(outcome.denominator),
-    ),
+    _count("denominator", "Images counted", _RATE, lambda outcome: outcome.denominator),
     Quantity(
         "clean_accuracy",
         "Accuracy on clean images in %",
@@ -107,19 +106,17 @@ _ENTRIES = (
         compute=_clean_accuracy,
         metric="reference",
     ),
-    Quantity(
+    _count(
         "abstained",
         "Images without a prediction",
-        COUNT,
         "defence",
-        compute=lambda outcome: _count(outcome.abstained & outcome.counted[:, :, None]),
+        lambda outcome: outcome.abstained & outcome.counted[:, :, None],
     ),
-    Quantity(
+    _count(
         "still_correct",
         "Images still classified correctly",
-        COUNT,
         _RATE,
-        compute=lambda outcome: _count(outcome.denominator & outcome.correct),
+        lambda outcome: outcome.denominator & outcome.correct,
     ),
     Quantity(
         "robust_accuracy",
@@ -130,13 +127,7 @@ _ENTRIES = (
         value="accuracy",
         metric="curve",
     ),
-    Quantity(
-        "success",
-        "Successes",
-        COUNT,
-        _RATE,
-        compute=lambda outcome: _count(outcome.denominator & outcome.success),
-    ),
+    _count("success", "Successes", _RATE, lambda outcome: outcome.denominator & outcome.success),
     Quantity(
         "success_rate",
         "Success rates in %",
@@ -146,19 +137,12 @@ _ENTRIES = (
         value="success",
         metric="curve",
     ),
-    Quantity(
-        "conditional_images",
-        "Images that fool the source",
-        COUNT,
-        _CONDITIONAL,
-        compute=lambda outcome: _count(_source_fooled(outcome)),
-    ),
-    Quantity(
+    _count("conditional_images", "Images that fool the source", _CONDITIONAL, _source_fooled),
+    _count(
         "conditional_success",
         "Images that fool source and target",
-        COUNT,
         _CONDITIONAL,
-        compute=lambda outcome: _count(_source_fooled(outcome) & outcome.success),
+        lambda outcome: _source_fooled(outcome) & outcome.success,
     ),
     Quantity(
         "conditional",
