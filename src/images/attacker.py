@@ -338,13 +338,12 @@ def refused_calls(networks: Sequence[nn.Module], source: nn.Module) -> Iterator[
     This finds the networks themselves and copies of them.
     """
     marks, called = set().union(*map(_marks, networks)) - _marks(source), set[tuple[Any, ...]]()
-    handle = register_module_forward_pre_hook(
-        lambda layer, _: called.update(marks & _marks(layer, recurse=False))
-    )
-    try:
+
+    def note(layer: nn.Module, _: Any) -> None:
+        called.update(marks & _marks(layer, recurse=False))
+
+    with register_module_forward_pre_hook(note):
         yield
-    finally:
-        handle.remove()
     if called:
         raise ValueError("it calls a target network. An attack may use the source alone.")
 

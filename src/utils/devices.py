@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -103,16 +103,12 @@ def _products(precision: str) -> Iterator[None]:
     switches += [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     if precision == "ieee":  # few CPUs have TF32
         switches += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-    changed = []
-    try:
+    with ExitStack() as restored:
         for switch in switches:
             if (before := switch.fp32_precision) != precision:
-                changed.append((switch, before))
+                restored.callback(setattr, switch, "fp32_precision", before)
                 switch.fp32_precision = precision
         yield
-    finally:
-        for switch, before in reversed(changed):
-            switch.fp32_precision = before
 
 
 _FULL = (
