@@ -1,4 +1,4 @@
-"""Sweep of jobs as a sweeper of Hydra's: compose, check, plan, launch, summarise."""
+"""Sweep of jobs in place of a sweeper of Hydra's: compose, check, plan, launch, summarise."""
 
 import gc
 import os
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
 from hydra.core.utils import run_job
-from hydra.plugins.sweeper import Sweeper
-from hydra.types import HydraContext, RunMode
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from .config.command import Command
@@ -24,58 +23,42 @@ if TYPE_CHECKING:
     from .run.sweep import Sweep
 
 
-class JobSweeper(Sweeper):
-    """Sweeper of Hydra's that checks and plans all jobs first, and summarises them last."""
-
-    hydra_context: HydraContext
-    config: DictConfig
-
-    def setup(self, *, hydra_context: HydraContext, task_function: Any, config: DictConfig) -> None:
-        """Take the config of the sweep as a whole."""
-        self.hydra_context, self.config, self.task = hydra_context, config, task_function
-
-    def sweep(self, arguments: list[str]) -> None:
-        """Run the jobs of a command's overrides."""
-        loader: Any = self.hydra_context.config_loader
-        settings = self.config.hydra.sweeper
-        if not str(settings._target_).endswith("BasicSweeper"):
-            raise ValueError("hydra/sweeper: the program has a sweeper. Leave this word out.")
-        fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
-        jobs = split_jobs(loader, [*fixed, *arguments])
-        if self.config.base is not None:
-            jobs = self._of_paper(loader, jobs)
-        sweep = begin(self.config, (loader.load_sweep_config(self.config, job) for job in jobs))
-        OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
-        launcher = Plugins.instance().instantiate_launcher(
-            self.hydra_context, partial(self.task, sweep), self.config
-        )
-        size = settings.max_batch_size or len(jobs)
-        for first in range(0, len(jobs), size):
-            batch = [[*job, f"sweep='{sweep.manifest.id}'"] for job in jobs[first : first + size]]
-            for job in launcher.launch(batch, initial_job_idx=first):
-                _ = job.return_value  # raises an error that the job's folder does not have
-        sweep.summarise()
-
-    def _of_paper(self, loader: Any, jobs: list[list[str]]) -> list[list[str]]:
-        """Return the jobs of a paper, from those of the attack."""
-        from .run.check_job import check_job  # here: loads torch
-        from .run.data import DataSets
-        from .run.paper import paper_jobs
-
-        read = (loader.load_sweep_config(self.config, job) for job in jobs)
-        planned = [check_job(read_job(job, job.hydra), DataSets()) for job in read]
-        return paper_jobs(jobs, planned, loader.catalogue.files["model"])
-
-
 def run_sweep(loader: Loader, words: list[str]) -> None:
-    """Run the jobs of a command with `-m`."""
-    # Hydra would instantiate a sweeper from a package named `hydra_plugins` only, which each
-    # program with Hydra in this environment would import.
+    """Run the jobs of a command with `-m`: compose, check and plan all first, summarise last.
+
+    It stands for a sweeper of Hydra's. Hydra would instantiate one from a package named
+    `hydra_plugins` only, which each program with Hydra in this environment would import.
+    """
     words = [*words, "hydra.mode=MULTIRUN"]
     config = loader.load_configuration("config", words, RunMode.MULTIRUN)
-    sweeper = JobSweeper()
-    sweeper.setup(hydra_context=context_of(loader, config), task_function=_run, config=config)
-    sweeper.sweep(Command.of(config.hydra).words)
+    settings = config.hydra.sweeper
+    if not str(settings._target_).endswith("BasicSweeper"):
+        raise ValueError("hydra/sweeper: the program has a sweeper. Leave this word out.")
+    fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
+    jobs = split_jobs(loader, [*fixed, *Command.of(config.hydra).words])
+    if config.base is not None:
+        jobs = _of_paper(loader, config, jobs)
+    sweep = begin(config, (loader.load_sweep_config(config, job) for job in jobs))
+    OmegaConf.save(config, sweep.folder / "multirun.yaml")
+    context = context_of(loader, config)
+    launcher = Plugins.instance().instantiate_launcher(context, partial(_run, sweep), config)
+    size = settings.max_batch_size or len(jobs)
+    for first in range(0, len(jobs), size):
+        batch = [[*job, f"sweep='{sweep.manifest.id}'"] for job in jobs[first : first + size]]
+        for job in launcher.launch(batch, initial_job_idx=first):
+            _ = job.return_value  # raises an error that the job's folder does not have
+    sweep.summarise()
+
+
+def _of_paper(loader: Any, config: DictConfig, jobs: list[list[str]]) -> list[list[str]]:
+    """Return the jobs of a paper, from those of the attack."""
+    from .run.check_job import check_job  # here: loads torch
+    from .run.data import DataSets
+    from .run.paper import paper_jobs
+
+    read = (loader.load_sweep_config(config, job) for job in jobs)
+    planned = [check_job(read_job(job, job.hydra), DataSets()) for job in read]
+    return paper_jobs(jobs, planned, loader.catalogue.files["model"])
 
 
 def run_alone(loader: Loader, words: list[str]) -> None:

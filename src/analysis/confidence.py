@@ -182,33 +182,29 @@ def initial_groups(result: JobOutcomes, groups: int | Sequence[float]) -> pd.Dat
                 "confidence": np.where(present, confidence, 0.0).sum(axis=0),
             }
             parts.append(part)
-    shape = result.eps_255.shape
-    columns = {  # one frame, because concatenating hundreds of small ones is slow
-        name: np.concatenate([np.broadcast_to(part[name], shape) for part in parts])
-        for name in (parts[0] if parts else ())
-    }
-    return pd.DataFrame(_with_intervals(columns) if parts else {})
+    return _with_intervals(pd.DataFrame(parts)) if parts else pd.DataFrame()
 
 
-def _with_intervals(groups: dict[str, Any]) -> dict[str, Any]:
-    """Return the columns of groups, from counts and the sums of confidences."""
-    eps, n, still = (groups[name] for name in ("eps_255", "n", "still_correct"))
+def _with_intervals(groups: pd.DataFrame) -> pd.DataFrame:
+    """Return a row per group and budget, from counts and the sums of confidences."""
+    of_budgets = ["eps_255", "n", "still_correct", "confidence"]
+    groups = groups.explode(of_budgets, ignore_index=True).infer_objects()
+    eps, n, still, confidence = (groups[name].to_numpy() for name in of_budgets)
     lowest, highest = wilson_interval(still, n)
-    mean = ratio(groups["confidence"], n)
+    mean = ratio(confidence, n)
     low = np.where(eps == 0, groups["lowest"], 0.0)
     high = np.where(eps == 0, groups["highest"], 1.0)
     # Of the range of possible values.
     share = np.nan_to_num(np.clip(ratio(mean - low, high - low), 0, 1))
     least, most = (low + (high - low) * end for end in wilson_interval(share * n, n))
-    return {
-        **{name: groups[name] for name in groups if name != "confidence"},
-        "robust_accuracy": ratio(still, n),
-        "robust_accuracy_low": lowest,
-        "robust_accuracy_high": highest,
-        "confidence": mean,
-        "confidence_low": least,
-        "confidence_high": most,
-    }
+    return groups.drop(columns="confidence").assign(
+        robust_accuracy=ratio(still, n),
+        robust_accuracy_low=lowest,
+        robust_accuracy_high=highest,
+        confidence=mean,
+        confidence_low=least,
+        confidence_high=most,
+    )
 
 
 def top_values(column: pd.Series) -> NDArray[np.float64]:

@@ -40,13 +40,18 @@ def success_over_iterations(
     step size.
     """
     predictions, moved = with_defence(predictions), with_defence(iterations)
-    shared = [name for name in predictions if name in moved]
-    used = predictions["index"].isin(moved["index"])
-    clean = predictions.loc[used & (predictions["eps_255"] == 0), shared]
+    clean = _clean_of(predictions, moved)
     moved = moved.assign(eps_255=iterations["iteration"].astype(float))
     rows = rates(pd.concat([clean, moved], ignore_index=True), source, targets, protocol)
     rows = rows.rename(columns={"eps_255": "iteration"}).astype({"iteration": int})
     return rows.assign(**iterations.iloc[0][["eps_255", "step_255"]])
+
+
+def _clean_of(predictions: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the clean predictions for the images of other rows, with the columns of both."""
+    shared = [name for name in predictions if name in rows]
+    used = predictions["index"].isin(rows["index"])
+    return predictions.loc[used & (predictions["eps_255"] == 0), shared]
 
 
 def excess(
@@ -122,16 +127,6 @@ BANDS = ("all", "low", "mid", "high")
 PERTURBATIONS = ("attack", "noise")
 """Filtered perturbations: the attack's, and random-sign noise as its control."""
 _BOUNDS = ["frequency_low", "frequency_high"]
-_COLUMNS = [
-    "index",
-    "target",
-    "defence",
-    "eps_255",
-    "label",
-    "predicted",
-    "confidence",
-    "true_confidence",
-]
 
 
 def filtered_rates(
@@ -155,8 +150,7 @@ def filtered_rates(
     if labels is not None:
         filtered = filtered.assign(target_label=labels.reindex(filtered["index"]).to_numpy())
     predictions, filtered = with_defence(predictions), with_defence(filtered)
-    used = predictions["index"].isin(filtered["index"])
-    clean = predictions.loc[used & (predictions["eps_255"] == 0), _COLUMNS]
+    clean = _clean_of(predictions, filtered)
     tables = []
     for band in BANDS:
         part = filtered[filtered["band"] == band]

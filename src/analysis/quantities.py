@@ -34,7 +34,6 @@ class Quantity:
             Wilson interval, in the columns with `_low` and `_high`.
         of: Column with the number of images that the share is of.
         fewest: Fewest such images; the share of fewer is NaN.
-        interval: True: the page shows a 95 % interval of this mean of values in [0, 1].
         page_name: What the page calls it where a reader chooses what to show; its last word stands
             where space is short. Only for shares; empty: it cannot be chosen.
         value: Its name in `table(value=NAME)`; empty: tables do not show it.
@@ -50,7 +49,6 @@ class Quantity:
     count: str = ""
     of: str = "denominator"
     fewest: int = 0
-    interval: bool = False
     page_name: str = ""
     value: str = ""
     metric: Literal["", "reference", "curve"] = ""
@@ -66,16 +64,21 @@ class Quantity:
         return self.compute is not None or bool(self.count)
 
 
-def _count(mask: Mask) -> NDArray[np.int64]:
-    """Count images, (T, N, K) to (T, K)."""
-    counts: NDArray[np.int64] = np.count_nonzero(mask, axis=1)
-    return counts
+def _count(column: str, title: str, term: str, images: Callable[[JobOutcomes], Mask]) -> Quantity:
+    """Return the quantity that counts the images of a mask, (T, N, K) to (T, K)."""
+    return Quantity(
+        column,
+        title,
+        COUNT,
+        term,
+        compute=lambda outcome: np.count_nonzero(images(outcome), axis=1),
+    )
 
 
 def _mean(values: Values, mask: Mask) -> Values:
     """Average the values of some images, (T, N, K) to (T, K); NaN without images."""
     # A NaN outside the mask must not leak in, while a NaN inside it must show: not a product.
-    return ratio(np.where(mask, values, 0.0).sum(axis=1), _count(mask))
+    return ratio(np.where(mask, values, 0.0).sum(axis=1), np.count_nonzero(mask, axis=1))
 
 
 def _clean_accuracy(outcome: JobOutcomes) -> Values:
@@ -95,13 +98,7 @@ def _source_fooled(outcome: JobOutcomes) -> Mask:
 _RATE, _CONDITIONAL, _CONFIDENCE = "fooled, correct, k / n", "conditional success", "confidence"
 
 _ENTRIES = (
-    Quantity(
-        "denominator",
-        "Images counted",
-        COUNT,
-        _RATE,
-        compute=lambda outcome: _count(outcome.denominator),
-    ),
+    _count("denominator", "Images counted", _RATE, lambda outcome: outcome.denominator),
     Quantity(
         "clean_accuracy",
         "Accuracy on clean images in %",
@@ -109,19 +106,17 @@ _ENTRIES = (
         compute=_clean_accuracy,
         metric="reference",
     ),
-    Quantity(
+    _count(
         "abstained",
         "Images without a prediction",
-        COUNT,
         "defence",
-        compute=lambda outcome: _count(outcome.abstained & outcome.counted[:, :, None]),
+        lambda outcome: outcome.abstained & outcome.counted[:, :, None],
     ),
-    Quantity(
+    _count(
         "still_correct",
         "Images still classified correctly",
-        COUNT,
         _RATE,
-        compute=lambda outcome: _count(outcome.denominator & outcome.correct),
+        lambda outcome: outcome.denominator & outcome.correct,
     ),
     Quantity(
         "robust_accuracy",
@@ -132,13 +127,7 @@ _ENTRIES = (
         value="accuracy",
         metric="curve",
     ),
-    Quantity(
-        "success",
-        "Successes",
-        COUNT,
-        _RATE,
-        compute=lambda outcome: _count(outcome.denominator & outcome.success),
-    ),
+    _count("success", "Successes", _RATE, lambda outcome: outcome.denominator & outcome.success),
     Quantity(
         "success_rate",
         "Success rates in %",
@@ -148,19 +137,12 @@ _ENTRIES = (
         value="success",
         metric="curve",
     ),
-    Quantity(
-        "conditional_images",
-        "Images that fool the source",
-        COUNT,
-        _CONDITIONAL,
-        compute=lambda outcome: _count(_source_fooled(outcome)),
-    ),
-    Quantity(
+    _count("conditional_images", "Images that fool the source", _CONDITIONAL, _source_fooled),
+    _count(
         "conditional_success",
         "Images that fool source and target",
-        COUNT,
         _CONDITIONAL,
-        compute=lambda outcome: _count(_source_fooled(outcome) & outcome.success),
+        lambda outcome: _source_fooled(outcome) & outcome.success,
     ),
     Quantity(
         "conditional",
@@ -177,7 +159,6 @@ _ENTRIES = (
         "Mean confidence in %",
         term=_CONFIDENCE,
         compute=lambda outcome: _mean(outcome.confidence, outcome.denominator),
-        interval=True,
         value="confidence",
         metric="curve",
     ),
@@ -228,14 +209,12 @@ class Statistic:
 
     Attributes:
         column: Its name.
-        form: Python's format of its values; empty: they are shown as they are.
         of: Rankings that have it: of attacks, of sources or of both.
         cost: True: it comes from the costs of the jobs, not from outcomes.
         on_page: True: the page's charts have it.
     """
 
     column: str
-    form: str = ""
     of: tuple[str, ...] = ("attack", "source")
     cost: bool = False
     on_page: bool = False
@@ -246,15 +225,15 @@ STATISTICS = (
     Statistic("attacks", of=("source",)),
     Statistic("targets", on_page=True),
     Statistic("images", on_page=True),
-    Statistic("mean", SHARE, on_page=True),
-    Statistic("low", SHARE, ("attack",), on_page=True),
-    Statistic("high", SHARE, ("attack",), on_page=True),
+    Statistic("mean", on_page=True),
+    Statistic("low", of=("attack",), on_page=True),
+    Statistic("high", of=("attack",), on_page=True),
     Statistic("extrapolated", of=("source",)),
     Statistic("rank", on_page=True),
-    Statistic("difference", SHARE, on_page=True),
-    Statistic("difference_low", SHARE, on_page=True),
-    Statistic("difference_high", SHARE, on_page=True),
-    Statistic("p", "{:.3g}", on_page=True),
+    Statistic("difference", on_page=True),
+    Statistic("difference_low", on_page=True),
+    Statistic("difference_high", on_page=True),
+    Statistic("p", on_page=True),
     Statistic("undecided"),
     Statistic("discordance"),
     Statistic("detectable"),

@@ -5,7 +5,7 @@ from __future__ import annotations  # otherwise `help` expands the type aliases 
 import logging
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -270,19 +270,12 @@ def quiet() -> Iterator[None]:
     """Silence harmless warnings and messages of libraries, and restore the global random state."""
     from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
 
-    loggers = {
-        logger: logger.level
-        for logger in map(logging.getLogger, ("pytorch_lightning", "lightning"))
-    }
-    with warnings.catch_warnings(), isolate_rng():
+    with warnings.catch_warnings(), isolate_rng(), ExitStack() as restored:
         ignore_harmless_warnings()
-        for logger in loggers:
+        for logger in map(logging.getLogger, ("pytorch_lightning", "lightning")):
+            restored.callback(logger.setLevel, logger.level)
             logger.setLevel(logging.WARNING)
-        try:
-            yield
-        finally:
-            for logger, level in loggers.items():
-                logger.setLevel(level)
+        yield
 
 
 def _levels(key: str, eps: ArrayLike | Tensor) -> list[float]:

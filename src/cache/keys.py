@@ -14,8 +14,6 @@ from .code_digest import code_of, program_digest, version
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
 _SHOWN = 40  # characters of a value that is shown as it is
-FITTING = 3
-"""Version of the fits; it rises if the same key would give another fit."""
 TRAINING = 1
 """Version of the trainings, part of the names of weight files.
 
@@ -43,22 +41,6 @@ def clean_parts(device: str, precision: str, fold_batch_norms: bool) -> dict[str
     arithmetic = {"precision": precision, "fold_batch_norms": fold_batch_norms, "device": device}
     versions = {name: version(name) for name in _LIBRARIES}
     return {"program": program_digest(), **arithmetic, **versions}
-
-
-def rows_place(
-    common: Mapping[str, Any],
-    attack: str | None,
-    models: Sequence[str],
-    table: str,
-    budgets: Sequence[float],
-    others: Any,
-) -> tuple[str, str]:
-    """Return the folder of rows in the cache and the key that they have in it.
-
-    The folder stands for the attack's key or, without an attack, for the keys of the models.
-    """
-    rows = {"table": table, "budgets": budgets, "parts": others, "models": models}
-    return attack or content_key({**common, "models": models}), content_key(rows)
 
 
 def defence_parts(defence: DefenceSettings, seed: int) -> dict[str, Any]:
@@ -115,31 +97,6 @@ def attack_parts(attack: AttackSettings, saved: str | None, **others: Any) -> di
         "norm": attack.norm,
         "target_label": attack.target_label,
         **others,
-    }
-
-
-def fit_parts(
-    attack: Mapping[str, Any],
-    eps_255: float,
-    call: str,
-    part: str,
-    images: list[Any],
-    source: list[str],
-    augmentation: Sequence[Any],
-) -> dict[str, Any]:
-    """Return the parts of the lasting key of a fit at a budget; 0: it serves all budgets.
-
-    As for trained weights, this program's code and library versions do not count. `attack` are the
-    parts above, `images` the rule of the target labels and the digest of the images, `source` the
-    keys of the models.
-    """
-    return {
-        "settings": [FITTING, eps_255, call, part, attack["norm"]],
-        "code": code_of(attack["attack"], upgrades=False),
-        "images": [*images, attack["ensemble"], attack["seed"]],
-        "source": source,
-        "source_defence": attack["source_defence"],
-        "passes": [attack["attack_precision"], *augmentation],
     }
 
 

@@ -69,19 +69,14 @@ def check_units(budgets: Sequence[float], limit: float = 1, otherwise: str = "")
 
     `otherwise` says what to do if they are meant in 1/255.
     """
-    texts = [f"{eps:g}" for eps in budgets]
-    if (levels := in_255ths(budgets, limit)) != texts:
-        raise ValueError(
-            f"{', '.join(texts)}: budgets have unit 1/255. Did you mean {', '.join(levels)}?"
-            f"{otherwise}"
-        )
-
-
-def in_255ths(budgets: Sequence[float], limit: float = 1) -> list[str]:
-    """Return budgets in 1/255 as text; those with a maximum in (0, `limit`) are in [0, 1]."""
-    if 0 < max(budgets) < limit:  # below 0.1 rounded: 0.03 is short for 8/255
-        return [f"{round(255 * eps, int(eps >= 0.1)) or 255 * eps:g}" for eps in budgets]
-    return [f"{eps:g}" for eps in budgets]
+    if not 0 < max(budgets) < limit:
+        return
+    given = ", ".join(f"{eps:g}" for eps in budgets)
+    # Below 0.1 rounded: 0.03 is short for 8/255.
+    levels = [f"{round(255 * eps, int(eps >= 0.1)) or 255 * eps:g}" for eps in budgets]
+    raise ValueError(
+        f"{given}: budgets have unit 1/255. Did you mean {', '.join(levels)}?{otherwise}"
+    )
 
 
 def check_among(key: str, value: float, budgets: Sequence[float]) -> None:

@@ -68,11 +68,8 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
         return settings
     label = attack_label(attack["name"], attack["settings"])  # last: it imports torch
     labelled = settings.attack.model_copy(update={"label": label})
-    try:
-        labelled_job = settings.model_copy(update={"attack": labelled})
-        return at_cost(labelled_job, _typed(Command.of(hydra)))
-    except ValidationError as error:
-        raise ValueError(refusal(error)) from error
+    labelled_job = settings.model_copy(update={"attack": labelled})
+    return at_cost(labelled_job, _typed(Command.of(hydra)))
 
 
 def _named(config: DictConfig) -> tuple[list[str], list[str], list[str], dict[str, Any]]:

@@ -11,8 +11,7 @@ from torch import Tensor, nn
 
 from ..attacks import PerImageRandom, Philox, image_seeds
 from ..utils import stopping
-from ..utils.devices import is_out_of_memory
-from ..utils.refusals import first_line
+from ..utils.devices import named_errors
 
 Defence = Callable[..., Tensor]
 """Function from images in [0, 1], float (N, 3, H, W), to images in [0, 1] of the same shape.
@@ -139,13 +138,8 @@ def _describe(output: object) -> str:
 def _call(function: Callable[..., Any], name: str, images: Tensor, random: Philox | None) -> Any:
     """Call a defence with copies of images, and name it in any error that it raises."""
     keywords = {"random": random} if takes_random(function) else {}
-    try:
+    with named_errors(f"defence={name}"):
         return function(images.clone(), **keywords)
-    except Exception as error:  # a user's defence may raise anything
-        if is_out_of_memory(error):
-            raise
-        error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise ValueError(f"defence={name}: {error_type}{first_line(error)}") from error
 
 
 class AttackedDefence(nn.Module):

@@ -19,9 +19,8 @@ from ..defences import AttackedDefence
 from ..models import ModelError, choose_layout
 from ..utils import stopping
 from ..utils.about import inherits_statements
-from ..utils.devices import arithmetic, is_out_of_memory
+from ..utils.devices import arithmetic, named_errors
 from ..utils.networks import copy_network
-from ..utils.refusals import first_line
 from .storage import COST, AdversarialBatch
 
 _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
@@ -277,18 +276,9 @@ class Attacker(nn.Module):
         """Compute gradients in their precision; in bfloat16, only the source is autocast."""
         return arithmetic(device, "tf32" if self.precision == "tf32" else "32-true")
 
-    @contextmanager
-    def named_errors(self) -> Iterator[None]:
-        """Name the attack in any error that it raises."""
-        try:
-            yield
-        except ModelError:
-            raise
-        except Exception as error:  # a user's attack may raise anything
-            if is_out_of_memory(error):
-                raise
-            error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise AttackError(f"attack={self.name}: {error_type}{first_line(error)}") from error
+    def named_errors(self) -> AbstractContextManager[None]:
+        """Name the attack in any error that it raises; a model's names the model."""
+        return named_errors(f"attack={self.name}", AttackError, (ModelError,))
 
     def _check_images(self, result: Any, images: Tensor, batch: Batch, eps: Tensor) -> None:
         expected = f"a tensor {(len(eps), *images.shape)} of {images.dtype} on {images.device}"
@@ -338,13 +328,12 @@ def refused_calls(networks: Sequence[nn.Module], source: nn.Module) -> Iterator[
     This finds the networks themselves and copies of them.
     """
     marks, called = set().union(*map(_marks, networks)) - _marks(source), set[tuple[Any, ...]]()
-    handle = register_module_forward_pre_hook(
-        lambda layer, _: called.update(marks & _marks(layer, recurse=False))
-    )
-    try:
+
+    def note(layer: nn.Module, _: Any) -> None:
+        called.update(marks & _marks(layer, recurse=False))
+
+    with register_module_forward_pre_hook(note):
         yield
-    finally:
-        handle.remove()
     if called:
         raise ValueError("it calls a target network. An attack may use the source alone.")
 

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import checkpoint
 
-from ..utils.devices import arithmetic, is_cuda, is_out_of_memory
-from ..utils.refusals import first_line
+from ..utils.devices import arithmetic, is_cuda, named_errors
 from .state_digest import StateDigest, text_digest
 from .weights import weights_digest
 
@@ -106,16 +105,11 @@ class PixelClassifier(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, num_classes) of float images (N, 3, H, W) in [0, 1]."""
-        try:
+        with named_errors(f"model {self.name}", ModelError):
             with _PATCHING, patch.object(checkpoint, "CheckpointFunction", _DIRECT):
                 output = self.network(self.prepare(images))
             logits: Any = output.get("logits") if isinstance(output, Mapping) else output
             logits = getattr(logits, "logits", logits)
-        except (Exception, SystemExit) as error:  # a user's network may raise anything
-            if is_out_of_memory(error):
-                raise
-            error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            raise ModelError(f"model {self.name}: {error_type}{first_line(error)}") from error
         fits = torch.is_tensor(logits) and logits.ndim == 2 and len(logits) == len(images)
         if not fits or not logits.is_floating_point():
             returned = tuple(logits.shape) if torch.is_tensor(logits) else type(output).__name__

@@ -91,10 +91,8 @@ def curves(figure: Figure) -> ChartType:
     rows = figure.labelled(rows.dropna(subset="value"))
     bands = rows["label"].nunique() <= _MOST_BANDS
     top = ceil(10 * rows[["value", "high"] if bands else ["value"]].max().max()) / 10 or 0.1
-    title, scale = (
-        figure.title(rows, "fooled" if targets else _SUCCESS),
-        alt.Scale(domain=[0, min(top, 1)]),
-    )
+    title = figure.title(rows, "fooled" if targets else _SUCCESS)
+    scale = alt.Scale(domain=[0, min(top, 1)])
     rows, heading = styled(rows, figure.order(rows)), figure.heading(rows)
     chart = _curves(rows, figure.height - BELOW, title, scale=scale, bands=bands)
     return figure.printed(chart, heading)
@@ -227,10 +225,8 @@ def cost(figure: Figure) -> ChartType:
     low = floor(20 * rows[["mean", "low"]].min().min()) / 20
     high = (floor(20 * rows[["mean", "high"]].max().max()) + 1) / 20
     step = LINE / (figure.height - BELOW) * (high - low)
-    title, heading = (
-        figure.title(rows, _SUCCESS),
-        figure.heading(rows, figure.view.choice.eps),
-    )
+    title = figure.title(rows, _SUCCESS)
+    heading = figure.heading(rows, figure.view.choice.eps)
     rows = styled(rows, figure.order(rows))
     chart = charts.cost(rows, title, [start, end], [low, high], step)
     return figure.printed(chart, heading)

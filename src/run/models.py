@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..cache.keys import content_key, lasting_key, model_parts, weights_parts
 from ..config.attack_file import attack_settings
-from ..config.attack_settings import AttackSettings
 from ..config.sections import ModelSettings, TrainingSettings
 from ..config.settings import Settings
 from ..data import ImageDataset
@@ -355,8 +354,9 @@ def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
     """Return the attack for adversarial training; None for ordinary training."""
     if recipe.attack is None:
         return None
+    keywords = {} if recipe.steps is None else {"steps": recipe.steps}
     try:
-        attack = attack_function(settings_of_attack(recipe))
+        attack = attack_function(attack_settings(recipe.attack, keywords))
     except ValueError as error:
         raise ValueError(f"training.attack={recipe.attack}: {error}") from error
     if getattr(getattr(attack, "func", attack), "fitted", None):
@@ -369,9 +369,3 @@ def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
             return attack(model, images, labels, budgets, **({"seeds": seeds} if seeded else {}))[0]
 
     return craft
-
-
-def settings_of_attack(recipe: TrainingSettings) -> AttackSettings:
-    """Return the settings of the attack used in adversarial training."""
-    keywords = {} if recipe.steps is None else {"steps": recipe.steps}
-    return attack_settings(str(recipe.attack), keywords)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -284,16 +284,13 @@ class JobPass(pl.LightningModule):
             if not torch.is_grad_enabled():  # the attack counts its gradients itself
                 self.progress.count(0, len(logits))
 
-        networks = filter(lambda part: isinstance(part, PixelClassifier), self.networks.modules())
-        hooks = [network.register_forward_hook(count) for network in networks]
         if self.attacker is not None:
             self.attacker.on_pass = self.progress.count
-        try:
+        with closing(self.progress.bar), ExitStack() as hooks:
+            for network in self.networks.modules():
+                if isinstance(network, PixelClassifier):
+                    hooks.enter_context(network.register_forward_hook(count))
             yield
-        finally:
-            self.progress.bar.close()
-            for hook in hooks:
-                hook.remove()
 
     def _begin(self) -> None:
         """Name the keys by which the processes of this pass communicate."""

@@ -18,7 +18,8 @@ from torch import nn
 
 from ..artifacts.tables import IMAGE
 from ..attacks import Fitted
-from ..cache.keys import content_key, described, fit_parts, lasting_key, rows_place
+from ..cache.code_digest import code_of
+from ..cache.keys import content_key, described, lasting_key
 from ..cache.rows import Rows
 from ..config.sections import CheckSettings, TargetLabelRule, TrainerSettings
 from ..config.settings import Settings
@@ -30,6 +31,9 @@ from ..measure.attack_cost import AdversarialImages, AttackCost
 from ..measure.protocol import Job, Measurement, Needs
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from ..utils.processes import command_key
+
+FITTING = 3
+"""Version of the fits; it rises if the same key would give another fit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -300,10 +304,20 @@ class JobContext(Job):
         return lasting_key(self._fit_parts(eps_255))
 
     def _fit_parts(self, eps_255: float) -> dict[str, Any]:
-        attack, images = self.attack, self.fit_images
+        """Return the parts of a fit's key.
+
+        As for trained weights, this program's code and library versions do not count.
+        """
+        attack, images, parts = self.attack, self.fit_images, self.attack.parts
         assert images is not None and attack.fitted is not None
-        facts = self.call, repr(attack.fitted), [attack.fit_rule, images.digest()]
-        return fit_parts(attack.parts, eps_255, *facts, self._source_keys, attack.augmentation)
+        return {
+            "settings": [FITTING, eps_255, self.call, repr(attack.fitted), parts["norm"]],
+            "code": code_of(parts["attack"], upgrades=False),
+            "images": [attack.fit_rule, images.digest(), parts["ensemble"], parts["seed"]],
+            "source": self._source_keys,
+            "source_defence": parts["source_defence"],
+            "passes": [parts["attack_precision"], *attack.augmentation],
+        }
 
     @property
     def key(self) -> str:
@@ -388,8 +402,9 @@ class Part:
         job, measurement = self.job, self.measurement
         attack = job.attack_key if measurement.attacked else None
         models = sorted(map(job.model_key, self.models))
-        facts = measurement.stored_as, self.budgets, measurement.key_parts
-        return rows_place(job.arithmetic, attack, models, *facts)
+        others = {"budgets": self.budgets, "parts": measurement.key_parts, "models": models}
+        folder = attack or content_key({**job.arithmetic, "models": models})
+        return folder, content_key({"table": measurement.stored_as, **others})
 
 
 def parts_of(

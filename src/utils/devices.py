@@ -9,7 +9,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from . import stopping
 from .files import writing
-from .refusals import warn_once
+from .refusals import first_line, warn_once
 
 
 @lru_cache(maxsize=256)
@@ -103,16 +103,12 @@ def _products(precision: str) -> Iterator[None]:
     switches += [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
     if precision == "ieee":  # few CPUs have TF32
         switches += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
-    changed = []
-    try:
+    with ExitStack() as restored:
         for switch in switches:
             if (before := switch.fp32_precision) != precision:
-                changed.append((switch, before))
+                restored.callback(setattr, switch, "fp32_precision", before)
                 switch.fp32_precision = precision
         yield
-    finally:
-        for switch, before in reversed(changed):
-            switch.fp32_precision = before
 
 
 _FULL = (
@@ -128,6 +124,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _FULL)
+
+
+@contextmanager
+def named_errors(
+    name: str, kind: type[ValueError] = ValueError, passed: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Name a user's code, such as `attack=mi`, in any error that it raises, of a `kind`.
+
+    Errors that are `passed`, and those of too little memory, stay as they are.
+    """
+    try:
+        yield
+    except (Exception, SystemExit) as error:
+        if isinstance(error, passed) or is_out_of_memory(error):
+            raise
+        error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        raise kind(f"{name}: {error_type}{first_line(error)}") from error
 
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"

@@ -4,7 +4,7 @@ import logging
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from shutil import get_terminal_size
 from typing import TypeVar
 
@@ -80,13 +80,10 @@ class Progress:
 
 def with_progress(items: Iterable[Item], label: str, total: int) -> Iterator[Item]:
     """Yield items, and show how many of them are done."""
-    progress = Progress(label)
-    try:
+    with closing(Progress(label)) as progress:
         for done, item in enumerate(items):
             progress.update(done / total, f"{done:,}/{total:,}")
             yield item
-    finally:
-        progress.close()
 
 
 def duration(seconds: float) -> str:

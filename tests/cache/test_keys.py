@@ -88,7 +88,7 @@ CHANGES = {
 PROGRAM = {
     "src.cache.keys.program_digest": (lambda: "edited", "clean attack job"),
     "src.cache.keys.version": (lambda name: f"new {name}", "clean attack job"),
-    "src.cache.keys.FITTING": (99, "attack fit job"),
+    "src.run.stages.FITTING": (99, "attack fit job"),
     "src.cache.keys.TRAINING": (99, "weights job"),
 }
 # All images, whatever the seed; it still chooses the diagnosed ones, the pairs and mixed-in images.

@@ -297,10 +297,8 @@ def _codes(result: JobOutcomes) -> NDArray[np.float64]:
 
 def _integers(values: NDArray[np.floating]) -> list[int | None]:
     """Flatten (T, N, K) to whole numbers in the order model, budget, image."""
-    flat = np.rint(values.transpose(0, 2, 1).ravel())
-    whole: list[int | None] = np.nan_to_num(flat).astype(int).tolist()
-    for place in np.flatnonzero(np.isnan(flat)):
-        whole[place] = None
+    flat = pd.array(np.rint(values.transpose(0, 2, 1).ravel()), "Int64")
+    whole: list[int | None] = flat.to_numpy(object, na_value=None).tolist()
     return whole
 
 
