@@ -201,8 +201,7 @@ def jpeg_loss() -> pd.Series:
     known = next(job for job in jobs if job.record.source == "resnet_small@jpeg")
     strongest = undefended_small("resnet_small")["attack"][0]
     plain = [job for job in equal_cost_on(known, "resnet_small") if job.record.attack == strongest]
-    losses = [loss_behind(known, job, EMBEDDED) for job in plain]
-    return min(losses, key=lambda row: float(row["loss"]))
+    return min((loss_behind(known, job, EMBEDDED) for job in plain), key=lambda row: row["loss"])
 
 
 def most_gained(defences: Sequence[str], column: str = "gain") -> float:
@@ -227,8 +226,8 @@ def undefended_small(source: str) -> pd.DataFrame:
     names = ("defences-adaptive", "defences-jpeg")  # of two jobs through JPEG the last counts
     jobs = [job for name in names for job in find_jobs([RESULTS / name])]
     jobs = [job for job in jobs if job.record.source_model.model == source]
-    equal = equal_cost_on(jobs[0], source)
-    rows = undefended([*equal, *jobs], EMBEDDED).drop_duplicates(["attack", "defence"])
+    beside = [*equal_cost_on(jobs[0], source), *jobs]
+    rows = undefended(beside, EMBEDDED).drop_duplicates(["attack", "defence"])
     return rows[rows["attack"].isin([job.record.attack for job in jobs]) | (rows.index == 0)]
 
 

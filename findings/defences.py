@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis import TRANSFER, job_outcomes, relation, wilson_interval
+from src.analysis.outcomes import Mask
 from src.artifacts import FinishedJob, JobRecord
 from src.utils.model_names import NO_DEFENCE, ModelRef
 
@@ -196,7 +197,7 @@ def loss_behind(known: FinishedJob, plain: FinishedJob, targets: Sequence[str]) 
     """
     model, defence = known.record.source_model.columns
     others = [name for name in targets if name != model]
-    sides = [_masks(plain, others, NO_DEFENCE), _masks(known, others, defence)]
+    sides = _masks(plain, others, NO_DEFENCE), _masks(known, others, defence)
     counted = sides[0][0] & sides[1][0]
     pairs = np.concatenate([np.stack([counted, correct], axis=1) for _, correct, _ in sides])
     of_pairs = np.repeat([1, -1], len(others)) / len(others)
@@ -205,9 +206,7 @@ def loss_behind(known: FinishedJob, plain: FinishedJob, targets: Sequence[str]) 
     return pd.Series({"loss": losses[0], "low": low, "high": high, "images": counted.any(0).sum()})
 
 
-def _masks(
-    job: FinishedJob, targets: Sequence[str], defence: str
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_], NDArray[np.bool_]]:
+def _masks(job: FinishedJob, targets: Sequence[str], defence: str) -> tuple[Mask, Mask, Mask]:
     """Return the counted, correct and abstained images of targets at the reference budget."""
     pairs = [ModelRef.parse(name, defence) for name in targets]
     found = job_outcomes(job.defended, job.record.source, pairs, "joint")
