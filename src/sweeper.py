@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,7 +43,10 @@ class JobSweeper(Sweeper):
         fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
         jobs = split_jobs(loader, [*fixed, *arguments])
         if self.config.base is not None:
-            jobs = self._of_paper(loader, jobs)
+            from .run.paper import paper_jobs  # here: loads torch
+
+            plan = partial(self._plan, loader)
+            jobs = paper_jobs(jobs, plan, lambda: loader.catalogue.files["model"])
         sweep = begin(self.config, (loader.load_sweep_config(self.config, job) for job in jobs))
         OmegaConf.save(self.config, sweep.folder / "multirun.yaml")
         launcher = Plugins.instance().instantiate_launcher(
@@ -56,15 +59,13 @@ class JobSweeper(Sweeper):
                 _ = job.return_value  # raises an error that the job's folder does not have
         sweep.summarise()
 
-    def _of_paper(self, loader: Any, jobs: list[list[str]]) -> list[list[str]]:
-        """Return the jobs of a paper, from those of the attack."""
+    def _plan(self, loader: Any, words: Sequence[str]) -> Any:
+        """Check a job of some overrides."""
         from .run.check_job import check_job  # here: loads torch
         from .run.data import DataSets
-        from .run.paper import paper_jobs
 
-        read = (loader.load_sweep_config(self.config, job) for job in jobs)
-        planned = [check_job(read_job(job, job.hydra), DataSets()) for job in read]
-        return paper_jobs(jobs, planned, loader.catalogue.files["model"])
+        job = loader.load_sweep_config(self.config, words)
+        return check_job(read_job(job, job.hydra), DataSets())
 
 
 def run_sweep(loader: Loader, words: list[str]) -> None:
