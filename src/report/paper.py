@@ -102,20 +102,16 @@ def _check(jobs: Jobs) -> None:
         raise ValueError(f"The primary comparison of experiment=paper lacks jobs from {lacking}.")
     several = differences(*sides[0], *sides[1], fields=(*ALIKE, "attack.target_label"))
     several += differences(*sides[0], fields=(SETTINGS,))
+    several += ["base"] * (len({record.config["base"] for record in sides[0]}) > 1)
     for (question, of_base), side in jobs.items():
-        key = question.partition("=")[0]
-        stated = [_settings(record, key) for record in sides[of_base]]
-        alike = all(_settings(job.record, key) in stated for job in side)
+        varied = {question.partition("=")[0]: None}
+        stated = [record.config["attack"]["settings"] | varied for record in sides[of_base]]
+        settings = [job.record.config["attack"]["settings"] | varied for job in side]
         once = len({job.record.source for job in side}) == len(side)
+        alike = all(each in stated for each in settings)
         several += [f"the jobs of {question}"] * (not (alike and once))
     if several:
         raise ValueError(f"These jobs are not of one paper: they differ in {', '.join(several)}.")
-
-
-def _settings(record: JobRecord, but: str) -> dict[str, Any]:
-    """Return the attack of a job, and its settings but one that may differ."""
-    settings = {"attack": record.attack, **record.config["attack"]["settings"]}
-    return {key: value for key, value in settings.items() if key != but}
 
 
 def ranks_of(results: Results) -> Ranks:
@@ -249,7 +245,7 @@ def paper_grids(results: Results) -> dict[str, Grid]:
         if rows:
             grids[question] = _grid(question, rows, first.record, images)
     if "primary" not in grids:
-        raise ValueError("No target is another network than the source.")
+        raise ValueError("No image counts on a target of another network than the source.")
     for rank in ranks[:1]:
         for question, grid in zip(("stored", "equal_cost"), rank.grids, strict=False):
             caption = f"{grid.caption} ({rank.title}; {rank.cost:g} gradients per image)"
@@ -286,7 +282,7 @@ def paper_text(results: Results, missing: int = 0) -> str:
     the text says what is missing.
     """
     results = replace(results, ranks=results.ranks or ranks_of(results))
-    start = f"# {'Not finished: ' * (missing > 0)}"
+    start = f"# Not finished, {missing} jobs are missing or have failed: " if missing else "# "
     try:
         grids = paper_grids(results)
     except ValueError as error:
@@ -296,7 +292,6 @@ def paper_text(results: Results, missing: int = 0) -> str:
     notes = said(
         (f"{record.label} on {record.dataset}, norm {record.norm}, seed {record.seed}.", True),
         (f"Targets, with equal weights: {', '.join(record.targets)}.", True),
-        (f"Not finished: {missing} of the jobs are missing or have failed.", missing > 0),
         *((f"{alarm.finding}.", True) for job in first for alarm in job.alarms),
         *((note, True) for part in (results.ranks, *results.ranks) for note in part.notes),
     )

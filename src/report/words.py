@@ -439,8 +439,8 @@ def margins_sentence(
     n = " to ".join(f"{x:g}" for x in sorted({row["images"] for row in rows}))
     costs = ", ".join(dict.fromkeys(costs_text(row["costs"]) for row in rows))
     sources = " or ".join(dict.fromkeys(row["source"] for row in rows))
-    place = f"n = {n} of the {images}; from {sources}{at}"
-    return f"{'; '.join(texts)}{points} ({place}; {costs} gradients per image)"
+    counts = f"n = {n} of the {images}; from {sources}{at}; {costs} gradients per image"
+    return f"{'; '.join(texts)}{points} ({counts})"
 
 
 def costs_text(costs: Sequence[float]) -> str:

@@ -69,8 +69,7 @@ def paper_jobs(
 def _from_source(
     words: Sequence[str], planned: Planned, plan: Plan, models: Iterable[str]
 ) -> Iterator[list[str]]:
-    settings, source = planned.settings, planned.settings.source_name
-    budget = settings.reference
+    settings, budget = planned.settings, planned.settings.reference
     reference = [f"epsilon.grid=[{budget}]", f"epsilon.reference={budget}"]
     undefended = [*reference, "defences=none"]
     tuning = len(read_facts(find_preset(settings.beside))["tuning"]) if settings.beside else 0
@@ -86,8 +85,8 @@ def _from_source(
         questions["budgets"] = ["defences=none"]
     for defence in settings.defences[-1:]:
         questions["known"] = [*reference, f"source_defence={defence}"]
-    trainings = [name for name in models if source == _network(name) != name]
-    for training in [source, *trainings] if trainings else ():
+    trainings = [name for name in models if settings.source_name == _network(name) != name]
+    for training in [settings.source_name, *trainings] if trainings else ():
         questions[f"from {training}"] = [*undefended, f"source={training}"]
     base = _base(words, planned, plan)
     for question, changed in questions.items():
