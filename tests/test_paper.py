@@ -60,7 +60,6 @@ def test_each_source_counts_once_and_its_trainings_are_those_of_the_folder(make_
     "words, told",
     [
         (["attack=mi", "base=bim,fgsm"], "sweep source alone"),
-        (["attack=bim"], "Name another attack as base"),
         (["attack=uap"], "is fitted"),
         (["attack=ni", "source=[coarse,fine],coarse"], "from one ensemble"),
         (["attack=ni", "targets=[coarse]"], "a target of another network"),

@@ -66,10 +66,6 @@ class Side(NamedTuple):
     where: str = "defence == 'none'"
 
 
-Compared = tuple[str, str, str, Side, Side]
-"""A question, the name of its row and of what is beside it, and both sides."""
-
-
 def jobs_of(results: Results) -> Jobs:
     """Return the jobs of `experiment=paper`; none of other jobs."""
     jobs = defaultdict[tuple[str, bool], list[FinishedJob]](list)
@@ -135,8 +131,8 @@ def _category(job: FinishedJob) -> str:
     return str(job.record.config["attack"]["about"]["category"])
 
 
-def _compared(jobs: Jobs) -> Iterator[Compared]:
-    """Yield what a paper compares, in the order of the tables."""
+def _compared(jobs: Jobs) -> Iterator[tuple[str, str, str, Side, Side]]:
+    """Yield questions, the names of a row and of what is beside it, and both sides."""
     primary, base = jobs["primary", False][0].record, jobs["primary", True][0].record.label
     one, other = Side(), Side(of_base=True)
     yield ("primary", "", base, one, other)

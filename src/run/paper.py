@@ -75,7 +75,7 @@ def _from_source(
     tuning = len(read_facts(find_preset(settings.beside))["tuning"]) if settings.beside else 0
     few = [*undefended, f"n_images={min(tuning, settings.n_images or tuning)}"]
     changes = [*_changes(planned.attack.function)]
-    unvaried = ", ".join(name for name, change in changes if not change)
+    unvaried = ", ".join(name for name, change in changes if not change) or "none"
     if tuning:
         yield _changed(
             words, f"stated; not varied (no number, unused or not allowed): {unvaried}", *few
@@ -108,7 +108,7 @@ def _base(words: Sequence[str], planned: Planned, plan: Plan) -> list[str]:
     base += [f"attack={name}", f"attack.norm={attack.norm}"]
     base += [f"attack.target_label={attack.target_label}"] * (attack.target_label is not None)
     try:
-        if cost and abs(_cost(plan(base)) - cost) > NEAR * cost:
+        if abs(_cost(plan(base)) - cost) > NEAR * cost > 0:
             base.append(f"attack.gradients={cost}")
             plan(base)
     except REFUSALS as error:
