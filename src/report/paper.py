@@ -25,7 +25,7 @@ from ..utils.vocabulary import CONTROLS
 from .beside import NEAR, Ranks, beside, margin_text, read_preset
 from .grid import Grid
 from .results import Results, titled_anew
-from .words import COUNTED, costs_text, margins_sentence, said, sentences
+from .words import COUNTED, costs_text, margins_sentence, said
 
 QUESTIONS = {
     "primary": "Is it better than its base at equal cost?",
@@ -76,7 +76,7 @@ def jobs_of(results: Results) -> Jobs:
 
 
 def _question(job: FinishedJob) -> str:
-    return str(job.record.config.get("question") or "").partition(";")[0]
+    return str(job.record.config.get("question") or "")
 
 
 def primary_of(results: Results) -> Results:
@@ -291,8 +291,9 @@ def paper_text(results: Results, missing: int = 0) -> str:
         *((f"{alarm.finding}.", True) for job in first for alarm in job.alarms),
         *((note, True) for part in (results.ranks, *results.ranks) for note in part.notes),
     )
-    stated = (job.record.config["question"] for job in jobs["stated", False][:1])
-    unvaried = sentences(question.partition("; ")[2] for question in stated)
+    varied = {question.partition("=")[0] for question, _ in jobs}
+    keys = [key for key in record.config["attack"]["settings"] if key not in {"_target_", *varied}]
+    unvaried = [] if "function" in keys else [f"Not varied: {', '.join(keys) or 'none'}."]
     lines = [f"{start}{grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
         if name == "stored":

@@ -74,12 +74,8 @@ def _from_source(
     undefended = [*reference, "defences=none"]
     tuning = len(read_facts(find_preset(settings.beside))["tuning"]) if settings.beside else 0
     few = [*undefended, f"n_images={min(tuning, settings.n_images or tuning)}"]
-    changes = [*_changes(planned.attack.function)]
-    unvaried = ", ".join(name for name, change in changes if not change) or "none"
     if tuning:
-        yield _changed(
-            words, f"stated; not varied (no number, unused or not allowed): {unvaried}", *few
-        )
+        yield _changed(words, "stated", *few)
     questions = {"primary": [*reference, "controls=true", "diagnostics.tables=[filtered]"]}
     if len(settings.budgets) > 1:
         questions["budgets"] = ["defences=none"]
@@ -96,9 +92,9 @@ def _from_source(
     plain = [word for word in words if not word.startswith(cut)]
     keys = settings.attack.settings
     fixed = {key: keys[key] for key in ("steps", *COPIES) if keys.get(key) is not None}
-    for name, change in ((name, change) for name, change in changes if change and tuning):
-        typed = (f"attack.{key}={value}" for key, value in {**fixed, **change}.items())
-        yield _changed(plain, name, *few, *typed)
+    for key, number, stated in _changes(planned.attack.function) if tuning else ():
+        typed = (f"attack.{name}={value}" for name, value in {**fixed, key: number}.items())
+        yield _changed(plain, f"{key}={number} (stated: {stated})", *few, *typed)
 
 
 def _base(words: Sequence[str], planned: Planned, plan: Plan) -> list[str]:
@@ -121,11 +117,10 @@ def _network(name: str) -> str:
     return ModelRef((name,)).architecture
 
 
-def _changes(attack: Any) -> Iterator[tuple[str, dict[str, float]]]:
-    """Yield the changes of an attack's settings by name: each number at half and twice its value.
+def _changes(attack: Any) -> Iterator[tuple[str, float, float]]:
+    """Yield each number of an attack at half and twice its stated value, if the attack allows it.
 
-    A setting that is no number, or has no effect, and a number that the attack does not allow, have
-    no change.
+    A setting that has no effect is left out.
     """
     parameters = signature(attack).parameters
     inert = getattr(getattr(attack, "func", attack), "of_object", False)  # keywords of an object
@@ -133,15 +128,12 @@ def _changes(attack: Any) -> Iterator[tuple[str, dict[str, float]]]:
     for key in (key for key in values if key not in (*PROGRAM_KEYWORDS, *BUDGETS)):
         unused = inert or not values.get(_SWITCHES.get(key, ""), True)
         if type(values[key]) not in (int, float) or unused:
-            yield key, {}
             continue
         stated = checked(partial(attack, **{key: values[key]}), parameters).keywords[key]
         for number in sorted({type(stated)(stated / 2), 2 * stated}):  # a whole number stays one
-            change = dict[str, float]()
             with suppress(ValueError):
                 checked(partial(attack, **{key: number}), parameters)
-                change = {key: number} if number not in (0, stated) else {}
-            yield f"{key}={number}" + f" (stated: {stated})" * bool(change), change
+                yield from [(key, number, stated)] * (number not in (0, stated))
 
 
 def _changed(words: Sequence[str], question: str, *changed: str) -> list[str]:
