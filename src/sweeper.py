@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,7 +37,10 @@ def run_sweep(loader: Loader, words: list[str]) -> None:
     fixed = [f"{key}={value}" for key, value in (settings.params or {}).items()]
     jobs = split_jobs(loader, [*fixed, *Command.of(config.hydra).words])
     if config.base is not None:
-        jobs = _of_paper(loader, config, jobs)
+        from .run.paper import paper_jobs  # here: loads torch
+
+        plan = partial(_plan, loader, config)
+        jobs = paper_jobs(jobs, plan, lambda: loader.catalogue.files["model"])
     sweep = begin(config, (loader.load_sweep_config(config, job) for job in jobs))
     OmegaConf.save(config, sweep.folder / "multirun.yaml")
     context = context_of(loader, config)
@@ -50,15 +53,13 @@ def run_sweep(loader: Loader, words: list[str]) -> None:
     sweep.summarise()
 
 
-def _of_paper(loader: Any, config: DictConfig, jobs: list[list[str]]) -> list[list[str]]:
-    """Return the jobs of a paper, from those of the attack."""
+def _plan(loader: Any, config: DictConfig, words: Sequence[str]) -> Any:
+    """Check a job of some overrides."""
     from .run.check_job import check_job  # here: loads torch
     from .run.data import DataSets
-    from .run.paper import paper_jobs
 
-    read = (loader.load_sweep_config(config, job) for job in jobs)
-    planned = [check_job(read_job(job, job.hydra), DataSets()) for job in read]
-    return paper_jobs(jobs, planned, loader.catalogue.files["model"])
+    job = loader.load_sweep_config(config, words)
+    return check_job(read_job(job, job.hydra), DataSets())
 
 
 def run_alone(loader: Loader, words: list[str]) -> None:

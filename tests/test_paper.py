@@ -30,14 +30,13 @@ def rates(job: FinishedJob) -> float:
 @pytest.mark.parametrize("words", [["attack.norm=l2"], ["attack.target_label=next_image"]])
 def test_the_base_has_the_norm_and_the_target_labels_of_the_attack(make_paper, workspace, words):
     assert make_paper("attack=ni", "attack.steps=2", *words) == 0
-    out = workspace / "out"
-    first = [job for job in find_jobs([out]) if job.record.config["question"] == "primary"]
-    jobs = {job.record.attack: job for job in first}
+    found = find_jobs([workspace / "out"])
+    jobs = {job.record.attack: job for job in found if job.record.config["question"] == "primary"}
     records = [jobs[name].record for name in ("ni", "bim")]
     assert records[0].norm == records[1].norm
     labels = [record.config["attack"]["target_label"] for record in records]
     assert labels[0] == labels[1] and records[1].gradients == records[0].gradients
-    said = (out / "paper.md").read_text().partition("\n")[0]
+    said = (workspace / "out" / "paper.md").read_text().partition("\n")[0]
     for name in ("ni", "bim"):
         assert f"{rates(jobs[name]):.1%}" in said
     assert ("reach the target class" in said) == (labels[0] is not None)
@@ -61,12 +60,21 @@ def test_each_source_counts_once_and_its_trainings_are_those_of_the_folder(make_
     "words, told",
     [
         (["attack=mi", "base=bim,fgsm"], "sweep source alone"),
-        (["attack=bim"], "Name another attack as base"),
         (["attack=uap"], "is fitted"),
         (["attack=ni", "source=[coarse,fine],coarse"], "from one ensemble"),
         (["attack=ni", "targets=[coarse]"], "a target of another network"),
+        (["attack=ni", "base=fgsm"], "base=fgsm: attack.gradients=10: fgsm has a fixed number"),
+        (["attack=ni", "base=mii"], "base=mii: "),
     ],
 )
 def test_what_is_no_comparison_of_two_attacks_is_refused(make_paper, capsys, words, told):
     assert make_paper(*words) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_base_of_equal_cost_runs_as_it_is(make_paper, workspace):
+    assert make_paper("attack=fgsm", "base=rfgsm", "controls=false") == 0
+    first, *rest = (workspace / "out" / "paper.md").read_text().splitlines()
+    assert " rfgsm: " in first and "1 / 1 gradients per image" in first
+    costs = [row.split(" | ")[-1] for row in rest if row.startswith("| at ")]
+    assert costs == ["1 / 2 |"] * 2 and sum("costs are not equal" in row for row in rest) == 1

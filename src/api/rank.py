@@ -157,8 +157,8 @@ def paper(
     with quiet(), TemporaryDirectory() as cache:
         words = ("experiment=paper", f"base={base}", f"n_images={n_images}", f"cache.dir={cache}")
         lines = [[*words, *_OTHERS, f"source={model}"] for model in distinct(listed(source) or ())]
-        planned = [_plan(attack, name, line, pool, call) for line in lines]
-        lines = paper_jobs(lines, planned, files("model", [CONF]))
+        plan = partial(_plan, attack, name, pool=pool, call=call)
+        lines = paper_jobs(lines, plan, partial(files, "model", [CONF]))
         jobs = [_run(attack, name, line, pool, call) for line in lines]
     return paper_text(results_of(jobs))
 

@@ -43,7 +43,7 @@ class Settings(Section):
         measurements: Measurements of the user's, by the name of their table.
         beside: Preset of stored attacks that each attack is ranked among at the end.
         base: Attack that `experiment=paper` compares the attack with; None: no such sweep.
-        question: What the job answers in such a sweep.
+        question: What the job answers in such a sweep; behind a semicolon, what it leaves out.
     """
 
     attack: AttackSettings

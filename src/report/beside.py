@@ -393,7 +393,8 @@ def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list
             return [], [f"{start} source {name} has {differs} than the stored one."]
     targets = [name for name in record.targets if name in stored.targets]
     shared = [name for name in targets if not different[name]]
-    notes = [f"{start} targets behind {', '.join(record.defences)}."] * bool(record.defences)
+    behind = ", ".join(record.defences)
+    notes = [f"The ranks leave out targets behind {behind}."] * bool(behind)
     code = differing(record, stored, fields=["program's code"])
     notes += ["The stored attacks were run by other code of this program."] * bool(code)
     notes += [

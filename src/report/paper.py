@@ -2,26 +2,27 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..analysis.diagnostics import PERTURBATIONS
 from ..analysis.multiple_comparisons import FEWEST_TESTED
-from ..analysis.outcomes import joined, outcomes_of
+from ..analysis.outcomes import Outcomes, joined, outcomes_of, target_labels, with_defence
 from ..analysis.ranking import rankings
-from ..artifacts.comparable import ALIKE, differences, networks_of
+from ..artifacts.comparable import ALIKE, SETTINGS, differences, networks_of
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import PREDICTIONS
-from ..utils.model_names import NO_DEFENCE
+from ..artifacts.record import JobRecord
+from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.vocabulary import CONTROLS
-from .beside import NEAR, Ranks, beside, cost_of, margin_text, read_preset
+from .beside import NEAR, Ranks, beside, margin_text, read_preset
 from .grid import Grid
 from .results import Results, titled_anew
 from .words import COUNTED, costs_text, margins_sentence, said
@@ -38,181 +39,171 @@ QUESTIONS = {
     "settings": "How sensitive is it to each of its settings?",
 }
 """Questions by the names of the tables that answer them; the first is the primary one."""
-_SHARED = (*ALIKE, "attack.target_label")
+_SECONDARY = """# Secondary, not corrected
+
+No test below is corrected for the number of questions and rows. Only the tests within each \
+ranking of stored attacks are corrected for each other (max-T).
+
+A stored attack of equal cost, `NAME at N gradients`, may have another step length or number of \
+copies than `NAME`, which has its own settings. So the two have different means."""
 Jobs = Mapping[tuple[str, bool], list[FinishedJob]]
 """Jobs by what they answer, and whether they attack with the base."""
 
 
-Side = list[tuple[FinishedJob, pd.DataFrame]]
-"""Jobs, each with its predictions at one budget, and the clean ones."""
+class Side(NamedTuple):
+    """One side of a comparison: jobs, and which rows of their tables count.
+
+    Attributes:
+        question: What the jobs answer.
+        of_base: Whether they attack with the base.
+        table: Name of the table with the attacked rows.
+        where: Which of these rows, as a query.
+    """
+
+    question: str = "primary"
+    of_base: bool = False
+    table: str = PREDICTIONS
+    where: str = "defence == 'none'"
 
 
 def jobs_of(results: Results) -> Jobs:
     """Return the jobs of `experiment=paper`; none of other jobs."""
     jobs = defaultdict[tuple[str, bool], list[FinishedJob]](list)
     for job in results.jobs:
-        config = job.record.config
-        if config.get("question"):
-            jobs[config["question"], job.record.attack == config["base"]].append(job)
+        if question := _question(job):
+            jobs[question, job.record.attack == job.record.config["base"]].append(job)
     return jobs
+
+
+def _question(job: FinishedJob) -> str:
+    return str(job.record.config.get("question") or "")
 
 
 def primary_of(results: Results) -> Results:
     """Return the results without the jobs of a paper's other questions, which `paper.md` has."""
     pairs = zip(results.rows, results.groups, strict=True)
-    asked = (None, "", "primary")
-    main = [pair for pair in pairs if pair[0][0].job.record.config.get("question") in asked]
+    main = [pair for pair in pairs if _question(pair[0][0].job) in ("", "primary")]
     if not main:
         return results
     rows, groups = zip(*main, strict=True)
     return replace(results, rows=titled_anew(rows), groups=groups)
 
 
-def check_primary(jobs: Jobs) -> None:
-    """Refuse jobs of several papers, and an unfinished primary comparison.
-
-    Raises:
-        ValueError: The jobs are not those of one paper, or one of its first jobs is missing.
-    """
-    sides = [jobs["primary", of_base] for of_base in (False, True)]
-    sources = [[job.record.source for job in side] for side in sides]
-    if not all(sides) or {*sources[0]} != {*sources[1]}:
-        lacking = ", ".join(sorted({*sources[0]} ^ {*sources[1]})) or "all sources"
+def _check(jobs: Jobs) -> None:
+    """Refuse jobs of several papers, and an unfinished primary comparison."""
+    sides = [[job.record for job in jobs["primary", of_base]] for of_base in (False, True)]
+    first, base = ({record.source for record in side} for side in sides)
+    if not (first and base) or first != base:
+        lacking = ", ".join(sorted(first ^ base)) or "all sources"
         raise ValueError(f"The primary comparison of experiment=paper lacks jobs from {lacking}.")
-    records = [job.record for job in (*sides[0], *sides[1])]
-    several = differences(*records, fields=_SHARED)
-    titles = {job.record.label for job in sides[0]}, {job.record.attack for job in sides[1]}
-    several += ["attacks"] * any(len(names) > 1 for names in titles)
-    several += ["defences"] * (len({record.defences for record in records}) > 1)
-    several += ["runs of one source"] * any(len(names) > len({*names}) for names in sources)
+    several = differences(*sides[0], *sides[1], fields=(*ALIKE, "attack.target_label"))
+    several += differences(*sides[0], fields=(SETTINGS,))
+    several += ["base"] * (len({record.config["base"] for record in sides[0]}) > 1)
     for (question, of_base), side in jobs.items():
-        key = question.partition("=")[0]
-        stated = [_settings(job, key) for job in sides[of_base]]
-        what = "settings (" + "base, " * of_base + f"{question})"
-        several += [what] * any(_settings(job, key) not in stated for job in side)
+        varied = {question.partition("=")[0]: None}
+        stated = [record.config["attack"]["settings"] | varied for record in sides[of_base]]
+        settings = [job.record.config["attack"]["settings"] | varied for job in side]
+        once = len({job.record.source for job in side}) == len(side)
+        alike = all(each in stated for each in settings)
+        several += [f"the jobs of {question}"] * (not (alike and once))
     if several:
         raise ValueError(f"These jobs are not of one paper: they differ in {', '.join(several)}.")
 
 
-def _settings(job: FinishedJob, but: str) -> dict[str, Any]:
-    """Return the settings of a job's attack, but one that may differ."""
-    settings = job.record.config["attack"]["settings"]
-    return {key: value for key, value in settings.items() if key != but}
-
-
 def ranks_of(results: Results) -> Ranks:
     """Return the attack among stored ones, those of its category, or of its base's, named."""
-    first = jobs_of(results)["primary", False]
-    preset = first[0].record.config.get("beside") if first else None
-    if preset is None:
-        return Ranks()
+    ranks, first = Ranks(), jobs_of(results)["primary", False]
+    if not first or (preset := first[0].record.config.get("beside")) is None:
+        return ranks
     facts, stored = read_preset(preset)
     kinds = {job.record.attack: _category(job) for job in stored}
-    base = kinds.get(first[0].record.config["base"])
-    kind = _category(first[0]) if _category(first[0]) in kinds.values() else base
+    kind, base = _category(first[0]), first[0].record.config["base"]
+    kind = kind if kind in kinds.values() else kinds.get(base, "")
     named = [name for name in kinds if kinds[name] == kind]
     try:
-        return beside(first, preset, named, (facts, stored))
+        ranks = beside(first, preset, named, (facts, stored))
     except ValueError as error:  # nothing can be compared
-        ranks = Ranks()
         ranks.notes = (str(error),)
-        return ranks
+    return ranks
 
 
 def _category(job: FinishedJob) -> str:
     return str(job.record.config["attack"]["about"]["category"])
 
 
-def _asked(jobs: Jobs, base: str) -> Iterator[tuple[str, str, str, Side, Side]]:
-    """Yield a question, the name of a row and of its other side, and both sides."""
-
-    def both(
-        question: str, rows: Callable[[FinishedJob], pd.DataFrame] = _plain
-    ) -> tuple[Side, Side]:
-        sides = (jobs.get((question, of_base), []) for of_base in (False, True))
-        left, other = ([(job, rows(job)) for job in side] for side in sides)
-        return left, other
-
-    first, one = both("primary"), jobs["primary", False]
-    yield "primary", "", base, *first
-    for eps in jobs["budgets", False][0].record.budgets[1:] if ("budgets", False) in jobs else ():
-        yield "budgets", f"at {eps:g}/255", base, *both("budgets", partial(_plain, eps=eps))
+def _compared(jobs: Jobs) -> Iterator[tuple[str, str, str, Side, Side]]:
+    """Yield questions, the names of a row and of what is beside it, and both sides."""
+    primary, base = jobs["primary", False][0].record, jobs["primary", True][0].record.label
+    one, other = Side(), Side(of_base=True)
+    yield ("primary", "", base, one, other)
+    for eps in (eps for job in jobs["budgets", False][:1] for eps in job.record.budgets[1:]):
+        side = Side("budgets", where=f"eps_255 == {eps}")
+        yield ("budgets", f"at {eps:g}/255", base, side, side._replace(of_base=True))
     for name, text in CONTROLS.items():
-        yield "controls", "", text, first[0], _instead(one, f"{PREDICTIONS}-{name}")
+        yield ("controls", "", text, one, Side(table=f"{PREDICTIONS}-{name}"))
     for band in ("low", "high"):
-        kinds = zip(
-            (one, jobs["primary", True], one), (PERTURBATIONS[0], *PERTURBATIONS), strict=True
+        attack, noise = (
+            Side(table="filtered", where=f"band == '{band}' and kind == '{kind}'")
+            for kind in PERTURBATIONS
         )
-        left, other, noise = (_instead(of, "filtered", band=band, kind=kind) for of, kind in kinds)
-        yield "frequencies", f"{band}-pass", base, left, other
-        yield "frequencies", f"{band}-pass", f"{band}-pass noise", left, noise
-    for defence in one[0].record.defences[-1:]:
-        blind, aware = both("primary", _behind), both("known", _behind)
-        yield "defence", f"{defence}, unknown", base, *blind
-        yield "defence", f"{defence}, known", base, *aware
-        yield "defence", f"{defence}, known", "the same, unknown", aware[0], blind[0]
-    for question, of_base in [*jobs]:
-        if question.startswith("from ") and not of_base:
-            yield "trainings", question, base, *both(question)
-        elif "=" in question:
-            yield "settings", question, "the stated setting", both(question)[0], first[0]
+        yield ("frequencies", f"{band}-pass", base, attack, attack._replace(of_base=True))
+        yield ("frequencies", f"{band}-pass", f"{band}-pass noise", attack, noise)
+    for defence in primary.defences[-1:]:
+        blind = Side(where=f"defence == '{defence}'")
+        aware = blind._replace(question="known")
+        for knows, side in (("unknown", blind), ("known", aware)):
+            yield ("defence", f"{defence}, {knows}", base, side, side._replace(of_base=True))
+        yield ("defence", f"{defence}, known", "the same, unknown", aware, blind)
+        yield ("defence", f"{defence}, known", "the same without a defence", aware, one)
+    asked = [question for question, of_base in jobs if not of_base]
+    for name in (name for name in asked if name.startswith("from ")):
+        yield ("trainings", name, base, Side(name), Side(name, of_base=True))
+    for name in (name for name in asked if "=" in name):
+        yield ("settings", name, "the stated settings", Side(name), Side("stated"))
 
 
-def _plain(job: FinishedJob, eps: float | None = None) -> pd.DataFrame:
-    rows = job.predictions
-    return rows if eps is None else rows[rows["eps_255"].isin([0, eps])]
+def _outcomes(jobs: Jobs, side: Side, name: str) -> Iterator[Outcomes]:
+    """Yield the outcomes of each job of a side, the defences of its source and targets aside."""
+    for job in (job for job in jobs[side[:2]] if side.table in job.files):  # a card lacks some
+        record, clean = job.record, job.defended.query("eps_255 == 0")
+        rows = with_defence(job.table(side.table)).query(f"eps_255 > 0 and {side.where}")
+        if rows.empty:
+            continue
+        if (labels := target_labels(job.defended)) is not None:
+            rows = rows.assign(target_label=labels.reindex(rows["index"]).to_numpy())
+        place = record.targets, record.protocol, rows["eps_255"].iloc[0], networks_of(record)
+        part = outcomes_of(pd.concat([clean, rows]), name, record.source, *place)
+        part = part.select(defence=rows["defence"].iloc[0])
+        targets = [ModelRef.parse(target.model) for target in part.targets]
+        yield replace(part, jobs=[(name, record.source_model.model)], targets=targets)
 
 
-def _behind(job: FinishedJob) -> pd.DataFrame:
-    """Return the predictions behind the defence, and the source's clean ones."""
-    rows, source = job.defended, job.record.source_model
-    of_source = (rows["target"] == source.model) & (rows["defence"] == source.defence)
-    behind = rows["defence"] == job.record.defences[-1]
-    return rows[behind | (of_source & (rows["eps_255"] == 0))]
-
-
-def _instead(jobs: Sequence[FinishedJob], name: str, **where: str) -> Side:
-    """Return rows of another table in place of the attacked ones; nothing for jobs of a card."""
-    side = Side()
-    for job in (job for job in jobs if name in job.files):
-        rows, plain = job.table(name), job.predictions
-        for key, value in where.items():
-            rows = rows[rows[key] == value]
-        labels = plain[plain["eps_255"] > 0].drop_duplicates("index").set_index("index")
-        rows = rows[rows["eps_255"] > 0].assign(defence=NO_DEFENCE)
-        rows = rows.assign(target_label=rows["index"].map(labels["target_label"]))
-        side.append((job, pd.concat([plain[plain["eps_255"] == 0], rows])))
-    return side
-
-
-def _margin(sides: Sequence[Side], images: np.ndarray) -> dict[str, Any]:
-    """Compare two sides from equal sources on equal images, with one paired test.
+def _answer(jobs: Jobs, sides: Sequence[Side], images: Collection[int]) -> dict[str, Any]:
+    """Compare two sides on equal images, with one paired test.
 
     Returns:
-        The row of an answer; nothing if no target is another network than the source.
+        The statistics of the first, the mean of the `other`, and the `costs` of the jobs of both;
+        empty if jobs of a side are missing, or no image is counted.
     """
-    shared = set.intersection(*({job.record.source_model.model for job, _ in of} for of in sides))
-    parts = []
-    for name, side in zip(("one", "other"), sides, strict=True):
-        for job, rows in side:
-            record, source = job.record, job.record.source_model.model
-            place = record.targets, record.protocol, rows["eps_255"].max()
-            part = outcomes_of(rows, name, record.source, *place, networks_of(record))
-            pairs = zip(part.targets, part.evaluated[0], strict=True)
-            defence = next(target.defence for target, used in pairs if used)
-            part = replace(part.select(defence=defence), jobs=[(name, source)])
-            parts += [part.on_images(images)] * (source in shared)
-    ranked = rankings(joined(parts), against="other")
-    if ranked.empty:
+    index, pairs = np.array([*images]), [*zip(("one", "other"), sides, strict=True)]
+    parts = [part.on_images(index) for name, side in pairs for part in _outcomes(jobs, side, name)]
+    if not parts:
         return {}
-    sources = sorted({*ranked["source"]} & shared)
-    mean = ranked[ranked["source"] == ranked["source"].iloc[0]].set_index("attack")
-    alike = {tuple(job.record.key for job, _ in side): side for side in sides}.values()
-    counted = ([job for job, _ in of if job.record.source_model.model in sources] for of in alike)
-    attacked = (pd.concat(job.predictions.query("eps_255 > 0") for job in jobs) for jobs in counted)
-    costs = [float(rows["gradients"].mean()) for rows in attacked]  # of all budgets
-    row = {**mean.loc["one"], "other": mean["mean"]["other"], "text": margin_text(mean.loc["one"])}
-    return row | {"costs": costs, "sources": sources}
+    ranked = rankings(joined(parts), against="other")
+    first = ranked[ranked["source"].isin(ranked["source"].head(1))].set_index("attack")
+    if first["rank"].count() < len(pairs):
+        return {}
+    rows: Any = first.to_dict("index")
+    mean, *sources = ranked["source"].unique()
+    attacks = dict.fromkeys(side[:2] for side in sides)
+    costs = [np.mean([_cost(job) for job in jobs[attack]]) for attack in attacks]
+    numbers = {"other": rows["other"]["mean"], "costs": costs}
+    return {**rows["one"], **numbers, "source": ", ".join(sources) or mean}
+
+
+def _cost(job: FinishedJob) -> float:
+    """Return the gradients per image, for all budgets together."""
+    return float(job.predictions.query("eps_255 > 0")["gradients"].mean())
 
 
 def paper_table(results: Results, question: str = "primary") -> Grid:
@@ -224,69 +215,60 @@ def paper_table(results: Results, question: str = "primary") -> Grid:
 
 
 def paper_grids(results: Results) -> dict[str, Grid]:
-    """Return the answers to `QUESTIONS` that the jobs give; raise as `check_primary` does.
+    """Return the answers to `QUESTIONS` that the jobs give; refuse jobs that are not of one paper.
 
-    The images for tuning are those of the preset, and those of jobs with changed settings. The
-    other answers leave them out, unless fewer than `FEWEST_TESTED` images would be left.
+    Questions on settings have the images for tuning alone. The others leave these out, unless fewer
+    than `FEWEST_TESTED` images would be left.
     """
     jobs, ranks = jobs_of(results), results.ranks or ranks_of(results)
-    check_primary(jobs)
-    first, base = (jobs["primary", of_base] for of_base in (False, True))
-    record, rows = first[0].record, first[0].predictions
-    tuning = _tuning_images(jobs)
-    reporting = rows.loc[~rows["image"].isin(tuning), "index"].unique()
-    few = len(reporting) < FEWEST_TESTED
-    tested = rows["index"].unique() if few else reporting
-    of = f"{len(tested)} images" + (", also for tuning" if few else " for reporting") * bool(tuning)
-    at, models = f", at {record.reference:g}/255", list[str]()
-    rates = defaultdict[str, list[Any]](list)
-    for question, what, than, *sides in _asked(jobs, base[0].record.label):
-        if all(sides):
-            tuned = question == "settings"
-            images = sides[0][0][1]["index"].unique() if tuned else tested
-            if not (row := _margin(sides, images)):
-                continue
-            models = models or row["sources"]
-            row |= {"than": than, "of": f"{len(images)} images for tuning" if tuned else of}
-            alone = row["sources"] != models and question != "trainings"
-            row["what"] = f"{what} from {', '.join(row['sources'])} alone" if alone else what
-            shares = (f"{100 * row[key]:.1f}" for key in ("mean", "other"))
-            numbers = row["text"], f"{row['images']:g}", costs_text(row["costs"])
-            row["cells"] = (row["what"], than, *shares, *numbers)
-            rates[question].append(row)
-    if "primary" not in rates:
-        raise ValueError("No target is another network than the source.")
-    place = f"from {', '.join(models)}"
-    places = {"budgets": f"{place}; of all budgets", "trainings": f"each row from its source{at}"}
-    aimed = bool(record.config["attack"]["target_label"])
-    heads = ("", "beside", f"{record.attack}, %", "other, %", "points", "images", "gradients")
-    grids = {
-        question: Grid(
-            heads,
-            [row["cells"] for row in answers],
-            margins_sentence(answers, record.attack, places.get(question, place + at), aimed),
-            [COUNTED[record.protocol]],
-            left=(0, 1),
+    _check(jobs)
+    first = jobs["primary", False][0]
+    everything = {*first.predictions["index"]}
+    tuning = {index for job in jobs["stated", False] for index in job.predictions["index"]}
+    reporting, use = everything - tuning, " for reporting" * bool(tuning)
+    if len(reporting) < FEWEST_TESTED:
+        reporting, use = everything, ", also for tuning" * bool(tuning)
+    grids = dict[str, Grid]()
+    for question, compared in groupby(_compared(jobs), lambda row: row[0]):
+        used, images = reporting, f"{len(reporting)} images{use}"
+        if question == "settings":
+            used, images = tuning, f"{len(tuning)} images for tuning"
+        rows = [
+            {"what": what, "than": than, "text": margin_text(answer), **answer}
+            for _, what, than, *sides in compared
+            if (answer := _answer(jobs, sides, used))
+        ]
+        if rows:
+            grids[question] = _grid(question, rows, first.record, images)
+    if "primary" not in grids:
+        raise ValueError("No image counts on a target of another network than the source.")
+    for rank in ranks[:1]:
+        for question, grid in zip(("stored", "equal_cost"), rank.grids, strict=False):
+            caption = f"{grid.caption} ({rank.title}; {rank.cost:g} gradients per image)"
+            grids[question] = replace(grid, caption=caption)
+    return grids
+
+
+def _grid(question: str, rows: Sequence[dict[str, Any]], record: JobRecord, images: str) -> Grid:
+    """Lay out the rows of an answer; the caption is the sentence that they say."""
+    attack, aimed = record.attack, record.config["attack"]["target_label"] is not None
+    at = "" if question == "budgets" else f", at {record.reference:g}/255"
+    caption = margins_sentence(rows, attack, images, at, aimed)
+    heads = ("", "beside", f"{attack}, %", "other, %", "points", "images", "sources", "gradients")
+    cells = [
+        (
+            *(row["what"], row["than"], f"{100 * row['mean']:.1f}", f"{100 * row['other']:.1f}"),
+            *(row["text"], f"{row['images']:g}", f"{row['sources']:g}", costs_text(row["costs"])),
         )
-        for question, answers in rates.items()
-    }
-    for question, grid in zip(QUESTIONS, (None, *ranks[0].grids) if ranks else (), strict=False):
-        if grid:
-            n = f"n = {ranks[0].own_settings['images'].max():g}"
-            text = f"{grid.caption} ({ranks[0].title}; {n}; {ranks[0].cost:g} gradients per image)"
-            grids[question] = replace(grid, caption=text.replace("\n", " "))
-    return {key: grids[key] for key in QUESTIONS if key in grids}
-
-
-def _tuning_images(jobs: Jobs) -> set[str]:
-    """Return the digests of the images on which settings are chosen."""
-    changed = [side for (question, _), side in jobs.items() if "=" in question]
-    images = {image for side in changed for job in side for image in job.predictions["image"]}
-    if preset := jobs["primary", False][0].record.config.get("beside"):
-        facts, stored = read_preset(preset)
-        rows = stored[0].predictions
-        images |= {*rows.loc[rows["index"].isin(facts["tuning"] or ()), "image"]}
-    return images
+        for row in rows
+    ]
+    equal = all(np.ptp(row["costs"]) <= NEAR * row["costs"][-1] for row in rows)
+    total = ", for all budgets together: budgets may share gradients" * (question == "budgets")
+    notes = said(
+        (f"Gradients per image: {attack} / other{total}", True),
+        ("The costs are not equal", not equal and question != "settings"),
+    )
+    return Grid(heads, cells, caption, [COUNTED[record.protocol]], notes, left=(0, 1))
 
 
 def paper_text(results: Results, missing: int = 0) -> str:
@@ -296,40 +278,39 @@ def paper_text(results: Results, missing: int = 0) -> str:
     the text says what is missing.
     """
     results = replace(results, ranks=results.ranks or ranks_of(results))
+    start = f"# Not finished, {missing} jobs are missing or have failed: " if missing else "# "
     try:
         grids = paper_grids(results)
     except ValueError as error:
-        return f"# {'Not finished: ' * (missing > 0)}{error}\n"
-    first, base = (jobs_of(results)["primary", of_base] for of_base in (False, True))
-    folder, alarms = first[0].sweep_folder, [alarm.finding for job in first for alarm in job.alarms]
-    costs, others = ({job.record.source: cost_of(job) for job in side} for side in (first, base))
-    unlike = [name for name in costs if not abs(costs[name] - others[name]) <= NEAR * others[name]]
-    unequal = (f"{costs[name]:g} and {others[name]:g} from {name}" for name in unlike)
-    record = first[0].record
+        return f"{start}{error}\n"
+    jobs = jobs_of(results)
+    first, record = jobs["primary", False], jobs["primary", False][0].record
     notes = said(
-        (f"{record.label} on {record.dataset}, norm {record.norm}, seed {record.seed}", True),
-        (f"Targets, with equal weights: {', '.join(record.targets)}", True),
-        (f"Not finished: {missing} of the jobs are missing or have failed", missing > 0),
-        (f"The costs are not equal: {', '.join(unequal)}", unlike),
+        (f"{record.label} on {record.dataset}, norm {record.norm}, seed {record.seed}.", True),
+        (f"Targets, with equal weights: {', '.join(record.targets)}.", True),
+        *((f"{alarm.finding}.", True) for job in first for alarm in job.alarms),
+        *((note, True) for part in (results.ranks, *results.ranks) for note in part.notes),
     )
-    notes = [f"{note}." for note in (*notes, *alarms)]
-    notes += [*results.ranks.notes, *(note for rank in results.ranks for note in rank.notes)]
-    stored = folder != Path()
-    lines = [f"# {'Not finished: ' * (missing > 0)}{grids['primary'].caption}."]
+    varied = {question.partition("=")[0] for question, _ in jobs}
+    keys = [key for key in record.config["attack"]["settings"] if key not in {"_target_", *varied}]
+    unvaried = [] if "function" in keys else [f"Not varied: {', '.join(keys) or 'none'}."]
+    lines = [f"{start}{grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
         if name == "stored":
-            lines += ["\n".join(f"- {note}" for note in dict.fromkeys(notes))]
-            lines += ["# Secondary, not corrected"]
+            lines += ["\n".join(f"- {note}" for note in dict.fromkeys(notes)), _SECONDARY]
         lines += [f"## {asked}"]
         if grid := grids.get(name):
-            words = f"{shlex.quote(str(folder))} --as paper --question {name} --to latex"
             lines += [f"{grid.caption}."] * (name != "primary")
             lines += [replace(grid, caption="").markdown().strip()]
-            lines += [f"LaTeX: `{command('table')} {words}`"] * stored
         else:
             lines += ["No job of this sweep, and no stored attack, answers this."]
-    budgets = [side for key, side in jobs_of(results).items() if key[0] == "budgets"]
-    folders = shlex.join(str(job.folder) for side in budgets for job in side)
-    pdf = f"PDF of the budgets: `{command('figure')} curves {folders} --out curves.pdf`"
-    lines += [pdf] * (stored and bool(budgets))
+        lines += unvaried * (name == "settings")
+    folder = first[0].sweep_folder
+    table = f"{command('table')} {shlex.quote(str(folder))} --as paper --to latex --question"
+    budgets = shlex.join(str(job.folder) for side in (False, True) for job in jobs["budgets", side])
+    figure = f"{command('figure')} curves {budgets} --out curves.pdf"
+    lines += said(
+        (f"LaTeX of a table: `{table} NAME`, where NAME is {', '.join(grids)}.", folder != Path()),
+        (f"PDF of the budgets: `{figure}`", budgets and folder != Path()),
+    )
     return "\n\n".join(lines) + "\n"

@@ -422,27 +422,25 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     return lead, f" at {eps:g}/255: {rest}", details
 
 
-def margins_sentence(rows: Sequence[Any], attack: str, place: str, aimed: bool = False) -> str:
-    """Say what an attack is better or worse than, by how many points, on what and at which cost.
+def margins_sentence(
+    rows: Sequence[Any], attack: str, images: str, at: str, aimed: bool = False
+) -> str:
+    """Say what an attack is better or worse than, on what and at which cost.
 
-    Of more than four rows, the counts are told, and the lowest and the highest difference.
+    `images` says of which images the rows count some, `at` the budget. A single row has its points.
     """
-    fooled = "reach the target class" if aimed else "fooled"
+    does = "reach the target class" if aimed else "fooled"
     texts = [
         f"{row['what']}{', ' * bool(row['what'])}{attack} {_side(row)} {row['than']}: "
-        f"{row['mean']:.1%} and {row['other']:.1%} {fooled}, points: {row['text']}"
+        f"{row['mean']:.1%} and {row['other']:.1%} {does}"
         for row in rows
     ]
-    if len(rows) > 4:
-        order = np.argsort([row["difference"] for row in rows], kind="stable")
-        sides = [f"{attack} {_side(row)} {row['than']}" for row in rows]
-        counts = [f"{side} in {sides.count(side)} of {len(rows)}" for side in dict.fromkeys(sides)]
-        texts = [*counts, f"lowest: {texts[order[0]]}", f"highest: {texts[order[-1]]}"]
+    points = f", points: {rows[0]['text']}" * (len(rows) == 1)
     n = " to ".join(f"{x:g}" for x in sorted({row["images"] for row in rows}))
     costs = ", ".join(dict.fromkeys(costs_text(row["costs"]) for row in rows))
-    return (
-        f"{'; '.join(texts)} (n = {n} of the {rows[0]['of']}; {place}; {costs} gradients per image)"
-    )
+    sources = " or ".join(dict.fromkeys(row["source"] for row in rows))
+    counts = f"n = {n} of the {images}; from {sources}{at}; {costs} gradients per image"
+    return f"{'; '.join(texts)}{points} ({counts})"
 
 
 def costs_text(costs: Sequence[float]) -> str:
