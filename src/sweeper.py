@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .run.sweep import Sweep
 
 
-def run_sweep(loader: Loader, words: list[str]) -> None:
+def run_sweep(loader: Any, words: list[str]) -> None:
     """Run the jobs of a command with `-m`: compose, check and plan all first, summarise last.
 
     It stands for a sweeper of Hydra's. Hydra would instantiate one from a package named
