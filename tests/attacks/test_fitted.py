@@ -123,7 +123,7 @@ def test_budgets_without_a_fit_and_other_numbers_of_labels_are_refused(network, 
     for words in ({"eps": EPS}, {"states": states, "eps": 2 * EPS}):
         with pytest.raises(NotFittedError):
             attacks.uap(model, images, labels, **words)
-    with pytest.raises(ValueError, match="one number per image"):
+    with pytest.raises(ValueError, match="one whole number per image"):
         attacks.lgv.fit(model, images, labels[:-1], EPS)
 
 

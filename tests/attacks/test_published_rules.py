@@ -1,7 +1,7 @@
 """Published rules once more, as plain loops over one image.
 
 They are those of attacks whose stored reference (`test_references.py`) is missing or far from ours,
-`ni` and `emi`, the examples of the documentation, and the step rule `mdcs`.
+`ni`, the example of the documentation, and the step rule `mdcs`.
 Nothing of `src.attacks` is used here but the random numbers, which both sides have to share. All is
 float64, so that a rule that differs in one place differs by far more than the tolerance.
 """
@@ -314,7 +314,6 @@ AIMED = {"targeted": True, "relative_step_size": None}
 MIXED = {"probability": 0.7, "resize_rate": 1.3, "mix_probability": 0.5, "max_width": 1.0}
 RULES = {
     "ni": (attacks.ni, cases.nesterov),
-    "emi": (attacks.emi, cases.enhanced),
     "mdcs": (partial(attacks.mi, step_rule="mdcs"), cases.decaying),
     "usmm": (partial(attacks.usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), masked),
     "ops": (partial(attacks.ops, copies=3, radius=1.5), sampled_operators),

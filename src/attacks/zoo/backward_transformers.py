@@ -10,10 +10,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ...utils.checked_dataclass import Share, checked
-from ..define import attack
-from ..parts import Gradient, State
-from ..projection import direction
+from .. import Gradient, Share, State, attack, checked, direction
 from ..source import Source, change_gradient, layers_of
 
 _NEEDS = "timm's ViT blocks of softmax attention with one qkv layer"

@@ -11,13 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
-from ...utils.checked_dataclass import checked
 from ...utils.networks import copy_network
-from ..define import attack
-from ..fitted import FitBatch, FitTask, State, state_of
-from ..losses import loss_of_each
-from ..per_image_random import PerImageRandom
-from ..source import Source, members_of
+from .. import PerImageRandom, Source, attack, checked, loss_of_each, members_of
+from ..fitted import FitTask, State, state_of
 
 _RENEWING = 8  # number of batches that renew batch-norm statistics; `fit_gradients` counts them
 
@@ -105,7 +101,7 @@ class CollectedWeights:
                 torch.manual_seed(task.seed * 1_000_003 + epoch * 10_007 + step)
                 enough = step == 1 or len(batch.images) > 1  # batch norms need two images
                 for member in range(len(source.members)) if enough else ():
-                    source.draw(_random(batch), 1)  # each member as if alone
+                    source.draw(batch.random(), 1)  # each member as if alone
                     logits, labels = source.logits(batch.images, member), batch.true_labels
                     loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
             optimizer.step()
@@ -138,19 +134,13 @@ def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
 
     def images() -> Iterator[Tensor]:
         for batch in islice(task.batches(0, size), _RENEWING):
-            source.draw(_random(batch), 1)
+            source.draw(batch.random(), 1)
             yield batch.images
 
     with torch.random.fork_rng():
         torch.manual_seed(task.seed)
         update_bn(images(), renewed)
     return _weights(renewed)
-
-
-def _random(batch: FitBatch) -> PerImageRandom:
-    """Return the random numbers of a batch, for a defence in front of the source."""
-    pool = batch.images, batch.true_labels
-    return PerImageRandom(batch.seeds, batch.images, batch.true_labels, pool)
 
 
 class _Collected(nn.Module):
