@@ -60,6 +60,7 @@ from .zoo.backward_relus import LinearPropagation as LinearPropagation
 from .zoo.backward_skips import GhostNetwork as GhostNetwork
 from .zoo.backward_skips import SkipGradient as SkipGradient
 from .zoo.backward_transformers import PatchOut as PatchOut
+from .zoo.backward_transformers import SelfPacedPatches as SelfPacedPatches
 from .zoo.backward_transformers import TokenGradient as TokenGradient
 from .zoo.ensemble import CommonWeakness as CommonWeakness
 from .zoo.ensemble import VarianceReduction as VarianceReduction
@@ -265,6 +266,54 @@ class _Sgm(_Stated):
     ) -> Tensor: ...
 
 sgm: _Sgm
+
+class _Att(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        first: float = 0.99,
+        lowest: float = 0.4,
+        spread: float = 0.4,
+        patches: int | None = None,
+        attention: float = 0.45,
+        qkv: float = 0.7,
+        mlp: float = 0.65,
+        extremes: float = 0.5,
+        adaptivity: float = 0.01,
+        truncated: float = 0.16666666666666666,
+        decay: float = 1.0,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
+        norm: Literal["linf", "l2"] = "linf",
+        steps: int = 10,
+        step_size_255: float | None = None,
+        relative_step_size: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        kernel_size: int = 0,
+        transforms: tuple[Transform, ...] = ...,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        update: Callable[[Tensor, State], Tensor] = ...,
+        objective: Objective | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+        iterates: Sequence[int] | None = None,
+    ) -> Tensor: ...
+
+att: _Att
 
 class _PnaPatchout(_Stated):
     def __call__(
