@@ -74,6 +74,8 @@ from .zoo.feature_perturbation import PerturbationDecay as PerturbationDecay
 from .zoo.fitted_generator import Generator as Generator
 from .zoo.fitted_universal import UniversalPerturbation as UniversalPerturbation
 from .zoo.fitted_weights import CollectedWeights as CollectedWeights
+from .zoo.fitted_weights import Repeated as Repeated
+from .zoo.fitted_weights import SampledWeights as SampledWeights
 from .zoo.gradient_momentum import EnhancedMomentum as EnhancedMomentum
 from .zoo.gradient_paths import IntegratedPaths as IntegratedPaths
 from .zoo.gradient_sampling import ExpectedFlatness as ExpectedFlatness
@@ -883,6 +885,58 @@ class _Lgv(_Stated):
     ) -> Tensor: ...
 
 lgv: _Lgv
+
+class _Mba(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        copies: int = 20,
+        fit_images: str | None = None,
+        fit_n_images: int | None = None,
+        epochs: int = 10,
+        weights_per_epoch: int = 30,
+        learning_rate: float = 0.05,
+        weight_decay: float = 0.0005,
+        fit_batch: int = 128,
+        flatness: float = 1.0,
+        reach: float = 0.1,
+        spread: float = 1.5,
+        states: Any = None,
+        steps: int = 50,
+        relative_step_size: float | None = 0.125,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
+        norm: Literal["linf", "l2"] = "linf",
+        step_size_255: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        decay: float = 0.0,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        kernel_size: int = 0,
+        transforms: tuple[Transform, ...] = ...,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        estimator: Callable[[Gradient, State], Tensor] = ...,
+        update: Callable[[Tensor, State], Tensor] = ...,
+        objective: Objective | None = None,
+        layer: str | tuple[str, ...] | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+        iterates: Sequence[int] | None = None,
+    ) -> Tensor: ...
+
+mba: _Mba
 
 class _Emi(_Stated):
     def __call__(
