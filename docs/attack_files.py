@@ -8,10 +8,8 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, is_dataclass
-from importlib import import_module
 from inspect import Parameter, formatannotation, getdoc, getfile, isfunction, signature
 from pathlib import Path
-from pkgutil import walk_packages
 from types import SimpleNamespace, UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -48,9 +46,7 @@ def main() -> None:
 
 def attack_files() -> dict[str, str]:
     """Return the text of each attack's file by its name."""
-    places = (each.name for each in walk_packages(zoo.__path__, f"{zoo.__name__}."))
-    values = [pair for place in places for pair in vars(import_module(place)).items()]
-    functions = {name: each for name, each in values if is_attack(each)}
+    functions = {name: each for name, each in zoo.offered().items() if is_attack(each)}
     texts = {name: _text(each, each.about, _label(each)) for name, each in functions.items()}
     for name, other in LEAST_LIKELY.items():
         does = f"`{other}` towards the least likely class"
@@ -64,9 +60,12 @@ def attack_files() -> dict[str, str]:
 def stub() -> str:
     """Return the text of the stub: what `src.attacks` offers, each attack with its keywords."""
     face = ast.parse(Path(attacks.__file__).read_text(encoding="utf-8")).body
-    offered = [(one.module, name.name) for one in face[1:] for name in one.names]
+    imports = [one for one in face if isinstance(one, ast.ImportFrom) and one.module]
+    kept = [("." * one.level + one.module, name.name) for one in imports for name in one.names]
+    offered = sorted((its.__module__, name) for name, its in zoo.offered().items())
     made = [name for _, name in offered if is_attack(getattr(attacks, name))]
-    kept = [(module, name) for module, name in offered if name not in made]
+    parts = [(module, name) for module, name in offered if name not in made]
+    kept += [(module.removeprefix("src.attacks"), name) for module, name in parts]
     return "\n".join(
         [
             '"""Attacks, for editors. Made by `make configs`."""\n',
@@ -75,7 +74,7 @@ def stub() -> str:
             "from torch import Tensor",
             "from torch.nn import Module\n",
             "from ..utils.about import About",
-            *(f"from .{module} import {name} as {name}" for module, name in kept),
+            *(f"from {module} import {name} as {name}" for module, name in kept),
             "",
             "class _Stated:",
             "    __name__: str",

@@ -7,22 +7,30 @@ from torch import Tensor
 from torch.nn import Module
 
 from ..utils.about import About
+from ..utils.checked_dataclass import Share as Share
+from ..utils.checked_dataclass import checked as checked
 from .adapter import adapt as adapt
+from .define import ALL_BUT_NORM as ALL_BUT_NORM
 from .define import Attack as Attack
 from .define import attack as attack
+from .fields import GreyLevels as GreyLevels
+from .fields import Names as Names
+from .fields import OddSize as OddSize
 from .fitted import FitBatch as FitBatch
 from .fitted import FitTask as FitTask
 from .fitted import Fitted as Fitted
 from .fitted import NotFittedError as NotFittedError
 from .fitted import state_of as state_of
+from .landscape import Landscape as Landscape
 from .libraries import foolbox as foolbox
 from .libraries import torchattack as torchattack
 from .libraries import torchattacks as torchattacks
 from .losses import LOSSES as LOSSES
+from .losses import Losses as Losses
+from .losses import loss_of_each as loss_of_each
 from .parts import BackwardRule as BackwardRule
 from .parts import Estimator as Estimator
 from .parts import Gradient as Gradient
-from .parts import Losses as Losses
 from .parts import Objective as Objective
 from .parts import Problem as Problem
 from .parts import State as State
@@ -32,18 +40,27 @@ from .per_image_random import PerImageRandom as PerImageRandom
 from .per_image_random import Philox as Philox
 from .per_image_random import image_seeds as image_seeds
 from .per_image_random import noise_signs as noise_signs
-from .per_image_random import philox4x32 as philox4x32
 from .per_image_random import shuffle_pixels as shuffle_pixels
+from .projection import average as average
+from .projection import clip as clip
+from .projection import direction as direction
+from .projection import mean_size as mean_size
 from .projection import project as project
+from .projection import rms as rms
 from .settings import Settings as Settings
+from .settings import steepest_ascent as steepest_ascent
 from .source import Model as Model
 from .source import Source as Source
+from .source import change_gradient as change_gradient
+from .source import layers_of as layers_of
+from .source import members_of as members_of
 from .transferattack_clone import transferattack as transferattack
 from .zoo.backward_relus import BackwardPropagation as BackwardPropagation
 from .zoo.backward_relus import LinearPropagation as LinearPropagation
 from .zoo.backward_skips import GhostNetwork as GhostNetwork
 from .zoo.backward_skips import SkipGradient as SkipGradient
 from .zoo.backward_transformers import PatchOut as PatchOut
+from .zoo.backward_transformers import SelfPacedPatches as SelfPacedPatches
 from .zoo.backward_transformers import TokenGradient as TokenGradient
 from .zoo.ensemble import CommonWeakness as CommonWeakness
 from .zoo.ensemble import VarianceReduction as VarianceReduction
@@ -57,12 +74,16 @@ from .zoo.feature_perturbation import PerturbationDecay as PerturbationDecay
 from .zoo.fitted_generator import Generator as Generator
 from .zoo.fitted_universal import UniversalPerturbation as UniversalPerturbation
 from .zoo.fitted_weights import CollectedWeights as CollectedWeights
+from .zoo.fitted_weights import Repeated as Repeated
+from .zoo.fitted_weights import SampledWeights as SampledWeights
+from .zoo.gradient_momentum import EnhancedMomentum as EnhancedMomentum
 from .zoo.gradient_paths import IntegratedPaths as IntegratedPaths
 from .zoo.gradient_sampling import ExpectedFlatness as ExpectedFlatness
 from .zoo.gradient_sampling import GradientRelevance as GradientRelevance
 from .zoo.gradient_sampling import PenalisedGradientNorm as PenalisedGradientNorm
 from .zoo.gradient_sampling import ReversePerturbation as ReversePerturbation
 from .zoo.gradient_sampling import ShrinkingSteps as ShrinkingSteps
+from .zoo.gradient_sampling import VarianceTuning as VarianceTuning
 from .zoo.gradient_steps import PatchWise as PatchWise
 from .zoo.input_blocks import BlockShuffle as BlockShuffle
 from .zoo.input_blocks import StructureInvariant as StructureInvariant
@@ -247,6 +268,54 @@ class _Sgm(_Stated):
     ) -> Tensor: ...
 
 sgm: _Sgm
+
+class _Att(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        first: float = 0.99,
+        lowest: float = 0.4,
+        spread: float = 0.4,
+        patches: int | None = None,
+        attention: float = 0.45,
+        qkv: float = 0.7,
+        mlp: float = 0.65,
+        extremes: float = 0.5,
+        adaptivity: float = 0.01,
+        truncated: float = 0.16666666666666666,
+        decay: float = 1.0,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
+        norm: Literal["linf", "l2"] = "linf",
+        steps: int = 10,
+        step_size_255: float | None = None,
+        relative_step_size: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        kernel_size: int = 0,
+        transforms: tuple[Transform, ...] = ...,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        update: Callable[[Tensor, State], Tensor] = ...,
+        objective: Objective | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+        iterates: Sequence[int] | None = None,
+    ) -> Tensor: ...
+
+att: _Att
 
 class _PnaPatchout(_Stated):
     def __call__(
@@ -816,6 +885,58 @@ class _Lgv(_Stated):
     ) -> Tensor: ...
 
 lgv: _Lgv
+
+class _Mba(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        copies: int = 20,
+        fit_images: str | None = None,
+        fit_n_images: int | None = None,
+        epochs: int = 10,
+        weights_per_epoch: int = 30,
+        learning_rate: float = 0.05,
+        weight_decay: float = 0.0005,
+        fit_batch: int = 128,
+        flatness: float = 1.0,
+        reach: float = 0.1,
+        spread: float = 1.5,
+        states: Any = None,
+        steps: int = 50,
+        relative_step_size: float | None = 0.125,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
+        norm: Literal["linf", "l2"] = "linf",
+        step_size_255: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        decay: float = 0.0,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        kernel_size: int = 0,
+        transforms: tuple[Transform, ...] = ...,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        estimator: Callable[[Gradient, State], Tensor] = ...,
+        update: Callable[[Tensor, State], Tensor] = ...,
+        objective: Objective | None = None,
+        layer: str | tuple[str, ...] | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+        iterates: Sequence[int] | None = None,
+    ) -> Tensor: ...
+
+mba: _Mba
 
 class _Emi(_Stated):
     def __call__(

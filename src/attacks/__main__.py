@@ -4,7 +4,6 @@ import os
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from inspect import signature
 from typing import Any, get_args
 
 import yaml
@@ -18,6 +17,7 @@ from ..utils.about import About, Category
 from ..utils.package import command
 from ..utils.refusals import first_line
 from . import torchattack, transferattack
+from .libraries import defaults_of
 from .transferattack_clone import open_clone
 
 _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
@@ -89,10 +89,7 @@ def _try(name: str, root: str | None, model: PixelClassifier, batch: Batch) -> s
         attack: Any = (
             getattr(transferattack, name).in_root(root) if root else getattr(torchattack, name)
         )
-        defaults = {
-            key: parameter.default
-            for key, parameter in signature(attack.__wrapped__).parameters.items()
-        }
+        defaults = defaults_of(attack.__wrapped__)
         keywords: dict[str, Any] = {key: 2 for key in ("epoch", "steps") if key in defaults}
         keywords |= {"num_classes": 10} if "num_classes" in defaults and not root else {}
         keywords["targeted"] = defaults.get("targeted", False) is not False

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ..utils.networks import copy_network
-from .projection import Budgets, check_budgets
+from .per_image_random import PerImageRandom
+from .projection import Budgets, check_budgets, check_numbers
 from .source import Model
 
 State = Mapping[str, Tensor]
@@ -29,6 +30,11 @@ class FitBatch(NamedTuple):
     labels: Tensor
     true_labels: Tensor
     seeds: Tensor
+
+    def random(self) -> PerImageRandom:
+        """Return the images' random numbers, with the batch as the pool of images to mix in."""
+        pool = self.images, self.true_labels
+        return PerImageRandom(self.seeds, self.images, self.true_labels, pool)
 
 
 Read = Callable[[Sequence[int], torch.Generator | None], FitBatch]
@@ -149,13 +155,8 @@ def fit(
         States by budget, for the attack's keyword `states`.
     """
     budgets, part = check_budgets(eps, images).flatten().tolist(), part_class(**settings)
-    classes = labels if true_labels is None else true_labels
-    for name, numbers in (("labels", labels), ("true_labels", classes)):
-        if numbers.shape != (len(images),):
-            raise ValueError(
-                f"{name} must be one number per image, for {len(images)} images, not of shape "
-                f"{tuple(numbers.shape)}."
-            )
+    labels = check_numbers("labels", labels, images)
+    classes = labels if true_labels is None else check_numbers("true_labels", true_labels, images)
 
     def read(positions: Sequence[int], generator: torch.Generator | None) -> FitBatch:
         where = torch.tensor(positions, device=images.device)

@@ -27,10 +27,10 @@ class Landscape:
 
     @cached_property
     def _prepared(self) -> Any:
-        assert self.settings.objective is not None
         self.problem.random.scratch.clear()
         self.problem.source.draw(self.problem.random, 1)
-        return self.settings.objective.prepare(self.problem)
+        prepare = getattr(self.settings.objective, "prepare", lambda problem: None)
+        return prepare(self.problem)
 
     def losses(self, images: Tensor, member: int | None = None) -> Tensor:
         """Return each image's loss, shape (K, N); of one ensemble member if `member` is set."""

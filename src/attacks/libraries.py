@@ -40,7 +40,7 @@ class Call(NamedTuple):
     seed: int
 
 
-Run = Callable[[Any, dict[str, Any], Call], Tensor]
+Run = Callable[[Any, dict[str, Any], Call], Any]
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,13 @@ def _norms_of_torchattacks(attack_class: Any) -> tuple[str, ...]:
     return tuple(norm for norm in ("linf", "l2") if measure and norm in measure[1].lower())
 
 
-def _run_torchattacks(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run_torchattacks(attack_class: Any, keywords: dict[str, Any], call: Call) -> Any:
     name = {"linf": "Linf", "l2": "L2"}[call.norm]
     filled = {"eps": call.radius, "max_epsilon": call.radius, "norm": name, "seed": call.seed}
     attack = attack_class(call.model, **select(attack_class, filled), **keywords)
     if call.targeted:
         attack.set_mode_targeted_by_label(quiet=True)
-    adversarial: Tensor = attack(call.images, call.labels)
-    return adversarial
+    return attack(call.images, call.labels)
 
 
 def _norms_of_foolbox(attack_class: Any) -> tuple[str, ...]:
@@ -111,7 +110,7 @@ def _norms_of_foolbox(attack_class: Any) -> tuple[str, ...]:
     return ("linf",) if power == inf else ("l2",) if power == 2 else ()
 
 
-def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Any:
     foolbox: Any = import_module("foolbox")
     filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
     wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
@@ -120,12 +119,10 @@ def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Ten
     is_object = not isclass(attack_class)
     if is_object:  # it is called as its users do
         attack = copy_network(attack_class)
-        raw: Tensor = attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
-        return raw
+        return attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
     attack = attack_class(**select(attack_class, filled), **keywords)
     bound = "epsilon" if "epsilon" in signature(attack_class.run).parameters else "early_stop"
-    adversarial: Tensor = attack.run(wrapped, call.images, criterion, **{bound: call.radius})
-    return adversarial
+    return attack.run(wrapped, call.images, criterion, **{bound: call.radius})
 
 
 def _norms_of_torchattack(attack_class: Any) -> tuple[str, ...]:
@@ -135,7 +132,7 @@ def _norms_of_torchattack(attack_class: Any) -> tuple[str, ...]:
     return {"pgdl2": ("l2",), "deepfool": ("l2",), "geoda": ("l2", "linf")}.get(module, ("linf",))
 
 
-def _run_torchattack(attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
+def _run_torchattack(attack_class: Any, keywords: dict[str, Any], call: Call) -> Any:
     parameters, name = signature(attack_class).parameters, attack_class.__name__
     if "hook_cfg" in parameters:
         raise ValueError(f"{name} changes layers that only the networks in its own list have.")
@@ -152,8 +149,7 @@ def _run_torchattack(attack_class: Any, keywords: dict[str, Any], call: Call) ->
     if "num_classes" in parameters and "num_classes" not in keywords:
         filled["num_classes"] = call.model(call.images[:1]).shape[1]
     attack = attack_class(**select(attack_class, filled), **keywords)
-    adversarial: Tensor = attack(call.images, call.labels)
-    return adversarial
+    return attack(call.images, call.labels)
 
 
 def _name_of_layer(model: nn.Module, name: str) -> str:
@@ -170,9 +166,12 @@ def _name_of_layer(model: nn.Module, name: str) -> str:
 
 def select(attack_class: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """Return the keywords that a class accepts."""
-    return {
-        key: keywords[key] for key in keywords.keys() & signature(attack_class).parameters.keys()
-    }
+    return {key: keywords[key] for key in keywords.keys() & defaults_of(attack_class).keys()}
+
+
+def defaults_of(function: Any) -> dict[str, Any]:
+    """Return the defaults in a signature by keyword."""
+    return {key: parameter.default for key, parameter in signature(function).parameters.items()}
 
 
 def make_function(run: Run, attack_class: Any, norms: tuple[str, ...]) -> Callable[..., Tensor]:
@@ -311,7 +310,7 @@ def from_object(attack: Any) -> Callable[..., Tensor]:
     return partial(function, **{key: state[key] for key in settings})  # for the record
 
 
-def _run_object(attack: Any, call: Call) -> Tensor:
+def _run_object(attack: Any, call: Call) -> Any:
     """Call a copy of an object of torchattacks or torchattack on the source."""
     name, old, memo = type(attack).__name__, attack.model, {id(attack.model): call.model}
     copied = copy_network(attack, memo)
@@ -340,8 +339,7 @@ def _run_object(attack: Any, call: Call) -> Tensor:
         copied.set_mode_targeted_by_label(quiet=True)
     elif call.targeted and "targeted" not in vars(copied):
         raise ValueError("Targeted mode is not supported.")
-    adversarial: Tensor = copied(call.images, call.labels)
-    return adversarial
+    return copied(call.images, call.labels)
 
 
 class FoolboxModel(nn.Module):

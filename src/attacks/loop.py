@@ -1,21 +1,18 @@
 """Gradient ascent inside a ball around each image: the loop of all attacks."""
 
-import logging
 import math
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from ..utils.refusals import warn_once
 from .landscape import Landscape, evaluation_mode
 from .parts import Problem, State
 from .per_image_random import PerImageRandom
-from .projection import Budgets, check_budgets, direction, mean_size, project
-from .settings import Settings
-from .source import Model, Source, announce, apply_backward_rule
-
-log = logging.getLogger(__name__)
+from .projection import Budgets, check_budgets, check_numbers, direction, mean_size, project
+from .settings import Settings, decaying_steps
+from .source import Model, Source, announce, apply_backward_rule, module_of
 
 
 def ascend(
@@ -75,16 +72,19 @@ def ascend(
     _warn_of_kernel(settings.kernel_size, min(images.shape[-2:]))
     per_image = budgets.ndim == 2
     flat = budgets[..., None, None, None] if per_image else budgets.reshape(-1, 1, 1, 1, 1)
-    labels = _check_numbers("labels", labels, images)
-    seeds = _check_numbers("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
-    classes = labels if true_labels is None else _check_numbers("true_labels", true_labels, images)
+    labels = check_numbers("labels", labels, images)
+    seeds = check_numbers("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
+    classes = labels if true_labels is None else check_numbers("true_labels", true_labels, images)
     pool = (images, labels) if pool is None else pool
     after = [settings.steps] if iterates is None else list(iterates)
     if beyond := [step for step in after if not 1 <= step <= settings.steps]:
         raise ValueError(f"iterates={beyond[0]}: the attack has attack.steps={settings.steps}.")
     result = images.new_empty((len(after), len(flat), *images.shape))
     with evaluation_mode(model):
-        source = _make_source(model, settings)
+        rule, changed = settings.backward_rule, model
+        if rule is not None:
+            changed = apply_backward_rule(module_of(model, "attack.backward_rule"), rule)
+        source = Source(changed, settings.layer)
         for rows, part in _split(len(flat), len(images), max_batch, settings):
             announce(model, part)
             random = PerImageRandom(seeds[part], images, classes[part], pool)
@@ -96,22 +96,13 @@ def ascend(
     return result[0] if iterates is None else result
 
 
-@lru_cache  # warns once, not per batch
 def _warn_of_kernel(size: int, side: int) -> None:
     if size > side / 4:
-        log.warning(
+        warn_once(
             f"attack.kernel_size={size} is more than a quarter of these images' side of "
             f"{side} pixels; published kernels are for 299 pixels. "
             f"In proportion: attack.kernel_size={max(3, side // 40 * 2 + 1)}."
         )
-
-
-def _make_source(model: Model, settings: Settings) -> Source:
-    if settings.backward_rule is not None:
-        if not isinstance(model, nn.Module):
-            raise ValueError("attack.backward_rule needs a torch module as its source.")
-        model = apply_backward_rule(model, settings.backward_rule)
-    return Source(model, settings.layer)
 
 
 def _split(
@@ -130,20 +121,8 @@ def _split(
             yield slice(first, first + rows), slice(left, left + columns)
 
 
-def _check_numbers(name: str, numbers: Tensor, images: Tensor) -> Tensor:
-    numbers = torch.as_tensor(numbers)
-    if numbers.shape != (len(images),) or numbers.is_floating_point():
-        raise ValueError(
-            f"{name} must be one whole number per image, for {len(images)} images, not "
-            f"{numbers.dtype} of shape {tuple(numbers.shape)}."
-        )
-    return numbers
-
-
 def _best_iterates(landscape: Landscape, after: Sequence[int]) -> Tensor:
     """Return each image's iterates from the restart that ends with the highest loss."""
-    if landscape.settings.restarts == 1:
-        return trajectory(landscape, after)
     ends = [*after, landscape.settings.steps]
     best = trajectory(landscape, ends)
     for _ in range(landscape.settings.restarts - 1):
@@ -161,9 +140,10 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
     images = images.expand(len(eps), *problem.images.shape)
     start = x = _start(settings, images, eps, random)
     size = settings.step_size(eps)
-    state = State(images, x, x, eps, size, settings.norm, random, problem.source)
+    state = State(images, x, x, eps, size, settings.norm, random, problem.source, settings.steps)
     best, highest = images, images.new_full(images.shape[:2], -torch.inf)
     momentum: Tensor | float = 0.0
+    update = settings.update if settings.step_rule is None else decaying_steps
     for step in range(-settings.warm_up_steps, settings.steps):
         state.step, state.is_last_step = step, step == settings.steps - 1
         state.step_size = size * settings.warm_up_scale if step < 0 else size
@@ -176,7 +156,7 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
         state.last_gradient = gradient / mean_size(gradient)
         added = state.last_gradient if settings.normalised else gradient
         momentum = settings.decay * momentum + added
-        x = project(x + settings.step(momentum, state), images, eps, settings.norm)
+        x = project(x + update(momentum, state), images, eps, settings.norm)
         if settings.keep_best and step >= 0:
             (losses,) = landscape.values(x)
             best = torch.where((losses > highest)[..., None, None, None], x, best)

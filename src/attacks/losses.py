@@ -8,6 +8,8 @@ from torch.nn import functional
 
 Loss = Callable[[Tensor, Tensor, bool], Tensor]
 """Function (logits (..., C), labels (...), targeted) -> losses (...)."""
+Losses = Callable[[Tensor], Tensor]
+"""Function from images to their losses on the source, (K, N)."""
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, targeted: bool) -> Tensor:

@@ -7,8 +7,9 @@ any batch and on any grid of budgets.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
+from pydantic import Strict
 from torch import Tensor, nn
 
 from .per_image_random import PerImageRandom
@@ -51,6 +52,7 @@ class State:
         norm: `linf` or `l2`.
         random: Random generators, one per image.
         source: The source model.
+        steps: Number of steps after the warm-up.
         step: Index of the step, from 0; negative during the warm-up.
         is_last_step: True if no step follows this one.
         last_gradient: Previous gradient estimate divided by its mean absolute value; 0 at first.
@@ -65,6 +67,7 @@ class State:
     norm: str
     random: PerImageRandom
     source: Source
+    steps: int = 1
     step: int = 0
     is_last_step: bool = False
     last_gradient: Tensor | float = 0.0
@@ -95,9 +98,6 @@ Estimator = Callable[[Gradient, State], Tensor]
 Update = Callable[[Tensor, State], Tensor]
 """Function (momentum, state) -> step x_{t+1} - x_t before projection, (K, N, 3, H, W)."""
 
-Losses = Callable[[Tensor], Tensor]
-"""Function from images to their losses on the source, (K, N)."""
-
 BackwardRule = Callable[[nn.Module], nn.Module]
 """Function from a copy of the source, which it may change, to the module that yields gradients.
 
@@ -124,15 +124,22 @@ class Transform(Protocol):
         """Return version number `copy`, with the shape of the images."""
 
 
+Transforms = Annotated[tuple[Transform, ...], Strict(False)]
+
+
 @runtime_checkable
 class Objective(Protocol):
     """Function of logits or of a layer's output that an attack maximises instead of a loss.
 
-    `per_budget = True` states that its value also depends on the budget.
+    `per_budget = True` states that its value also depends on the budget. An optional method
+    `prepare(problem)` computes what it needs from the clean images, once for all steps.
     """
 
-    def prepare(self, problem: Problem) -> Any:
-        """Compute what the objective needs from the clean images, once for all steps."""
-
     def losses(self, problem: Problem, images: Tensor, prepared: Any) -> Tensor:
-        """Return the objective's value per image: (K, N, 3, H, W) to (K, N)."""
+        """Return the objective's value per image: (K, N, 3, H, W) to (K, N).
+
+        Args:
+            problem: Clean images and source.
+            images: Images to evaluate.
+            prepared: Result of `prepare`; None without it.
+        """

@@ -1,6 +1,6 @@
 """Projection onto the L-infinity or L2 ball, intersected with [0, 1]."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -40,6 +40,17 @@ def check_budgets(eps: Budgets, images: Tensor) -> Tensor:
     return budgets
 
 
+def check_numbers(name: str, numbers: Tensor, images: Tensor) -> Tensor:
+    """Return numbers as a tensor; raise ValueError unless they are one whole number per image."""
+    numbers = torch.as_tensor(numbers)
+    if numbers.shape != (len(images),) or numbers.is_floating_point():
+        raise ValueError(
+            f"{name} must be one whole number per image, for {len(images)} images, not "
+            f"{numbers.dtype} of shape {tuple(numbers.shape)}."
+        )
+    return numbers
+
+
 def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf") -> Tensor:
     """Project images onto the ball, then onto the pixel range [0, 1].
 
@@ -52,9 +63,12 @@ def project(adversarial: Tensor, images: Tensor, eps: Tensor, norm: str = "linf"
     if norm == "linf":
         return adversarial.clamp((images - eps).clamp_min(0), (images + eps).clamp_max(1))
     change = adversarial - images
-    size = rms(change)
-    shrink = (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-    return (images + change * shrink).clamp(0, 1)
+    return (images + shrunk(change, rms(change), eps)).clamp(0, 1)
+
+
+def shrunk(change: Tensor, size: Tensor, eps: Tensor | float) -> Tensor:
+    """Return a change of some size, at least 0, scaled down to the size `eps` if it is larger."""
+    return change * (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
 
 
 def direction(gradient: Tensor, norm: str) -> Tensor:
@@ -79,6 +93,14 @@ def mean_size(gradient: Tensor) -> Tensor:
     """Return each image's mean absolute gradient, never 0, shaped like the result of `rms`."""
     size = gradient.abs().mean(dim=_AXES, keepdim=True)
     return size.clamp_min(torch.finfo(size.dtype).tiny)
+
+
+def average(gradients: Iterator[Tensor]) -> Tensor:
+    """Return the mean of gradients, which are taken one after another."""
+    total, count = next(gradients), 1
+    for gradient in gradients:
+        total, count = total + gradient, count + 1
+    return total / count
 
 
 def clip(images: Tensor) -> Tensor:

@@ -4,19 +4,12 @@ from math import prod
 from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
-from pydantic import (
-    AfterValidator,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-    Strict,
-    model_validator,
-)
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor, full_like, ones_like
 
-from ..utils.checked_dataclass import Share, checked, odd
-from .parts import BackwardRule, Estimator, Gradient, Objective, State, Transform, Update
+from ..utils.checked_dataclass import Share, checked
+from .fields import Names, OddSize
+from .parts import BackwardRule, Estimator, Gradient, Objective, State, Transforms, Update
 from .projection import direction
 
 
@@ -105,14 +98,14 @@ class Settings:
     decay: NonNegativeFloat = 0.0
     normalised: bool = True
     lookahead: Literal["momentum", "gradient"] | None = None
-    kernel_size: Annotated[NonNegativeInt, AfterValidator(odd)] = 0
-    transforms: Annotated[tuple[Transform, ...], Strict(False)] = ()
+    kernel_size: OddSize = 0
+    transforms: Transforms = ()
     copies_average: Literal["gradients", "logits"] = "gradients"
     estimator: Estimator = single_gradient
     update: Update = steepest_ascent
     backward_rule: BackwardRule | None = None
     objective: Objective | None = None
-    layer: str | Annotated[tuple[str, ...], Strict(False)] | None = None
+    layer: str | Names | None = None
 
     @model_validator(mode="after")
     def _go_together(self) -> "Settings":
@@ -138,11 +131,6 @@ class Settings:
         plain = self.estimator is single_gradient and self.update is steepest_ascent
         shared = not (self.random_start or self.per_budget)
         return plain and shared and self.steps + self.warm_up_steps == 1
-
-    @property
-    def step(self) -> Update:
-        """The rule that turns the momentum into a step."""
-        return self.update if self.step_rule is None else decaying_steps
 
     @property
     def per_budget(self) -> bool:

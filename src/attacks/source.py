@@ -81,10 +81,26 @@ class Source:
             raise ValueError(f"attack.layer: {type(layers[number]).__name__} is never used.")
         return logits
 
+    def layer_gradients(
+        self, images: Tensor, score: Callable[[Tensor], Tensor], member: int | None = None
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Return the layer's output and the gradient of a score of the logits at it, per member."""
+        outputs: list[Tensor] = []
+
+        def begin_here(output: Tensor, member: int) -> Tensor:
+            outputs.append(output.detach().requires_grad_())
+            return outputs[-1].clone()  # in-place layers may change the clone
+
+        with torch.enable_grad():
+            # The source counts gradients only for images that require one.
+            variable = images.detach().requires_grad_()
+            value = score(self.logits_with(variable, begin_here, member))
+            gradients = torch.autograd.grad(value, outputs)
+        cleaned = (self.cleaned(gradient).to(images.dtype) for gradient in gradients)
+        return [*zip(outputs, cleaned, strict=True)]
+
     def _find_layers(self) -> list[nn.Module]:
-        if not isinstance(self.model, nn.Module):
-            raise ValueError("attack.layer needs a torch module as its source.")
-        members = members_of(self.model)
+        members = members_of(module_of(self.model, "attack.layer"))
         names = [self.layer] * len(members) if isinstance(self.layer, str | None) else self.layer
         if len(names) != len(members):
             raise ValueError(
@@ -112,6 +128,13 @@ def _find_layer(model: nn.Module, name: str | None) -> nn.Module:
         "attack.layer=null: the source has no feature_layer. Name one of its modules, such as "
         f"{examples}, or add feature_layer to the model's file."
     )
+
+
+def module_of(model: Model, what: str) -> nn.Module:
+    """Return a source that is a torch module; refuse others for `what` needs one."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{what} needs a torch module as its source.")
+    return model
 
 
 def members_of(model: nn.Module) -> list[nn.Module]:
@@ -165,7 +188,7 @@ def change_gradient(layer: nn.Module, change: Callable[[Tensor], Tensor]) -> Non
 
 
 def layers_of(
-    model: nn.Module, find: Callable[[nn.Module], Iterable[nn.Module]], needs: str
+    model: nn.Module, find: Callable[[nn.Module], Iterable[Any]], needs: str
 ) -> list[Any]:
     """Return the layers that `find` finds in each member of a source.
 

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from ..utils.networks import copy_network
 from ..utils.package import command
 from ..utils.refusals import first_line, suggestion
-from .libraries import Call, base_of, floats_like, make_function, select
+from .libraries import Call, base_of, defaults_of, floats_like, make_function, select
 from .source import Source, members_of
 
 _NORMS = {"linf": "linfty", "l2": "l2"}
@@ -101,9 +101,7 @@ def open_clone(root: str | None) -> Any:
 
 def _run(package: str, attack_class: Any, keywords: dict[str, Any], call: Call) -> Tensor:
     """Run a class on a source and return its adversarial images."""
-    defaults = {
-        key: parameter.default for key, parameter in signature(attack_class).parameters.items()
-    }
+    defaults = defaults_of(attack_class)
     if call.targeted and "targeted" not in defaults:
         raise ValueError("the class has no target labels: set attack.target_label=null.")
     if defaults.get("targeted") is True and not call.targeted:

@@ -71,16 +71,6 @@ def nesterov(case: Case, gradient: Callable[[Image], Image] | None = None) -> Im
     return x
 
 
-def enhanced(case: Case) -> Image:
-    x, m, last = case.clean, 0.0, 0.0
-    for _ in range(STEPS):
-        line = [x + c * case.alpha * last for c in np.linspace(-7, 7, 11)]
-        last = unit(np.mean([case.gradient(point) for point in line], axis=0))
-        m = MU * m + last
-        x = case.step(x, m)
-    return x
-
-
 def decaying(case: Case) -> Image:
     delta, m, d = np.zeros_like(case.clean), 0.0, np.ones_like(case.clean)
     for _ in range(STEPS):

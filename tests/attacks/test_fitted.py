@@ -31,6 +31,7 @@ def small(name, model, images, labels, eps, norm):
         return partial(attack, model, network=network, norm=norm)
     words |= {"fit_batch": 3, "epochs": 2}
     states = attack.fit(model, images, labels, eps, **words)
+    words |= {"copies": 2, "steps": 10} if name == "mba" else {}
     return partial(attack, model, states=states, **words)
 
 
@@ -75,29 +76,54 @@ def test_a_targeted_fit_lowers_the_loss_of_the_targets(network, batch):
     assert after < before
 
 
-def test_no_training_leaves_the_base_attack(source, batch):
+@pytest.mark.parametrize("attack", [attacks.lgv, partial(attacks.mba, copies=1)])
+def test_no_training_leaves_the_base_attack(attack, source, batch):
     model, (images, labels) = source("loss"), batch()
     states = fitted(attacks.lgv, model, images, labels, epochs=0)
     words = {"steps": 3, "relative_step_size": 0.5}
-    adversarial = attacks.lgv(model, images, labels, EPS, states=states, epochs=0, **words)
+    adversarial = attack(model, images, labels, EPS, states=states, epochs=0, **words)
     assert torch.equal(adversarial, attacks.bim(model, images, labels, EPS, **words))
 
 
-def test_gradients_go_through_the_collected_weights_in_turn(batch):
-    model, (images, labels) = nn.Sequential(nn.Flatten(), nn.Linear(432, 5)), batch()
-    states = fitted(attacks.lgv, model, images, labels, weights_per_epoch=2, learning_rate=1.0)
-    assert {"0", "1"} <= {name.partition("/")[0] for name in states[0.0]}
-    steps = {"steps": 2, "relative_step_size": 0.5}
-    seen = attacks.lgv(model, images, labels, EPS, states=states, **steps)
-    expected, order = images, torch.randperm(2, generator=torch.Generator().manual_seed(0))
-    for place in order.tolist():
-        model.load_state_dict({name: states[0.0][f"{place}/{name}"] for name in model.state_dict()})
-        step = {"steps": 1, "step_size_255": 4.0}
-        expected = attacks.bim(model, expected, labels, EPS, **step)
-    assert torch.allclose(seen, expected.clamp(images - EPS, images + EPS), atol=1e-6)
+@pytest.mark.parametrize("name", ["lgv", "mba"])
+def test_training_and_steps_are_the_papers(name, batch):
+    """Of one linear layer; each epoch has two batches, and each step one or two gradients."""
+    model, (images, labels) = nn.Sequential(nn.Flatten(), nn.Linear(432, 5)).double(), batch()
+    images, flat, copies = images.double(), name == "mba", 1 + (name == "mba")
+    weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
+    words = {"epochs": 2, "fit_batch": 2, "weights_per_epoch": 2, "weight_decay": 0.01}
+    attack, momentum, seen, found = getattr(attacks, name), 0.0, [], images
+    states = attack.fit(model, images, labels, EPS, seed=5, **words)
+
+    def gradient(weights, x, y):
+        x, weights = (leaf.detach().clone().requires_grad_() for leaf in (x, weights))
+        logits = x.flatten(1) @ weights[:2160].view(5, 432).T + weights[2160:]
+        return torch.autograd.grad(nn.functional.cross_entropy(logits, y), (weights, x))
+
+    for epoch in range(2):
+        generator = torch.Generator().manual_seed(5 * 1_000_003 + epoch)
+        for part in torch.randperm(4, generator=generator).split(2):
+            g, _ = gradient(weights, images[part], labels[part])
+            h, _ = gradient(weights + 0.1 * flat * g / g.norm(), images[part], labels[part])
+            momentum = 0.9 * momentum + g + (h - g) / 0.1 + 0.01 * weights
+            weights = weights - 0.05 * momentum
+            seen.append(weights)
+    mean, spread = torch.stack(seen).mean(0), torch.stack(seen).std(0, correction=0)
+    order = torch.randperm(4, generator=torch.Generator().manual_seed(0))
+    for step in range(2):
+        total = 0
+        for number in range(copies * step, copies * (step + 1)):
+            noise = partial(torch.randn, generator=torch.Generator().manual_seed(number))
+            drawn = [noise(shape, dtype=mean.dtype).flatten() for shape in ((5, 432), (5,))]
+            sampled = mean + 1.5 * spread * torch.cat(drawn) if flat else seen[order[number]]
+            total = total + gradient(sampled, found, labels)[1]
+        found = (found + EPS / 2 * total.sign()).clamp(images - EPS, images + EPS).clamp(0, 1)
+    short = {"steps": 2, "relative_step_size": 0.5, **({"copies": 2} if flat else {})}
+    made = attack(model, images, labels, EPS, states=states, **short)
+    torch.testing.assert_close(made, found, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("part", [UniversalPerturbation, CollectedWeights])
+@pytest.mark.parametrize("part", [UniversalPerturbation, CollectedWeights, attacks.SampledWeights])
 def test_fits_repeat_to_the_bit_and_go_on_after_an_interruption(network, batch, part):
     model, (images, labels) = network(), batch(5)
 
@@ -123,7 +149,7 @@ def test_budgets_without_a_fit_and_other_numbers_of_labels_are_refused(network, 
     for words in ({"eps": EPS}, {"states": states, "eps": 2 * EPS}):
         with pytest.raises(NotFittedError):
             attacks.uap(model, images, labels, **words)
-    with pytest.raises(ValueError, match="one number per image"):
+    with pytest.raises(ValueError, match="one whole number per image"):
         attacks.lgv.fit(model, images, labels[:-1], EPS)
 
 

@@ -1,6 +1,5 @@
-"""Exact answers: optima of linear models in closed form, random starts, and losses by hand."""
+"""Exact answers: random starts, losses by hand, and the best of restarts and iterates."""
 
-import itertools
 import math
 from functools import partial
 
@@ -8,51 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from src.attacks import LOSSES, bim, emi, fgsm, mi, ni, pgd, pi_pregradient, vmi
+from src.attacks import LOSSES, bim, pgd
 
-WEIGHT = torch.tensor([1.0, -2.0, 0.5, 3.0, -0.25, 1.5, -1.0, 2.0, 0.75, -3.0, 1.0, 1.0])
-SHAPE = (1, 3, 2, 2)
-W = WEIGHT.reshape(SHAPE)
-
-
-def linear(images: Tensor) -> Tensor:
-    """Two classes, logits (+w.x, -w.x): class 0's loss rises along -w."""
-    score = images.flatten(1) @ WEIGHT.to(images.dtype)
-    return torch.stack([score, -score], dim=1)
-
-
-def optimum(images: Tensor, ascent: Tensor, eps: float, norm: str) -> Tensor:
-    """The highest point of a linear function in the ball, away from the pixel range."""
-    if norm == "linf":
-        return images + eps * ascent.sign()
-    return images + eps * ascent.numel() ** 0.5 * ascent / ascent.norm()
-
-
-ATTACKS = {
-    **{"fgsm": fgsm, "bim": bim, "mi": mi, "ni": ni, "pi": pi_pregradient, "emi": emi, "vmi": vmi},
-    "mi, long steps": partial(mi, relative_step_size=1.0),
-    "pgd, not random": partial(pgd, random_start=None),
-}
-
-
-@pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS)
-def test_reaches_the_optimum_of_the_ball_and_stops_at_the_pixel_range(attack):
-    images, labels = torch.full((2, 3, 2, 2), 0.5), torch.tensor([0, 1])
-    for norm in ("linf", "l2"):
-        for loss, sign in itertools.product(("cross_entropy", "margin"), (1, -1)):
-            words = {"norm": norm, "loss": loss, "targeted": sign == -1}
-            result = attack(linear, images, labels, 0.1, **words)
-            ways = (-sign * W, sign * W)
-            expected = torch.cat([optimum(images[:1], way, 0.1, norm) for way in ways])
-            torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
-        dark = torch.linspace(0, 1, 12).reshape(SHAPE)
-        result = attack(linear, dark, torch.tensor([1]), 0.2, norm=norm)
-        expected = optimum(dark, W, 0.2, norm).clamp(0, 1)
-        assert (expected == 1).any() and (expected == 0).any()
-        if norm == "linf" or attack is fgsm:  # in L2, later steps use what the border has saved
-            torch.testing.assert_close(result, expected, atol=2e-6, rtol=0)
-        assert result.min() >= 0 and result.max() <= 1
-        assert linear(result)[0, 0] >= linear(expected)[0, 0] - 1e-4
+SHAPE, GRID = (1, 3, 2, 2), torch.tensor([1, 8, 32]) / 255
 
 
 def starts(**settings) -> Tensor:
@@ -126,3 +83,25 @@ def test_losses_of_several_models_are_averaged(name):
     words = {"steps": 1, "norm": "l2", "loss": name}
     result = bim(lambda images: images.flatten(1) @ weights, images, labels, 0.05, **words)
     torch.testing.assert_close(result, (images + expected).clamp(0, 1), atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_the_best_restart_and_the_best_iterate_have_the_highest_loss(targeted, network, batch):
+    """Of long steps, whose losses fall now and then, and up to any step and at any budget."""
+    model, (images, labels) = network(), batch(8)
+    attack = partial(pgd, model, images, labels, GRID, loss="margin", targeted=targeted)
+
+    def losses(grid):
+        return torch.stack([LOSSES["margin"](model(one), labels, targeted) for one in grid])
+
+    one, five = (losses(attack(steps=2, restarts=restarts)) for restarts in (1, 5))
+    assert (five >= one - 1e-6).all() and (five > one + 1e-6).any(dim=1).all()
+    words = {"steps": 6, "relative_step_size": 1.5}
+    iterates = attack(**words, iterates=range(1, 7))
+    every = torch.stack([losses(grid) for grid in iterates])
+    assert (every[-1] < every.amax(dim=0)).any()
+    found = attack(**words, iterates=[2, 6], keep_best=True)
+    for number, steps in enumerate((2, 6)):
+        best = every[:steps].argmax(dim=0)[None, ..., None, None, None].expand_as(iterates[:1])
+        assert torch.equal(found[number], iterates.gather(0, best)[0])
+    assert torch.equal(attack(**words, keep_best=True), found[1])

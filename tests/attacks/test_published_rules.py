@@ -1,7 +1,7 @@
 """Published rules once more, as plain loops over one image.
 
 They are those of attacks whose stored reference (`test_references.py`) is missing or far from ours,
-`ni` and `emi`, the examples of the documentation, and the step rule `mdcs`.
+`ni`, the example of the documentation, and the step rule `mdcs`.
 Nothing of `src.attacks` is used here but the random numbers, which both sides have to share. All is
 float64, so that a rule that differs in one place differs by far more than the tolerance.
 """
@@ -21,6 +21,7 @@ from torch import nn
 
 from src import attacks
 from tests.attacks import published_case as cases
+from tests.attacks.conftest import KINDS
 from tests.attacks.published_case import BUDGETS, MU, SIDE, STEPS, Case, Change, Image, momentum
 
 
@@ -310,15 +311,69 @@ def learned_operations(case: Case) -> Image:
     return momentum(case, gradient)
 
 
+FACTORS = {"scores": 0.4, "qkv": 0.7, "mlp": 0.6}
+TUNED = {"attention": 0.4, "mlp": 0.6, "adaptivity": 0.3, "truncated": 0.4, "patches": SIDE // 2}
+
+
+def tuned_tokens(case: Case) -> Image:
+    """Run a transformer of two blocks; the attention of its last block has no gradient."""
+    embed, *head = case.model[1], *case.model[2:]
+    variances: dict[str, float] = {}
+
+    def damp(kind: str, last: bool, z: torch.Tensor) -> torch.Tensor:
+        def change(gradient: torch.Tensor) -> torch.Tensor:
+            g = gradient[0].numpy() * (0 if kind == "scores" and last else FACTORS[kind])
+            weight, above = 0.5, 0 if last else variances[kind]
+            if above:
+                weight = np.clip(0.5 + 0.3 * (1 - np.sqrt(g.var(ddof=1) / above)), 0, 1)
+            for part in g if kind == "scores" else g.T[:, :, None]:
+                ends = [np.unravel_index(find(part), part.shape) for find in (np.argmax, np.argmin)]
+                for row, column in ends:
+                    part[row] *= weight
+                    part[:, column] *= weight if kind == "scores" else 1
+            variances[kind] = g.var(ddof=1)
+            return torch.from_numpy(g)[None]
+
+        z.register_hook(change)
+        return z
+
+    def run(image: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        z, outputs = embed._pos_embed(embed.patch_embed(image[None].tanh())), []
+        for block in embed.blocks:
+            last, attention = block is embed.blocks[-1], block.attn
+            qkv = damp("qkv", last, attention.qkv(block.norm1(z)))
+            q, k, v = qkv.unflatten(2, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
+            scores = damp("scores", last, q @ k.mT * attention.scale).softmax(-1)
+            z = z + attention.proj((scores @ v).transpose(1, 2).flatten(2))
+            z = z + damp("mlp", last, block.mlp(block.norm2(z)))
+            outputs.append(z)
+        return nn.Sequential(*head)(embed.forward_head(embed.norm(z)))[0], outputs[-2]
+
+    logits, features = run(torch.from_numpy(case.clean).requires_grad_())
+    (slope,) = torch.autograd.grad(logits.sum(), features)
+    tokens = (features * slope).sum(-1)[0, 1:].reshape(SIDE // 2, SIDE // 2).detach()
+    enlarge = bilinear(SIDE // 2, SIDE).unflatten(0, (-1, 2)).mean(1)  # and average over patches
+    means, steps = (enlarge @ tokens @ enlarge.T).numpy(), itertools.count(1)
+    lowest = 0.4 + 0.4 * (means - means.min()) / np.ptp(means)
+
+    def gradient(x: Image) -> Image:
+        share = 0.99 - (0.99 - lowest) * next(steps) / STEPS
+        mask = np.kron(case.drawn("uniform", 1, SIDE // 2, SIDE // 2)[0] <= share, np.ones((2, 2)))
+        at = case.clean + mask * (x - case.clean)
+        return mask * case.gradient(at, model=lambda z: run(z[0])[0][None])
+
+    return momentum(case, gradient)
+
+
 AIMED = {"targeted": True, "relative_step_size": None}
 MIXED = {"probability": 0.7, "resize_rate": 1.3, "mix_probability": 0.5, "max_width": 1.0}
 RULES = {
     "ni": (attacks.ni, cases.nesterov),
-    "emi": (attacks.emi, cases.enhanced),
     "mdcs": (partial(attacks.mi, step_rule="mdcs"), cases.decaying),
     "usmm": (partial(attacks.usmm, scales=4, lowest=0.2, highest=0.9, strength=0.6), masked),
     "ops": (partial(attacks.ops, copies=3, radius=1.5), sampled_operators),
     "l2t": (partial(attacks.l2t, copies=4, learning_rate=RATE), learned_operations),
+    "att": (partial(attacks.att, **TUNED), tuned_tokens),
     "decowa": (partial(attacks.decowa, copies=3, rho=0.5), warped),
     "s4st": (partial(attacks.s4st, colour=0.0, **AIMED), strongly_scaled),
     "cfm": (partial(attacks.cfm, **AIMED, **MIXED), mixed_up),
@@ -328,7 +383,8 @@ RULES = {
 @pytest.mark.parametrize("name", RULES)
 def test_is_the_published_rule(name, network, batch):
     ours, published = RULES[name]
-    model = nn.Sequential(nn.Tanh(), *network().double())  # curved on either side of its layers
+    made_of = network(build=KINDS["attention"]) if name == "att" else network()
+    model = nn.Sequential(nn.Tanh(), *made_of.double())  # curved on either side of its layers
     images, labels = batch(3, SIDE)
     images, (others, classes) = images.double(), batch(6, SIDE, seed=2)
     pool, seeds = (others.double(), classes), torch.tensor([3, 1, 4])

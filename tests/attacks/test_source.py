@@ -125,7 +125,7 @@ def test_losses_are_float32_whatever_the_network_computes_in(objective, network,
     assert source.features(images)[0].dtype == torch.bfloat16
     problem = problem_of(source, images, labels)
     versions = torch.stack([images, 1 - images])
-    losses = objective.losses(problem, versions, objective.prepare(problem))
+    losses = attacks.Landscape(problem, attacks.Settings(objective=objective)).losses(versions)
     assert losses.shape == (2, 4) and losses.dtype == torch.float32 and losses.isfinite().all()
 
 

@@ -4,18 +4,15 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import takewhile
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from pydantic import PositiveFloat, Strict
+from pydantic import PositiveFloat
 from torch import Tensor, finfo, nn
 from torch.nn import functional
 
-from ...utils.checked_dataclass import checked
 from ...utils.package import PACKAGE
-from ..define import attack
-from ..projection import rms
-from ..source import layers_of
+from .. import Names, attack, checked, layers_of, rms
 
 _KNOWN = ("torchvision.", f"{PACKAGE}.models.small")  # whose blocks `_branch` computes
 _LATE = (r"\blayer3\.(?!0\.)", r"\blayer4\.", r"\bMixed_7", r"\bdenseblock4\.")
@@ -74,7 +71,7 @@ class BackwardPropagation:
     """
 
     temperature: PositiveFloat = 10.0
-    relus: Annotated[tuple[str, ...], Strict(False)] | None = None
+    relus: Names | None = None
 
     def __call__(self, model: nn.Module) -> nn.Module:
         for layer in layers_of(model, self._find_layers, "max-pools or ReLUs"):
@@ -141,7 +138,7 @@ class LinearPropagation:
     last two of VGG-19 at 224 pixels, more at 32). The authors have no DenseNet or Inception.
     """
 
-    relus: Annotated[tuple[str, ...], Strict(False)] | None = None
+    relus: Names | None = None
 
     def __call__(self, model: nn.Module) -> nn.Module:
         for layer in layers_of(model, self._find_layers, _NEEDS):

@@ -8,10 +8,7 @@ import torch
 from annotated_types import Gt, Le
 from torch import Tensor, nn
 
-from ...utils.checked_dataclass import Share, checked
-from ..define import attack
-from ..per_image_random import PerImageRandom
-from ..source import change_gradient, layers_of
+from .. import PerImageRandom, Share, attack, change_gradient, checked, layers_of
 from .backward_relus import has_relu
 
 _SHORTCUTS_OR_DENSE = (

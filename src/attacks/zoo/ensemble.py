@@ -4,10 +4,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from ...utils.checked_dataclass import checked
-from ..define import attack
-from ..parts import Gradient, State
-from ..projection import direction, mean_size, project
+from .. import Gradient, State, attack, checked, direction, mean_size, project
 
 
 @checked

@@ -2,19 +2,15 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import partial
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Le, MinLen
+from annotated_types import MinLen
 from pydantic import PositiveInt, Strict
-from torch import Tensor, autograd, enable_grad, finfo
+from torch import Tensor, finfo
 from torch.nn.functional import normalize, pad
 
-from ...utils.checked_dataclass import Share, checked
-from ..define import attack
-from ..landscape import Landscape
-from ..parts import Problem
-from ..projection import direction
-from ..settings import Settings
+from .. import GreyLevels, Landscape, Problem, Settings, Share, attack, checked, direction
 
 Score = Literal["logit", "probability"]
 
@@ -35,33 +31,21 @@ class WeightedFeatures(ABC):
         """Compute the weights of the layer's output, one tensor per member."""
         members = range(len(problem.source.members))
         totals: list[Any] = [0 for _ in members]
+        score = partial(self._score, problem.labels)
         for version in self.versions(problem):
             problem.source.draw(problem.random, 1)
             for member in members:
-                totals[member] = totals[member] + self._gradient(problem, version, member)
+                ((_, gradient),) = problem.source.layer_gradients(version, score, member)
+                totals[member] = totals[member] + gradient
         return [unit(total) for total in totals]
 
     def losses(self, problem: Problem, images: Tensor, prepared: list[Tensor]) -> Tensor:
         value = weighted(problem, images, prepared)
         return value if problem.targeted else -value
 
-    def _gradient(self, problem: Problem, images: Tensor, member: int) -> Tensor:
-        """Return the gradient of each label's score at a member's layer, in the images' dtype."""
-        outputs: list[Tensor] = []
-
-        def begin_here(output: Tensor, member: int) -> Tensor:
-            outputs.append(output.detach().requires_grad_())
-            return outputs[0].clone()  # in-place layers may change the clone
-
-        with enable_grad():
-            # The source counts gradients only for images that require one.
-            variable = images.detach().requires_grad_()
-            scores = problem.source.logits_with(variable, begin_here, member)
-            if self.score == "probability":
-                scores = scores.softmax(dim=1)
-            score = scores.gather(1, problem.labels[:, None]).sum()
-            (gradient,) = autograd.grad(score, outputs)
-        return problem.source.cleaned(gradient).to(images.dtype)
+    def _score(self, labels: Tensor, logits: Tensor) -> Tensor:
+        scores = logits.softmax(dim=1) if self.score == "probability" else logits
+        return scores.gather(1, labels[:, None]).sum()
 
 
 def unit(features: Tensor) -> Tensor:
@@ -144,7 +128,7 @@ class NeuronAttribution(WeightedFeatures):
     """
 
     points: PositiveInt = 30
-    sigma_255: Annotated[float, Ge(0), Le(255)] = 25.5
+    sigma_255: GreyLevels = 25.5
     score: Score = "probability"
 
     def versions(self, problem: Problem) -> Iterator[Tensor]:
@@ -187,7 +171,7 @@ class BlackBoxFeatures(WeightedFeatures):
     """
 
     points: PositiveInt = 30
-    distance_255: Annotated[float, Ge(0), Le(255)] = 13.787
+    distance_255: GreyLevels = 13.787
     score: Score = "logit"
 
     def versions(self, problem: Problem) -> Iterator[Tensor]:

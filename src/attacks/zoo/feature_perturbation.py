@@ -3,21 +3,15 @@
 from collections import defaultdict
 from contextlib import ExitStack
 from functools import partial
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import torch
-from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from ...utils.checked_dataclass import Share, checked
-from ..define import attack
-from ..landscape import Landscape
+from .. import GreyLevels, Landscape, Problem, Settings, Share, attack, checked, loss_of_each
 from ..loop import trajectory
-from ..losses import loss_of_each
-from ..parts import Problem
-from ..settings import Settings
-from ..source import members_of
+from ..source import members_of, module_of
 from .feature_importance import unit, weighted
 from .input_geometry import DiverseInput
 
@@ -92,10 +86,7 @@ class PerturbationDecay:
 
     loss: Literal["cross_entropy", "logit", "margin"] = "cross_entropy"
     weight: Share = 0.1
-    sigma_255: Annotated[float, Ge(0), Le(255)] = 12.75
-
-    def prepare(self, problem: Problem) -> None:
-        """Return None: nothing but the clean images is needed."""
+    sigma_255: GreyLevels = 12.75
 
     def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
         source = problem.source
@@ -148,9 +139,6 @@ class CleanFeatureMixup:
     max_ratio: Share = 0.75
     max_width: Share = 0.25
 
-    def prepare(self, problem: Problem) -> None:
-        """Return None: the features of the pool's image are computed for each gradient."""
-
     def losses(self, problem: Problem, images: Tensor, prepared: None) -> Tensor:
         features: defaultdict[nn.Module, list[Tensor]] = defaultdict(list)
         widths: dict[int, int] = {}  # of each member's input
@@ -183,10 +171,9 @@ class CleanFeatureMixup:
 
 def _logits(problem: Problem, images: Tensor, hook: Any) -> Tensor:
     """Return the logits of a pass with a hook on each convolution and each linear layer."""
-    if not isinstance(problem.source.model, nn.Module):
-        raise ValueError("attack.objective needs a torch module as its source.")
+    source = module_of(problem.source.model, "attack.objective")
     with ExitStack() as hooks:
-        for number, member in enumerate(dict.fromkeys(members_of(problem.source.model))):
+        for number, member in enumerate(dict.fromkeys(members_of(source))):
             for layer in member.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     hooks.enter_context(layer.register_forward_hook(partial(hook, number)))

@@ -1,18 +1,15 @@
 """Adversarial images from a trained generator."""
 
 from pathlib import Path
-from typing import Annotated
 
 import torch
-from pydantic import AfterValidator, NonNegativeInt
 from torch import Tensor, nn
 
-from ...utils.checked_dataclass import checked, odd
 from ...utils.networks import copy_network
 from ...utils.refusals import first_line
-from ..define import ALL_BUT_NORM, attack
+from .. import ALL_BUT_NORM, Gradient, OddSize, State, attack, checked
 from ..landscape import smooth
-from ..parts import Gradient, State
+from ..libraries import floats_like
 from .fitted_universal import as_it_is, load_tensors
 
 
@@ -33,7 +30,7 @@ class Generator:
 
     network: nn.Module | None = None
     file: str | None = None
-    smoothing: Annotated[NonNegativeInt, AfterValidator(odd)] = 0
+    smoothing: OddSize = 0
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         images = state.images[0]
@@ -41,10 +38,7 @@ class Generator:
             raise ValueError("attack.network=null: name the generator's class or function")
         network = _with_weights(self.network, self.file).to(images.device)
         with torch.no_grad():
-            generated = network(images)
-        if not isinstance(generated, Tensor) or generated.shape != images.shape:
-            shape = tuple(getattr(generated, "shape", ())) or type(generated).__name__
-            raise ValueError(f"the generator returns {shape} for images {tuple(images.shape)}")
+            generated = floats_like(images, network(images), "the generator")
         changes = smooth(generated, self.smoothing) - images
         return changes.expand_as(state.images)
 

@@ -14,18 +14,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from ...utils.checked_dataclass import checked
 from ...utils.refusals import first_line
-from ..define import ALL_BUT_NORM, attack
+from .. import ALL_BUT_NORM, Gradient, Problem, Settings, Source, attack, checked
 from ..fitted import ROUNDING, FitBatch, FitTask, State, state_of
 from ..landscape import Landscape, evaluation_mode
-from ..parts import Gradient, Problem
 from ..parts import State as LoopState
-from ..per_image_random import PerImageRandom
-from ..projection import direction, mean_size, rms
-from ..settings import Settings
-from ..source import Source
+from ..projection import direction, mean_size, rms, shrunk
 
+_FITTED = ("perturbation", "momentum")
 _ZERO = 128  # grey level in a PNG that means no change
 
 
@@ -134,20 +130,21 @@ class UniversalPerturbation:
 
     def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
         """Yield perturbation and momentum, (3, H, W), after each epoch."""
-        done = int(state["epochs"]) if state else 0
-        change, momentum = (state["perturbation"], state["momentum"]) if state else (None, None)
-        for epoch in range(done, self.epochs):
+        held = dict(state or {})
+        for epoch in range(int(held.pop("epochs", 0)), self.epochs):
             for batch in task.batches(epoch, self.fit_batch):
-                if change is None or momentum is None:
-                    change = momentum = torch.zeros_like(batch.images[0])
-                change, momentum = change.to(batch.images), momentum.to(batch.images)
+                zero = torch.zeros_like(batch.images[0])
+                change, momentum = (held.get(name, zero).to(zero) for name in _FITTED)
                 gradient = self._gradient(task, change, batch)
                 momentum = self.fit_decay * momentum + gradient / mean_size(gradient)
                 step = task.eps * self.fit_step * direction(momentum, task.norm)
-                change = _into_ball(change + step, task.eps, task.norm)
-            assert change is not None and momentum is not None
-            count = torch.tensor(epoch + 1)
-            yield {"perturbation": change, "momentum": momentum, "epochs": count}
+                change = change + step
+                if task.norm == "linf":
+                    change = change.clamp(-task.eps, task.eps)
+                else:
+                    change = shrunk(change, rms(change), task.eps)
+                held = {"perturbation": change, "momentum": momentum}
+            yield held | {"epochs": torch.tensor(epoch + 1)}
 
     def _gradient(self, task: FitTask, change: Tensor, batch: FitBatch) -> Tensor:
         """Compute the gradient of a batch's clamped losses in the perturbation, (3, H, W).
@@ -155,17 +152,17 @@ class UniversalPerturbation:
         It passes the clip to [0, 1] as if there were none.
         """
         source, total = Source(task.model), torch.zeros_like(change)
-        settings = Settings(objective=_ClampedLoss(self.clamp))
         eps = batch.images.new_full((1, 1, 1, 1, 1), task.eps)
         size = task.max_batch or len(batch.images)
-        columns = (batch.images, batch.labels, batch.true_labels, batch.seeds)
-        for part in zip(*(column.split(size) for column in columns), strict=True):
-            images, labels, classes, seeds = part
-            random = PerImageRandom(seeds, images, classes, (images, classes))
-            problem = Problem(source, images, labels, task.targeted, random, eps, task.norm)
-            landscape, at = Landscape(problem, settings), (images + change).clamp(0, 1)
+        for columns in zip(*(column.split(size) for column in batch), strict=True):
+            part = FitBatch(*columns)
+            images, random = part.images, part.random()
+            problem = Problem(source, images, part.labels, task.targeted, random, eps, task.norm)
             with evaluation_mode(task.model):
-                total += landscape.gradient(at[None])[0].sum(dim=0)
+                at = (images + change).clamp(0, 1)
+                (gradients,) = Landscape(problem, Settings()).gradient(at[None])
+            counts = random.scratch["losses"][0] <= self.clamp
+            total += (gradients * counts[:, None, None, None]).sum(dim=0)
         return total.contiguous()  # as in a file; otherwise rounding differs
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
@@ -199,28 +196,7 @@ class UniversalPerturbation:
                 f"{self.file} changes pixels by {255 * float(size):.4g}/255, more than the budget "
                 f"{255 * float(eps.min()):.4g}/255; attack.shrink=true scales it down."
             )
-        return change * (eps / size.clamp_min(torch.finfo(size.dtype).tiny)).clamp_max(1)
-
-
-class _ClampedLoss:
-    """Cross-entropy, at most `clamp`."""
-
-    def __init__(self, clamp: float) -> None:
-        self.clamp = clamp
-
-    def prepare(self, problem: Problem) -> None:
-        """Return None: nothing is needed."""
-
-    def losses(self, problem: Problem, images: Tensor, prepared: Any) -> Tensor:
-        """Return the loss of each image, (K, N)."""
-        return Landscape(problem, Settings()).losses(images).clamp_max(self.clamp)
-
-
-def _into_ball(change: Tensor, eps: float, norm: str) -> Tensor:
-    """Project a perturbation (3, H, W) onto the ball around 0."""
-    if norm == "linf":
-        return change.clamp(-eps, eps)
-    return change * (eps / rms(change).clamp_min(torch.finfo(change.dtype).tiny)).clamp_max(1)
+        return shrunk(change, size, eps)
 
 
 def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:

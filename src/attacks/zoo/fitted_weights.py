@@ -11,13 +11,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
-from ...utils.checked_dataclass import checked
 from ...utils.networks import copy_network
-from ..define import attack
-from ..fitted import FitBatch, FitTask, State, state_of
-from ..losses import loss_of_each
-from ..per_image_random import PerImageRandom
-from ..source import Source, members_of
+from .. import FitBatch, PerImageRandom, Source, attack, checked, loss_of_each, members_of
+from ..fitted import FitTask, State, state_of
+from ..source import module_of
 
 _RENEWING = 8  # number of batches that renew batch-norm statistics; `fit_gradients` counts them
 
@@ -60,9 +57,7 @@ class CollectedWeights:
 
     def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
         """Yield all weights collected so far after each epoch, as `NUMBER/NAME`."""
-        if not isinstance(task.model, nn.Module):
-            raise ValueError("attack=lgv trains its source, which must be a torch module.")
-        model = copy_network(task.model).requires_grad_()
+        model = copy_network(module_of(task.model, "The fit")).requires_grad_()
         if self.epochs == 0:
             yield {f"0/{name}": value for name, value in _weights(model).items()}
             return
@@ -73,15 +68,16 @@ class CollectedWeights:
         optimizer = torch.optim.SGD(
             parameters.values(), self.learning_rate, 0.9, weight_decay=self.weight_decay
         )
-        collected = {name: value for name, value in stored.items() if name[0].isdigit()}
+        training = ("weights/", "momentum/")
+        collected = {key: value for key, value in stored.items() if not key.startswith(training)}
         if done:  # continue after these epochs
             model.load_state_dict(_select(stored, "weights"), strict=False)  # extra state stays
             for name, value in _select(stored, "momentum").items():
                 optimizer.state[parameters[name]]["momentum_buffer"] = value.to(parameters[name])
         for epoch in range(done, self.epochs):
-            for number, weights in enumerate(self._train(model, optimizer, task, epoch)):
+            for number in self._train(model, optimizer, task, epoch):
                 place = epoch * self.weights_per_epoch + number
-                collected |= {f"{place}/{name}": value for name, value in weights.items()}
+                collected |= self._collect(model, task, place, collected)
             momentum = {
                 f"momentum/{name}": optimizer.state[value]["momentum_buffer"].clone()
                 for name, value in parameters.items()
@@ -92,29 +88,44 @@ class CollectedWeights:
 
     def _train(
         self, model: nn.Module, optimizer: torch.optim.SGD, task: FitTask, epoch: int
-    ) -> Iterator[dict[str, Tensor]]:
-        """Train for an epoch and yield the weights collected in it."""
+    ) -> Iterator[int]:
+        """Train for an epoch and yield a number each time that weights are to be collected."""
         batches, per_epoch = -(-task.count // self.fit_batch), self.weights_per_epoch
         stops = [-(-batches * (number + 1) // per_epoch) for number in range(per_epoch)]
         for step, batch in enumerate(task.batches(epoch, self.fit_batch, augmented=True), start=1):
             for network in members_of(model):
                 network.train()
-            source = Source(model)
             optimizer.zero_grad()
-            with torch.random.fork_rng():  # for dropout
-                torch.manual_seed(task.seed * 1_000_003 + epoch * 10_007 + step)
-                enough = step == 1 or len(batch.images) > 1  # batch norms need two images
-                for member in range(len(source.members)) if enough else ():
-                    source.draw(_random(batch), 1)  # each member as if alone
-                    logits, labels = source.logits(batch.images, member), batch.true_labels
-                    loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
+            if step == 1 or len(batch.images) > 1:  # batch norms need two images
+                self._differentiate(model, batch, task.seed * 1_000_003 + epoch * 10_007 + step)
             optimizer.step()
-            for _ in range(stops.count(step)):
-                yield _renewed(model, task, self.fit_batch)
+            yield from (number for number, stop in enumerate(stops) if stop == step)
+
+    def _differentiate(self, model: nn.Module, batch: FitBatch, seed: int) -> None:
+        """Compute the gradients of a batch's loss in the weights, each member as if alone."""
+        source = Source(model)
+        with torch.random.fork_rng():  # for dropout
+            torch.manual_seed(seed)
+            for member in range(len(source.members)):
+                source.draw(batch.random(), 1)
+                logits, labels = source.logits(batch.images, member), batch.true_labels
+                loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
+
+    def _collect(self, model: nn.Module, task: FitTask, place: int, _: State) -> State:
+        """Return weights number `place` by name, as parts of the state."""
+        weights = _renewed(model, task, self.fit_batch)
+        return {f"{place}/{name}": value for name, value in weights.items()}
 
     def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
-        """Return the backward rule that uses the collected weights in turn."""
-        return partial(_Collected, states)
+        """Return the backward rule that takes other weights for each gradient."""
+        return partial(_Changing, partial(self._choose, states))
+
+    def _choose(self, states: Mapping[float, State], number: int) -> dict[str, Tensor]:
+        """Return the weights of gradient `number`: the collected ones in turn."""
+        state = state_of(states, 0.0)
+        count = 1 + max(int(name.partition("/")[0]) for name in state if name[0].isdigit())
+        order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
+        return _select(state, str(int(order[number % count])))
 
 
 def _select(state: State, kind: str) -> dict[str, Tensor]:
@@ -138,7 +149,7 @@ def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
 
     def images() -> Iterator[Tensor]:
         for batch in islice(task.batches(0, size), _RENEWING):
-            source.draw(_random(batch), 1)
+            source.draw(batch.random(), 1)
             yield batch.images
 
     with torch.random.fork_rng():
@@ -147,28 +158,19 @@ def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
     return _weights(renewed)
 
 
-def _random(batch: FitBatch) -> PerImageRandom:
-    """Return the random numbers of a batch, for a defence in front of the source."""
-    pool = batch.images, batch.true_labels
-    return PerImageRandom(batch.seeds, batch.images, batch.true_labels, pool)
+class _Changing(nn.Module):
+    """Source that takes other weights for each gradient, which `choose` returns by its number."""
 
-
-class _Collected(nn.Module):
-    """Source that takes the next collected weights for each gradient."""
-
-    def __init__(self, states: Mapping[float, State], model: nn.Module) -> None:
+    def __init__(self, choose: Callable[[int], dict[str, Tensor]], model: nn.Module) -> None:
         super().__init__()
-        self.model, self.state = model, state_of(states, 0.0)
-        count = 1 + max(int(name.partition("/")[0]) for name in self.state if name[0].isdigit())
-        self.order = torch.randperm(count, generator=torch.Generator().manual_seed(0)).tolist()
-        self.weights: dict[str, Tensor] = {}
+        self.model, self.choose = model, choose
+        self.weights = choose(0)
 
     def draw(self, random: PerImageRandom, budgets: int) -> None:
         """Load the next weights; the others stay off the device, which may be small."""
         device = next(self.model.parameters()).device
-        place = self.order[random.shared.count % len(self.order)]
+        chosen = self.choose(random.shared.count)
         random.shared.count += 1  # begins anew for each part of a batch
-        chosen = _select(self.state, str(place))
         self.weights = {name: value.to(device) for name, value in chosen.items()}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -190,4 +192,109 @@ def lgv() -> None:
 
     Name: Large Geometric Vicinity.
     Reference: Gubri et al. (2022), arXiv 2207.13129 (50 steps of eps / 10).
+    """
+
+
+@checked
+class SampledWeights(CollectedWeights):
+    """Continue to train the source, and attack weights from a normal distribution around the mean.
+
+    Mean and variance of each weight are those at equal intervals of the training. Weights are drawn
+    anew for each gradient: the mean plus `spread` times the standard deviation times N(0, 1).
+    Batch-norm statistics are renewed for the mean. The training follows ::
+
+        g + flatness / reach * (h - g),  h = gradient at w + reach * g / ||g||
+
+    with the gradient g of a batch's loss at the weights w, which lowers the length of g, too.
+
+    Attributes:
+        fit_images: Folder of class folders with training images, which the program reads; None:
+            those of the data set.
+        fit_n_images: Largest number of training images, the same for every class; None: all.
+        epochs: Passes over the training images; 0: the source's own weights.
+        weights_per_epoch: Number of weights per epoch that enter mean and variance.
+        learning_rate: Learning rate of the stochastic gradient descent, with momentum 0.9.
+        weight_decay: Weight decay.
+        fit_batch: Images per batch.
+        flatness: Weight lambda of the change h - g; 0: plain training.
+        reach: Distance of h from w.
+        spread: Factor of the standard deviations.
+
+    Reference: Li et al. (2023), arXiv 2302.05086 (rate 0.05, 10 epochs, batches of 1024, weight
+    decay 5e-4, 300 weights in all, lambda = 1, distance 0.1, factor 1.5).
+
+    Deviation: batches of 128; batch-norm statistics come from eight batches (authors: from 10 % of
+    the training images); all members of an ensemble are trained; the weights drawn are the same for
+    all images and runs.
+    """
+
+    weights_per_epoch: PositiveInt = 30
+    weight_decay: NonNegativeFloat = 5e-4
+    flatness: NonNegativeFloat = 1.0
+    reach: PositiveFloat = 0.1
+    spread: NonNegativeFloat = 1.5
+
+    def _differentiate(self, model: nn.Module, batch: FitBatch, seed: int) -> None:
+        super()._differentiate(model, batch, seed)
+        trained: list[Any] = [one for one in model.parameters() if one.grad is not None]
+        start = [(weights.detach().clone(), weights.grad) for weights in trained]
+        length = nn.utils.get_total_norm([gradient for _, gradient in start]).clamp_min(1e-20)
+        for weights in trained:
+            weights.data += self.reach / length * weights.grad
+        model.zero_grad()
+        super()._differentiate(model, batch, seed)
+        for weights, (old, gradient) in zip(trained, start, strict=True):
+            weights.data.copy_(old)
+            weights.grad = gradient.lerp(weights.grad, self.flatness / self.reach)
+
+    def _collect(self, model: nn.Module, task: FitTask, place: int, collected: State) -> State:
+        moments: dict[str, Tensor] = {}
+        for name, weights in model.named_parameters():
+            for power, kind in enumerate(("mean", "square"), start=1):
+                new, key = weights.detach() ** power, f"{kind}/{name}"
+                moments[key] = collected.get(key, new).lerp(new, 1 / (place + 1))
+        if (place + 1) % self.weights_per_epoch == 0:
+            middle = copy_network(model)
+            middle.load_state_dict(_select(moments, "mean"), strict=False)
+            moments |= super()._collect(middle, task, 0, collected)
+        return moments
+
+    def _choose(self, states: Mapping[float, State], number: int) -> dict[str, Tensor]:
+        state, generator = state_of(states, 0.0), torch.Generator().manual_seed(number)
+        weights = _select(state, "0")
+        for name, square in _select(state, "square").items():
+            variance = (square - weights[name].square()).clamp_min(1e-30)
+            noise = torch.randn(square.shape, generator=generator, dtype=square.dtype)
+            weights[name] = weights[name] + self.spread * variance.sqrt() * noise.to(square)
+        return weights
+
+
+@checked
+class Repeated:
+    """Average the gradients of several copies of the image, for which the source may change.
+
+    Args:
+        copies: Number of copies.
+    """
+
+    copies: PositiveInt = 20
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        return images
+
+
+@attack(
+    fit_gradients=lambda n: (
+        n.epochs * (2 * n.fit_n_images + min(n.fit_n_images, 8 * n.fit_batch) / 3)
+    ),
+    transform=Repeated,
+    backward_rule=SampledWeights,
+    steps=50,
+    relative_step_size=0.125,
+)
+def mba() -> None:
+    """Average gradients over weights drawn around a mean: more Bayesian sources, with `bim`.
+
+    Name: More Bayesian Attack.
+    Reference: Li et al. (2023), arXiv 2302.05086 (50 steps of eps / 8, 20 models per step).
     """

@@ -7,9 +7,7 @@ from annotated_types import Ge
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from ...utils.checked_dataclass import checked
-from ..define import attack
-from ..parts import Gradient, State
+from .. import Gradient, State, attack, average, checked
 
 
 @attack(decay=1.0)
@@ -78,10 +76,9 @@ class EnhancedMomentum:
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         if isinstance(state.last_gradient, float):
             return gradient(state.at)
-        total = torch.zeros_like(state.last_gradient)
-        for factor in torch.linspace(-self.radius, self.radius, self.samples).tolist():
-            total = total + gradient(state.at + factor * state.step_size * state.last_gradient)
-        return total / self.samples
+        line = torch.linspace(-self.radius, self.radius, self.samples).tolist()
+        step = state.step_size
+        return average(gradient(state.at + c * step * state.last_gradient) for c in line)
 
 
 @attack(

@@ -4,10 +4,7 @@ import torch
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from ...utils.checked_dataclass import Share, checked
-from ..define import attack
-from ..parts import Gradient, State
-from ..per_image_random import PerImageRandom
+from .. import Gradient, PerImageRandom, Share, State, attack, checked
 from .input_blocks import BlockShuffle, moved
 from .input_geometry import DiverseInput
 

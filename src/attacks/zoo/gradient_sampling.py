@@ -7,10 +7,7 @@ from annotated_types import Gt, Le
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from ...utils.checked_dataclass import Share, checked
-from ..define import attack
-from ..parts import Gradient, State
-from ..projection import direction, mean_size, project
+from .. import Gradient, Share, State, attack, average, checked, direction, mean_size, project
 from ..settings import steepest_ascent
 
 
@@ -42,10 +39,8 @@ class VarianceTuning:
         current = gradient(state.at)
         tuned = current + state.memory.get("variance", 0.0)
         if not state.is_last_step:
-            total = torch.zeros_like(current)
-            for _ in range(self.neighbours):
-                total = total + gradient(_near(state.iterate, self.radius, state))
-            state.memory["variance"] = total / self.neighbours - current
+            points = (_near(state.iterate, self.radius, state) for _ in range(self.neighbours))
+            state.memory["variance"] = average(map(gradient, points)) - current
         return tuned
 
 
@@ -89,10 +84,8 @@ class GradientRelevance:
 
     def __call__(self, gradient: Gradient, state: State) -> Tensor:
         here = gradient(state.at)
-        total = torch.zeros_like(here)
-        for _ in range(self.samples):
-            total = total + gradient(_near(state.at, self.radius, state))
-        around = total / self.samples
+        points = (_near(state.at, self.radius, state) for _ in range(self.samples))
+        around = average(map(gradient, points))
         agreement = direction(here, "l2") * direction(around, "l2")  # its mean is the cosine
         return around + agreement.mean(dim=(-3, -2, -1), keepdim=True) * (here - around)
 

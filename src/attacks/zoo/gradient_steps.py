@@ -4,14 +4,11 @@ from typing import Annotated
 
 import torch
 from annotated_types import Ge
-from pydantic import AfterValidator, NonNegativeFloat, PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from ...utils.checked_dataclass import checked, odd
+from .. import OddSize, State, attack, checked, steepest_ascent
 from ..cosine_transform import along_axes
-from ..define import attack
-from ..parts import State
-from ..settings import steepest_ascent
 
 _STEPS = ["steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"]
 _STEPS += ["random_start", "start_radius", "restarts"]
@@ -122,7 +119,7 @@ class PatchWise:
 
     amplification: PositiveFloat = 10.0
     spread: NonNegativeFloat = 1.0
-    patch_size: Annotated[int, Ge(3), AfterValidator(odd)] = 3
+    patch_size: Annotated[OddSize, Ge(3)] = 3
 
     def __call__(self, momentum: Tensor, state: State) -> Tensor:
         size = self.amplification * state.step_size

@@ -9,10 +9,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from ...utils.checked_dataclass import checked
+from .. import PerImageRandom, attack, checked
 from ..cosine_transform import along_axes, resizing
-from ..define import attack
-from ..per_image_random import PerImageRandom
 from .input_geometry import neighbours, sample
 
 
@@ -45,8 +43,7 @@ class BlockShuffle:
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         height, width = images.shape[-2:]
         check_blocks(self.blocks, images)
-        rows = _shuffled_axis(random, self.blocks, height)
-        columns = _shuffled_axis(random, self.blocks, width)
+        rows, columns = (_shuffled_axis(random, self.blocks, side) for side in (height, width))
         degrees = self.max_angle * random.uniform(self.blocks, self.blocks, low=-1, high=1)
         angles = (degrees.float() * (math.pi / 180)).flatten(1)
         block = (rows.block[:, :, None] * self.blocks + columns.block[:, None, :]).flatten(1)

@@ -10,11 +10,8 @@ from annotated_types import Ge, Le
 from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
-from ...utils.checked_dataclass import Share, checked
+from .. import Losses, PerImageRandom, Share, attack, checked
 from ..cosine_transform import along_axes, resizing
-from ..define import attack
-from ..parts import Losses
-from ..per_image_random import PerImageRandom
 
 Rate = Annotated[float, Ge(1), Le(4)]
 
@@ -222,8 +219,7 @@ def _plate(
 def _grid(height: int, width: int) -> Tensor:
     """Return points (height * width, 2), x first, evenly spaced over [-1, 1] on both axes."""
     lines = (torch.linspace(-1, 1, length, dtype=torch.float64) for length in (height, width))
-    y, x = torch.meshgrid(*lines, indexing="ij")
-    return torch.stack([x, y], dim=-1).flatten(0, 1)
+    return torch.cartesian_prod(*lines).flip(1)
 
 
 @attack(

@@ -9,11 +9,8 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from ...utils.checked_dataclass import checked
+from .. import Gradient, PerImageRandom, State, attack, checked
 from ..cosine_transform import along_axes, resizing
-from ..define import attack
-from ..parts import Gradient, State
-from ..per_image_random import PerImageRandom
 from .input_blocks import BlockShuffle
 from .input_geometry import DiverseInput, neighbours, sample
 from .input_values import Admix, Scale, Spectrum

@@ -1,17 +1,13 @@
 """Gradients of images with other values: scaled, mixed with others, or with a changed spectrum."""
 
-from typing import Annotated, Any
+from typing import Any
 
 import torch
-from annotated_types import Ge, Le
 from pydantic import PositiveInt
 from torch import Tensor
 
-from ...utils.checked_dataclass import Share, checked
+from .. import GreyLevels, PerImageRandom, Share, attack, checked, clip
 from ..cosine_transform import dct2, idct2
-from ..define import attack
-from ..per_image_random import PerImageRandom
-from ..projection import clip
 from .input_geometry import DiverseInput
 
 
@@ -169,7 +165,7 @@ class Spectrum:
 
     copies: PositiveInt = 20
     rho: Share = 0.5
-    sigma_255: Annotated[float, Ge(0), Le(255)] = 16.0
+    sigma_255: GreyLevels = 16.0
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
         shape = images.shape[2:]

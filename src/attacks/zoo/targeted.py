@@ -8,11 +8,8 @@ from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from ...utils.checked_dataclass import Share, checked
 from ...utils.devices import constant
-from ..define import attack
-from ..per_image_random import PerImageRandom
-from ..projection import clip
+from .. import PerImageRandom, Share, attack, checked, clip
 from .input_geometry import DiverseInput
 
 
@@ -146,24 +143,20 @@ def _cut(shares: Tensor, halved: Tensor, sides: tuple[int, int]) -> Tensor:
 
 
 def _recolour(images: Tensor, kind: Tensor, share: Tensor) -> Tensor:
-    """Change contrast, brightness, saturation (kinds 1 to 3) or hue (4) of some images."""
-    kind = kind[:, None, None, None]
-    twice, shift = (
-        number.to(images.dtype)[:, None, None, None] for number in (2 * share, 6 * share - 3)
-    )
+    """Change contrast, brightness, saturation (kinds 1 to 3) or hue (4) of some images.
+
+    The first three blend a share of an image, up to 2, with its mean, with black or with its greys.
+    """
+    kind, share = (numbers[:, None, None, None] for numbers in (kind, share))
+    twice, shift = (2 * share).to(images.dtype), (6 * share - 3).to(images.dtype)
     mean, grey = ((kind == number).to(images.dtype) for number in (1, 3))
-    blended = (kind >= 1) & (kind <= 3)
-    # A choice of images by kind would wait for the device.
-    changed = torch.where(blended, _blend(images, twice, mean, grey), images)
-    return torch.where(kind == 4, _hue(images, shift), changed)
-
-
-def _blend(images: Tensor, share: Tensor, mean: Tensor, grey: Tensor) -> Tensor:
-    """Blend a share of the images, up to 2, with their mean, their greys or black."""
     weights = constant(GREY, images.dtype, images.device).view(3, 1, 1)
     greys = (images * weights).sum(-3, keepdim=True)
     other = mean * greys.mean((-2, -1), keepdim=True) + grey * greys
-    return clip(other.lerp(images, share))
+    # A choice of images by kind would wait for the device.
+    blended = clip(other.lerp(images, twice))
+    changed = torch.where((kind >= 1) & (kind <= 3), blended, images)
+    return torch.where(kind == 4, _hue(images, shift), changed)
 
 
 def _hue(images: Tensor, sextants: Tensor) -> Tensor:
