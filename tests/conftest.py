@@ -214,13 +214,6 @@ def mlflow_settings(folder: Path, uri: str | None = None) -> Any:
     return TrackingSettings.model_validate(keys)
 
 
-def build_store(folder: Path) -> None:
-    """Build an MLflow store in a folder, which takes seconds."""
-    from src.tracking import open_tracker
-
-    open_tracker(mlflow_settings(folder), "atonce")
-
-
 @pytest.fixture(scope="session")
 def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """A function that returns a folder which one of pytest's processes fills for all of them."""
@@ -244,7 +237,12 @@ def built_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def empty_store(built_once: Callable[..., Path]) -> Path:
     """An MLflow store to be copied."""
-    return built_once("store", lambda folder: build_store(folder / "mlruns")) / "mlruns"
+    from src.tracking import open_tracker
+
+    def build(folder: Path) -> None:  # it takes seconds
+        open_tracker(mlflow_settings(folder / "mlruns"), "atonce")
+
+    return built_once("store", build) / "mlruns"
 
 
 def run_words(folder: Path, *arguments: str, module: str = "src.main") -> int:

@@ -84,12 +84,14 @@ def _place() -> str:
     return f"{Path(frame.f_code.co_filename).relative_to(SRC)}:{frame.f_lineno}"
 
 
-class _Functions(TorchFunctionMode):
-    """Calls that never reach the dispatcher: tensors from Python values, and back."""
-
+class _Counting:
     def __init__(self, events: Counter[str]) -> None:
         super().__init__()
         self.events = events
+
+
+class _Functions(_Counting, TorchFunctionMode):
+    """Calls that never reach the dispatcher: tensors from Python values, and back."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         kwargs, name = kwargs or {}, getattr(function, "__name__", "")
@@ -114,12 +116,8 @@ class _Functions(TorchFunctionMode):
         return function(*args, **kwargs)
 
 
-class _Operations(TorchDispatchMode):
+class _Operations(_Counting, TorchDispatchMode):
     """Operations on tensors of both devices."""
-
-    def __init__(self, events: Counter[str]) -> None:
-        super().__init__()
-        self.events = events
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs, name = dict(kwargs or {}), operation.overloadpacket.__name__

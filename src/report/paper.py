@@ -25,6 +25,7 @@ from ..utils.vocabulary import CONTROLS
 from .beside import NEAR, Ranks, beside, margin_text, read_preset
 from .grid import Grid
 from .results import Results, titled_anew
+from .sanity_checks import explained
 from .words import COUNTED, costs_text, margins_sentence, said
 
 QUESTIONS = {
@@ -39,13 +40,25 @@ QUESTIONS = {
     "settings": "How sensitive is it to each of its settings?",
 }
 """Questions by the names of the tables that answer them; the first is the primary one."""
+_READING = (
+    "Images: those that count for at least one source and target, on both sides of a row.",
+    "Brackets hold 95 % intervals. p is from random signs over images. An interval contains 0 "
+    "exactly where p >= 0.05.",
+)
+_PARTS = (
+    "Low is below 0.125 cycles per pixel, high from 0.25 on. Each part is as long (L2) as "
+    "random-sign noise at the budget: compare rows of one part only"
+)
 _SECONDARY = """# Secondary, not corrected
 
 No test below is corrected for the number of questions and rows. Only the tests within each \
 ranking of stored attacks are corrected for each other (max-T).
 
 A stored attack of equal cost, `NAME at N gradients`, may have another step length or number of \
-copies than `NAME`, which has its own settings. So the two have different means."""
+copies than `NAME`, which has its own settings. So the two have different means.
+
+A rank is among all stored attacks. Its table shows the first, those of the attack's category, and \
+neighbours."""
 Jobs = Mapping[tuple[str, bool], list[FinishedJob]]
 """Jobs by what they answer, and whether they attack with the base."""
 
@@ -267,6 +280,7 @@ def _grid(question: str, rows: Sequence[dict[str, Any]], record: JobRecord, imag
     notes = said(
         (f"Gradients per image: {attack} / other{total}", True),
         ("The costs are not equal", not equal and question != "settings"),
+        (_PARTS, question == "frequencies"),
     )
     return Grid(heads, cells, caption, [COUNTED[record.protocol]], notes, left=(0, 1))
 
@@ -287,13 +301,16 @@ def paper_text(results: Results, missing: int = 0) -> str:
     first, record = jobs["primary", False], jobs["primary", False][0].record
     notes = said(
         (f"{record.label} on {record.dataset}, norm {record.norm}, seed {record.seed}.", True),
-        (f"Targets, with equal weights: {', '.join(record.targets)}.", True),
-        *((f"{alarm.finding}.", True) for job in first for alarm in job.alarms),
+        ("Values are means over targets, each over the sources that are other networks.", True),
+        (f"Targets: {', '.join(record.targets)}.", True),
+        *((text, True) for text in _READING),
+        *((explained(alarm), True) for job in first for alarm in job.alarms),
         *((note, True) for part in (results.ranks, *results.ranks) for note in part.notes),
     )
     varied = {question.partition("=")[0] for question, _ in jobs}
-    keys = [key for key in record.config["attack"]["settings"] if key not in {"_target_", *varied}]
-    unvaried = [] if "function" in keys else [f"Not varied: {', '.join(keys) or 'none'}."]
+    stated = record.config["attack"]["settings"]
+    rest = [f"{key}={stated[key]}" for key in stated if key not in {"_target_", *varied}]
+    unvaried = [] if "function" in stated else [f"Not varied: {', '.join(rest) or 'none'}."]
     lines = [f"{start}{grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
         if name == "stored":

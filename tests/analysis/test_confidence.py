@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import spearmanr
+from scipy.stats import binom, norm, spearmanr
 
 from src.analysis.confidence import (
     by_class,
@@ -300,3 +300,24 @@ def test_the_clearest_image_of_each_kind_comes_first():
     assert first == dict(zip(KINDS, ([3, 4], [1, 3], [2, 3], [4, 2]), strict=True))
     never = by_kind(table.assign(first_flip_eps_255=np.nan))["never_flips"]
     assert never["index"].tolist() == [1, 3, 4, 2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [40, 300])
+@pytest.mark.parametrize("never", [0.0, 0.9])
+@pytest.mark.parametrize("rho", [0.0, 0.6])
+def test_the_interval_of_rho_covers_it_on_tied_budgets(n, never, rho):
+    """Of initial confidence and the first of seven budgets that flips; the last is never."""
+    generator, samples = np.random.default_rng(n), 500
+    latent = 2 * np.sin(np.pi * rho / 6)  # Pearson's of two normal variables with that Spearman's
+    one, other = generator.standard_normal((2, 1000 * n))
+    rank = norm.cdf(latent * one + np.sqrt(1 - latent**2) * other)
+    shares = np.cumsum([0.55, 0.15, 0.1, 0.08, 0.05, 0.04, 0.03]) * (1 - never)
+    budget = np.searchsorted(shares, rank).astype(float)
+    truth = spearmanr(one, budget).statistic
+    ways = pd.DataFrame({"initial_confidence": norm.cdf(one), "first_flip_eps_255": budget})
+    ways = ways.mask(ways == 7)[: samples * n].assign(target=np.repeat(np.arange(samples), n))
+    found = initial_confidence_effect(ways).dropna(subset="rho")
+    covered = ((found["rho_low"] <= truth) & (truth <= found["rho_high"])).mean()
+    assert binom.ppf(0.001, len(found), 0.93) / len(found) <= covered
+    assert covered <= binom.ppf(0.999, len(found), 0.98) / len(found)

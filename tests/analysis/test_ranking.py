@@ -3,13 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import norm
 
 from src.analysis.intervals import wilson_interval
 from src.analysis.multiple_comparisons import LEVEL, compare_pairs, detectable
 from src.analysis.outcomes import joined
 from src.analysis.ranking import ALL_TARGETS, GROUP, rankings, source_rankings
 from src.utils.model_names import ModelRef
-from tests.analysis.conftest import outcomes_of, source_means
+from tests.analysis.conftest import outcomes_of, outcomes_of_arrays, source_means
 
 IMAGES = 120
 SHARES = {"mi": 0.6, "bim": 0.45, "pgd": 0.1}
@@ -256,3 +257,22 @@ def test_the_order_of_jobs_decides_nothing_if_two_attacks_lack_one_pair_each():
     columns = ["attack", "source", "mean", "lacks"]
     pd.testing.assert_frame_equal(first[columns], last[columns])
     assert first["source"].iloc[0] == "mean of 2 sources"
+
+
+@pytest.mark.parametrize(
+    "share", [0.03, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.01, 0.3, 0.97))]
+)
+@pytest.mark.parametrize("alike", [pytest.param(0.3, marks=pytest.mark.slow), 0.9])
+def test_the_interval_of_mean_success_covers_it(share, alike):
+    """Each of 300 sources is a sample of 150 images on four targets, which fall together."""
+    samples, targets, images = 300, 4, 150
+    random = np.random.default_rng(7)
+    difficulty = random.standard_normal((samples, 1, images))
+    noise = random.standard_normal((samples, targets, images))
+    fooled = np.sqrt(alike) * difficulty + np.sqrt(1 - alike) * noise > norm.isf(share)
+    jobs = [("mi", f"source {number}") for number in range(samples)]
+    ranked = rankings(outcomes_of_arrays(jobs, [f"target {at}" for at in range(targets)], fooled))
+    ranked = ranked[ranked["source"].str.startswith("source")]
+    covered = ((ranked["low"] <= share) & (share <= ranked["high"])).mean()
+    assert len(ranked) == samples and covered >= 0.92
+    assert (ranked["high"] > ranked["low"]).all()

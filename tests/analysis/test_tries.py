@@ -12,7 +12,6 @@ from src.analysis.source_choice import choices
 from src.analysis.tries import success_within
 from src.sources import main
 from tests.analysis.conftest import outcomes_of_arrays, source_means
-from tests.analysis.conftest import outcomes_of_arrays as outcomes_of
 from tests.conftest import REPOSITORY, run_words
 
 
@@ -35,7 +34,7 @@ def test_greedy_orders_are_those_worked_out_by_hand():
 
     After `ti`, `di` gains 40 %, and `mi` 15 %: 10 % of t and 20 % of b.
     """
-    found = success_within(outcomes_of(JOBS, "tb", MATRIX), [10, 10, 10])
+    found = success_within(outcomes_of_arrays(JOBS, "tb", MATRIX), [10, 10, 10])
     assert list(found["attack"]) == ["ti", "di"] and list(found["source"]) == ["a", "b"]
     assert found["fooled"].tolist() == pytest.approx([0.65, (0.9 + 1.0) / 2])
     # Learned on b alone: ti, mi. Learned on t alone: mi, di, ti.
@@ -49,11 +48,11 @@ def test_greedy_orders_are_those_worked_out_by_hand():
 def test_the_best_single_candidate_needs_no_more_gradients():
     """`di` alone is better on t than `mi`, but needs more gradients than both others."""
     matrix = [[images((0, 80))], [images((0, 100))], [images((100, 110))]]
-    found = success_within(outcomes_of(JOBS, "t", matrix), [10, 25, 10])
+    found = success_within(outcomes_of_arrays(JOBS, "t", matrix), [10, 25, 10])
     assert list(found["attack"]) == ["di", "ti", "mi"]
     assert found["single"].tolist() == pytest.approx([0.5] * 3)
     matrix = [[images((0, 110))], [images((0, 100))], [images((100, 130))]]
-    found = success_within(outcomes_of(JOBS, "t", matrix), [10, 25, 10])
+    found = success_within(outcomes_of_arrays(JOBS, "t", matrix), [10, 25, 10])
     assert found["single"].tolist() == pytest.approx([0.55] * 3)
     assert found[["unseen", "unseen_low"]].isna().all(axis=None)  # there is no other target
 
@@ -62,18 +61,20 @@ def test_a_unit_is_an_image_that_all_candidates_of_a_target_count():
     counted = np.ones((3, 2, 200), bool)
     counted[1, 0, 120:] = False  # b is wrong from image 120 on
     counted[1, 1, :] = False  # the white box does not matter
-    found = success_within(outcomes_of(JOBS, "tb", MATRIX, counted), [1, 1, 1])
+    found = success_within(outcomes_of_arrays(JOBS, "tb", MATRIX, counted), [1, 1, 1])
     assert found["images"].iloc[0] == 200
     assert found["fooled"].iloc[0] == pytest.approx((100 / 120 + 0.8) / 2)
     counted[0] = False
     with pytest.raises(ValueError, match="No image is left"):
-        success_within(outcomes_of(JOBS, "tb", MATRIX, counted), [1, 1, 1])
+        success_within(outcomes_of_arrays(JOBS, "tb", MATRIX, counted), [1, 1, 1])
 
 
 def test_each_image_is_judged_by_the_order_learned_on_the_next_five_parts():
     """A loop over the eleven parts of the images; among equals the better one alone comes first."""
     fooled = np.random.default_rng(4).random((6, 1, 110)) < 0.3
-    found = success_within(outcomes_of([(f"x{at}", "a") for at in range(6)], "t", fooled), [1] * 6)
+    found = success_within(
+        outcomes_of_arrays([(f"x{at}", "a") for at in range(6)], "t", fooled), [1] * 6
+    )
     part, total = np.random.default_rng(1).permutation(110) * 11 // 110, np.zeros(6)
     for number in range(11):
         learned = np.isin((part - number) % 11, [1, 2, 3, 4, 5])
@@ -100,7 +101,7 @@ def covered(candidates, images, worlds, alike=0.0):
     hits = []
     for _ in range(worlds):
         fooled = random.random((candidates, 1, images)) < random.choice(latent, images)
-        found = success_within(outcomes_of(jobs, "t", fooled), [1.0] * candidates)
+        found = success_within(outcomes_of_arrays(jobs, "t", fooled), [1.0] * candidates)
         hits.append(found["fooled_low"].le(truth) & found["fooled_high"].ge(truth))
     return np.mean(hits, axis=0)
 
@@ -198,10 +199,9 @@ def test_trainings_of_a_network_count_as_one_target():
     counted[np.eye(6, dtype=bool)] = True
     plain = choices(transfer_of(fooled, counted)).iloc[-1]
     twice = np.repeat(fooled, 2, axis=2), np.repeat(counted, 2, axis=1)
-    trainings = [name for network in MODELS for name in (network, f"{network}_seed1")]
-    found = choices(transfer_of(*twice, trainings))
-    pd.testing.assert_series_equal(found.iloc[-1], plain, check_names=False)
-    assert len(found) == 13
+    names = [f"{name}{seed}" for name in MODELS for seed in ("", "_seed1")]
+    found = choices(transfer_of(*twice, names)).iloc[-1]
+    pd.testing.assert_series_equal(found, plain, check_names=False)
 
 
 def test_few_models_have_no_interval_and_too_few_are_refused():

@@ -325,10 +325,6 @@ def test_another_training_is_no_target_and_networks_are_compared_over_trainings(
     tested = {"net", "vgg"} if names[0] != "vit" else set()
     rows = zip(names[1:], differences[1:], strict=True)
     assert {name for name, text in rows if text} == tested - {names[0]}
-
-
-def test_one_training_under_two_names_is_refused(make_sweep):
-    frame = made_up(make_sweep, NETWORKS, "mi")
     frame.attrs[JOBS][0]["weights"]["net"] = frame.attrs[JOBS][1]["weights"]["net_seed1"] = "equal"
     with pytest.raises(ValueError, match="net and net_seed1 are the same training"):
         choose_source([results_of_frame(frame)])

@@ -25,21 +25,19 @@ def test_a_store_that_fails_costs_no_job(workspace, run_job):
     assert log.count("the wire is cut") == 1 and "tracking stops" in log
 
 
-@pytest.mark.parametrize(
-    ("target", "said"),
-    [
-        ("failing.Failing", "the wire is cut"),
-        ("failing.short", "method publish(kind,"),
-        ("nowhere.Store", "'nowhere'"),
-    ],
-)
-def test_a_store_that_cannot_be_used_is_refused_before_any_job(
-    workspace, run_job, target, said, capfd
-):
+REFUSED = {
+    "failing.Failing": "the wire is cut",
+    "failing.short": "method publish(kind,",
+    "nowhere.Store": "'nowhere'",
+}
+
+
+@pytest.mark.parametrize("target", REFUSED)
+def test_a_store_that_cannot_be_used_is_refused_before_any_job(workspace, run_job, target, capfd):
     (workspace / "failing.py").write_text(FAILING)
     words = [f"++tracking._target_={target}", "hydra.run.dir=outputs/a"]
     words += ["+tracking.at=start"] * target.endswith("Failing")
     assert run_job(*words) == 2
     error = capfd.readouterr().err
-    assert said in error and error.startswith("tracking: ") and "Traceback" not in error
+    assert REFUSED[target] in error and error.startswith("tracking: ") and "Traceback" not in error
     assert not (workspace / "outputs" / "a" / "predictions.parquet").exists()
