@@ -116,7 +116,7 @@ def page_values() -> dict[str, Any]:
             [job for job in through if "smoothing" in job.record.defences], "mi", ["resnet_noisy"]
         ),
         adaptive=adaptive_rows(through),
-        jpeg_loss=jpeg_loss(),
+        jpeg_loss=jpeg_loss,
         own_grid=OWN_GRID,
         gains_of=gains,
         jpeg_by_source=jpeg_by_source(),
@@ -195,13 +195,13 @@ def equal_cost_on(other: FinishedJob, source: str) -> list[FinishedJob]:
     return jobs
 
 
-def jpeg_loss() -> pd.Series:
+def jpeg_loss(source: str, targets: Sequence[str] = EMBEDDED) -> pd.Series:
     """Return `loss_behind` of JPEG, for `pgd` through it and the strongest stored attack."""
     jobs = find_jobs([RESULTS / "defences-jpeg"])
-    known = next(job for job in jobs if job.record.source == "resnet_small@jpeg")
-    strongest = undefended_small("resnet_small")["attack"][0]
-    plain = [job for job in equal_cost_on(known, "resnet_small") if job.record.attack == strongest]
-    return min((loss_behind(known, job, EMBEDDED) for job in plain), key=lambda row: row["loss"])
+    known = next(job for job in jobs if job.record.source == f"{source}@jpeg")
+    strongest = undefended_small(source)["attack"][0]
+    plain = [job for job in equal_cost_on(known, source) if job.record.attack == strongest]
+    return min((loss_behind(known, job, targets) for job in plain), key=lambda row: row["loss"])
 
 
 def most_gained(defences: Sequence[str], column: str = "gain") -> float:
