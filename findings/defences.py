@@ -8,9 +8,10 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from src.analysis import TRANSFER, job_outcomes, relation, wilson_interval
-from src.analysis.outcomes import Mask
 from src.artifacts import FinishedJob, JobRecord
 from src.utils.model_names import NO_DEFENCE, ModelRef
+
+Mask = NDArray[np.bool_]
 
 
 def behind_defences(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFrame:
