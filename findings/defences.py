@@ -204,7 +204,7 @@ def loss_behind(known: FinishedJob, plain: FinishedJob, targets: Sequence[str]) 
     of_pairs = np.repeat([1, -1], len(others)) / len(others)
     losses = _shares(pairs, _resampled(counted.shape[1]), of_pairs)
     low, high = np.quantile(losses[1:], [0.025, 0.975])
-    return pd.Series({"loss": losses[0], "low": low, "high": high, "images": counted.any(0).sum()})
+    return pd.Series({"loss": losses[0], "low": low, "high": high})
 
 
 def _masks(job: FinishedJob, targets: Sequence[str], defence: str) -> tuple[Mask, Mask, Mask]:
