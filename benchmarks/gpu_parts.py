@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from src.attacks.__main__ import listed
 from src.config import CONF, Settings, compose_words, read_job
 from src.images.attacker import CountedModel
 from src.models import (
@@ -266,12 +267,11 @@ def _run_twice(
 def _sections() -> dict[str, Any]:
     """Return the resolved sections of this program's attacks that need no fit, by name."""
     with initialize_config_dir(str(CONF), **VERSION_BASE):
-        sections: dict[str, Any] = {
-            file.stem: OmegaConf.to_container(compose(f"attack/{file.stem}").attack, resolve=True)
-            for file in sorted((CONF / "attack").glob("*.yaml"))
-            if file.stem not in ("none", "saved", "torchattacks", "foolbox", "transferattack")
+        return {
+            name: OmegaConf.to_container(compose(f"attack/{name}").attack, resolve=True)
+            for name, _, about in listed()
+            if about.category not in ("fitted", "library")
         }
-    return {n: each for n, each in sections.items() if each["about"]["category"] != "fitted"}
 
 
 def _call(section: dict[str, Any]) -> Callable[..., Tensor]:

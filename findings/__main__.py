@@ -18,6 +18,7 @@ from findings.defences import adaptive, behind_defences, loss_behind, through_de
 from findings.networks import Networks, frequencies
 from findings.numbers import Sweep, beside_published, difference, p_value, span
 from findings.own_settings import OwnSettings
+from findings.step_rule import step_rule
 from findings.trainings import Trainings
 from src import curves, ranking
 from src.analysis import KINDS, MEAN_OF
@@ -35,6 +36,11 @@ CIFAR_MODELS = ("vgg16", "resnet50", "inception")
 EMBEDDED = ("vgg_small", "resnet_small", "inception_small", "mobilenet_small", "vit_small")
 FREQUENCIES = "networks-frequencies.parquet"
 """Success of filtered perturbations in a sweep on six networks, as the report counts it."""
+STEP_RULES = {
+    "8/255 between small networks (CIFAR-10)": "step-rule.card",
+    "16/255 between ImageNet networks (photographs)": "step-rule-photographs.card",
+}
+"""Cards of attacks with and without a step rule, by what they are of."""
 OWN_GRID = "jpeg on the images' own grid"
 
 
@@ -84,7 +90,6 @@ def page_values() -> dict[str, Any]:
         models=MODELS,
         pairs=PAIRS,
         joint=photographs.rates("fgsm", *PAIRS[0])["denominator"],
-        attack_tests=len(photographs.tables["tests"]),
         against=attacks.against("bim", PAIRS),
         difference=difference,
         cifar=cifar,
@@ -123,9 +128,9 @@ def page_values() -> dict[str, Any]:
         most_gained=most_gained,
         between=between,
         cell=format_cell,
-        alone=white_boxes(photographs.tables["filtered"]),
         mi=mi,
         networks=networks,
+        step_rules={name: step_rule(RESULTS / f"{card}.card") for name, card in STEP_RULES.items()},
         trainings=Trainings(RESULTS / "trainings.card"),
         published_small=Networks(RESULTS / "published-small.card"),
         study=Networks(RESULTS / "networks-grid.card"),
@@ -235,19 +240,6 @@ def between(shares: pd.Series) -> str:
     """Write the range of some shares."""
     low, high = (f"{100 * end:.0f}" for end in (shares.min(), shares.max()))
     return f"{low} %" if low == high else f"{low} to {high} %"
-
-
-def white_boxes(filtered: pd.DataFrame) -> dict[str, str]:
-    """Write the range of success in the white box of the high frequencies, others, and noise."""
-    own = filtered[filtered["source"] == filtered["target"]]
-    high = own[own["band"] == "high"]
-    others = own[own["band"].isin(["low", "mid"])]
-    found = {
-        "high": high["success"] / high["denominator"],
-        "others": others["success"] / others["denominator"],
-        "noise": high["control_success"] / high["denominator"],
-    }
-    return {name: f"{rates.min():.0%} to {rates.max():.0%}" for name, rates in found.items()}
 
 
 def write_figures() -> None:

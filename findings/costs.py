@@ -16,7 +16,8 @@ from omegaconf import OmegaConf
 
 from src.analysis import Outcomes, outcomes_of
 from src.artifacts import FinishedJob, find_jobs
-from src.config import AttackSettings
+from src.attacks import zoo
+from src.config import CONF, AttackSettings
 from src.utils.files import atomic_write
 from src.utils.hydra_versions import VERSION_BASE
 from src.utils.model_names import ModelRef
@@ -24,7 +25,6 @@ from src.utils.model_names import ModelRef
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "costs.parquet"
 COLUMNS = ["attack", "setting", "targeted", "source", "target", "defence", "gradients", "images"]
 COLUMNS += ["counted", "success", "commit", "created", "versions"]
-ATTACKS = Path(__file__).parents[1] / "conf" / "attack"
 COSTS = (10, 100)
 """Gradients an image that all attacks are brought to, beside those of their own settings."""
 MOST, MOST_OF_TRANSFORMERS = 400, 100
@@ -33,7 +33,7 @@ COPIES = ("copies", "samples", "neighbours", "inner_steps", "scales", "admixed")
 """Settings that multiply the gradients of a step."""
 LEAST = {"emi": 2}
 """Least numbers of copies, where it is not 1."""
-LEFT_OUT = {"none", "saved", "torchattacks", "foolbox", "llc", "illc", "fgsm_l2", "pgd_l2"}
+LEFT_OUT = {"llc", "illc", "fgsm_l2", "pgd_l2"}
 TARGETED = ("mi", "mi_di_ti", "logit_mi_di_ti", "cfm", "s4st")
 
 
@@ -75,16 +75,16 @@ def matched(
 
 def files(members: int, targeted: bool, cap: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the attacks' files by name, such as `mi_10`, of those that are ensembles' or not."""
-    with initialize_config_dir(str(ATTACKS.parent), **VERSION_BASE):
-        for name in sorted(path.stem for path in ATTACKS.glob("*.yaml")):
-            composed = compose("config", [f"attack={name}"]).attack
-            settings: Any = OmegaConf.to_container(composed)
-            about = settings.get("about", {})
-            only = about.get("targeted") == "only" or name in ("cfm", "s4st")
-            if name in LEFT_OUT or (name not in TARGETED if targeted else only):
+    with initialize_config_dir(str(CONF), **VERSION_BASE):
+        for name, value in sorted(zoo.offered().items()):
+            about = getattr(value, "about", None)  # classes that attacks are made of have none
+            if about is None or name in LEFT_OUT or about.members > members:
                 continue
-            if about.get("members", 1) > members or (members > 1 and name not in ENSEMBLES):
+            only = about.targeted == "only" or name in ("cfm", "s4st")
+            chosen = TARGETED if targeted else ENSEMBLES if members > 1 else (name,) * (not only)
+            if name not in chosen:
                 continue
+            settings: Any = OmegaConf.to_container(compose(f"attack/{name}").attack)
             label = {"target_label": "random"} if targeted else {}
             if gradients(settings, members) <= cap:
                 yield f"{name}_own", {"defaults": [name, "_self_"], **label}

@@ -97,14 +97,6 @@ class OwnSettings:
         low, high = np.quantile(rho[1:], [0.025, 0.975])
         return pd.Series({"rho": rho[0], "rho_low": low, "rho_high": high, "n": size})
 
-    def moved(self) -> pd.DataFrame:
-        """Return published and own ranks among the attacks that have both, most moved first."""
-        both = self.published.join(self.of()["mean"], how="inner")
-        ranks = both[["success", "mean"]].rank(ascending=False, method="first").astype(int)
-        ranks = ranks.rename(columns={"success": "published", "mean": "own"})
-        moved = (ranks["published"] - ranks["own"]).abs()
-        return ranks.assign(moved=moved).sort_values("moved", ascending=False, kind="stable")
-
     def to_transformer(self) -> pd.DataFrame:
         """Return the ranking from convolutional networks to transformers alone."""
         table = self.table[~self.table["targeted"]]

@@ -118,9 +118,8 @@ def state_of(states: Mapping[float, State], eps: float) -> State:
     """
     nearest = min(states, key=lambda budget: abs(budget - eps), default=None)
     if nearest is None or abs(nearest - eps) > ROUNDING * eps:
-        raise NotFittedError(
-            f"the attack is not fitted for eps={255 * eps:.4g}/255; pass `states` from its `fit`."
-        )
+        budget = f" for eps={255 * eps:.4g}/255" * (eps > 0)
+        raise NotFittedError(f"the attack is not fitted{budget}; pass `states` from its `fit`.")
     return states[nearest]
 
 

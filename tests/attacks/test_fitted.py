@@ -149,8 +149,9 @@ def test_budgets_without_a_fit_and_other_numbers_of_labels_are_refused(network, 
     for words in ({"eps": EPS}, {"states": states, "eps": 2 * EPS}):
         with pytest.raises(NotFittedError):
             attacks.uap(model, images, labels, **words)
-    with pytest.raises(ValueError, match="one whole number per image"):
-        attacks.lgv.fit(model, images, labels[:-1], EPS)
+    for few, rate, said in ((-1, 0.05, "one whole number per image"), (None, 1e30, "diverged")):
+        with pytest.raises(ValueError, match=said):
+            fitted(attacks.lgv, model, images, labels[:few], learning_rate=rate)
 
 
 def test_a_perturbation_comes_from_a_file_of_any_form(network, batch, tmp_path):

@@ -23,8 +23,8 @@ class TokenGradient:
     The logits stay the same. Extremes are the largest and smallest signed values per image. For the
     attention's scores they are found per head, and their rows and columns are damped. For the
     outputs of the qkv layer and of the MLP they are found per channel. With variances v of a kind
-    of gradient over an image's values, v_l before the extremes of block l are damped and v'_{l+1}
-    after those of the next block, the factor of the extremes is ::
+    of gradient over an image's values, v_l before the extremes of block l are damped (but after the
+    constant factor) and v'_{l+1} after those of the next block, the factor of the extremes is ::
 
         clip(extremes + adaptivity * (1 - sqrt(v_l / v'_{l+1})), 0, 1)
 
@@ -139,7 +139,7 @@ def _extremes(gradient: Tensor) -> Tensor:
 
 
 def _find_blocks(network: nn.Module) -> Iterator[nn.Module]:
-    for module in network.modules():
+    for module in (one for one in network.modules() if hasattr(one, "mlp")):  # none if parallel
         attention = type(getattr(module, "attn", None))
         if attention.__name__ == "Attention" and attention.__module__ in _TIMM:
             yield module
@@ -197,11 +197,9 @@ def _of_patches(chosen: Tensor, gradient: Gradient, state: State) -> Tensor:
 def _count_patches(source: Source) -> int:
     """Return the number of patches along a side of the source's transformers, as timm states it."""
     modules = source.model.modules() if isinstance(source.model, nn.Module) else ()
-    sides = {grid[0] for module in modules if (grid := getattr(module, "grid_size", None))}
+    sides = {side for module in modules for side in getattr(module, "grid_size", None) or ()}
     if len(sides) != 1:
-        raise ValueError(
-            "attack.patches=null: the source states no patches. Set their number along a side."
-        )
+        raise ValueError("attack.patches=null: the source has no square of patches. Set a number.")
     return int(sides.pop())
 
 
@@ -234,8 +232,8 @@ class SelfPacedPatches:
     delta is the perturbation so far. M is 1 on a patch of importance r with probability
     first - (first - lowest - spread * r) * t / T in step t of T, and 0 elsewhere. The importance is
     that of the clean image: the sum over channels of feature times gradient of the sum of all
-    logits, after the last block but one, enlarged to the image bilinearly and averaged over each
-    patch. It is moved and scaled so that it goes from 0 to 1.
+    logits, as the backward rule changes it, after the last block but one, enlarged to the image
+    bilinearly and averaged over each patch. It is moved and scaled so that it goes from 0 to 1.
 
     Args:
         first: Probability of all patches before the first step.
@@ -262,22 +260,27 @@ class SelfPacedPatches:
         return _of_patches(state.random.uniform(1, patches, patches) <= share, gradient, state)
 
 
+def _find_networks(network: nn.Module) -> Iterator[Any]:
+    return (module for module in network.modules() if hasattr(module, "num_prefix_tokens"))
+
+
 def _importance(state: State, patches: int) -> Tensor:
     """Return the importance of patches, from 0 to 1, (N, 1, P, P)."""
     model: Any = state.source.model
     images, total = state.images[0], state.images.new_zeros(1)
-    depths = [len([*_find_blocks(member)]) for member in members_of(model)]
-    source = Source(model, [f"blocks.{max(0, depth - 2)}" for depth in depths])
+    networks = layers_of(model, _find_networks, "timm's VisionTransformer")
+    source = Source(model, [f"blocks.{max(0, len(one.blocks) - 2)}" for one in networks])
     source.draw(state.random, 1)
-    for output, gradient in source.layer_gradients(images, Tensor.sum):
-        tokens = (output.detach() * gradient).sum(dim=-1).to(images.dtype)
-        side = math.isqrt(tokens.shape[1])  # without class tokens, which come first
-        grid = tokens[:, -side * side :].unflatten(1, (1, side, side))
+    for network, pair in zip(networks, source.layer_gradients(images, Tensor.sum), strict=True):
+        output, gradient = pair
+        tokens = (output.detach() * gradient).sum(dim=-1)[:, network.num_prefix_tokens :]
+        rows = round(math.sqrt(tokens.shape[1] * images.shape[-2] / images.shape[-1]))
+        grid = tokens.to(images.dtype).unflatten(1, (1, rows, -1))
         pixels = functional.interpolate(grid, images.shape[-2:], mode="bilinear")
         means = functional.adaptive_avg_pool2d(pixels, patches)
         means = means - means.amin((-2, -1), keepdim=True)
         largest = means.amax((-2, -1), keepdim=True)
-        total = total + means / largest.clamp_min(torch.finfo(means.dtype).tiny) / len(depths)
+        total = total + means / largest.clamp_min(torch.finfo(means.dtype).tiny) / len(networks)
     return total
 
 

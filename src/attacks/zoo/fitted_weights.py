@@ -6,7 +6,7 @@ from itertools import islice
 from typing import Any, ClassVar, cast
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
@@ -84,6 +84,8 @@ class CollectedWeights:
                 if value in optimizer.state
             }
             weights = {f"weights/{name}": value for name, value in _weights(model).items()}
+            if not all(value.isfinite().all() for value in weights.values()):
+                raise ValueError("The fit diverged, its weights are NaN. Lower its learning_rate.")
             yield {**collected, **momentum, **weights, "epochs": torch.tensor(epoch + 1)}
 
     def _train(
@@ -232,7 +234,7 @@ class SampledWeights(CollectedWeights):
     weight_decay: NonNegativeFloat = 5e-4
     flatness: NonNegativeFloat = 1.0
     reach: PositiveFloat = 0.1
-    spread: NonNegativeFloat = 1.5
+    spread: NonNegativeFloat = Field(1.5, repr=False)  # no part of the fit, nor of its key
 
     def _differentiate(self, model: nn.Module, batch: FitBatch, seed: int) -> None:
         super()._differentiate(model, batch, seed)
