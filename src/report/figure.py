@@ -144,7 +144,7 @@ def ranking(figure: Figure) -> ChartType:
     key = f"Lines: simultaneous 95 % intervals of the difference from {first} (vertical line). "
     key += "Grey: significantly weaker; red: not."
     if rows["start"].isna().all():
-        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")
+        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided=False)
         key = "Lines: 95 % intervals of means, not of differences."
     figure.check(rows["label"], key)
     chart = charts.ranking(rows, figure.title(rows, _SUCCESS))

@@ -220,7 +220,7 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
         "name": row[of],
         "title": row[of] + apart,
         "source": source,
-        "rank": "= " * (row["undecided"] == "yes" and rank > 1) + (f"{rank:g}" * (rank == rank)),
+        "rank": "= " * bool(row["undecided"] and rank > 1) + (f"{rank:g}" * (rank == rank)),
         "gradients": f"{gradients:,.0f}{fit}" if gradients > 0 else "",
         "text": percent(row["mean"]) if row["mean"] == row["mean"] else "",
         "behind": "lacks pairs" if row["lacks"] else points[0] if points else "first" * (rank == 1),
