@@ -31,7 +31,7 @@ _CLASSES = ChartSettings(
 
 def clean_figures(numbers: PageData) -> Iterator[PageFigure]:
     """Yield the charts of the part Data, whose rows are those of one model."""
-    models = numbers.models
+    models = numbers.clean
     if not models:
         return
     entry: dict[str, Any] = {"keys": {"model": "model"}, "part": "data"}
@@ -54,18 +54,18 @@ def clean_figures(numbers: PageData) -> Iterator[PageFigure]:
     if classes["images"].max() > 1:  # else a class's mean is one image's value
         cut = classes.groupby("model", sort=False).head(MOST_CLASSES)
         cut = cut.assign(row=cut["name"] + " (" + cut["images"].astype(str) + ")")
-        caption = f"{len(models[0][1])} clean images; classes by decreasing confidence, with their"
-        caption, count = f"{caption} counts.", classes["label"].nunique()
+        images, count = len(next(iter(models.values()))), classes["label"].nunique()
+        caption = f"{images} clean images; classes by decreasing confidence, with their counts."
         caption += f" The first {MOST_CLASSES} of {count} classes." * (count > MOST_CLASSES)
         title = "Images and mean confidence per class"
         yield PageFigure("classes", title, caption, charts.statistic(cut, _CLASSES), cut, **entry)
 
 
 def _of_models(
-    models: Sequence[tuple[str, pd.DataFrame]], compute: Callable[[pd.DataFrame], pd.DataFrame]
+    models: Mapping[str, pd.DataFrame], compute: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
     """Return the statistics of all models, computed from the rows of each."""
-    parts = [compute(rows).assign(model=model) for model, rows in models]
+    parts = [compute(rows).assign(model=model) for model, rows in models.items()]
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
