@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ...analysis.confidence import by_class, confidence_profiles
-from ...config.sections import ChartSettings
 from ...utils.model_names import ABSTAINED
 from .. import charts
-from ..charts.theme import PAGE_THEME, PANEL
+from ..charts.theme import PANEL
+from ..diagnostics import panel_of
 from .html import PageFigure, vega_of
 from .images import PageData
 
@@ -19,14 +19,7 @@ MOST_CLASSES = 40
 """Largest number of classes in a chart."""
 HEIGHTS = {"success": 128, "correct": 128, "confidence": 90, "image": 80, "group": 200}
 """Heights of the curves over the budget by name."""
-_CLASSES = ChartSettings(
-    y="confidence",
-    x="row",
-    colour="",
-    marks="bars",
-    percent=True,
-    titles={"confidence": "mean confidence"},
-)
+_CLASSES = panel_of("confidence", "row", "", {"marks": "bars"}, confidence="mean confidence")
 
 
 def clean_figures(numbers: PageData) -> Iterator[PageFigure]:
@@ -89,12 +82,9 @@ def page_charts(
 
     `top` and `end` are those of the axes of success and of the budget; `options` are for `curves`.
     """
-    with alt.theme.enable(PAGE_THEME):
-        specs = {}
-        for name, height in heights.items():
-            scale = alt.Scale(domain=[0, top if name == "success" else 1])
-            chart = charts.curves(
-                tried, height, scale, names=name != "group", at=True, end=end, **options
-            )
-            specs[name] = vega_of(chart.properties(width=PANEL).to_dict(validate=False))
-        return specs
+    specs = {}
+    for name, height in heights.items():
+        scale, named = alt.Scale(domain=[0, top if name == "success" else 1]), name != "group"
+        chart = charts.curves(tried, height, scale, named, at=True, end=end, **options)
+        specs[name] = vega_of(chart.properties(width=PANEL).to_dict(validate=False))
+    return specs
