@@ -369,29 +369,28 @@ def tries_text(number: int) -> str:
 
 
 def defence_notes(
-    pairing: Any, defence: str, clean: Sequence[float], idle: str, aware: bool
+    pairing: Mapping[str, Any], defence: str, clean: Sequence[float], idle: str, aware: bool
 ) -> list[str]:
     """Say what a defence stops of what tries fool, its test, and its limits.
 
-    `known` says whether some tries are from a source behind it.
+    `aware` says whether some tries are from a source behind it.
     """
-    sign = 1 if pairing.change >= 0 else -1
-    fewer = f"{abs(100 * pairing.change):.1f} points {'fewer' if sign > 0 else 'more'}"
-    low, high = sorted(100 * sign * end for end in (pairing.low, pairing.high))
-    p = "p < 0.001" if pairing.p < 0.001 else f"p = {pairing.p:.2g}"
+    sign = 1 if pairing["change"] >= 0 else -1
+    fewer = f"{abs(100 * pairing['change']):.1f} points {'fewer' if sign > 0 else 'more'}"
+    low, high = sorted(100 * sign * end for end in (pairing["low"], pairing["high"]))
+    p = "p < 0.001" if pairing["p"] < 0.001 else f"p = {pairing['p']:.2g}"
     ends = f"[{low:z.1f}, {high:z.1f}]".replace("-", "\N{MINUS SIGN}")
     levels = [f"{100 * level:.1f}" for level in clean]
     same = "stays" if levels[0] == levels[1] else f"goes from {levels[0]} % to"
-    texts = [
-        f"With {tries_text(pairing.tries)}, {defence} stops {pairing.stopped} of the "
-        f"{pairing.fooled}, and adds {pairing.added or 'none'}: {fewer} fooled {ends}, {p} "
-        f"(McNemar, {pairing.images} images). Clean accuracy {same} {levels[1]} %.",
+    return [
+        f"With {tries_text(pairing['tries'])}, {defence} stops {pairing['stopped']} of the "
+        f"{pairing['fooled']}, and adds {pairing['added'] or 'none'}: {fewer} fooled {ends}, {p} "
+        f"(McNemar, {pairing['images']} images). Clean accuracy {same} {levels[1]} %.",
         *said(
             (f"The stranger does not know of {defence}; one who does is stronger.", not aware),
             (f"On these images, {idle} (alarm), so on others it may gain less.", idle),
         ),
     ]
-    return texts
 
 
 def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answer:
