@@ -34,7 +34,6 @@ _ROUNDING = 1e-9
 _UNTESTED = f"not tested: that needs {FEWEST_TESTED} images"
 _TIED = "not significantly weaker than the first (all pairs tested together, p >= 0.05)"
 _COMPARED = "sources are compared on images that a target counts for every source"
-_LINES = "lines are 95 % intervals"
 
 
 def said(*pairs: tuple[str, Any]) -> list[str]:
@@ -240,9 +239,9 @@ def _lead_or_level(ranked: pd.DataFrame) -> tuple[str, str]:
     """Return what leads a ranking of attacks, or what the only attack reaches."""
     if len(ranked) > 1:
         return _lead(ranked, "attack")
-    row = None if ranked.empty else ranked.iloc[0]
-    if row is None:
+    if ranked.empty:
         return "", "nothing is ranked"
+    row = ranked.iloc[0]
     return row["attack"], f"{_fools(row)} {100 * row['mean']:.1f} % of images"
 
 

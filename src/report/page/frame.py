@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...analysis import TRANSFER, estimates
+from ...analysis import estimates
 from ...analysis.confidence import top_k
 from ...analysis.quantities import QUANTITIES, definitions
 from ...analysis.ranking import ALL_TARGETS, GROUP
@@ -140,8 +140,7 @@ def selections(results: Results, view: View) -> dict[str, Any]:
     place = {"view": "results", "target": ""}
     if alone and len(axes["target"]) == 2:  # a single network has no target but itself
         place = {"view": "images", "target": axes["target"][-1]}
-    over_budget = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
-    highest = over_budget.loc[over_budget["protocol"] == first.protocol, "success_rate"].max()
+    highest = view.overall.query("protocol == @first.protocol")["success_rate"].max()
     quantities = QUANTITIES.values()
     on_page = sorted((q for q in quantities if q.page_name), key=lambda q: q.short != "fooled")
     return {
