@@ -59,10 +59,8 @@ def _print_changes(
     notes = [f"{images} images at {where}", *changes.attrs[NOTES], ""]
     firsts = (change_sentence(row) for _, row in changes.drop_duplicates("measure").iterrows())
     console.print(*notes, *firsts, sep="\n", soft_wrap=True)
-    console.print("", change_table(changes).terminal(), "", sep="\n")
-    console.print(
-        "In points. Intervals hold together for each accuracy, and `fall <=` for each row."
-    )
+    units = "In points. Intervals hold together for each accuracy, and `fall <=` for each row."
+    console.print("", change_table(changes).terminal(), "", units, sep="\n")
     console.print(verdict, soft_wrap=True)
     return code
 

@@ -79,12 +79,11 @@ def _key_parts(folder: Path) -> dict[str, str]:
 
 def listed(jobs: list[JobStatus]) -> Grid:
     """Return a table with one row per job: name, state, time, and its folder or error."""
-    columns = ["job", "state", "time", "folder or error"]
-    rows = []
-    for job in jobs:
-        where = job.folder.name if job.folder else ""
-        rows.append([job.name, job.state, _clock(job.seconds), job.error or where])
-    return Grid(columns, rows, left=range(4))
+    rows = [
+        (job.name, job.state, _clock(job.seconds), job.error or getattr(job.folder, "name", ""))
+        for job in jobs
+    ]
+    return Grid(("job", "state", "time", "folder or error"), rows, left=range(4))
 
 
 def summary(jobs: list[JobStatus]) -> str:
@@ -99,10 +98,7 @@ def summary(jobs: list[JobStatus]) -> str:
     if not work or len(done) == len(jobs):
         return f"{text}."
     pace = sum(job.seconds for job in done) / work
-    rest = 0.0
-    for job in jobs:
-        if job.state != "done":
-            rest += max(0, pace * job.work - job.seconds)
+    rest = sum(max(0, pace * job.work - job.seconds) for job in jobs if job.state != "done")
     return f"{text}; at the pace of the finished jobs, about {duration(max(1, rest))} remain."
 
 

@@ -110,32 +110,16 @@ class Audit(NamedTuple):
     fooled: Any = None
 
 
-class Pairing(NamedTuple):
-    """Candidates on one target without and behind a defence, on images that count for both.
+def paired(plain: Audit, defended: Audit) -> dict[str, Any]:
+    """Compare the candidates that a target without and behind a defence share.
 
-    Attributes:
-        tries: Number of candidates, those that both have.
-        fooled: Number of images fooled without the defence.
-        stopped: Number of those that are not fooled behind it.
-        added: Number of images that are fooled behind it alone.
-        images: Number of images.
-        change, low, high: Share fooled without it minus share behind it, and its 95 % interval.
-        p: p-value of the exact McNemar test.
+    Returns:
+        `tries`, the number of these candidates; `images`, the number of images that count for both
+        targets; of these those `fooled` without the defence, of them those `stopped` behind it, and
+        those `added`, which are fooled behind it alone; `change`, the share fooled without it minus
+        the share behind it, with its 95 % interval `low` to `high`; and `p` of the exact McNemar
+        test.
     """
-
-    tries: int
-    fooled: int
-    stopped: int
-    added: int
-    images: int
-    change: float
-    low: float
-    high: float
-    p: float
-
-
-def paired(plain: Audit, defended: Audit) -> Pairing:
-    """Compare the candidates that a target without and behind a defence share."""
     from scipy.stats import binomtest  # slow to import
 
     shared = plain.fooled.columns.intersection(defended.fooled.columns)
@@ -145,7 +129,9 @@ def paired(plain: Audit, defended: Audit) -> Pairing:
     low, high = (float(end) for end in paired_interval(stopped, added, len(one)))
     change = (stopped - added) / len(one) if len(one) else nan
     p = float(binomtest(stopped, stopped + added).pvalue) if stopped + added else 1.0
-    return Pairing(len(shared), int(one.sum()), stopped, added, len(one), change, low, high, p)
+    counts = {"tries": len(shared), "images": len(one), "fooled": int(one.sum())}
+    counts |= {"stopped": stopped, "added": added}
+    return {**counts, "change": change, "low": low, "high": high, "p": p}
 
 
 def audited(results: Results) -> Results:

@@ -45,10 +45,10 @@ class Beside:
     Attributes:
         attack: The attack's name here.
         title: The preset, the source, the budget and the denominators.
-        own: The attack among the stored attacks at their own settings: the columns of `rankings`
-            with `difference` = the row minus this attack, tested against this attack alone;
-            `gradients` per image; `mean_tuned`, the mean on the images for tuning; and `storage`,
-            the format of the images that all numbers are of.
+        own_settings: The attack among the stored attacks at their own settings: the columns of
+            `rankings` with `difference` = the row minus this attack, tested against this attack
+            alone; `gradients` per image; `mean_tuned`, the mean on the images for tuning; and
+            `storage`, the format of the images that all numbers are of.
         equal_cost: The same among the stored attacks of equal cost; empty if none is stored.
         cost: Gradients per image; NaN if unknown.
         notes: What was not compared, and why; images that were clipped to the budget, or exceed it;

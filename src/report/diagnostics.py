@@ -267,7 +267,7 @@ def _variants(results: Results) -> pd.DataFrame:
     return rows if rows["variant"].nunique() > 1 else rows.iloc[:0]
 
 
-def _panel(y: str, x: str, colour: str, more: Mapping[str, Any], **titles: str) -> ChartSettings:
+def panel_of(y: str, x: str, colour: str, more: Mapping[str, Any], **titles: str) -> ChartSettings:
     """Return the chart of shares; `more` are further settings, and `titles` those of columns."""
     settings = {"y": y, "x": x, "colour": colour, "percent": True, "titles": titles}
     return ChartSettings(**{**settings, **more})
@@ -287,7 +287,7 @@ DIAGNOSTICS = {
         "Spearman's correlation between initial confidence and minimum adversarial budget, over "
         "{n} initially correct images. Right of 0, more confident images need a larger budget. "
         "Pairs: {verdict} (95 % intervals, not corrected).",
-        [_panel("rho", "target", "ticks", _TICKS, rho="rank correlation", ticks="")],
+        [panel_of("rho", "target", "ticks", _TICKS, rho="rank correlation", ticks="")],
         {},
         arranged=_effects,
     ),
@@ -297,7 +297,7 @@ DIAGNOSTICS = {
         "source and target on {n} clean images, and over the consistency of their errors. 95 % "
         "Wilson intervals. Pairs share models and images.",
         [
-            _panel("success_rate", x, "source", _POINTS, **{x: title, "success_rate": "fooled"})
+            panel_of("success_rate", x, "source", _POINTS, **{x: title, "success_rate": "fooled"})
             for x, title in (
                 ("cosine", "mean cosine of gradients"),
                 ("kappa", "error consistency (Cohen's kappa)"),
@@ -312,14 +312,14 @@ DIAGNOSTICS = {
         "share fooled by the same band of random-sign noise. Each band is scaled to the L2 norm of "
         "the noise; the whole perturbation is not scaled. {denominator} images; 95 % intervals "
         "(Tango).",
-        [_panel("excess", "target", "band", _ROWS, excess="fooled beyond filtered noise")],
+        [panel_of("excess", "target", "band", _ROWS, excess="fooled beyond filtered noise")],
         of_job=_filtered,
     ),
     "spectra": Diagnostic(
         "Power spectra of images and perturbations",
         "Mean share of power by spatial frequency, for {n} images and for the perturbations at the "
         "reference budget. The constant part is left out.",
-        [_panel("share", "frequency", "of", {"y_scale": "log"}, **_SPECTRA)],
+        [panel_of("share", "frequency", "of", {"y_scale": "log"}, **_SPECTRA)],
         OF_ATTACK,
         of_job=_spectra,
         arranged=lambda rows, _: rows.sort_values("kind", ascending=False, kind="stable"),
@@ -328,7 +328,7 @@ DIAGNOSTICS = {
         "Accuracy on low-passed clean images",
         "Accuracy on clean images without frequencies above the cutoff. {n} images, 95 % Wilson "
         "intervals.",
-        [_panel("accuracy", "at", "target", {}, accuracy="", at=_CUTOFF, target="model")],
+        [panel_of("accuracy", "at", "target", {}, accuracy="", at=_CUTOFF, target="model")],
         {},
         of_job=_low_passed,
         arranged=lambda rows, _: rows.drop_duplicates(["target", "cutoff"]).drop(columns=_JOB),
@@ -338,7 +338,7 @@ DIAGNOSTICS = {
         "Mean share fooled at the reference budget, over the similarity of up to {n} clean "
         "and adversarial images. RMS of the changes: {rms_255} / 255.",
         [
-            _panel("mean", x, "attack", {**_POINTS, "names": True}, **{x: title, "mean": ""})
+            panel_of("mean", x, "attack", {**_POINTS, "names": True}, **{x: title, "mean": ""})
             for x, title in (("ssim", "SSIM (1: unchanged)"), ("psnr", "PSNR in dB"))
         ],
         {},
@@ -349,7 +349,7 @@ DIAGNOSTICS = {
         "Success of the iterates of one run at the reference budget; dashed: white box. A shorter "
         "run can differ, because the step size may depend on the number of steps. 95 % Wilson "
         "intervals.",
-        [_panel("success_rate", "iteration", "target", _ITERATES, success_rate="")],
+        [panel_of("success_rate", "iteration", "target", _ITERATES, success_rate="")],
         of_job=_iterations,
     ),
     "defences": Diagnostic(
@@ -358,21 +358,21 @@ DIAGNOSTICS = {
         "intervals. A plain transfer attack says little about attackers who know the defence: set "
         "source_defence=NAME to attack the source behind it. (own): the source's network behind "
         "another defence.",
-        [_panel("robust_accuracy", "target", "images", _ROWS, robust_accuracy="still correct")],
+        [panel_of("robust_accuracy", "target", "images", _ROWS, robust_accuracy="still correct")],
         of_results=_defences,
     ),
     "variants": Diagnostic(
         "Storage and controls",
         "Share fooled at the reference budget, in each storage format and by the controls. "
         "{denominator} images; 95 % Wilson intervals.",
-        [_panel("success_rate", "target", "variant", _ROWS, success_rate="success rate")],
+        [panel_of("success_rate", "target", "variant", _ROWS, success_rate="success rate")],
         of_results=_variants,
     ),
     "excess": Diagnostic(
         "Beyond the controls",
         "Share fooled by the attack minus share fooled by the control, at the reference budget, on "
         "the same images ({denominator}); 95 % intervals (Tango).",
-        [_panel("excess", "target", "control", _ROWS, excess="fooled beyond the control")],
+        [panel_of("excess", "target", "control", _ROWS, excess="fooled beyond the control")],
         arranged=lambda rows, _: rows.assign(control=rows["control"].replace(CONTROLS)),
     ),
 }

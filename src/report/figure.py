@@ -144,7 +144,7 @@ def ranking(figure: Figure) -> ChartType:
     key = f"Lines: simultaneous 95 % intervals of the difference from {first} (vertical line). "
     key += "Grey: significantly weaker; red: not."
     if rows["start"].isna().all():
-        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided="")
+        rows = rows.assign(at=nan, start=rows["low"], end=rows["high"], undecided=False)
         key = "Lines: 95 % intervals of means, not of differences."
     figure.check(rows["label"], key)
     chart = charts.ranking(rows, figure.title(rows, _SUCCESS))
@@ -273,12 +273,11 @@ def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) ->
     rows = styled(rows, labels, [f"#{bytes(colour).hex()}" for colour in mixed])
 
     def draw(width: float, height: float) -> Any:
-        still, mean = (
+        panels = (
             _curves(rows.assign(value=rows[column]), height, title, names=column == "confidence")
             for column, title in (VALUES["accuracy"], VALUES["confidence"])
         )
-        panels = still.properties(width=width), mean.properties(width=width)
-        return alt.hconcat(*panels, spacing=8)
+        return alt.hconcat(*(panel.properties(width=width) for panel in panels), spacing=8)
 
     return pair.panels(draw, 2, pair.name(), left_out * bool(left))
 

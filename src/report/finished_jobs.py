@@ -28,7 +28,7 @@ def report(settings: ReportCommand) -> None:
     if settings.out and page.is_file() and b'content="transferability"' not in page.read_bytes():
         raise ValueError(f"{page} is another program's file: change out={out} to keep it.")
     counts = unfinished(folders)  # a damaged file is refused before anything is written
-    finished, console = find_jobs(folders), Console()
+    finished, console = find_jobs(folders), Console(markup=False)
     results = results_of(finished)
     if on_other_images(finished):
         console.print(MORE_IMAGES)
@@ -36,10 +36,8 @@ def report(settings: ReportCommand) -> None:
         results = audited(results)
     write_report(results, out, settings.report, Path(settings.cache.dir), console)
     for folder, (left, jobs) in counts.items():
-        console.print(
-            f"{folder}: {left} of {jobs} jobs are not done.", soft_wrap=True, markup=False
-        )
-    console.print(f"report: {page}", soft_wrap=True, markup=False)
+        console.print(f"{folder}: {left} of {jobs} jobs are not done.", soft_wrap=True)
+    console.print(f"report: {page}", soft_wrap=True)
 
 
 def write_report(

@@ -28,7 +28,6 @@ from .words import is_tied, ranking_heading, ranking_notes, said
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
-_NAMES = ("source", "target", "attack", "defence")
 
 
 def table(
@@ -132,12 +131,7 @@ def keywords_of(name: str) -> dict[str, Parameter]:
 def matrices(results: Results) -> dict[str, list[Grid]]:
     """Return the `matrix_forms` of each attack at its reference budget."""
     attacks = dict.fromkeys(job.attack for job in results.jobs if job.attacked)
-    return {attack: _forms(results, attack) for attack in attacks}
-
-
-def _forms(results: Results, attack: str | None, arrow: str = "-> ") -> list[Grid]:
-    jobs = _jobs(results, attack)
-    return matrix_forms(matrix_of(results, jobs[0]), _place(results, jobs), arrow)
+    return {attack: matrix_forms(results, attack) for attack in attacks}
 
 
 def _jobs(results: Results, attack: str | None = None) -> list[FinishedJob]:
@@ -167,12 +161,14 @@ def matrix_of(results: Results, job: FinishedJob) -> pd.DataFrame:
     return transfer_matrix(pairs, job.record.reference, job.record.protocol)
 
 
-def matrix_forms(matrix: pd.DataFrame, place: str, arrow: str = "-> ") -> list[Grid]:
-    """Lay out a `transfer_matrix` in three forms.
+def matrix_forms(results: Results, attack: str | None, arrow: str = "-> ") -> list[Grid]:
+    """Lay out the `transfer_matrix` of an attack, or of the first one, in three forms.
 
     The forms have a row per source with counts, a row per source with rates alone, and a row per
     pair. `*` marks white boxes, and `+` the source's network behind another defence.
     """
+    jobs = _jobs(results, attack)
+    matrix = matrix_of(results, jobs[0])
     counted, rate, clean = "still correct", "robust accuracy", "accuracy on all clean images"
     if matrix["targeted"].any():
         counted, rate = "target class reached", "targeted success rate"
@@ -193,7 +189,7 @@ def matrix_forms(matrix: pd.DataFrame, place: str, arrow: str = "-> ") -> list[G
         ("+ own: the source's network behind another defence", "+" in {*signs}),
         ("\N{PLUS-MINUS SIGN}: standard deviation over the seeds", spread.notna().any()),
     )
-    caption = f"{counted.capitalize()}: {place}"
+    caption = f"{counted.capitalize()}: {_place(results, jobs)}"
     whole = [f"{counted} / denominator = {rate}", *marks]
     alone = [f"{rate}; a wider terminal and {SUMMARY} show the counts", *marks]
     wide = ["source", *(f"{arrow}{target}" for target in targets)]
@@ -208,7 +204,7 @@ def matrix_forms(matrix: pd.DataFrame, place: str, arrow: str = "-> ") -> list[G
 
 def matrix(results: Results, attack: str | None = None) -> Grid:
     """Lay out the transfer matrix of an attack, or of the first one, with counts and rates."""
-    return _forms(results, attack, "")[0]
+    return matrix_forms(results, attack, "")[0]
 
 
 def defences(results: Results, attack: str | None = None) -> Grid:

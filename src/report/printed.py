@@ -99,11 +99,7 @@ class Figure:
         view = view_of(results)
         options = {**view.options, "eps_255": view.options["eps"], "value": [*VALUES]}
         axes: dict[str, Any] = {"attack": attack, "source": source, "target": target}
-        axes = {
-            key: [value] if isinstance(value, str) else [*value]
-            for key, value in axes.items()
-            if value is not None
-        }
+        axes = {key: [x] if isinstance(x, str) else [*(x or ())] for key, x in axes.items()}
         eps = view.choice.eps if eps_255 is None else eps_255
         protocol = protocol or view.choice.protocol
         chosen = {**axes, "eps_255": [eps], "protocol": [protocol], "value": [value]}

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from math import hypot, isclose
 from typing import Any
@@ -89,7 +89,7 @@ def add_published(
         records[job.attack, job.record.source] = job.record
     parts, notes, left_out = [body], dict[str, None](), defaultdict[str, Counter[str]](Counter)
     for (attack, source), of_job in pairs.groupby(["attack", "source"], sort=False):
-        found = _compare_all(records[attack, source], of_job)
+        found = [*_compare_all(records[attack, source], of_job)]
         for table, rows in found:
             if rows["reason"].eq("").any():
                 first = body.index[body["attack"] == attack][0] + 0.5
@@ -110,17 +110,15 @@ def add_published(
 
 def _compare_all(
     record: JobRecord, pairs: pd.DataFrame
-) -> list[tuple[PublishedTable, pd.DataFrame]]:
-    """Return the tables that have an attack, and a job's pairs with their verdicts."""
+) -> Iterator[tuple[PublishedTable, pd.DataFrame]]:
+    """Yield the tables that have an attack, and a job's pairs with their verdicts."""
     tables, cells = load_published()
-    found = []
     for name, table in tables.items():
         theirs = cells[(cells["table"] == name) & (cells["attack"] == _name(record, table))]
         theirs = theirs[theirs["goal"].eq("targeted").eq(bool(pairs["targeted"].iloc[0]))]
         if not theirs.empty:
             rows = [_compare(record, pair, table, theirs) for pair in pairs.to_dict("records")]
-            found.append((table, pairs.assign(**pd.DataFrame(rows, pairs.index))))
-    return found
+            yield table, pairs.assign(**pd.DataFrame(rows, pairs.index))
 
 
 def _name(record: JobRecord, table: PublishedTable) -> str | None:

@@ -42,6 +42,9 @@ if TYPE_CHECKING:
 _KIND = ["attack", "relation", "ensemble", "source_defence"]
 _BLOCK, _PLACE = [*_KIND, "defence"], ["variant", "protocol", "eps_255"]
 """Columns over which no mean is taken."""
+_FIRST = ["variant", "attack", "source", "norm", "arithmetic", "protocol", "target", "defence"]
+_FIRST += ["overlap", "eps_255", "relation", "ensemble", "source_defence", "seed"]
+"""The first columns of `rates.csv`."""
 _OF_JOB = ["gradients_per_image", "forwards_per_image", "rms_255", "psnr", "ssim"]
 _SAME = ("eps_255", "group")
 _RATES = ("success_rate", "robust_accuracy")
@@ -336,17 +339,24 @@ def _read(job: FinishedJob) -> JobResults:
     if not job.attacked:
         return JobResults(job, pd.DataFrame(), pd.DataFrame(), alarms)
     variants, parts, bits = job.variants(), list[dict[str, NDArray[Any]]](), {}
-    shared = {name: ", ".join(overlaps(record, record.source, name)) for name in record.targets}
     for variant, predictions in variants.items():
         pairs = evaluated_pairs(predictions, record.targets)
         whole = job_outcomes(predictions, record.source, pairs, "all", networks_of(record))
         for protocol in whole.protocols:
             counted = under(whole, protocol)
-            parts.append(_rates(job, variant, protocol, rates_of(counted), shared))
+            columns = rates_of(counted)
+            names = {"variant": variant, "protocol": protocol}
+            n = len(columns["target"])
+            parts.append(columns | {name: np.full(n, text, object) for name, text in names.items()})
             for eps, outcome in outcomes_by_budget(counted, job.attack).items():
                 bits[variant, protocol, eps] = outcome
     # One frame, since each takes milliseconds.
     rates = pd.DataFrame({key: np.concatenate([part[key] for part in parts]) for key in parts[0]})
+    shared = {name: ", ".join(overlaps(record, record.source, name)) for name in record.targets}
+    fixed: dict[str, Any] = {"attack": job.attack, "source": record.source, "norm": record.norm}
+    fixed |= {"arithmetic": record.arithmetic, "seed": record.seed}
+    rates = rates.assign(**fixed, overlap=rates["target"].map(shared))
+    rates = rates[[*dict.fromkeys([*_FIRST, *rates])]]
     pair = record.source, record.targets
     excess = excess_by_control(variants, record.storage, *pair, record.protocol)
     attacked = job.predictions[job.predictions["eps_255"] > 0]
@@ -369,27 +379,6 @@ def _parts(job: FinishedJob, one_of_seeds: bool) -> Iterator[pd.DataFrame]:
         rows = table.assign(**names, variant=variant)
         yield rows.astype(dict.fromkeys(("target_label", "draws_correct"), "Int64"))
     job.forget()
-
-
-def _rates(
-    job: FinishedJob,
-    variant: str,
-    protocol: str,
-    rates: Mapping[str, NDArray[Any]],
-    overlap: Mapping[str, str],
-) -> dict[str, NDArray[Any]]:
-    """Return the columns of `rates.csv` for one variant and protocol."""
-    record, count = job.record, len(rates["eps_255"])
-    names = {"variant": variant, "attack": job.attack, "source": record.source}
-    names |= {"norm": record.norm, "arithmetic": record.arithmetic, "protocol": protocol}
-    columns = {name: np.full(count, value, object) for name, value in names.items()}
-    for name, column in rates.items():
-        columns[name] = column
-        if name == "source_defence":
-            columns["seed"] = np.full(count, record.seed)
-        elif name == "defence":
-            columns["overlap"] = np.array([overlap[name] for name in rates["target"]], object)
-    return columns
 
 
 def _pairs(result: JobResults, row: int, group: int) -> pd.DataFrame:

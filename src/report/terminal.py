@@ -1,5 +1,6 @@
 """Terminal output for results (transfer matrices, rankings, alarms), and rankings as CSV."""
 
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -72,11 +73,10 @@ def print_rankings(results: Results, console: Console) -> None:
 
 def print_alarms(results: Results, console: Console) -> None:
     """Print each alarm once, even if several jobs raised it, and the usual causes."""
-    folders: dict[str, dict[str, list[str]]] = {}
+    folders: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for result in (result for row in results.rows for result in row):
         for name, finding in result.alarms:
-            places = folders.setdefault(name, {}).setdefault(finding, [])
-            places.append(result.job.folder.name)
+            folders[name][finding].append(result.job.folder.name)
     lines = []
     for name, findings in folders.items():
         for finding, (first, *others) in findings.items():

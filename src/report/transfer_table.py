@@ -45,15 +45,10 @@ def transfer_table(results: Results, spec: TableSpec) -> Grid:
         data.append(column[ends].set_axis(names, axis=1))
         for row, cell in zip(cells, column.to_dict("records"), strict=True):
             row.append(_cell(cell, spec))
-    return Grid(
-        [(axis, *[""] * (len(spec.columns) - 1)) for axis in spec.rows] + columns,
-        cells,
-        caption,
-        legend,
-        _details(results, pairs, spec) + published,
-        range(len(spec.rows)),
-        pd.concat(data, axis=1),
-    )
+    above = [(axis, *[""] * (len(spec.columns) - 1)) for axis in spec.rows] + columns
+    notes = _details(results, pairs, spec) + published
+    left, values = range(len(spec.rows)), pd.concat(data, axis=1)
+    return Grid(above, cells, caption, legend, notes, left, values)
 
 
 def _places(body: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -195,15 +190,13 @@ def _steps(record: JobRecord) -> str:
     return f"{record.attack} {steps}{size if 'step_size_255' in stated else ''}"
 
 
-def _weights(record: JobRecord) -> list[str]:
-    """Return each model with the tag of its weights (if any) and their digest."""
-    models = []
+def _weights(record: JobRecord) -> Iterator[str]:
+    """Yield each model with the tag of its weights (if any) and their digest."""
     for name, digest in record.weights.items():
         if name in record.config["model"]:  # an ensemble has no settings
             network = record.config["model"][name]["network"]
             tag = network.get("model_name") or network.get("weights")
-            models.append(f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})")
-    return models
+            yield f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})"
 
 
 def _versions(record: JobRecord) -> list[str]:

@@ -169,20 +169,20 @@ def _ranking(
     ranked, others = joint[joint["rank"].notna()], joint[joint["rank"].isna()]
     parts = ranked.groupby([ranked["of"] != ranked["source"], "group", *GROUP])
     ranked = ranked.assign(part=parts.ngroup(), kind=[*map(_kind, ranked.to_dict("records"))])
-    verdicts = undecided(ranked, [*_PLACE, "of", "part", "source"])
-    ranked = ranked.assign(heading=_headings(ranked), undecided=verdicts)
+    tied = undecided(ranked, [*_PLACE, "of", "part", "source"])
+    ranked = ranked.assign(heading=_headings(ranked), undecided=tied)
     others = others[[*jobs, "lacks"]].assign(part=len(ranked), kind="", heading="not ranked")
     table = pd.concat([ranked, others])
     several = table.groupby([*_PLACE, "of"])["part"].transform("nunique") > 1
     table["heading"] = table["heading"].where(several, "")
-    table = table.fillna({"undecided": "", "lacks": ""})
+    table = table.assign(undecided=table["undecided"].eq(True), lacks=table["lacks"].fillna(""))
     keys = {"defence": table["defence"].map(defences.index), "other": table["eps_255"] != reference}
     keys |= {"eps": table["eps_255"], "single": table["of"] != MEAN, "of": table["of"]}
     keys |= {"part": table["part"], "mean": -table["mean"].fillna(0).round(9)}
     keys |= {"name": table["attack"].where(table["rank"].notna(), "")}
     order = pd.DataFrame(keys).sort_values([*keys]).index
-    texts = ["kind", "undecided", "heading"]
-    return table.loc[order, [*_JOB, *texts, *_STATISTICS, "of", *_PLACE, "lacks", "part"]]
+    marks = ["kind", "undecided", "heading"]
+    return table.loc[order, [*_JOB, *marks, *_STATISTICS, "of", *_PLACE, "lacks", "part"]]
 
 
 def _kind(row: Mapping[Any, Any]) -> str:
@@ -204,8 +204,6 @@ def _headings(ranked: pd.DataFrame) -> pd.Series:
 
 
 def undecided(ranked: pd.DataFrame, keys: list[str]) -> pd.Series:
-    """Return `first`, `yes` or `no` for each row of rankings; empty where nothing is tested."""
-    rankings, alike = ranked.groupby(keys), ranked["undecided"].astype(bool)
-    verdicts = alike.map({True: "yes", False: "no"})
-    verdicts = verdicts.mask((rankings["undecided"].transform("sum") == 1) & alike, "first")
-    return verdicts.mask(rankings["p"].transform("count") == 0, "")
+    """Return which rows of rankings tests cannot tell from the first; none without tests."""
+    tested = ranked.groupby(keys)["p"].transform("count") > 0
+    return ranked["undecided"].astype(bool) & tested

@@ -34,7 +34,6 @@ _ROUNDING = 1e-9
 _UNTESTED = f"not tested: that needs {FEWEST_TESTED} images"
 _TIED = "not significantly weaker than the first (all pairs tested together, p >= 0.05)"
 _COMPARED = "sources are compared on images that a target counts for every source"
-_LINES = "lines are 95 % intervals"
 
 
 def said(*pairs: tuple[str, Any]) -> list[str]:
@@ -240,9 +239,9 @@ def _lead_or_level(ranked: pd.DataFrame) -> tuple[str, str]:
     """Return what leads a ranking of attacks, or what the only attack reaches."""
     if len(ranked) > 1:
         return _lead(ranked, "attack")
-    row = None if ranked.empty else ranked.iloc[0]
-    if row is None:
+    if ranked.empty:
         return "", "nothing is ranked"
+    row = ranked.iloc[0]
     return row["attack"], f"{_fools(row)} {100 * row['mean']:.1f} % of images"
 
 
@@ -369,29 +368,28 @@ def tries_text(number: int) -> str:
 
 
 def defence_notes(
-    pairing: Any, defence: str, clean: Sequence[float], idle: str, aware: bool
+    pairing: Mapping[str, Any], defence: str, clean: Sequence[float], idle: str, aware: bool
 ) -> list[str]:
     """Say what a defence stops of what tries fool, its test, and its limits.
 
-    `known` says whether some tries are from a source behind it.
+    `aware` says whether some tries are from a source behind it.
     """
-    sign = 1 if pairing.change >= 0 else -1
-    fewer = f"{abs(100 * pairing.change):.1f} points {'fewer' if sign > 0 else 'more'}"
-    low, high = sorted(100 * sign * end for end in (pairing.low, pairing.high))
-    p = "p < 0.001" if pairing.p < 0.001 else f"p = {pairing.p:.2g}"
+    sign = 1 if pairing["change"] >= 0 else -1
+    fewer = f"{abs(100 * pairing['change']):.1f} points {'fewer' if sign > 0 else 'more'}"
+    low, high = sorted(100 * sign * end for end in (pairing["low"], pairing["high"]))
+    p = "p < 0.001" if pairing["p"] < 0.001 else f"p = {pairing['p']:.2g}"
     ends = f"[{low:z.1f}, {high:z.1f}]".replace("-", "\N{MINUS SIGN}")
     levels = [f"{100 * level:.1f}" for level in clean]
     same = "stays" if levels[0] == levels[1] else f"goes from {levels[0]} % to"
-    texts = [
-        f"With {tries_text(pairing.tries)}, {defence} stops {pairing.stopped} of the "
-        f"{pairing.fooled}, and adds {pairing.added or 'none'}: {fewer} fooled {ends}, {p} "
-        f"(McNemar, {pairing.images} images). Clean accuracy {same} {levels[1]} %.",
+    return [
+        f"With {tries_text(pairing['tries'])}, {defence} stops {pairing['stopped']} of the "
+        f"{pairing['fooled']}, and adds {pairing['added'] or 'none'}: {fewer} fooled {ends}, {p} "
+        f"(McNemar, {pairing['images']} images). Clean accuracy {same} {levels[1]} %.",
         *said(
             (f"The stranger does not know of {defence}; one who does is stronger.", not aware),
             (f"On these images, {idle} (alarm), so on others it may gain less.", idle),
         ),
     ]
-    return texts
 
 
 def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answer:

@@ -187,7 +187,7 @@ def ranking(rows: pd.DataFrame, title: str) -> ChartType:
     head: dict[str, Any] = {"orient": "top", "format": ".3~%", "tickCount": 4, "grid": True}
     axis = alt.Axis(labelFlush=True, title=title, **head)
     along: dict[str, Any] = {"scale": alt.Scale(zero=False, nice=True), "axis": axis}
-    colour = where("datum.undecided == 'yes' || datum.undecided == 'first'", ACCENT, PLAIN)
+    colour = where("datum.undecided", ACCENT, PLAIN)
     base = alt.Chart(inline(rows)).encode(y=y, color=colour)
     band = {"y": y.bandPosition(0), "y2": alt.Y2("label", bandPosition=1)}
     line = base.mark_rule(strokeWidth=0.7).encode(x=alt.X("at:Q", **along), **band)

@@ -41,9 +41,6 @@ PRINT, LINE = 7.0, 8.0
 FONT = "-apple-system, 'Segoe UI', Roboto, Arial, 'Liberation Sans', sans-serif"
 
 
-PAGE_THEME = "transferability-page"
-
-
 def theme(text: float = 12) -> dict[str, Any]:
     """Return the configuration that all charts share; marks have the size of their text."""
     plain, scale = {"titleFontSize": text, "titleFontWeight": "normal"}, text / 12
@@ -64,8 +61,7 @@ def theme(text: float = 12) -> dict[str, Any]:
     }
 
 
-@alt.theme.register(PAGE_THEME, enable=False)  # this import must not change other charts
-def page_theme() -> alt.theme.ThemeConfig:
+def page_theme() -> dict[str, Any]:
     """Return the configuration of charts on the page, with the colours of its style sheet."""
     config = theme()
     text, second, line = "var(--text)", "var(--second)", "var(--line)"
@@ -76,8 +72,7 @@ def page_theme() -> alt.theme.ThemeConfig:
     config["style"]["name"] |= {"fontWeight": "bold", "limit": 140}
     config |= {"background": "transparent", "axisX": {"domain": True}, "axisY": {"labelLimit": 480}}
     config |= {"padding": {"left": 2, "top": 6, "right": 6, "bottom": 12}, "text": {"color": text}}
-    whole: Any = {"config": config}
-    return whole
+    return config
 
 
 def paper_theme() -> dict[str, Any]:

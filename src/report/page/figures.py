@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from ...analysis.confidence import by_class, confidence_profiles
-from ...config.sections import ChartSettings
 from ...utils.model_names import ABSTAINED
 from .. import charts
-from ..charts.theme import PAGE_THEME, PANEL
+from ..charts.theme import PANEL
+from ..diagnostics import panel_of
 from .html import PageFigure, vega_of
 from .images import PageData
 
@@ -19,19 +19,12 @@ MOST_CLASSES = 40
 """Largest number of classes in a chart."""
 HEIGHTS = {"success": 128, "correct": 128, "confidence": 90, "image": 80, "group": 200}
 """Heights of the curves over the budget by name."""
-_CLASSES = ChartSettings(
-    y="confidence",
-    x="row",
-    colour="",
-    marks="bars",
-    percent=True,
-    titles={"confidence": "mean confidence"},
-)
+_CLASSES = panel_of("confidence", "row", "", {"marks": "bars"}, confidence="mean confidence")
 
 
 def clean_figures(numbers: PageData) -> Iterator[PageFigure]:
     """Yield the charts of the part Data, whose rows are those of one model."""
-    models = numbers.models
+    models = numbers.clean
     if not models:
         return
     entry: dict[str, Any] = {"keys": {"model": "model"}, "part": "data"}
@@ -54,18 +47,18 @@ def clean_figures(numbers: PageData) -> Iterator[PageFigure]:
     if classes["images"].max() > 1:  # else a class's mean is one image's value
         cut = classes.groupby("model", sort=False).head(MOST_CLASSES)
         cut = cut.assign(row=cut["name"] + " (" + cut["images"].astype(str) + ")")
-        caption = f"{len(models[0][1])} clean images; classes by decreasing confidence, with their"
-        caption, count = f"{caption} counts.", classes["label"].nunique()
+        images, count = len(next(iter(models.values()))), classes["label"].nunique()
+        caption = f"{images} clean images; classes by decreasing confidence, with their counts."
         caption += f" The first {MOST_CLASSES} of {count} classes." * (count > MOST_CLASSES)
         title = "Images and mean confidence per class"
         yield PageFigure("classes", title, caption, charts.statistic(cut, _CLASSES), cut, **entry)
 
 
 def _of_models(
-    models: Sequence[tuple[str, pd.DataFrame]], compute: Callable[[pd.DataFrame], pd.DataFrame]
+    models: Mapping[str, pd.DataFrame], compute: Callable[[pd.DataFrame], pd.DataFrame]
 ) -> pd.DataFrame:
     """Return the statistics of all models, computed from the rows of each."""
-    parts = [compute(rows).assign(model=model) for model, rows in models]
+    parts = [compute(rows).assign(model=model) for model, rows in models.items()]
     return pd.concat([part for part in parts if len(part)] or parts, ignore_index=True)
 
 
@@ -89,12 +82,9 @@ def page_charts(
 
     `top` and `end` are those of the axes of success and of the budget; `options` are for `curves`.
     """
-    with alt.theme.enable(PAGE_THEME):
-        specs = {}
-        for name, height in heights.items():
-            scale = alt.Scale(domain=[0, top if name == "success" else 1])
-            chart = charts.curves(
-                tried, height, scale, names=name != "group", at=True, end=end, **options
-            )
-            specs[name] = vega_of(chart.properties(width=PANEL).to_dict(validate=False))
-        return specs
+    specs = {}
+    for name, height in heights.items():
+        scale, named = alt.Scale(domain=[0, top if name == "success" else 1]), name != "group"
+        chart = charts.curves(tried, height, scale, named, at=True, end=end, **options)
+        specs[name] = vega_of(chart.properties(width=PANEL).to_dict(validate=False))
+    return specs

@@ -4,14 +4,14 @@ The numbers are those of `Results`, formatted here: the page's script looks them
 """
 
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from ...analysis import TRANSFER, estimates
+from ...analysis import estimates
 from ...analysis.confidence import top_k
 from ...analysis.quantities import QUANTITIES, definitions
 from ...analysis.ranking import ALL_TARGETS, GROUP
@@ -70,7 +70,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     about = [names, images, *[NORMS.get(norm, norm)] * bool(attacked)]
     about += [f"images as {stored}"] * (stored != "float32")
     alarms = dict.fromkeys(alarm for row in results.rows for job in row for alarm in job.alarms)
-    clean = ((model, top_k(rows).iloc[0]) for model, rows in numbers.models)
+    clean = ((model, top_k(rows).iloc[0]) for model, rows in numbers.clean.items())
     correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
     answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
     screens = list[dict[str, Any]]()
@@ -79,8 +79,8 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
         "subtitle": ", ".join(about),
-        "models": [model for model, _ in numbers.models],
-        "accuracy": [(model, _accuracy(rows)) for model, rows in numbers.models],
+        "models": [*numbers.clean],
+        "accuracy": [(model, [*_accuracy(rows)]) for model, rows in numbers.clean.items()],
     }
     if attacked:
         view = view_of(results)
@@ -140,8 +140,7 @@ def selections(results: Results, view: View) -> dict[str, Any]:
     place = {"view": "results", "target": ""}
     if alone and len(axes["target"]) == 2:  # a single network has no target but itself
         place = {"view": "images", "target": axes["target"][-1]}
-    over_budget = rows[(rows["target"] == estimates.MEAN) & (rows["relation"] == TRANSFER)]
-    highest = over_budget.loc[over_budget["protocol"] == first.protocol, "success_rate"].max()
+    highest = view.overall.query("protocol == @first.protocol")["success_rate"].max()
     quantities = QUANTITIES.values()
     on_page = sorted((q for q in quantities if q.page_name), key=lambda q: q.short != "fooled")
     return {
@@ -220,7 +219,7 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
         "name": row[of],
         "title": row[of] + apart,
         "source": source,
-        "rank": "= " * (row["undecided"] == "yes" and rank > 1) + (f"{rank:g}" * (rank == rank)),
+        "rank": "= " * bool(row["undecided"] and rank > 1) + (f"{rank:g}" * (rank == rank)),
         "gradients": f"{gradients:,.0f}{fit}" if gradients > 0 else "",
         "text": percent(row["mean"]) if row["mean"] == row["mean"] else "",
         "behind": "lacks pairs" if row["lacks"] else points[0] if points else "first" * (rank == 1),
@@ -248,16 +247,15 @@ def _effect(row: Mapping[Any, Any]) -> str:
     )
 
 
-def _accuracy(rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return accuracies with intervals, confidence and number of classes of a model."""
-    lines = []
+def _accuracy(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Yield accuracies with intervals, confidence and number of classes of a model."""
     for row in top_k(rows).to_dict("records"):
         ends = " [{}, {}]".format(*(percent(row[f"accuracy_{end}"]) for end in ("low", "high")))
         name = "correct" if row["k"] == 1 else f"correct among the {row['k']} most probable"
-        lines.append((name, format_cell(row["correct"], row["n"]) + ends))
+        yield name, format_cell(row["correct"], row["n"]) + ends
         if row["k"] == 1:
-            lines.append(("mean confidence, right or wrong", f"{row['confidence']:.1%}"))
-    return [*lines, ("classes present", str(rows["label"].nunique()))]
+            yield "mean confidence, right or wrong", f"{row['confidence']:.1%}"
+    yield "classes present", str(rows["label"].nunique())
 
 
 def facts(rows: Sequence[Sequence[JobResults]]) -> list[tuple[str, str]]:
@@ -340,12 +338,10 @@ def _command(records: Sequence[JobRecord]) -> str:
     return f"{command()} {shlex.join(words)}"
 
 
-def _models(record: JobRecord) -> list[str]:
-    lines = []
+def _models(record: JobRecord) -> Iterator[str]:
     for name, settings in record.config["model"].items():
         network = settings["network"]
         built = network.get("model_name") or network.get("name") or network.get("_target_")
         weights = settings.get("weights") or "trained here"
         digest = record.weights.get(name, "unknown")
-        lines.append(f"{name}: {built}; weights {weights}, digest {digest}")
-    return lines
+        yield f"{name}: {built}; weights {weights}, digest {digest}"

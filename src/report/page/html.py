@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from ...utils.files import WriteError, write_text
 from ...utils.package import PACKAGE, command
-from ..charts.theme import PAGE_THEME
+from ..charts.theme import page_theme
 from ..grid import Grid
 
 VEGA_LITE = ".".join(alt.SCHEMA_VERSION.lstrip("v").split(".")[:2])
@@ -56,10 +56,19 @@ class PageFigure:
     part: str = "why"
 
     def specification(self) -> dict[str, Any]:
-        """Return the Vega-Lite specification without rows, under the theme of the page."""
-        with alt.theme.enable(PAGE_THEME):
-            spec = self.chart.to_dict(validate=False)  # validation takes a second: tests do it
+        """Return the Vega-Lite specification without rows."""
+        spec = self.chart.to_dict(validate=False)  # validation takes a second: tests do it
         return {**spec, "description": f"{self.title}. {self.caption}"}
+
+    def content(self) -> dict[str, Any]:
+        """Return what the script draws: Vega specification, keys, and rows as columns."""
+        rows = self.data.astype(object).where(self.data.notna(), None)
+        rows = rows.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
+        return {
+            **{key: getattr(self, key) for key in ("name", "title", "caption", "part", "keys")},
+            "spec": vega_of(self.specification()),
+            "columns": json.loads(rows.to_json(orient="split", index=False)),
+        }
 
 
 @dataclass(frozen=True)
@@ -115,33 +124,17 @@ def as_json(data: Any) -> bytes:
 
 
 def _data(report: Report) -> dict[str, Any]:
-    return {**report.page, "figures": _figures(report.figures)}
-
-
-def _figures(figures: Sequence[PageFigure]) -> list[dict[str, Any]]:
-    """Return the figures of the page: Vega specification, keys, and rows as columns."""
-    blocks_ = []
-    for figure in figures:
-        rows = figure.data.astype(object).where(figure.data.notna(), None)
-        rows = rows.map(lambda value: float(f"{value:.5g}") if isinstance(value, float) else value)
-        blocks_.append(
-            {
-                **{name: getattr(figure, name) for name in ("name", "title", "caption", "part")},
-                "keys": figure.keys,
-                "spec": vega_of(figure.specification()),
-                "columns": json.loads(rows.to_json(orient="split", index=False)),
-            }
-        )
-    return blocks_
+    return {**report.page, "figures": [figure.content() for figure in report.figures]}
 
 
 def vega_of(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """Compile a Vega-Lite specification, so that the page needs Vega alone.
+    """Compile a Vega-Lite specification with the theme of the page, which then needs Vega alone.
 
     A single chart takes the width of its place on the page, axes included.
     """
     fit = {} if "concat" in spec else {"autosize": {"type": "fit-x", "contains": "padding"}}
-    compiled: dict[str, Any] = vl_convert.vegalite_to_vega({**spec, **fit}, vl_version=VEGA_LITE)
+    themed = {**spec, **fit, "config": page_theme()}
+    compiled: dict[str, Any] = vl_convert.vegalite_to_vega(themed, vl_version=VEGA_LITE)
     return compiled
 
 

@@ -52,7 +52,7 @@ class PageData:
     Attributes:
         tables: The rows of `statistics_of` of all jobs, by name. A table that no job has is
             missing.
-        clean: Rows for clean images with the five most likely classes, by data set and model.
+        clean: Rows for clean images with the five most likely classes, by the model's unique name.
         blocks: Blocks by name.
         jobs: Attack and source by number of the block.
         classes: Class names by number, one list per data set.
@@ -63,18 +63,13 @@ class PageData:
     """
 
     tables: dict[str, pd.DataFrame] = field(default_factory=dict)
-    clean: dict[str, dict[str, pd.DataFrame]] = field(default_factory=dict)
+    clean: dict[str, pd.DataFrame] = field(default_factory=dict)
     blocks: dict[str, bytes] = field(default_factory=dict)
     jobs: list[tuple[str, str]] = field(default_factory=list)
     classes: list[tuple[str, ...]] = field(default_factory=list)
     places: dict[str, dict[int, list[int]]] = field(default_factory=dict)
     left_out: list[tuple[str, str, str]] = field(default_factory=list)
     room: float = 1.0
-
-    @property
-    def models(self) -> list[tuple[str, pd.DataFrame]]:
-        """The models of all data sets with their rows for clean images."""
-        return [(model, rows) for of in self.clean.values() for model, rows in of.items()]
 
     def fits(self, kind: str) -> bool:
         """Return True while there is room for blocks of a kind."""
@@ -134,16 +129,15 @@ def _model(job: FinishedJob, names: dict[str, str], name: str) -> str:
 def _add_clean(job: FinishedJob, names: dict[str, str], page: PageData) -> None:
     """Add each model's rows for clean images, with class names."""
     classes = job.record.class_names
-    of_data = page.clean.setdefault(f"{job.record.dataset} ({job.record.data[:6]})", {})
     behind = () if job.attacked else job.record.evaluated
     pairs = dict.fromkeys((*map(ModelRef.parse, job.record.weights), *behind))
     named = {pair: str(replace(pair, members=(_model(job, names, pair.model),))) for pair in pairs}
-    if of_data.keys() >= set(named.values()):
+    if page.clean.keys() >= set(named.values()):
         return
     for pair, rows in job.clean.groupby([*TARGET_COLUMNS], sort=False):
         name = named[ModelRef.parse(*pair)]
-        if name not in of_data:
-            of_data[name] = rows.assign(name=[classes[int(label)] for label in rows["label"]])
+        if name not in page.clean:
+            page.clean[name] = rows.assign(name=[classes[int(label)] for label in rows["label"]])
 
 
 def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: int) -> None:

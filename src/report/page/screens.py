@@ -35,6 +35,7 @@ _COMPARED = ("bim", "fgsm")
 _LISTED = 12
 """Stored attacks that are always listed, and the most of those that are not told apart."""
 _HEIGHTS = {"success": 230, "image": 80}
+_CORRECT = ["still_correct", *(f"robust_accuracy{end}" for end in ("", "_low", "_high"))]
 
 Screen = dict[str, Any]
 
@@ -48,17 +49,9 @@ def screens_of(results: Results, page: Mapping[str, Any]) -> list[Screen]:
 
 
 def _screen(rows: pd.DataFrame, axes: Mapping[str, list[Any]], **parts: Any) -> Screen:
-    """Return a screen of rows with the columns `success` of `denominator` images, and a share."""
-    share, low, high = (rows[f"success_rate{end}"] for end in ("", "_low", "_high"))
-    rows = rows.assign(
-        still_correct=rows["denominator"] - rows["success"],
-        robust_accuracy=1 - share,
-        robust_accuracy_low=1 - high,
-        robust_accuracy_high=1 - low,
-        **dict.fromkeys(("confidence", "abstained"), nan),
-        overlap="",
-        source=rows["source"].replace(MEAN, charts.theme.MEAN),
-    )
+    """Return a screen of rows with `success` of `denominator` images, or those still correct."""
+    rows = rows.reindex(columns=[*dict.fromkeys([*rows, *_CORRECT, "confidence", "abstained"])])
+    rows = rows.assign(overlap="", source=rows["source"].replace(MEAN, charts.theme.MEAN))
     answers = parts["answers"]
     return {
         **{"axes": axes, "rows": of_axes(rows, axes), "sources": {}, "shown": {"fooled": "fooled"}},
@@ -88,6 +81,7 @@ def _audit(results: Results) -> Screen:
     }
     rows = [row for pair, audit in audits.items() for row in _tries_rows(audit, *pair, axes)]
     highs = [audit.tries["fooled_high"].max() for audit in audits.values()]
+    top = float(min(1.0, np.ceil(10 * np.nanmax([*highs, 0.1])) / 10))  # of the axis
     alarms = [alarm for row in results.rows for job in row for alarm in job.alarms]
     idle = [x.finding.removeprefix("defence ") for x in alarms if x.name == "idle_defence"]
     rates = results.select(protocol=WITHIN, eps_255=eps, target=models)
@@ -137,7 +131,7 @@ def _audit(results: Results) -> Screen:
             "tries; all reach the same in any order.",
             "",
         ],
-        charts=page_charts(steps, _top(highs), _HEIGHTS, most, bands=True),
+        charts=page_charts(steps, top, _HEIGHTS, most, bands=True),
         first={
             **{"attack": defences[0], "source": "", "target": "", "defence": models[0]},
             **{"protocol": WITHIN, "eps": float(most)},
@@ -148,11 +142,6 @@ def _audit(results: Results) -> Screen:
 def _order(audit: Audit) -> list[tuple[str, str]]:
     """Return attack and source of the tries in the order that was learned on all images."""
     return [*audit.tries[["attack", "source"]].itertuples(index=False, name=None)]
-
-
-def _top(shares: Sequence[float]) -> float:
-    """Return the end of an axis that holds all these shares."""
-    return float(min(1.0, np.ceil(10 * np.nanmax([*shares, 0.1])) / 10))
 
 
 def _tries_rows(
@@ -411,16 +400,11 @@ def _places(
 
 
 def _clean(results: Results, rank: Beside, targets: Sequence[str]) -> pd.DataFrame:
-    """Return the share of all clean images that each target classifies wrongly."""
+    """Return the share of all clean images that each target classifies correctly."""
     rows = results.select(protocol="all", eps_255=0.0, target=[*targets])
     rows = rows[rows["source"] != MEAN].drop_duplicates("target")
-    ends = {"_low": 1 - rows["robust_accuracy_high"], "_high": 1 - rows["robust_accuracy_low"]}
-    return rows[["target", "eps_255", "protocol", "denominator"]].assign(
-        **{"attack": rank.attack, "relation": TRANSFER},
-        **{"success": rows["denominator"] - rows["still_correct"]},
-        **{"success_rate": 1 - rows["robust_accuracy"]},
-        **{f"success_rate{end}": values for end, values in ends.items()},
-    )
+    columns = ["target", "eps_255", "protocol", "denominator", *_CORRECT]
+    return rows[columns].assign(attack=rank.attack, relation=TRANSFER)
 
 
 def _images(results: Results, rank: Beside) -> list[int]:

@@ -205,9 +205,8 @@ def _text(name: str, sweep: _Sweep, sweeps: Sequence[_Sweep]) -> str:
             return f"{record.images}, of which {both} are in {first.letter}"
         of = f" of {record.dataset}" * (record.dataset != other.dataset)
         pixels = f", {round((record.values / 3) ** 0.5)} px" * (record.values != other.values)
-        return f"{record.images}{of}{pixels}" + ", others" * (
-            sweep is not first and not of + pixels
-        )
+        others = ", others" * (sweep is not first and not of + pixels)
+        return f"{record.images}{of}{pixels}{others}"
     if name == _BUDGETS:
         return _listed(sweep.budgets)
     if name == _PROGRAM and len({*commits}) == len(commits):
