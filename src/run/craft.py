@@ -135,7 +135,7 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
     reader.seen = int(state.get("epochs", 0)) * len(images) if state else 0
     progress.first = reader.seen / reader.total if reader.total else 0
     try:
-        attacker.to(device)
+        attacker.source.to(device)
         with (
             closing(progress),
             torch.enable_grad(),
@@ -158,7 +158,7 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
                 state = {name: value.detach().cpu() for name, value in fitted.items()}
                 _write(partial, key, state)
     finally:
-        attacker.cpu()
+        attacker.source.cpu()
     partial.replace(file)
     assert state is not None
     return state

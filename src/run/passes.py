@@ -129,6 +129,7 @@ class JobPass(pl.LightningModule):
         self.job, self.missing, self.first = job, missing, first
         models = dict.fromkeys(model for part in missing for model in part.models)
         self.names, self.networks = [*models], nn.ModuleList(job.networks[name] for name in models)
+        self.source = self.attacker and self.attacker.source  # Lightning moves it to the device
         for network in self.networks:
             choose_layout(network, device, job.trainer.precision)
         torch.cuda.empty_cache()  # after a failure: cuBLAS allocates outside PyTorch's allocator
@@ -244,7 +245,7 @@ class JobPass(pl.LightningModule):
                 aims = None if labels is None else labels[indices]
                 lacking = tuple(budgets[place] for place in places)
                 part = Batch(*(values[indices] for values in batch))
-                attacked = self.attacker(images[indices], part, lacking, aims)
+                attacked: Any = self.attacker(images[indices], part, lacking, aims)
                 adversarial[places[:, None].to(indices), indices] = attacked.images
                 cost[:, places[:, None], rows] = attacked.cost
         return AdversarialBatch(adversarial, budgets, labels, cost)
