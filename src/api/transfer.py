@@ -197,11 +197,8 @@ def _attacks(attacks: Any, keywords: Mapping[str, Any]) -> list[tuple[AttackSett
 
 def _defences(defences: Any) -> dict[str, Defence]:
     named = {} if defences is None else defences
-    if (
-        not isinstance(named, Mapping)
-        or NO_DEFENCE in named
-        or not all(map(callable, named.values()))
-    ):
+    is_valid = isinstance(named, Mapping) and NO_DEFENCE not in named
+    if not is_valid or not all(map(callable, named.values())):
         text = f"defences must be a mapping from names, except {NO_DEFENCE}, to functions."
         raise ValueError(text)
     return dict(named)
@@ -258,7 +255,7 @@ def _run(planned: Planned, inputs: Inputs, cache: Rows, folder: Path | None) -> 
     evaluation = Evaluation(inputs.make_context(planned), cache)
     finished = finish_job(planned, evaluation, folder)
     assert finished is not None
-    for alarm in finished.raised:
+    for alarm in finished.alarms:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:
         write_results(evaluation, finished, choose_pictures(evaluation, finished))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pyarrow.dataset import dataset
 
-from ..utils.files import atomic_write, writing
+from ..utils.files import atomic_write, in_turn, writing
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +108,9 @@ class Rows:
         """Hold the locks of attacks or models; wait for a process that computes their rows."""
         with ExitStack() as held:
             for origin in sorted(set(origins)):  # a fixed order avoids deadlocks
-                with writing(self.folder / "locks" / origin):
-                    lock = self._lock(origin)
-                    try:
-                        lock.acquire(timeout=0)
-                    except Timeout:
-                        log.info("Waiting for another process to compute the same rows.")
-                        lock.acquire()
-                held.callback(lock.release)
+                lock = self.folder / "locks" / origin
+                with writing(lock):
+                    held.enter_context(in_turn(lock, "compute the same rows"))
             yield
 
     def finish(self, origin: str, job: str, images: str) -> None:

@@ -138,6 +138,7 @@ def _evaluate(
 
 
 log = logging.getLogger(__name__)
+_log_once = cache(log.info)  # of a line that several jobs of a sweep share
 
 
 def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
@@ -175,12 +176,6 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
             if checked.is_stated and check.action == "stop":
                 raise ValueError(f"{message}. To continue: clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
-
-
-@cache
-def _log_once(text: str) -> None:
-    """Log a line that several jobs of a sweep share."""
-    log.info("%s", text)
 
 
 def check_trained(check: CheckSettings, name: str, file: Path, num_classes: int) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from ..defences import AttackedDefence
 from ..images.attacker import Attacker
 from ..models.weights import tensors_digest
 from ..utils.devices import deterministic, move_states
-from ..utils.files import atomic_write, is_held
+from ..utils.files import atomic_write, in_turn
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
 from ..utils.terminal import Progress
@@ -97,10 +96,7 @@ def fitted_states(job: JobContext, attacker: Attacker) -> dict[float, State]:
         assert part is not None
         state = _read(file, job.fit_key(eps))
         if state is None:
-            if is_held(file.with_suffix(".lock")):
-                log.info("Waiting for another process to fit %s.", job.name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_suffix(".lock")):
+            with in_turn(file.with_suffix(".lock"), f"fit {job.name}"):
                 state = _read(file, job.fit_key(eps)) or _fit(job, attacker, part, eps, file)
         states[eps / 255] = state
     return states

@@ -76,7 +76,7 @@ def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Pat
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
     finished = JobInMemory(record, folder, files, tables=tables)
-    return replace(finished, raised=[*_raised_alarms(finished, job, results)])
+    return replace(finished, alarms=[*_raised_alarms(finished, job, results)])
 
 
 def write_results(
@@ -88,7 +88,7 @@ def write_results(
     The table of predictions is written last: if it exists, all other files exist.
     """
     job, record, folder = evaluation.job, finished.record, finished.folder
-    write_text(folder / ALARMS, json.dumps([row._asdict() for row in finished.raised], indent=1))
+    write_text(folder / ALARMS, json.dumps([row._asdict() for row in finished.alarms], indent=1))
     write_csv(folder / IMAGE_LIST, job.images.listed())
     write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
     statistics = results_of([finished])

@@ -193,10 +193,8 @@ class JobPass(pl.LightningModule):
         if not len(batch.index):
             return 0
         # Seeds attacks that use PyTorch's global generator: independent of earlier batches.
-        state = np.random.SeedSequence([self.job.attack.seed, int(batch.index[0])]).generate_state(
-            1
-        )
-        pl.seed_everything(int(state[0]), verbose=False)
+        numbers = np.random.SeedSequence([self.job.attack.seed, int(batch.index[0])])
+        pl.seed_everything(int(numbers.generate_state(1)[0]), verbose=False)
         self.progress.start_batch(len(batch.index))
         index = batch.index.tolist()
         parts = [part for part, lacking in self.missing.items() if np.isin(index, lacking).any()]

@@ -146,11 +146,10 @@ class Sweep:
         self.manifest = SweepManifest(jobs=names, single=single, id=key, work=plan.work)
         write_manifest(self.folder, self.manifest)
         config.sweep = self.manifest.id
-        changes: dict[str, Any] = {"sweep": self.manifest.id}
         self.planned = [
             replace(
                 job,
-                settings=job.settings.model_copy(update=changes),
+                settings=job.settings.model_copy(update={"sweep": key}),
                 on_first_batch=partial(plan.tell_time_left, number),
             )
             for number, job in enumerate(self.planned)
