@@ -14,7 +14,6 @@ from ..config.command import Command
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.read import read_job
-from ..config.resolvers import CONF
 from ..config.settings import Settings
 from ..models import PixelClassifier
 from ..run.data import DataSets
@@ -76,7 +75,7 @@ def load_classifier(
 def model_settings(arguments: Sequence[str], config_dir: str | Path | None = None) -> Settings:
     """Return the settings of a command that evaluates models on clean images."""
     try:
-        config = compose_words(CONF, arguments, config_dir)
+        config = compose_words(arguments, config_dir)
         with open_dict(config):  # without an experiment's attack, which loading does not need
             config.attack = {}
             config.source, config.protocol, config.storage, config.variants = None, "all", None, []
