@@ -16,16 +16,10 @@ from uuid import uuid4
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from ..artifacts import sweep_state
 from ..artifacts.jobs import find_jobs
 from ..artifacts.layout import FAILURE, MANIFEST, PAGE, PAPER, SUMMARY, files_of_sweep
 from ..artifacts.record import files_of_job, job_record, public
-from ..artifacts.sweep_state import (
-    SweepManifest,
-    failure_of,
-    job_folders,
-    lock_of_sweep,
-    write_manifest,
-)
 from ..config.compose import has_basic_launcher, is_sweep
 from ..config.errors import refuse
 from ..config.read import read_job
@@ -66,7 +60,7 @@ class Sweep:
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker = Tracker()
         self.folder = Path()
-        self.manifest = SweepManifest(jobs=[], single=True, id="")
+        self.manifest = sweep_state.SweepManifest(jobs=[], single=True, id="")
         self.stopped = ""
         self.jobs = 0  # 0: a single run
         self.held = ExitStack()  # the lock of a sweep that has begun
@@ -112,7 +106,7 @@ class Sweep:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as taken:
-            taken.enter_context(held(lock_of_sweep(self.folder)))
+            taken.enter_context(held(sweep_state.lock_of_sweep(self.folder)))
             self._open(config, names, plan)
             stopping.set_shutdown_hook(self._stop_early)
             self.held = taken.pop_all()
@@ -143,8 +137,8 @@ class Sweep:
         """Write the manifest, and pass the decisions of this process on to the jobs."""
         self.overrides = " ".join(public(config.hydra.overrides.task))
         single, key = not self.jobs, self.manifest.id
-        self.manifest = SweepManifest(jobs=names, single=single, id=key, work=plan.work)
-        write_manifest(self.folder, self.manifest)
+        self.manifest = sweep_state.SweepManifest(jobs=names, single=single, id=key, work=plan.work)
+        sweep_state.write_manifest(self.folder, self.manifest)
         config.sweep = self.manifest.id
         self.planned = [
             replace(
@@ -190,9 +184,10 @@ class Sweep:
 
     def _report_jobs(self) -> bool:
         """Print, write and publish the summary of finished jobs; publish those that failed."""
-        begun = job_folders(self.folder, self.manifest)
+        begun = sweep_state.job_folders(self.folder, self.manifest)
         jobs = list(begun.values())
-        failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
+        reasons = zip(jobs, map(sweep_state.failure_of, jobs), strict=True)
+        failures = {job: failure for job, failure in reasons if failure is not None}
         width = None if sys.stdout.isatty() else _WIDE
         console = LastingConsole(markup=False, soft_wrap=True, width=width)
         finished = [job for job in jobs if job not in failures]
