@@ -155,28 +155,19 @@ def transfer(
             "progress_bar": progress_bar,
         },
     }
-    call = uuid4().hex
+    planned, call = list[Planned](), uuid4().hex
     with quiet(), TemporaryDirectory() as temporary:
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
-            jobs = [
-                (part.cost, at_cost(job, typed.get(part.name, ())), attack)
-                for part, attack in crafted
-                for source in sources
-                for job in [Settings(attack=part, **plain, **inputs.settings(source))]
-            ]
+            for part, attack in crafted:
+                for source in sources:
+                    stated = Settings(attack=part, **plain, **inputs.settings(source))
+                    job = for_device(at_cost(stated, typed.get(part.name, ())))
+                    function = attack_function(job.attack) if part.cost else attack
+                    planned.append(make_planned(job, function, functions, call=call))
         except ValidationError as error:
             raise ValueError(refusal(error)) from None
-        planned = [
-            make_planned(
-                for_device(job),
-                attack_function(job.attack) if cost else attack,
-                functions,
-                call=call,
-            )
-            for cost, job, attack in jobs
-        ]
         return results_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 
