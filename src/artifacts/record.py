@@ -291,11 +291,10 @@ def _is_table(path: Path) -> bool:
 
 def job_record(folder: Path) -> JobRecord | None:
     """Return the record in a job's predictions; None if there is none in this format."""
-    try:
-        name_and_record = read_record(folder / f"{PREDICTIONS}.parquet")
-    except ValueError:
-        return None
-    return name_and_record and name_and_record[1]
+    with suppress(ValueError):
+        if name_and_record := read_record(folder / f"{PREDICTIONS}.parquet"):
+            return name_and_record[1]
+    return None
 
 
 def read_record(path: Path) -> tuple[str, JobRecord] | None:

@@ -169,17 +169,8 @@ class BandFilters(Measurement):
     """
 
     name = "filtered"
-    schema = pa.schema(
-        [
-            INDEX,
-            LABEL,
-            EPS_255,
-            column("band", TEXT),
-            column("kind", TEXT),
-            *FREQUENCIES,
-            *PREDICTED,
-        ]
-    )
+    parts = (column("band", TEXT), column("kind", TEXT), *FREQUENCIES)
+    schema = pa.schema([INDEX, LABEL, EPS_255, *parts, *PREDICTED])
     order = ("frequency_low", "-frequency_high", "index")
     passes = len(BOUNDS)
 

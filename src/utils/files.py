@@ -149,10 +149,13 @@ def in_turn(lock: Path, work: str) -> Iterator[None]:
 
     The lock's file remains, because other processes may wait for it.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    if is_held(lock):
+    inner = FileLock(lock)
+    try:
+        taken = inner.acquire(timeout=0)
+    except Timeout:
         log.info("Waiting for another process to %s.", work)
-    with FileLock(lock):
+        taken = inner.acquire()
+    with taken:
         yield
 
 
