@@ -244,10 +244,8 @@ def public(overrides: Iterable[str]) -> tuple[str, ...]:
     >>> public(["attack.steps=2", "tracking=none", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
-    overrides = [
-        word for word in map(str, overrides) if not word.lstrip("+~").startswith("tracking")
-    ]
-    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in overrides)
+    words = (word for word in map(str, overrides) if not word.lstrip("+~").startswith("tracking"))
+    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in words)
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
@@ -375,12 +373,9 @@ def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (), ()
     overrides = yaml.safe_load((folder / "overrides.yaml").read_text())
     runtime = yaml.safe_load((folder / "hydra.yaml").read_text())["hydra"]["runtime"]
-    flags = (
-        f"--config-dir {source['path']}"
-        for source in runtime["config_sources"]
-        if source["provider"] == "command-line"
-    )
-    return public(overrides), tuple(flags)
+    sources = runtime["config_sources"]
+    typed = [source["path"] for source in sources if source["provider"] == "command-line"]
+    return public(overrides), tuple(f"--config-dir {path}" for path in typed)
 
 
 def _versions(attack: AttackSettings) -> dict[str, str]:

@@ -105,9 +105,8 @@ class Loader(ConfigLoaderImpl):
         return [option for option in options if not option.startswith("_")]
 
     def _add_named(self, config: DictConfig) -> DictConfig:
-        folders = [
-            place.path for place in config.hydra.runtime.config_sources if place.schema == "file"
-        ]
+        sources = config.hydra.runtime.config_sources
+        folders = [source.path for source in sources if source.schema == "file"]
         if self.catalogue is None or self.catalogue.folders != folders:
             self.catalogue = Catalogue(folders)
         self.catalogue.add_named(config, self.sources)

@@ -47,18 +47,10 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     variants = names_in(section["variants"])
     if "float32" not in (section["storage"], *variants) and attack_origin == "crafted":
         variants = ["float32", *variants]  # shows the effect of rounding
-    settings = _validate(
-        Settings,
-        {
-            **section,
-            "attack": attack,
-            "source": source,
-            "targets": targets,
-            "defences": tuple(defences),
-            "source_defence": section["source_defence"] or NO_DEFENCE,
-            "variants": variants,
-        },
-    )
+    section |= {"attack": attack, "source": source, "targets": targets, "variants": variants}
+    section["defences"] = tuple(defences)
+    section["source_defence"] = section["source_defence"] or NO_DEFENCE
+    settings = _validate(Settings, section)
     if not settings.plan.only:
         _refuse_missing_weights(settings)
     if attack_origin != "crafted":

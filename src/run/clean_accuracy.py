@@ -150,10 +150,8 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     """
     frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
-    correct = (frame["label"] == frame["predicted"]).groupby(
-        [frame[name] for name in TARGET_COLUMNS]
-    )
-    counts = correct.agg(["sum", "count"])
+    frame = frame.assign(correct=frame["label"] == frame["predicted"])
+    counts = frame.groupby([*TARGET_COLUMNS])["correct"].agg(["sum", "count"])
     shares = ", ".join(f"{ModelRef.parse(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
     _log_once(f"{len(job.images)} clean images, correct: {shares}")
     for name, checked in job.models.items():  # no accuracy is expected behind a defence

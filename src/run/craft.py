@@ -120,13 +120,8 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
     progress, partial = Progress(f"fitting {name}", is_visible), file.with_suffix(".part")
     key = job.fit_key(eps)
     state = _read(partial, key)
-    log.info(
-        "Fitting %s: %s images, %d epochs%s",
-        name,
-        f"{len(images):,}",
-        part.epochs,
-        " (resuming)" * bool(state),
-    )
+    length = f"{len(images):,} images, {part.epochs} epochs" + " (resuming)" * bool(state)
+    log.info("Fitting %s: %s", name, length)
     reader = _Reader(job, attacker, progress, part.epochs * len(images))
     reader.seen = int(state.get("epochs", 0)) * len(images) if state else 0
     progress.first = reader.seen / reader.total if reader.total else 0
@@ -140,16 +135,8 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
             deterministic(device.type, set()),
             attacker.arithmetic(device.type),
         ):
-            task = FitTask(
-                attacker.make_counted(),
-                eps / 255,
-                job.norm,
-                attack.fit_rule is not None,
-                attack.seed,
-                len(images),
-                reader.read,
-                attacker.max_batch,
-            )
+            facts = eps / 255, job.norm, attack.fit_rule is not None, attack.seed, len(images)
+            task = FitTask(attacker.make_counted(), *facts, reader.read, attacker.max_batch)
             for fitted in part.fit(task, state):
                 state = {name: value.detach().cpu() for name, value in fitted.items()}
                 _write(partial, key, state)

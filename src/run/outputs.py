@@ -143,9 +143,8 @@ def save_adversarial_images(evaluation: Evaluation, finished: JobInMemory) -> No
     record, folder = finished.record, finished.folder
     assert evaluation.tables is not None
     rows = evaluation.tables.predictions[record.storage]
-    targets = dict(
-        zip(*(rows[name].to_pylist() for name in ("index", "target_label")), strict=True)
-    )
+    columns = (rows[name].to_pylist() for name in ("index", "target_label"))
+    targets = dict(zip(*columns, strict=True))
     index = evaluation.job.images.indices
     starts = range(0, len(index), _TOGETHER)
     progress = with_progress(starts, "writing images", len(starts))

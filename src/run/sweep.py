@@ -140,14 +140,10 @@ class Sweep:
         self.manifest = sweep_state.SweepManifest(jobs=names, single=single, id=key, work=plan.work)
         sweep_state.write_manifest(self.folder, self.manifest)
         config.sweep = self.manifest.id
-        self.planned = [
-            replace(
-                job,
-                settings=job.settings.model_copy(update={"sweep": key}),
-                on_first_batch=partial(plan.tell_time_left, number),
-            )
-            for number, job in enumerate(self.planned)
-        ]
+        for number, job in enumerate(self.planned):
+            settings = job.settings.model_copy(update={"sweep": key})
+            tell = partial(plan.tell_time_left, number)
+            self.planned[number] = replace(job, settings=settings, on_first_batch=tell)
 
     def _stop_early(self, error: BaseException) -> None:
         """Print why the command stops early, and summarise the finished jobs."""
@@ -204,9 +200,8 @@ class Sweep:
             wide = io.StringIO()
             show(shown_results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
             texts.append(wide.getvalue())
-        written = self._write_files(
-            results, jobs, {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}, console
-        )
+        contents = {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}
+        written = self._write_files(results, jobs, contents, console)
         if results.jobs and self.settings[0].report.name != "none":
             written &= self._report(results, console)
         for job, failure in failures.items():
