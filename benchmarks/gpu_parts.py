@@ -89,7 +89,7 @@ def _settings(setup: Setup, name: str, *words: str) -> Settings:
     """Return the settings of a job with a model as source and only target."""
     common = (f"source={name}", f"targets=[{name}]", "dataset=cifar10_mini", "tracking=none")
     trainer = (f"trainer={setup.trainer}", "trainer.progress_bar=false")
-    config = compose_words(CONF, [*common, *trainer, *words])
+    config = compose_words([*common, *trainer, *words])
     return for_device(read_job(config, config.hydra))
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import pandas as pd
 import pytorch_lightning as pl
 import torch
-from filelock import FileLock
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.plugins.environments import LightningEnvironment
@@ -29,7 +28,7 @@ from .data import Batch, ImageDataset, to_unit
 from .models import PixelClassifier, choose_layout, save_weights, use_channels_last
 from .utils import stopping
 from .utils.devices import computes_in_bfloat16, device_of
-from .utils.files import atomic_write, is_held, write_csv
+from .utils.files import atomic_write, in_turn, write_csv
 from .utils.formats import format_cell
 from .utils.processes import is_first_process
 from .utils.terminal import Progress
@@ -230,13 +229,9 @@ class Training:
         interrupted training resumes after its last complete epoch.
         """
         path = self.path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_suffix(".lock")
         if path.exists():
             return
-        if is_held(lock):
-            log.info("Waiting for another process to train %s.", self.name)
-        with FileLock(lock):
+        with in_turn(path.with_suffix(".lock"), f"train {self.name}"):
             if path.exists():
                 return
             work, network = path.with_suffix(".training"), self.classifier.network

@@ -29,7 +29,7 @@ from filelock import FileLock
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-ATTACK = "src.images.attacker.Attacker.forward"
+ATTACK = "src.images.attacker.Attacker.__call__"
 """A function that is called once for each batch of an attack."""
 POOLS = {"coarse": 8, "fine": 4}
 TINY = """# @package model.{name}

@@ -140,7 +140,7 @@ def test_the_list_is_that_of_the_documentation():
     "name", ["resnet_small", *(pytest.param(name, marks=slow) for name in sorted(MODELS))]
 )
 def test_networks_of_the_catalogue_are_deterministic_on_a_gpu(name):
-    config = compose_words(CONF, [f"source={name}", "targets=[vgg_small]", "attack=fgsm"])
+    config = compose_words([f"source={name}", "targets=[vgg_small]", "attack=fgsm"])
     settings = read_job(config, config.hydra).model[name]
     network = {**settings.network, "pretrained": False}
     network = network if "pretrained" in settings.network else settings.network

@@ -20,7 +20,6 @@ from src.attacks import UniversalPerturbation
 from src.cache.rows import FOLDER
 from src.config.compose import compose_words
 from src.config.read import read_job
-from src.config.resolvers import CONF
 from src.data import load_dataset
 from src.data.cifar10_mini import CLASSES
 from src.run.check_job import check_job, open_job
@@ -109,7 +108,7 @@ def opened(place, *words):
     """Return the images that a job is fitted on: their classes and target labels."""
     shown = ["dataset=cifar10_mini", "source=coarse", "targets=[coarse]"]
     fitted = f"attack.fit_images={place}"
-    config = compose_words(CONF, [*ON_IMAGES, fitted, *shown, *words], Path("conf"))
+    config = compose_words([*ON_IMAGES, fitted, *shown, *words], Path("conf"))
     sets = DataSets()
     return open_job(check_job(read_job(config, config.hydra), sets), sets)[1].fit_images
 

@@ -9,7 +9,6 @@ import mlflow
 import pytest
 
 from src.config.compose import compose_words
-from src.config.resolvers import CONF
 from tests.conftest import TINY_RUN, replaced, run_python, same_tables
 
 LAUNCHERS = {
@@ -38,7 +37,7 @@ def test_processes_are_as_many_as_memory_allows(monkeypatch, tmp_path, gibibytes
     monkeypatch.setattr("joblib.cpu_count", lambda **_: 4)
     monkeypatch.setattr("src.config.resolvers.MEMORY_LIMITS", (file, tmp_path / "none"))
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    config = compose_words(CONF, ["hydra/launcher=processes", "trainer=cpu"])
+    config = compose_words(["hydra/launcher=processes", "trainer=cpu"])
     assert config.hydra.launcher.n_jobs == count
 
 

@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
+from omegaconf import open_dict
 from torch import nn
 
 from ..config.catalogue import is_public
@@ -14,7 +14,6 @@ from ..config.command import Command
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.read import read_job
-from ..config.resolvers import CONF
 from ..config.settings import Settings
 from ..models import PixelClassifier
 from ..run.data import DataSets
@@ -76,7 +75,11 @@ def load_classifier(
 def model_settings(arguments: Sequence[str], config_dir: str | Path | None = None) -> Settings:
     """Return the settings of a command that evaluates models on clean images."""
     try:
-        config = _without_attack(compose_words(CONF, arguments, config_dir))
+        config = compose_words(arguments, config_dir)
+        with open_dict(config):  # without an experiment's attack, which loading does not need
+            config.attack = {}
+            config.source, config.protocol, config.storage, config.variants = None, "all", None, []
+            config.controls, config.save_adversarial, config.diagnostics = False, False, {}
         return read_job(config, config.hydra)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error
@@ -102,12 +105,3 @@ def loaded(sources: Models, targets: Models) -> tuple[Mapping[str, Modules], Map
         return {name: module for modules in named for name, module in dict(modules).items()}
 
     return by_name(sources), by_name(targets)
-
-
-def _without_attack(config: DictConfig) -> DictConfig:
-    """Return the config without an experiment's attack settings, which loading does not need."""
-    with open_dict(config):
-        config.attack = {}
-        config.source, config.protocol, config.storage, config.variants = None, "all", None, []
-        config.controls, config.save_adversarial, config.diagnostics = False, False, {}
-    return config

@@ -193,7 +193,7 @@ def _is_name(attack: Any) -> bool:
 def _compose(words: Sequence[str]) -> DictConfig:
     """Return the config of a command line; raise a ValueError of one sentence if it is refused."""
     try:
-        return compose_words(CONF, words)
+        return compose_words(words)
     except REFUSALS as error:
         raise ValueError(explain(error)) from error
 

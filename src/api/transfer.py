@@ -155,28 +155,19 @@ def transfer(
             "progress_bar": progress_bar,
         },
     }
-    call = uuid4().hex
+    planned, call = list[Planned](), uuid4().hex
     with quiet(), TemporaryDirectory() as temporary:
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
-            jobs = [
-                (part.cost, at_cost(job, typed.get(part.name, ())), attack)
-                for part, attack in crafted
-                for source in sources
-                for job in [Settings(attack=part, **plain, **inputs.settings(source))]
-            ]
+            for part, attack in crafted:
+                for source in sources:
+                    stated = Settings(attack=part, **plain, **inputs.settings(source))
+                    job = for_device(at_cost(stated, typed.get(part.name, ())))
+                    function = attack_function(job.attack) if part.cost else attack
+                    planned.append(make_planned(job, function, functions, call=call))
         except ValidationError as error:
             raise ValueError(refusal(error)) from None
-        planned = [
-            make_planned(
-                for_device(job),
-                attack_function(job.attack) if cost else attack,
-                functions,
-                call=call,
-            )
-            for cost, job, attack in jobs
-        ]
         return results_of(_run_all(planned, inputs, Rows(Path(temporary)), store))
 
 
@@ -197,11 +188,8 @@ def _attacks(attacks: Any, keywords: Mapping[str, Any]) -> list[tuple[AttackSett
 
 def _defences(defences: Any) -> dict[str, Defence]:
     named = {} if defences is None else defences
-    if (
-        not isinstance(named, Mapping)
-        or NO_DEFENCE in named
-        or not all(map(callable, named.values()))
-    ):
+    is_valid = isinstance(named, Mapping) and NO_DEFENCE not in named
+    if not is_valid or not all(map(callable, named.values())):
         text = f"defences must be a mapping from names, except {NO_DEFENCE}, to functions."
         raise ValueError(text)
     return dict(named)
@@ -258,7 +246,7 @@ def _run(planned: Planned, inputs: Inputs, cache: Rows, folder: Path | None) -> 
     evaluation = Evaluation(inputs.make_context(planned), cache)
     finished = finish_job(planned, evaluation, folder)
     assert finished is not None
-    for alarm in finished.raised:
+    for alarm in finished.alarms:
         log.warning("%s: %s", finished.record.label, explained(alarm))
     if folder is not None:
         write_results(evaluation, finished, choose_pictures(evaluation, finished))

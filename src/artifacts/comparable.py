@@ -59,11 +59,7 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "epsilon.grid": lambda record: [*record.budgets[1:]],
     "attack": lambda record: record.crafting,
     "settings": lambda record: digest(
-        [
-            record.config["attack"].get("settings"),
-            record.config["attack"].get("target_label"),
-            record.code.get("attack"),
-        ]
+        [*map(record.config["attack"].get, ("settings", "target_label")), record.code.get("attack")]
     ),
 }
 """Facts of a job by name."""

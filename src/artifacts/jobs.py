@@ -169,12 +169,7 @@ class JobInMemory(FinishedJob):
     """A finished job whose tables and alarms are in memory."""
 
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
-    raised: Sequence[Alarm] = ()
-
-    @property
-    def alarms(self) -> Sequence[Alarm]:
-        """Alarms that the job raised; none for the jobs of a frame."""
-        return self.raised
+    alarms: Sequence[Alarm] = ()  # none for the jobs of a frame
 
     def read(self, name: str) -> pa.Table:
         """Return the table of this name."""
@@ -239,7 +234,7 @@ def _jobs_of_card(card: Path) -> Iterator[FinishedJob]:
         sweep, number = job.place
         folder = card / Path(sweep).name / f"{number}-job"
         files = {name: folder / f"{name}.parquet" for name in job.tables}
-        yield JobInMemory(job.record, folder, files, tables=job.tables, raised=tuple(job.alarms))
+        yield JobInMemory(job.record, folder, files, tables=job.tables, alarms=tuple(job.alarms))
 
 
 def without_related(jobs: Iterable[FinishedJob]) -> list[FinishedJob]:

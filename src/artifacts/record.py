@@ -244,10 +244,8 @@ def public(overrides: Iterable[str]) -> tuple[str, ...]:
     >>> public(["attack.steps=2", "tracking=none", "set=s3://me:se/cret@host"])
     ('attack.steps=2', 'set=s3://...@host')
     """
-    overrides = [
-        word for word in map(str, overrides) if not word.lstrip("+~").startswith("tracking")
-    ]
-    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in overrides)
+    words = (word for word in map(str, overrides) if not word.lstrip("+~").startswith("tracking"))
+    return tuple(re.sub(r"://[^/@\s]*(:[^@\s]*)?@", "://...@", word) for word in words)
 
 
 def with_record(table: pa.Table, name: str, record: JobRecord) -> pa.Table:
@@ -291,11 +289,10 @@ def _is_table(path: Path) -> bool:
 
 def job_record(folder: Path) -> JobRecord | None:
     """Return the record in a job's predictions; None if there is none in this format."""
-    try:
-        name_and_record = read_record(folder / f"{PREDICTIONS}.parquet")
-    except ValueError:
-        return None
-    return name_and_record and name_and_record[1]
+    with suppress(ValueError):
+        if name_and_record := read_record(folder / f"{PREDICTIONS}.parquet"):
+            return name_and_record[1]
+    return None
 
 
 def read_record(path: Path) -> tuple[str, JobRecord] | None:
@@ -376,12 +373,9 @@ def _command(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
         return (), ()
     overrides = yaml.safe_load((folder / "overrides.yaml").read_text())
     runtime = yaml.safe_load((folder / "hydra.yaml").read_text())["hydra"]["runtime"]
-    flags = (
-        f"--config-dir {source['path']}"
-        for source in runtime["config_sources"]
-        if source["provider"] == "command-line"
-    )
-    return public(overrides), tuple(flags)
+    sources = runtime["config_sources"]
+    typed = [source["path"] for source in sources if source["provider"] == "command-line"]
+    return public(overrides), tuple(f"--config-dir {path}" for path in typed)
 
 
 def _versions(attack: AttackSettings) -> dict[str, str]:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pyarrow.dataset import dataset
 
-from ..utils.files import atomic_write, writing
+from ..utils.files import atomic_write, in_turn, writing
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +108,9 @@ class Rows:
         """Hold the locks of attacks or models; wait for a process that computes their rows."""
         with ExitStack() as held:
             for origin in sorted(set(origins)):  # a fixed order avoids deadlocks
-                with writing(self.folder / "locks" / origin):
-                    lock = self._lock(origin)
-                    try:
-                        lock.acquire(timeout=0)
-                    except Timeout:
-                        log.info("Waiting for another process to compute the same rows.")
-                        lock.acquire()
-                held.callback(lock.release)
+                lock = self.folder / "locks" / origin
+                with writing(lock):
+                    held.enter_context(in_turn(lock, "compute the same rows"))
             yield
 
     def finish(self, origin: str, job: str, images: str) -> None:
@@ -146,14 +141,10 @@ class Rows:
         for used, folder in by_age:
             if excess <= 0 or used > time.time() - _IN_USE:
                 return
-            try:
-                lock = self._lock(folder.name)
-                lock.acquire(timeout=0)
-            except (Timeout, OSError):  # in use, or the cache is read-only
-                continue
-            shutil.rmtree(folder, ignore_errors=True)
-            excess -= sizes[folder]
-            lock.release()
+            lock = FileLock(self.folder / "locks" / folder.name, timeout=0)
+            with suppress(Timeout, OSError), lock:  # in use, or the cache is read-only
+                shutil.rmtree(folder, ignore_errors=True)
+                excess -= sizes[folder]
 
     def sizes(self) -> Mapping[Path, int]:
         """Return the size in bytes per folder of an attack or of models."""
@@ -164,12 +155,6 @@ class Rows:
 
     def _files(self, origin: str, table: str) -> list[Path]:
         return sorted((self.folder / origin / table).glob("[0-9a-f]*.parquet"))
-
-    def _lock(self, origin: str) -> FileLock:
-        """Return a lock; its file is never removed, because others may wait for it."""
-        folder = self.folder / "locks"
-        folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(folder / origin)
 
 
 def _load(path: Path, columns: Sequence[str] | None = None) -> pa.Table | None:

@@ -20,8 +20,14 @@ def attack_settings(name: str, keywords: Mapping[str, Any]) -> AttackSettings:
     Raises:
         ValueError: There is no such attack, or a keyword has the wrong type or no plain value.
     """
+    folder = CONF / "attack"
+    names = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
+    if name not in names:
+        raise ValueError(
+            f"attacks: unknown attack {name!r}. Known: {', '.join(names)}.{suggestion(name, names)}"
+        )
     try:
-        section = OmegaConf.merge(_load(name), dict(keywords))
+        section = OmegaConf.merge(OmegaConf.load(folder / f"{name}.yaml"), dict(keywords))
         config = OmegaConf.create({"attack": section})
         plain: Any = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
@@ -37,14 +43,3 @@ def crafted_settings(name: str, keys: Mapping[str, Any], within: str = "attack")
     except ValidationError as error:
         raise ValueError(refusal(error, within=within)) from None
     return settings.model_copy(update={"label": attack_label(settings.name, settings.settings)})
-
-
-def _load(name: str) -> Any:
-    """Load an attack's file."""
-    folder = CONF / "attack"
-    names = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
-    if name not in names:
-        raise ValueError(
-            f"attacks: unknown attack {name!r}. Known: {', '.join(names)}.{suggestion(name, names)}"
-        )
-    return OmegaConf.load(folder / f"{name}.yaml")

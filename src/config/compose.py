@@ -11,13 +11,10 @@ from .command import Command
 from .hydra_internals import Loader
 
 
-def compose_words(
-    folder: Path, overrides: Sequence[str], config_dir: str | Path | None = None
-) -> DictConfig:
+def compose_words(overrides: Sequence[str], config_dir: str | Path | None = None) -> DictConfig:
     """Compose a config from overrides, outside of a command.
 
     Args:
-        folder: Folder of the primary config.
         overrides: Overrides, as on the command line.
         config_dir: Folder of more config files, as for `--config-dir`.
 
@@ -25,7 +22,7 @@ def compose_words(
         ValueError: There is no such folder.
     """
     command = Command.parse(overrides)
-    loader = Loader(command.sources, config_dir, folder)
+    loader = Loader(command.sources, config_dir)
     return loader.load_configuration("config", command.words, RunMode.RUN, from_shell=False)
 
 

@@ -56,9 +56,11 @@ def find_preset(name: str) -> Path:
 
 Name = Annotated[str, AfterValidator(check_name)]
 ModelName = Annotated[Name, Field(pattern=r"^[^+]*$")]  # + joins the members of an ensemble
-ModelNames = Annotated[tuple[ModelName, ...], BeforeValidator(listed), AfterValidator(distinct)]
+Distinct = Annotated[tuple[Item, ...], BeforeValidator(listed), AfterValidator(distinct)]
+"""One value, or a list of different ones."""
+ModelNames = Distinct[ModelName]
 Budget = Annotated[float, BeforeValidator(_level), Field(ge=0, le=255)]
-Budgets = Annotated[tuple[Budget, ...], BeforeValidator(listed), AfterValidator(distinct)]
+Budgets = Distinct[Budget]
 Variant = Literal["float32", "uint8"]
 Preset = Annotated[str, AfterValidator(lambda name: find_preset(name).stem)]
 Place = Annotated[str, AfterValidator(expanduser)]  # a file or folder; ~ is the home folder

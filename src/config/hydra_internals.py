@@ -47,16 +47,13 @@ class Loader(ConfigLoaderImpl):
     Args:
         sources: Names in the `source` of the command, including those of all jobs of a sweep.
         more: Folder of more config files, as for `--config-dir`.
-        folder: Folder of the primary config.
     """
 
-    def __init__(
-        self, sources: Sequence[str] = (), more: str | Path | None = None, folder: Path = CONF
-    ) -> None:
+    def __init__(self, sources: Sequence[str] = (), more: str | Path | None = None) -> None:
         if OLD:
             version.setbase(*VERSION_BASE.values())
         setup_globals()
-        path = create_config_search_path(str(folder))
+        path = create_config_search_path(str(CONF))
         if more is not None:
             if not Path(more).is_dir():  # Hydra would only warn
                 raise ValueError(f"config_dir={more}: there is no such folder.")
@@ -108,9 +105,8 @@ class Loader(ConfigLoaderImpl):
         return [option for option in options if not option.startswith("_")]
 
     def _add_named(self, config: DictConfig) -> DictConfig:
-        folders = [
-            place.path for place in config.hydra.runtime.config_sources if place.schema == "file"
-        ]
+        sources = config.hydra.runtime.config_sources
+        folders = [source.path for source in sources if source.schema == "file"]
         if self.catalogue is None or self.catalogue.folders != folders:
             self.catalogue = Catalogue(folders)
         self.catalogue.add_named(config, self.sources)

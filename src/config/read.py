@@ -35,33 +35,22 @@ def read_job(config: DictConfig, hydra: Any) -> Settings:
     _set_reference(section["epsilon"], hydra)
     attack = _attack(section["attack"], hydra)
     attack_origin = attack["kind"]
-    for key, names in (
-        ("source", source if attack_origin == "crafted" else [attack_origin]),
-        ("targets", targets),
-    ):
+    needed = {"source": source if attack_origin == "crafted" else [attack_origin]}
+    for key, names in {**needed, "targets": targets}.items():
         if not names:
             raise ValueError(f"{key} is empty. Name a model: a file of conf/model/, or timm/NAME.")
     _refuse_what_needs_an_attack(attack, section)
     if section["storage"] is None and attack_origin == "crafted":
         section["storage"] = "uint8" if section["save_adversarial"] else "float32"
+    if section["protocol"] is None:
+        section["protocol"] = {"crafted": "joint", "none": "all"}.get(attack_origin)
     variants = names_in(section["variants"])
     if "float32" not in (section["storage"], *variants) and attack_origin == "crafted":
         variants = ["float32", *variants]  # shows the effect of rounding
-    settings = _validate(
-        Settings,
-        {
-            **section,
-            "attack": attack,
-            "source": source,
-            "targets": targets,
-            "defences": tuple(defences),
-            "source_defence": section["source_defence"] or NO_DEFENCE,
-            "variants": variants,
-            "protocol": {"crafted": "joint", "none": "all"}.get(attack_origin)
-            if section["protocol"] is None
-            else section["protocol"],
-        },
-    )
+    section |= {"attack": attack, "source": source, "targets": targets, "variants": variants}
+    section["defences"] = tuple(defences)
+    section["source_defence"] = section["source_defence"] or NO_DEFENCE
+    settings = _validate(Settings, section)
     if not settings.plan.only:
         _refuse_missing_weights(settings)
     if attack_origin != "crafted":

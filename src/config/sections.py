@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -24,7 +23,7 @@ from pydantic import (
 
 from ..utils.about import listed
 from ..utils.package import CLONE, INSTALLED, find_asset
-from .fields import Budget, Budgets, Name, Place, check_units, distinct
+from .fields import Budget, Budgets, Distinct, Name, Place, check_units
 
 TargetLabelRule = Literal["data", "least_likely", "random", "next", "next_image"]
 PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
@@ -175,10 +174,8 @@ class DiagnosticSettings(Section):
     """
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more would exceed float32 precision
-    iterations: Annotated[
-        tuple[PositiveInt, ...], BeforeValidator(listed), AfterValidator(distinct)
-    ] = ()
-    tables: Annotated[tuple[Name, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
+    iterations: Distinct[PositiveInt] = ()
+    tables: Distinct[Name] = ()
     n_images: PositiveInt | None = None
 
 

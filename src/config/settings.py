@@ -2,13 +2,12 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from ..utils.about import listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, behind_each
 from ..utils.vocabulary import Protocol
 from .attack_settings import AttackSettings
-from .fields import ModelNames, Name, Preset, Variant, check_among, distinct
+from .fields import Distinct, ModelNames, Name, Preset, Variant, check_among
 from .sections import (
     CacheSettings,
     CheckSettings,
@@ -50,13 +49,13 @@ class Settings(Section):
     source: ModelNames
     targets: Annotated[ModelNames, Field(min_length=1)]
     ensemble: Literal["logits", "probabilities", "loss"] = "logits"
-    defences: Annotated[tuple[Name, ...], AfterValidator(distinct)] = ()
+    defences: Distinct[Name] = ()
     source_defence: Name = NO_DEFENCE
     source_draws: PositiveInt = 1
     epsilon: EpsilonSettings
     protocol: Protocol | None = "joint"
     storage: Literal["float32", "uint8"] | None = "float32"
-    variants: Annotated[tuple[Variant, ...], BeforeValidator(listed), AfterValidator(distinct)] = ()
+    variants: Distinct[Variant] = ()
     controls: bool = False
     save_adversarial: bool = False
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

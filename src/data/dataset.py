@@ -159,7 +159,7 @@ class ImageDataset(Dataset[Batch]):
         if rows.ndim > 1 or not len(rows):
             raise IndexError(f"{chosen!r} selects none of the {len(self)} images.")
         return Batch(
-            torch.from_numpy(np.stack([self._pixels(i) for i in rows])),
+            torch.from_numpy(np.stack([self._prepared(i, self._read(i)) for i in rows])),
             torch.from_numpy(self.labels[rows]),
             torch.from_numpy(self.indices[rows]),
         )
@@ -170,11 +170,7 @@ class ImageDataset(Dataset[Batch]):
         """Return a subset of at most `n_images` images, by `balanced_subset`; None: all images."""
         if n_images is None or n_images >= len(self):
             return self
-        return self.part(np.sort(balanced_subset(self.labels, n_images, seed)))
-
-    def part(self, chosen: NDArray[np.int64]) -> "ImageDataset":
-        """Return the images at some positions in this subset, ascending."""
-        part = self._copied()
+        chosen, part = np.sort(balanced_subset(self.labels, n_images, seed)), self._copied()
         part.labels, part.indices = self.labels[chosen], self.indices[chosen]
         part._chosen = self._chosen[chosen]
         part.dealt = np.searchsorted(chosen, self.dealt[np.isin(self.dealt, chosen)])
@@ -316,11 +312,8 @@ class ImageDataset(Dataset[Batch]):
         except Exception as error:  # its type depends on where the damage is
             raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
-    def _pixels(self, i: int) -> np.ndarray:
-        """Return image `i` of the subset, uint8 (3, N, N), contiguous."""
-        return self._prepared(i, self._read(i))
-
     def _prepared(self, i: int, image: np.ndarray) -> np.ndarray:
+        """Return image `i`, as read, in the size of the subset: uint8 (3, N, N), contiguous."""
         if self._size is not None:
             image = _central_square(image, self._shorter or self._size, self._size)
         height, width = image.shape[:2]

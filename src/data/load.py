@@ -13,30 +13,20 @@ from ..utils.package import resolve
 from .dataset import ImageDataset
 
 
-def load_dataset(
-    split: str,
-    source: Mapping[str, Any],
-    *,
-    n_images: int | None = None,
-    lock_folder: Path | None = None,
-    **options: Any,
-) -> ImageDataset:
+def load_dataset(split: str, source: Mapping[str, Any], **options: Any) -> ImageDataset:
     """Load one split, `train` or `test`, of the data set that a `dataset` section describes.
 
     Args:
         split: Passed as `train` (true or false) if the callable has this argument, else as `split`.
         source: `_target_`, a callable that returns a map-style data set, such as a class of
             torchvision's, and its other keyword arguments.
-        n_images: Size of a fixed, class-balanced subset of the test split; the training split is
-            always complete.
-        lock_folder: See `open_source`.
-        options: Further arguments of `ImageDataset`.
+        options: Further arguments of `ImageDataset`, such as the `n_images` of a fixed,
+            class-balanced subset of the test split; the training split is always complete.
     """
-    data = open_source(split, source, lock_folder)
-    return make_dataset(data, split, n_images=n_images, **options)
+    return make_dataset(open_source(split, source), split, **options)
 
 
-def open_source(split: str, source: Mapping[str, Any], lock_folder: Path | None) -> Any:
+def open_source(split: str, source: Mapping[str, Any], lock_folder: Path | None = None) -> Any:
     """Return the map-style data set of one split; see `load_dataset`.
 
     `lock_folder` is the folder of the lock that a process holds while it downloads; None: no lock.

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import KW_ONLY, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +28,8 @@ _TARGET_LABEL_STREAM = 2  # random stream, separate from attacks and noise
 
 Attack = Callable[..., Tensor]
 """Function (model, images, labels, eps) -> adversarial images (K, N, 3, H, W), as of `adapt`."""
+OnPass = Callable[[int, int], None]
+"""Function of the numbers of images in a pass of a network that get a gradient, and that do not."""
 
 
 class AttackError(ValueError):
@@ -45,7 +48,7 @@ class Counts:
         clipped: By how much clipping to the budgets moved a pixel at most, (K, N).
     """
 
-    def __init__(self, on_pass: Callable[[int, int], None]) -> None:
+    def __init__(self, on_pass: OnPass | None) -> None:
         self.on_pass = on_pass
         self.gradients = self.forwards = 0
         self.zeros, self.clipped = torch.zeros((), dtype=torch.int64), torch.zeros(1)
@@ -63,7 +66,8 @@ class Counts:
         self.gradients += gradients
         if gradients:
             images.register_hook(lambda gradient: self.check(gradient, passes))
-        self.on_pass(gradients, count - gradients)
+        if self.on_pass is not None:
+            self.on_pass(gradients, count - gradients)
 
     def check(self, gradient: Tensor, passes: int = 0) -> Tensor:
         """Count zero gradients, and return the gradient with 0 for NaN and infinity."""
@@ -82,12 +86,7 @@ class Counts:
 class CountedModel(nn.Module):
     """Source model that counts its passes; with `bf16`, it autocasts to bfloat16."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        bf16: bool = False,
-        on_pass: Callable[[int, int], None] = lambda gradients, forwards: None,
-    ) -> None:
+    def __init__(self, model: nn.Module, bf16: bool = False, on_pass: OnPass | None = None) -> None:
         super().__init__()
         self.model = model
         self.in_bf16 = bf16
@@ -121,14 +120,16 @@ class CountedModel(nn.Module):
             return model(images)
 
 
-class Attacker(nn.Module):
+@dataclass(eq=False)
+class Attacker:
     """An attack on a source, for several budgets of a `norm`, `linf` or `l2`, at once.
 
     The attack gets copies of the batch and of the source, which it may change. Its result is
     projected onto the ball and to [0, 1]. It gets those keyword arguments in `PROGRAM_KEYWORDS`
     that it accepts.
 
-    Args:
+    Attributes:
+        source: The attacked network, on the device of the images.
         target_label_rule: `data`, the target labels of the data set; `least_likely`, the source's
             least likely class for the clean image, without a defence; `random`, a fixed class other
             than the true one; `next`, the class after the true one; None, an untargeted attack.
@@ -139,56 +140,39 @@ class Attacker(nn.Module):
         precision: Precision of the gradients, `32-true`, `tf32` or `bf16`. Predictions use the
             trainer's precision.
         targets: Networks that the attack must not call; checked on the first batch.
-
-    Attributes:
         states: States of a fitted attack, by budget in [0, 1] units; empty: the attack has no fit.
-        on_pass: Called at each pass of a network, with the number of images that get a gradient and
-            the number of images that are only classified.
-        gradients: Number of gradients that `forward` has taken.
+        on_pass: Called at each pass of a network, see `OnPass`.
+        gradients: Number of gradients that calls have taken.
 
     Raises:
         ValueError: The attack is targeted, but there is only one class.
     """
 
-    def __init__(
-        self,
-        source: nn.Module,
-        attack: Attack,
-        *,
-        norm: str = "linf",
-        target_label_rule: TargetLabelRule | None = None,
-        num_classes: int,
-        data_target_labels: Mapping[int, int] | None = None,
-        seed: int = 0,
-        pool: tuple[Tensor, Tensor] | None = None,
-        max_batch: int | None = None,
-        precision: str = "32-true",
-        name: str = "attack",
-        targets: Sequence[nn.Module] = (),
-    ) -> None:
-        super().__init__()
-        if target_label_rule is not None and num_classes < 2:
-            raise ValueError(
-                f"attack.target_label={target_label_rule} needs at least two classes, but the data "
-                f"set has {num_classes}."
-            )
-        self.source = source
-        self.attack = attack
-        self.target_label_rule = target_label_rule
-        self.num_classes = num_classes
-        self.data_target_labels = data_target_labels or {}
-        self.seed = seed
-        self.pool = pool
-        self.max_batch = max_batch
-        self.precision = precision
-        self.name = name
-        self.norm = norm
-        self.states: Mapping[float, Mapping[str, Tensor]] = {}
-        self.on_pass: Callable[[int, int], None] = lambda gradients, forwards: None
-        self.gradients = 0
-        self._unchecked = [*targets]  # a list: not part of this module
+    source: nn.Module
+    attack: Attack
+    _: KW_ONLY
+    num_classes: int
+    norm: str = "linf"
+    target_label_rule: TargetLabelRule | None = None
+    data_target_labels: Mapping[int, int] = field(default_factory=dict)
+    seed: int = 0
+    pool: tuple[Tensor, Tensor] | None = None
+    max_batch: int | None = None
+    precision: str = "32-true"
+    name: str = "attack"
+    targets: Sequence[nn.Module] = ()
+    states: Mapping[float, Mapping[str, Tensor]] = field(default_factory=dict)
+    on_pass: OnPass | None = None
+    gradients: int = 0
 
-    def forward(
+    def __post_init__(self) -> None:
+        if self.target_label_rule is not None and self.num_classes < 2:
+            raise ValueError(
+                f"attack.target_label={self.target_label_rule} needs at least two classes, but the "
+                f"data set has {self.num_classes}."
+            )
+
+    def __call__(
         self,
         images: Tensor,
         batch: Batch,
@@ -260,7 +244,7 @@ class Attacker(nn.Module):
         device = images.device.type
         choose_layout(counted, device, self.precision)
         # Lightning's predict loop disables gradients, and predictions may have another precision.
-        targets, self._unchecked = self._unchecked, []
+        targets, self.targets = self.targets, ()
         refusal = refused_calls(targets, counted) if targets else nullcontext()
         with self.named_errors(), torch.enable_grad(), self.arithmetic(device), refusal:
             adversarial = self.attack(counted, *copies, **arguments)

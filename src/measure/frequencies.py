@@ -169,17 +169,8 @@ class BandFilters(Measurement):
     """
 
     name = "filtered"
-    schema = pa.schema(
-        [
-            INDEX,
-            LABEL,
-            EPS_255,
-            column("band", TEXT),
-            column("kind", TEXT),
-            *FREQUENCIES,
-            *PREDICTED,
-        ]
-    )
+    parts = (column("band", TEXT), column("kind", TEXT), *FREQUENCIES)
+    schema = pa.schema([INDEX, LABEL, EPS_255, *parts, *PREDICTED])
     order = ("frequency_low", "-frequency_high", "index")
     passes = len(BOUNDS)
 
@@ -210,7 +201,8 @@ class BandFilters(Measurement):
     def _parts(self, batch: EvaluatedBatch) -> Tensor:
         """Return the images with single parts of the perturbation, see `with_parts`."""
         clean = batch.clean
-        noise = _budget_noise(clean, batch.batch.index, self.eps_255, self.seed)
+        signs = noise_signs(self.seed, batch.batch.index, clean)
+        noise = (clean + self.eps_255 / 255 * signs).clamp(0, 1) - clean
         change = batch.version(self.eps_255).adversarial - clean if self.attacked else noise
         return with_parts(clean, change, noise)
 
@@ -236,11 +228,6 @@ class LowPassed(Measurement):
 def _low_passed(clean: Tensor, cutoff: float) -> Tensor:
     """Return low-passed images in [0, 1]."""
     return low_passed(clean, cutoff).clamp(0, 1)
-
-
-def _budget_noise(clean: Tensor, index: Tensor, eps_255: float, seed: int) -> Tensor:
-    """Return the change of images (N, 3, H, W) by random-sign noise, after clipping to [0, 1]."""
-    return (clean + eps_255 / 255 * noise_signs(seed, index, clean)).clamp(0, 1) - clean
 
 
 def with_parts(clean: Tensor, change: Tensor, noise: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ from ..cache.code_digest import code_of
 from ..cache.keys import content_key
 from ..config.sections import MeasurementSettings
 from ..utils.call_target import call_target
-from ..utils.devices import is_out_of_memory
+from ..utils.devices import is_out_of_memory, named_errors
 from ..utils.refusals import first_line
 from ..utils.vocabulary import CONTROLS
 from .attack_cost import AdversarialImages, AttackCost
@@ -178,7 +178,7 @@ def own_measurements(sections: Mapping[str, MeasurementSettings]) -> list[Measur
     """
     measurements = list[Measurement]()
     for name, section in sections.items():
-        try:
+        with named_errors(f"measurements.{name}"):
             if name in _RESERVED:
                 raise ValueError("this program has a table of this name. Use another")
             if not re.fullmatch(r"[a-z][a-z0-9_]{0,49}", name):
@@ -189,7 +189,5 @@ def own_measurements(sections: Mapping[str, MeasurementSettings]) -> list[Measur
             measurement = OwnMeasurement(name, call_target(section.call), key)
             if section.chart:
                 section.chart.check({*measurement.schema.names, "target"})
-        except ValueError as error:
-            raise ValueError(f"measurements.{name}: {error}") from error
         measurements.append(measurement)
     return measurements

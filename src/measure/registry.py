@@ -14,14 +14,8 @@ def make_tables(eps_255: float, seed: int, max_batch: int) -> list[Measurement]:
         seed: Seed of the noise.
         max_batch: Largest number of images in a gradient batch.
     """
-    return [
-        Spectra(),
-        Visibility(),
-        BandFilters("attack", eps_255, seed),
-        BandFilters("noise", eps_255, seed),
-        LowPassed(),
-        GradientSimilarity(max_batch),
-    ]
+    filtered = [BandFilters(kind, eps_255, seed) for kind in ("attack", "noise")]
+    return [Spectra(), Visibility(), *filtered, LowPassed(), GradientSimilarity(max_batch)]
 
 
 TABLES = [*dict.fromkeys(table.name for table in make_tables(0, 0, 1))]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.call_target import call_target
+from ..utils.devices import named_errors
 from ..utils.refusals import first_line
 from .pixel_classifier import ModelError, PixelClassifier
 from .weights import load_weights
@@ -48,7 +49,7 @@ def build_classifier(
     settings = {key: sizes.get(key) if value is None else value for key, value in network.items()}
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces all weights: no download
-    try:
+    with named_errors(f"model {name}"):
         module = call_target(settings)
         defaults = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or defaults.get("mean"), std or defaults.get("std")
@@ -63,8 +64,6 @@ def build_classifier(
             load_weights(module, file, averaged=averaged)
         if feature_layer is not None and feature_layer not in dict(module.named_modules()):
             raise ValueError(f"feature_layer={feature_layer} is not one of its modules.")
-    except ValueError as error:
-        raise ValueError(f"model {name}: {error}") from error
     classifier = PixelClassifier(module, mean, std, input_size, name, channels).eval()
     classifier.feature_layer = feature_layer
     if getattr(module, "label_only", False):

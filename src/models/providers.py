@@ -229,25 +229,24 @@ class Robustbench:
 
     def __init__(self) -> None:
         from robustbench import model_zoo, utils
-        from robustbench.model_zoo import enums
 
-        self.models, self.load_model = model_zoo.model_dicts, utils.load_model
-        self.data, self.threat = enums.BenchmarkDataset, enums.ThreatModel
+        self.load_model = utils.load_model
         self.version = version("robustbench")  # torchattacks bundles an old copy without a version
+        self.models = {
+            f"{dataset.value}/{threat.value}/{name}": stated
+            for dataset, threats in model_zoo.model_dicts.items()
+            for threat, models in threats.items()
+            for name, stated in models.items()
+        }
 
     def names(self) -> list[str]:
         """Return the names of all models of the installed package."""
-        return [
-            f"{dataset.value}/{threat.value}/{name}"
-            for dataset, threats in self.models.items()
-            for threat, models in threats.items()
-            for name in models
-        ]
+        return [*self.models]
 
     def find(self, identifier: str) -> PublicModel:
         """Return a model for images in [0, 1]; its weights are in `models/` of this folder."""
         data, threat, name = identifier.split("/")
-        stated = self.models[self.data(data)][self.threat(threat)][name]
+        stated = self.models[identifier]
 
         def load(pretrained: bool) -> nn.Module:
             if pretrained:

@@ -35,7 +35,7 @@ from ..measure.protocol import Measurement
 from ..measure.registry import TABLES, make_tables
 from ..utils.about import About
 from ..utils.call_target import call_target, check_target
-from ..utils.devices import computes_in_tf32, device_of
+from ..utils.devices import computes_in_tf32, device_of, named_errors
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.refusals import suggestion, warn_once
 from ..utils.vocabulary import CONTROLS
@@ -306,12 +306,10 @@ def _check_budgets_of_files(settings: Settings) -> None:
 
 
 def _build_defence(settings: Settings, name: str) -> Defence:
-    try:
+    with named_errors(f"defence.{name}"):
         defence: Defence = call_target(settings.defence[name].call)
-    except ValueError as error:
-        raise ValueError(f"defence.{name}: {error}") from error
-    if not callable(defence):
-        raise ValueError(f"defence.{name}: {type(defence).__name__} is not callable.")
+        if not callable(defence):
+            raise ValueError(f"{type(defence).__name__} is not callable.")
     return defence
 
 
@@ -383,12 +381,10 @@ def attack_function(attack: AttackSettings) -> Attack:
             keywords do not go together.
     """
     keys = {key: value for key, value in attack.settings.items() if key != "target_label"}
-    try:
+    with named_errors(f"attack={attack.name}"):
         call: Any = call_target(keys | {"_partial_": True})
-    except ValueError as error:
-        raise ValueError(f"attack={attack.name}: {error}") from error
-    if not isinstance(call, partial):
-        raise ValueError(f"attack={attack.name}: its _target_ is not a function.")
+        if not isinstance(call, partial):
+            raise ValueError("its _target_ is not a function.")
     call = partial(adapt(function_of(keys)), **call.keywords)
     parameters = _check_keywords(attack, call)
     if unchecked := [key for key in call.keywords if key not in parameters]:

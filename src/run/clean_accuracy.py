@@ -138,6 +138,7 @@ def _evaluate(
 
 
 log = logging.getLogger(__name__)
+_log_once = cache(log.info)  # of a line that several jobs of a sweep share
 
 
 def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
@@ -149,10 +150,8 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
     """
     frame = clean.select(["target", "defence", "label", "predicted"]).to_pandas()
     frame = frame[frame["predicted"] != ABSTAINED]
-    correct = (frame["label"] == frame["predicted"]).groupby(
-        [frame[name] for name in TARGET_COLUMNS]
-    )
-    counts = correct.agg(["sum", "count"])
+    frame = frame.assign(correct=frame["label"] == frame["predicted"])
+    counts = frame.groupby([*TARGET_COLUMNS])["correct"].agg(["sum", "count"])
     shares = ", ".join(f"{ModelRef.parse(*pair)} {k / n:.2%}" for pair, (k, n) in counts.iterrows())
     _log_once(f"{len(job.images)} clean images, correct: {shares}")
     for name, checked in job.models.items():  # no accuracy is expected behind a defence
@@ -175,12 +174,6 @@ def check_clean_accuracies(job: JobContext, clean: pa.Table) -> None:
             if checked.is_stated and check.action == "stop":
                 raise ValueError(f"{message}. To continue: clean_accuracy_check.action=warn.")
             log.warning("%s.", message)
-
-
-@cache
-def _log_once(text: str) -> None:
-    """Log a line that several jobs of a sweep share."""
-    log.info("%s", text)
 
 
 def check_trained(check: CheckSettings, name: str, file: Path, num_classes: int) -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from ..defences import AttackedDefence
 from ..images.attacker import Attacker
 from ..models.weights import tensors_digest
 from ..utils.devices import deterministic, move_states
-from ..utils.files import atomic_write, is_held
+from ..utils.files import atomic_write, in_turn
 from ..utils.processes import is_first_process
 from ..utils.refusals import first_line
 from ..utils.terminal import Progress
@@ -97,10 +96,7 @@ def fitted_states(job: JobContext, attacker: Attacker) -> dict[float, State]:
         assert part is not None
         state = _read(file, job.fit_key(eps))
         if state is None:
-            if is_held(file.with_suffix(".lock")):
-                log.info("Waiting for another process to fit %s.", job.name)
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(file.with_suffix(".lock")):
+            with in_turn(file.with_suffix(".lock"), f"fit {job.name}"):
                 state = _read(file, job.fit_key(eps)) or _fit(job, attacker, part, eps, file)
         states[eps / 255] = state
     return states
@@ -124,18 +120,13 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
     progress, partial = Progress(f"fitting {name}", is_visible), file.with_suffix(".part")
     key = job.fit_key(eps)
     state = _read(partial, key)
-    log.info(
-        "Fitting %s: %s images, %d epochs%s",
-        name,
-        f"{len(images):,}",
-        part.epochs,
-        " (resuming)" * bool(state),
-    )
+    length = f"{len(images):,} images, {part.epochs} epochs" + " (resuming)" * bool(state)
+    log.info("Fitting %s: %s", name, length)
     reader = _Reader(job, attacker, progress, part.epochs * len(images))
     reader.seen = int(state.get("epochs", 0)) * len(images) if state else 0
     progress.first = reader.seen / reader.total if reader.total else 0
     try:
-        attacker.to(device)
+        attacker.source.to(device)
         with (
             closing(progress),
             torch.enable_grad(),
@@ -144,21 +135,13 @@ def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Pa
             deterministic(device.type, set()),
             attacker.arithmetic(device.type),
         ):
-            task = FitTask(
-                attacker.make_counted(),
-                eps / 255,
-                job.norm,
-                attack.fit_rule is not None,
-                attack.seed,
-                len(images),
-                reader.read,
-                attacker.max_batch,
-            )
+            facts = eps / 255, job.norm, attack.fit_rule is not None, attack.seed, len(images)
+            task = FitTask(attacker.make_counted(), *facts, reader.read, attacker.max_batch)
             for fitted in part.fit(task, state):
                 state = {name: value.detach().cpu() for name, value in fitted.items()}
                 _write(partial, key, state)
     finally:
-        attacker.cpu()
+        attacker.source.cpu()
     partial.replace(file)
     assert state is not None
     return state

@@ -40,7 +40,7 @@ class DataSets:
         self._open = lru_cache(maxsize=4)(self._open_split)
         self._with_classes = lru_cache(maxsize=2)(ImageDataset.with_classes)
         self._subset = lru_cache(maxsize=2)(ImageDataset.subset)
-        self._open_set = lru_cache(maxsize=2)(_open_set)
+        self.open_saved = lru_cache(maxsize=2)(_open_saved)
 
     def open(self, settings: Settings, split: str, *, whole: bool = False) -> ImageDataset:
         """Return the `train` or `test` split of a job's data set.
@@ -67,10 +67,6 @@ class DataSets:
         keys = [(job.dataset.model_dump_json(), job.n_images, *job.report.images) for job in loaded]
         for job in dict(zip(keys, loaded, strict=True)).values():
             check_named(job.report.images, self.open(job, "test").indices)
-
-    def open_saved(self, settings: SavedSettings) -> SavedImages:
-        """Open and measure a set of adversarial images, so that damage shows before any job."""
-        return self._open_set(settings)
 
     def open_training(
         self, settings: Settings, images: ImageDataset, part: Fitted | None = None
@@ -140,10 +136,7 @@ def open_images(planned: Planned, sets: DataSets) -> ImageDataset:
 
 
 def open_fit_images(
-    planned: Planned,
-    images: ImageDataset,
-    sets: DataSets,
-    training: ImageDataset | None = None,
+    planned: Planned, images: ImageDataset, sets: DataSets, training: ImageDataset | None = None
 ) -> ImageDataset | None:
     """Return the training images that an attack is fitted on; None for an attack without a fit.
 
@@ -242,7 +235,8 @@ def _open_source(text: str, split: str, cache_dir: str, download: bool) -> Any:
     return open_source(split, source, Path(cache_dir) / "images")
 
 
-def _open_set(settings: SavedSettings) -> SavedImages:
+def _open_saved(settings: SavedSettings) -> SavedImages:
+    """Open and measure a set of adversarial images, so that damage shows before any job."""
     try:
         saved = open_set(settings)
         _ = saved.breaches

@@ -243,13 +243,14 @@ class Evaluation:
         for part in parts:
             by_name.setdefault(part.measurement.name, []).append(part)
         by_name.pop(AdversarialImages.name, None)
+        made = {name: self._table(group) for name, group in by_name.items()}
         # A measurement without rows has no table, e.g. bisection if no image is counted.
-        tables = {name: self._table(group) for name, group in by_name.items()}
+        tables = {name: table for name, table in made.items() if table is not None}
         cost = tables.pop(AttackCost.name, None)
         variants = {
             name: _with_cost(table, name, cost)
             for name, table in tables.items()
-            if isinstance(by_name[name][0].measurement, Predictions) and table is not None
+            if isinstance(by_name[name][0].measurement, Predictions)
         }
         cost = AttackCost.schema.empty_table() if cost is None else cost
         sums = {name: pc.sum(cost[name]).as_py() or 0 for name in cost.column_names}
@@ -257,11 +258,7 @@ class Evaluation:
         return JobTables(
             clean=with_cost(clean, {"gradients": 0, "forwards": 0}),
             predictions=variants,
-            diagnostics={
-                name: table
-                for name, table in tables.items()
-                if table is not None and name not in variants
-            },
+            diagnostics={name: table for name, table in tables.items() if name not in variants},
             gradients=gradients,
             zero_gradients=sums["zero_gradients"] / taken if taken else math.nan,
             gradients_per_image=taken / len(cost) if len(cost) else math.nan,

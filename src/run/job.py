@@ -14,7 +14,7 @@ from ..artifacts.jobs import JobInMemory
 from ..artifacts.record import JobRecord, clear, record_of
 from ..artifacts.sweep_state import fail, running, start_clock
 from ..cache.rows import Rows
-from ..config.errors import refuse
+from ..config.errors import describe, refuse
 from ..config.settings import Settings
 from ..report.results import Results
 from ..report.terminal import row_text
@@ -174,10 +174,8 @@ def _noted_failures(folder: Path) -> Iterator[None]:
             except stopping.OutOfTime as error:
                 _note(folder, str(error))
                 raise
-            except ValueError as error:
-                _note(folder, str(error))
-            except OSError as error:
-                _note(folder, f"A file could not be read or written: {error}.")
+            except (ValueError, OSError) as error:
+                _note(folder, describe(error))
             except (Exception, SystemExit) as error:
                 if is_out_of_memory(error):  # in a fit
                     _note(folder, f"The device has too little free memory: {first_line(error)}.")

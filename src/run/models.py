@@ -32,6 +32,7 @@ from ..models import (
 )
 from ..models.providers import LOADER, facts_of
 from ..tracking import Tracker
+from ..utils.devices import named_errors
 from ..utils.networks import copy_network
 from ..utils.processes import is_first_process
 from ..utils.refusals import class_order, shortened, warn_once
@@ -241,20 +242,16 @@ def _agree(stated: Sequence[str], names: Sequence[str]) -> bool:
 
 
 def freeze(
-    settings: Settings,
-    name: str,
-    classifier: PixelClassifier,
-    images: ImageDataset,
-    keep_layers: bool = False,
+    settings: Settings, name: str, classifier: PixelClassifier, images: ImageDataset, keep: bool
 ) -> Model:
-    """Freeze a model with weights, and speed up its gradients."""
+    """Freeze a model with weights, and speed up its gradients; keep its layers as built, too."""
     digest, opaque = classifier.digest, classifier.state.opaque
     if opaque and is_first_process():
         warn_once(f"model {name}: {opaque} has no digest. Later commands do not reuse its rows.")
     layers, seed = network_text(classifier.network), settings.training.seed if opaque else None
     parts = model_parts(settings.model[name], digest, layers, classifier.state.text, seed)
     classifier.eval().requires_grad_(False)
-    as_built = copy_network(classifier) if keep_layers else None
+    as_built = copy_network(classifier) if keep else None
     speed_up(settings, classifier, images.image_size)
     expected, facts = settings.model[name].expected_accuracy, read_facts(settings, name)
     is_stated = expected is not None
@@ -355,10 +352,8 @@ def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
     if recipe.attack is None:
         return None
     keywords = {} if recipe.steps is None else {"steps": recipe.steps}
-    try:
+    with named_errors(f"training.attack={recipe.attack}"):
         attack = attack_function(attack_settings(recipe.attack, keywords))
-    except ValueError as error:
-        raise ValueError(f"training.attack={recipe.attack}: {error}") from error
     if getattr(getattr(attack, "func", attack), "fitted", None):
         raise ValueError(f"training.attack={recipe.attack} needs a fit. Use an attack without one.")
     seeded = "seeds" in accepted(attack)

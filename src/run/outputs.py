@@ -17,21 +17,8 @@ import yaml
 
 from ..analysis import flip_summary, trajectories
 from ..analysis.trajectories import by_kind, typical_images
+from ..artifacts import layout
 from ..artifacts.jobs import FinishedJob, JobInMemory
-from ..artifacts.layout import (
-    ALARMS,
-    CONFIG,
-    EXCESS,
-    FLIP_SUMMARY,
-    IMAGE_LIST,
-    IMAGES,
-    MINIMUM_BUDGETS,
-    PREDICTIONS,
-    RATES,
-    SAVED,
-    TOP_FIVE,
-    clear_summary,
-)
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
 from ..attacks.settings import steepest_ascent
@@ -40,16 +27,9 @@ from ..defences import Defended
 from ..images.attacker import Attack
 from ..images.saved import write_set
 from ..measure.attack_cost import most_pictures
-from ..measure.prediction_rows import TOP_FIVE as TOP_FIVE_SCHEMA
+from ..measure.prediction_rows import TOP_FIVE
+from ..report import sanity_checks
 from ..report.results import JobResults, Results, described_images, results_of
-from ..report.sanity_checks import (
-    alarms,
-    clean_at_chance,
-    copies_of_images,
-    labels_permuted,
-    many_abstentions,
-    over_budget,
-)
 from ..utils.files import atomic_write, write_csv, write_text, writing
 from ..utils.formats import format_cell
 from ..utils.model_names import NO_DEFENCE
@@ -76,7 +56,7 @@ def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Pat
     for name, path in files.items():
         tables[name] = checked(tables[name], path, name, record)
     finished = JobInMemory(record, folder, files, tables=tables)
-    return replace(finished, raised=[*_raised_alarms(finished, job, results)])
+    return replace(finished, alarms=[*_raised_alarms(finished, job, results)])
 
 
 def write_results(
@@ -88,16 +68,17 @@ def write_results(
     The table of predictions is written last: if it exists, all other files exist.
     """
     job, record, folder = evaluation.job, finished.record, finished.folder
-    write_text(folder / ALARMS, json.dumps([row._asdict() for row in finished.raised], indent=1))
-    write_csv(folder / IMAGE_LIST, job.images.listed())
-    write_text(folder / CONFIG, yaml.safe_dump(record.config, sort_keys=False))
+    alarms = [alarm._asdict() for alarm in finished.alarms]
+    write_text(folder / layout.ALARMS, json.dumps(alarms, indent=1))
+    write_csv(folder / layout.IMAGE_LIST, job.images.listed())
+    write_text(folder / layout.CONFIG, yaml.safe_dump(record.config, sort_keys=False))
     statistics = results_of([finished])
     for (attacked,) in statistics.attacked:
         _write_tables(attacked, folder)
     if pictures:
         _write_pictures(evaluation, pictures, record.storage, folder)
-    tables = {**finished.tables, TOP_FIVE: _top_five(evaluation, record.storage, pictures)}
-    tables[PREDICTIONS] = tables.pop(PREDICTIONS)
+    tables = {**finished.tables, layout.TOP_FIVE: _top_five(evaluation, record.storage, pictures)}
+    tables[layout.PREDICTIONS] = tables.pop(layout.PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
     return statistics
@@ -119,7 +100,7 @@ def _predictions(results: JobTables, record: JobRecord) -> dict[str, pa.Table]:
     tables = {}
     for name, rows in (results.predictions or {record.storage: clean.slice(0, 0)}).items():
         primary = name == record.storage
-        table = PREDICTIONS if primary else f"{PREDICTIONS}-{name}"
+        table = layout.PREDICTIONS if primary else f"{layout.PREDICTIONS}-{name}"
         parts = [clean if primary else clean.filter(plain), rows]
         tables[table] = pa.concat_tables(_fit(part, PREDICTION_SCHEMA) for part in parts)
     return tables
@@ -136,7 +117,7 @@ def _top_five(evaluation: Evaluation, primary: str, numbers: Sequence[int]) -> p
         for table in tables
         if table is not None
     ]
-    return pa.concat_tables(_fit(table, TOP_FIVE_SCHEMA) for table in [results.clean, *attacked])
+    return pa.concat_tables(_fit(table, TOP_FIVE) for table in [results.clean, *attacked])
 
 
 def _write_pictures(
@@ -147,7 +128,7 @@ def _write_pictures(
     job, place = evaluation.job, np.argsort(order)
     attacked = evaluation.images(np.array(index)[order].tolist())
     versions = [np.rint(255 * version.as_stored(storage).numpy()) for version in attacked]
-    with atomic_write(folder / IMAGES) as temporary, temporary.open("wb") as file:
+    with atomic_write(folder / layout.IMAGES) as temporary, temporary.open("wb") as file:
         np.savez(
             file,
             index=np.array(index),
@@ -162,16 +143,15 @@ def save_adversarial_images(evaluation: Evaluation, finished: JobInMemory) -> No
     record, folder = finished.record, finished.folder
     assert evaluation.tables is not None
     rows = evaluation.tables.predictions[record.storage]
-    targets = dict(
-        zip(*(rows[name].to_pylist() for name in ("index", "target_label")), strict=True)
-    )
+    columns = (rows[name].to_pylist() for name in ("index", "target_label"))
+    targets = dict(zip(*columns, strict=True))
     index = evaluation.job.images.indices
     starts = range(0, len(index), _TOGETHER)
     progress = with_progress(starts, "writing images", len(starts))
     parts = (index[first : first + _TOGETHER].tolist() for first in progress)
     batches = map(evaluation.images, parts)
-    write_set(folder / SAVED, record, batches, targets)
-    log.info("Saved the adversarial images in %s", folder / SAVED)
+    write_set(folder / layout.SAVED, record, batches, targets)
+    log.info("Saved the adversarial images in %s", folder / layout.SAVED)
 
 
 def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -> Iterator[Alarm]:
@@ -182,14 +162,14 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
         if not saved.breaches:
             log.info("All %d saved images are within their budgets.", len(saved))
         for breach in saved.breaches:
-            yield over_budget(record.label, *breach, len(saved), record.norm)
+            yield sanity_checks.over_budget(record.label, *breach, len(saved), record.norm)
     if not finished.attacked:
-        yield from clean_at_chance(finished.predictions, classes)
-    yield from labels_permuted(finished.predictions, record.class_names)
-    yield from copies_of_images(job.images.pixel_digests[:, 1])
+        yield from sanity_checks.clean_at_chance(finished.predictions, classes)
+    yield from sanity_checks.labels_permuted(finished.predictions, record.class_names)
+    yield from sanity_checks.copies_of_images(job.images.pixel_digests[:, 1])
     if not finished.attacked:
         return
-    yield from alarms(
+    yield from sanity_checks.alarms(
         _unrounded(finished),
         *pair,
         classes,
@@ -200,7 +180,7 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
     if job.attack.function is not None:
         yield from _attack_alarms(job, record.label, job.attack.function, results)
     if record.defences:
-        yield from many_abstentions(finished.defended, *pair, record.protocol)
+        yield from sanity_checks.many_abstentions(finished.defended, *pair, record.protocol)
     yield from _model_alarms(job)
 
 
@@ -257,14 +237,14 @@ def _attack_alarms(
 def _write_tables(result: JobResults, folder: Path) -> None:
     """Write a job's tables of rates, excess, and minimum budget per initially correct image."""
     job, record = result.job, result.job.record
-    write_csv(folder / RATES, result.rates)
+    write_csv(folder / layout.RATES, result.rates)
     if len(result.excess):
-        write_csv(folder / EXCESS, result.excess)
+        write_csv(folder / layout.EXCESS, result.excess)
     pair = (record.source, record.targets)
     flips = trajectories(_unrounded(job), *pair, "target_correct", norm=record.norm)
     job.forget()
-    write_csv(folder / MINIMUM_BUDGETS, flips)
-    write_csv(folder / FLIP_SUMMARY, flip_summary(flips))
+    write_csv(folder / layout.MINIMUM_BUDGETS, flips)
+    write_csv(folder / layout.FLIP_SUMMARY, flip_summary(flips))
 
 
 def _unrounded(job: FinishedJob) -> pd.DataFrame:
@@ -272,7 +252,7 @@ def _unrounded(job: FinishedJob) -> pd.DataFrame:
 
     For a saved set, return those on its 8-bit images: it has no others.
     """
-    name = f"{PREDICTIONS}-float32"
+    name = f"{layout.PREDICTIONS}-float32"
     return job.table(name) if name in job.files else job.predictions
 
 
@@ -281,7 +261,7 @@ def clear_sweep(folder: Path) -> None:
     if job_record(folder) is not None:  # left by a single run
         clear(folder)
     with writing(folder):
-        clear_summary(folder)
+        layout.clear_summary(folder)
 
 
 ATTACKED_AGAIN = 0.05

@@ -129,6 +129,7 @@ class JobPass(pl.LightningModule):
         self.job, self.missing, self.first = job, missing, first
         models = dict.fromkeys(model for part in missing for model in part.models)
         self.names, self.networks = [*models], nn.ModuleList(job.networks[name] for name in models)
+        self.source = self.attacker and self.attacker.source  # Lightning moves it to the device
         for network in self.networks:
             choose_layout(network, device, job.trainer.precision)
         torch.cuda.empty_cache()  # after a failure: cuBLAS allocates outside PyTorch's allocator
@@ -192,10 +193,8 @@ class JobPass(pl.LightningModule):
         if not len(batch.index):
             return 0
         # Seeds attacks that use PyTorch's global generator: independent of earlier batches.
-        state = np.random.SeedSequence([self.job.attack.seed, int(batch.index[0])]).generate_state(
-            1
-        )
-        pl.seed_everything(int(state[0]), verbose=False)
+        numbers = np.random.SeedSequence([self.job.attack.seed, int(batch.index[0])])
+        pl.seed_everything(int(numbers.generate_state(1)[0]), verbose=False)
         self.progress.start_batch(len(batch.index))
         index = batch.index.tolist()
         parts = [part for part, lacking in self.missing.items() if np.isin(index, lacking).any()]
@@ -244,7 +243,7 @@ class JobPass(pl.LightningModule):
                 aims = None if labels is None else labels[indices]
                 lacking = tuple(budgets[place] for place in places)
                 part = Batch(*(values[indices] for values in batch))
-                attacked = self.attacker(images[indices], part, lacking, aims)
+                attacked: Any = self.attacker(images[indices], part, lacking, aims)
                 adversarial[places[:, None].to(indices), indices] = attacked.images
                 cost[:, places[:, None], rows] = attacked.cost
         return AdversarialBatch(adversarial, budgets, labels, cost)

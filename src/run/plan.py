@@ -226,12 +226,10 @@ def _why_no_images(job: Settings, sets: DataSets) -> str:
     try:
         sets.open(job, "test")
     except ValueError as error:
-        extra = job.dataset.model_extra or {}
+        extra, reason = job.dataset.model_extra or {}, first_line(error)
         if extra.get("download") and not sets.download:
-            return (
-                f"dataset={job.dataset.name}: not in {extra.get('root')}; the command downloads it"
-            )
-        return f"dataset={job.dataset.name}: {first_line(error)}"
+            reason = f"not in {extra.get('root')}; the command downloads it"
+        return f"dataset={job.dataset.name}: {reason}"
     return ""
 
 

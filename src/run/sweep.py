@@ -16,16 +16,10 @@ from uuid import uuid4
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
+from ..artifacts import sweep_state
 from ..artifacts.jobs import find_jobs
 from ..artifacts.layout import FAILURE, MANIFEST, PAGE, PAPER, SUMMARY, files_of_sweep
 from ..artifacts.record import files_of_job, job_record, public
-from ..artifacts.sweep_state import (
-    SweepManifest,
-    failure_of,
-    job_folders,
-    lock_of_sweep,
-    write_manifest,
-)
 from ..config.compose import has_basic_launcher, is_sweep
 from ..config.errors import refuse
 from ..config.read import read_job
@@ -66,7 +60,7 @@ class Sweep:
         self.planned: list[Planned] = []  # the jobs, checked; empty in other processes
         self.tracker = Tracker()
         self.folder = Path()
-        self.manifest = SweepManifest(jobs=[], single=True, id="")
+        self.manifest = sweep_state.SweepManifest(jobs=[], single=True, id="")
         self.stopped = ""
         self.jobs = 0  # 0: a single run
         self.held = ExitStack()  # the lock of a sweep that has begun
@@ -112,7 +106,7 @@ class Sweep:
         with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as taken:
-            taken.enter_context(held(lock_of_sweep(self.folder)))
+            taken.enter_context(held(sweep_state.lock_of_sweep(self.folder)))
             self._open(config, names, plan)
             stopping.set_shutdown_hook(self._stop_early)
             self.held = taken.pop_all()
@@ -143,18 +137,13 @@ class Sweep:
         """Write the manifest, and pass the decisions of this process on to the jobs."""
         self.overrides = " ".join(public(config.hydra.overrides.task))
         single, key = not self.jobs, self.manifest.id
-        self.manifest = SweepManifest(jobs=names, single=single, id=key, work=plan.work)
-        write_manifest(self.folder, self.manifest)
+        self.manifest = sweep_state.SweepManifest(jobs=names, single=single, id=key, work=plan.work)
+        sweep_state.write_manifest(self.folder, self.manifest)
         config.sweep = self.manifest.id
-        changes: dict[str, Any] = {"sweep": self.manifest.id}
-        self.planned = [
-            replace(
-                job,
-                settings=job.settings.model_copy(update=changes),
-                on_first_batch=partial(plan.tell_time_left, number),
-            )
-            for number, job in enumerate(self.planned)
-        ]
+        for number, job in enumerate(self.planned):
+            settings = job.settings.model_copy(update={"sweep": key})
+            tell = partial(plan.tell_time_left, number)
+            self.planned[number] = replace(job, settings=settings, on_first_batch=tell)
 
     def _stop_early(self, error: BaseException) -> None:
         """Print why the command stops early, and summarise the finished jobs."""
@@ -191,9 +180,10 @@ class Sweep:
 
     def _report_jobs(self) -> bool:
         """Print, write and publish the summary of finished jobs; publish those that failed."""
-        begun = job_folders(self.folder, self.manifest)
+        begun = sweep_state.job_folders(self.folder, self.manifest)
         jobs = list(begun.values())
-        failures = {job: failure for job in jobs if (failure := failure_of(job)) is not None}
+        reasons = zip(jobs, map(sweep_state.failure_of, jobs), strict=True)
+        failures = {job: failure for job, failure in reasons if failure is not None}
         width = None if sys.stdout.isatty() else _WIDE
         console = LastingConsole(markup=False, soft_wrap=True, width=width)
         finished = [job for job in jobs if job not in failures]
@@ -210,9 +200,8 @@ class Sweep:
             wide = io.StringIO()
             show(shown_results, Console(file=wide, markup=False, soft_wrap=True, width=_WIDEST))
             texts.append(wide.getvalue())
-        written = self._write_files(
-            results, jobs, {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}, console
-        )
+        contents = {PAPER: paper, SUMMARY: "".join(texts).strip("\n")}
+        written = self._write_files(results, jobs, contents, console)
         if results.jobs and self.settings[0].report.name != "none":
             written &= self._report(results, console)
         for job, failure in failures.items():

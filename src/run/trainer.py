@@ -3,7 +3,7 @@
 import json
 import logging
 import platform
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -191,11 +191,9 @@ class Batches:
         groups = np.zeros(len(dataset), np.int64) if groups is None else groups
         self.positions: list[list[int]] = []
         for batch in batches[rank::processes]:
-            parts: dict[int, list[int]] = {}
+            parts = defaultdict[int, list[int]](list)
             for at in batch:
-                parts.setdefault(
-                    int(groups[batch].max() if whole_batches else groups[at]), []
-                ).append(at)
+                parts[int(groups[batch].max() if whole_batches else groups[at])].append(at)
             parts.pop(-1, None)
             self.positions += parts.values() or [[]]
         self.positions = self.positions or [[]]  # Lightning refuses a process without batches

@@ -105,10 +105,16 @@ def _products(precision: str) -> Iterator[None]:
         switches += [backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
     with ExitStack() as restored:
         for switch in switches:
-            if (before := switch.fp32_precision) != precision:
-                restored.callback(setattr, switch, "fp32_precision", before)
-                switch.fp32_precision = precision
+            if switch.fp32_precision != precision:
+                _switch(restored, switch, fp32_precision=precision)
         yield
+
+
+def _switch(restored: ExitStack, owner: Any, **values: Any) -> None:
+    """Set attributes of an object until the end of a stack, which restores them."""
+    for name, value in values.items():
+        restored.callback(setattr, owner, name, getattr(owner, name))
+        setattr(owner, name, value)
 
 
 _FULL = (
@@ -161,24 +167,19 @@ def deterministic(device: str, kernels: set[str]) -> Iterator[None]:
     if not is_cuda(device) or not _is_possible():
         yield
         return
-    cudnn: Any = torch.backends.cudnn
-    memory: Any = torch.utils.deterministic
     mode = torch.are_deterministic_algorithms_enabled()
-    before = mode, torch.is_deterministic_algorithms_warn_only_enabled()
-    fill, choice = memory.fill_uninitialized_memory, (cudnn.deterministic, cudnn.benchmark)
+    warns = torch.is_deterministic_algorithms_warn_only_enabled()
     with (
         _collect_names(kernels),
         sdpa_kernel(SDPBackend.MATH),  # the others are not deterministic if they may only warn
+        ExitStack() as restored,
     ):
-        try:
-            torch.use_deterministic_algorithms(True, warn_only=True)
-            memory.fill_uninitialized_memory = False  # no result depends on it
-            cudnn.deterministic, cudnn.benchmark = True, False
-            yield
-        finally:
-            torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-            memory.fill_uninitialized_memory = fill
-            cudnn.deterministic, cudnn.benchmark = choice
+        restored.callback(torch.use_deterministic_algorithms, mode, warn_only=warns)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        # No result depends on what is in memory that is not filled.
+        _switch(restored, torch.utils.deterministic, fill_uninitialized_memory=False)
+        _switch(restored, torch.backends.cudnn, deterministic=True, benchmark=False)
+        yield
     if kernels:
         warn_once("Another run may have other digits, due to %s.", ", ".join(sorted(kernels)))
 

@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import hashlib
+import logging
 import math
 import os
 import shutil
@@ -19,6 +20,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike
 
 from .package import INSTALLED
+
+log = logging.getLogger(__name__)
 
 _YOUNG = 2_000_000_000  # nanoseconds
 _KEPT = 30 * 86_400  # seconds; older arrays are computed anew
@@ -138,6 +141,22 @@ def writing(path: Path) -> Iterator[None]:
         if getattr(cause, "errno", None) in (ENOLCK, EOPNOTSUPP):
             reason = f"{reason}. This is common on NFS: set {_LOCKED} to folders on a local disk"
         raise WriteError(f"{path} cannot be written: {reason}.") from cause
+
+
+@contextmanager
+def in_turn(lock: Path, work: str) -> Iterator[None]:
+    """Hold a lock while this process does some work; log it if another process does it first.
+
+    The lock's file remains, because other processes may wait for it.
+    """
+    inner = FileLock(lock)
+    try:
+        taken = inner.acquire(timeout=0)
+    except Timeout:
+        log.info("Waiting for another process to %s.", work)
+        taken = inner.acquire()
+    with taken:
+        yield
 
 
 _PROBED = 2.0  # seconds; a probe by `is_held` is shorter

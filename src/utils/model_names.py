@@ -128,7 +128,8 @@ LIST = find_asset("assets/public-models.txt")
 def check_listed(name: str) -> None:
     """Refuse a name that its provider, or the installed version of its library, does not have."""
     provider, (libraries, names) = name.partition("/")[0], _read()
-    complete = provider in libraries and libraries[provider] == _public_version(provider)
+    installed = version(provider).partition("+")[0] if provider in libraries else ""
+    complete = provider in libraries and libraries[provider] == installed
     if provider not in PROVIDERS or (complete and name not in names):
         raise not_found(name)
 
@@ -155,7 +156,3 @@ def _read() -> tuple[dict[str, str], list[str]]:
     lines = LIST.read_text(encoding="utf-8").splitlines()
     heads = [line.split() for line in lines if line.startswith("#")]
     return {head[1]: head[2] for head in heads}, lines[len(heads) :]
-
-
-def _public_version(library: str) -> str:
-    return version(library).partition("+")[0]

@@ -21,7 +21,6 @@ from torch.nn.functional import cross_entropy
 from src import attacks
 from src.api.transfer import transfer
 from src.attacks import adapt
-from src.config import resolvers
 from src.config.compose import compose_words
 from src.config.errors import explain
 from src.config.read import read_job
@@ -98,7 +97,7 @@ def test_draws_by_the_seeds_alone_and_leaves_everything_as_it_was(name, network,
 
 
 def read(*words: str) -> Settings:
-    config = compose_words(resolvers.CONF, ["dataset=cifar10_mini", *words])
+    config = compose_words(["dataset=cifar10_mini", *words])
     settings = read_job(config, config.hydra)
     attack_function(settings.attack)
     return settings

@@ -21,7 +21,6 @@ from src.cache.keys import lasting_key, weights_parts
 from src.cache.rows import Rows
 from src.config.compose import compose_words
 from src.config.read import read_job
-from src.config.resolvers import CONF
 from src.config.sections import ModelSettings, TrainingSettings
 from src.data import ImageDataset, LabelledImages
 from src.measure.predictions import Clean
@@ -122,7 +121,7 @@ def keys(workspace: Path, tiny_weights: Path, monkeypatch) -> Callable[..., dict
     pool = ModelPool()
 
     def compute(*words: str) -> dict[str, str]:
-        config = compose_words(CONF, [*JOB, *words], "conf")
+        config = compose_words([*JOB, *words], "conf")
         planned = check_job(read_job(config, config.hydra), pool.sets)
         planned, job = open_job(planned, pool.sets)
         built, untrained = pool.build(planned, job.images), pool.untrained(planned, job.images)

@@ -36,7 +36,7 @@ UNTARGETED = "attack=bim attack.about.targeted=false"
 
 def read(*words: str, extra: Path | None = None) -> Settings:
     """Compose a command line as Hydra does, and read it."""
-    config = compose_words(resolvers.CONF, words, extra)
+    config = compose_words(words, extra)
     settings = read_job(config, config.hydra)
     if settings.attack.kind == "crafted":
         attack_function(settings.attack)
@@ -106,7 +106,7 @@ def test_jobs_of_a_sweep_are_what_hydra_composes():
     found = [loader.load_sweep_config(config, job) for job in split_jobs(loader, words)]
     assert len({str(job.hydra.overrides.task) for job in found}) == len(found) == 4
     for job in found:
-        alone = compose_words(resolvers.CONF, Command.of(job.hydra).words)
+        alone = compose_words(Command.of(job.hydra).words)
         for key in ("overrides", "job.override_dirname", "runtime.choices"):
             assert OmegaConf.select(job.hydra, key) == OmegaConf.select(alone.hydra, key)
         one, two = (

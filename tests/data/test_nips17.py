@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from src.data import ImageDataset, load_dataset, nips17
+from src.data import ImageDataset, nips17
+from src.data.load import open_source
 from src.data.nips17 import LIST
 
 IDS = [f"{number:016x}" for number in range(20)]
@@ -63,7 +64,7 @@ def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[.
         def loaded(**words: object) -> ImageDataset:
             section = {"_target_": "src.data.nips17.nips17", "root": str(tmp_path / "set")}
             section |= {"url": url, "download": True, **words}
-            return load_dataset("test", section, lock_folder=tmp_path / "locks", num_classes=30)
+            return ImageDataset(open_source("test", section, tmp_path / "locks"), num_classes=30)
 
         yield loaded
         server.shutdown()

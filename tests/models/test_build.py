@@ -27,7 +27,7 @@ FILES = [its if its in QUICK else pytest.param(its, marks=pytest.mark.slow) for 
 def build(file, *words, classes=10):
     """Build the network of a model file, with other values for some keys."""
     words = [f"model.{file}.{word}" for word in words]
-    config = compose_words(CONF, ["attack=none", f"targets=[{file}]", *words])
+    config = compose_words(["attack=none", f"targets=[{file}]", *words])
     settings = OmegaConf.to_container(config.model[file], resolve=True)
     others = settings.keys() - {"expected_accuracy", "training_of"}
     settings = {key: settings[key] for key in others}

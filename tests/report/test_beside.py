@@ -21,7 +21,6 @@ from src.artifacts.jobs import find_jobs, name_jobs
 from src.artifacts.record import record_of
 from src.config.compose import compose_words
 from src.config.read import read_job
-from src.config.resolvers import CONF
 from src.report import published
 from src.report.beside import beside, read_preset
 from src.report.named_tables import table
@@ -408,7 +407,7 @@ def sweep_like_theirs(*words: str, images: int = 1000) -> pd.DataFrame:
     """The frame of a sweep of MI with the settings of TransferAttack's table, and made-up rows."""
     targets = f"targets=[{','.join(PUBLIC.values())}]"
     command = ("experiment=transferattack", "attack=mi", "dataset.root=none", targets, *words)
-    config = compose_words(CONF, [*command, "tracking=none"])
+    config = compose_words([*command, "tracking=none"])
     settings = read_job(config, config.hydra)
     facts: dict[str, Any] = dict.fromkeys(("key", "crafting", "data", "device"), "made-up")
     facts |= {"target_keys": {}, "gradients": 0, "zero_gradients": 0, "seconds": 1.0, "code": {}}

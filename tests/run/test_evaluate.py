@@ -318,7 +318,7 @@ def test_an_alarm_is_of_what_an_attack_does(
     for _ in ("computed", "from stored rows"):
         run = run_modules(dataset, networks, attack, cache=tmp_path, **words)
         record = make_record(run.planned, run.job, run.results, None)
-        raised = make_job(run.job, run.results, record, Path()).raised
+        raised = make_job(run.job, run.results, record, Path()).alarms
         found = {its.name: its.finding for its in raised}
         assert (alarm in found) == (finding is not None)
         assert found.get(alarm, "").startswith(finding or "")
