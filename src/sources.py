@@ -32,10 +32,10 @@ def _parse(words: Sequence[str] | None) -> Namespace:
 
 
 def _print_choice(folder: list[Path], **options: Any) -> None:
-    from .report.source_choice import choose_source, source_tables
+    from .report.source_choice import choose_source
 
-    choice = choose_source(folder or [newest_sweep(finished=True)], **options)
-    first, *others = (grid.terminal(ruled=False) for grid in source_tables(choice))
+    grids = choose_source(folder or [newest_sweep(finished=True)], **options)
+    first, *others = (grid.terminal(ruled=False) for grid in grids)
     lines = [line for grid in others for line in ("", grid)]
     Console(markup=False, highlight=False).print(first, *lines)
 

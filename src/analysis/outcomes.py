@@ -170,15 +170,6 @@ class Outcomes:
             networks=self.networks,
         )
 
-    def renamed(self, names: Mapping[str, str]) -> "Outcomes":
-        """Return the outcomes with new names of models; ensembles keep theirs."""
-        jobs = [(attack, names.get(source, source)) for attack, source in self.jobs]
-        refs = [
-            ModelRef.parse(names.get(pair.model, pair.model), pair.defence) for pair in self.targets
-        ]
-        networks = {names.get(name, name): network for name, network in self.networks.items()}
-        return replace(self, jobs=jobs, targets=refs, networks=networks)
-
     def on_images(self, index: NDArray[np.int64]) -> "Outcomes":
         """Return the outcomes on some of the images."""
         chosen = np.isin(self.index, index)

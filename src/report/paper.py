@@ -2,17 +2,16 @@
 
 import shlex
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ..analysis.diagnostics import PERTURBATIONS
-from ..analysis.multiple_comparisons import FEWEST_TESTED
 from ..analysis.outcomes import Outcomes, joined, outcomes_of, target_labels, with_defence
 from ..analysis.ranking import rankings
 from ..artifacts.comparable import ALIKE, SETTINGS, differences, networks_of
@@ -22,7 +21,7 @@ from ..artifacts.record import JobRecord
 from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.vocabulary import CONTROLS
-from .beside import NEAR, Ranks, beside, margin_text, read_preset
+from .beside import NEAR, Ranks, beside, margin_text, read_preset, tested_images
 from .grid import Grid
 from .results import Results, titled_anew
 from .sanity_checks import explained
@@ -40,11 +39,6 @@ QUESTIONS = {
     "settings": "How sensitive is it to each of its settings?",
 }
 """Questions by the names of the tables that answer them; the first is the primary one."""
-_READING = (
-    "Images: those that count for at least one source and target, on both sides of a row.",
-    "Brackets hold 95 % intervals. p is from random signs over images. An interval contains 0 "
-    "exactly where p >= 0.05.",
-)
 _PARTS = (
     "Low is below 0.125 cycles per pixel, high from 0.25 on. Each part is as long (L2) as "
     "random-sign noise at the budget: compare rows of one part only"
@@ -83,42 +77,37 @@ def jobs_of(results: Results) -> Jobs:
     """Return the jobs of `experiment=paper`; none of other jobs."""
     jobs = defaultdict[tuple[str, bool], list[FinishedJob]](list)
     for job in results.jobs:
-        if question := _question(job):
+        if question := job.record.config.get("question"):
             jobs[question, job.record.attack == job.record.config["base"]].append(job)
     return jobs
 
 
-def _question(job: FinishedJob) -> str:
-    return str(job.record.config.get("question") or "")
-
-
 def primary_of(results: Results) -> Results:
     """Return the results without the jobs of a paper's other questions, which `paper.md` has."""
-    pairs = zip(results.rows, results.groups, strict=True)
-    main = [pair for pair in pairs if _question(pair[0][0].job) in ("", "primary")]
+    questions = [row[0].job.record.config.get("question") for row in results.rows]
+    main = [at for at, question in enumerate(questions) if question in (None, "primary")]
     if not main:
         return results
-    rows, groups = zip(*main, strict=True)
-    return replace(results, rows=titled_anew(rows), groups=groups)
+    rows = titled_anew([results.rows[at] for at in main])
+    return replace(results, rows=rows, groups=[results.groups[at] for at in main])
 
 
 def _check(jobs: Jobs) -> None:
     """Refuse jobs of several papers, and an unfinished primary comparison."""
     sides = [[job.record for job in jobs["primary", of_base]] for of_base in (False, True)]
     first, base = ({record.source for record in side} for side in sides)
-    if not (first and base) or first != base:
-        lacking = ", ".join(sorted(first ^ base)) or "all sources"
+    if lacking := ", ".join(sorted(first ^ base)) or "all sources" * (not first):
         raise ValueError(f"The primary comparison of experiment=paper lacks jobs from {lacking}.")
     several = differences(*sides[0], *sides[1], fields=(*ALIKE, "attack.target_label"))
     several += differences(*sides[0], fields=(SETTINGS,))
     several += ["base"] * (len({record.config["base"] for record in sides[0]}) > 1)
     for (question, of_base), side in jobs.items():
-        varied = {question.partition("=")[0]: None}
+        varied, records = {question.partition("=")[0]: None}, [job.record for job in side]
         stated = [record.config["attack"]["settings"] | varied for record in sides[of_base]]
-        settings = [job.record.config["attack"]["settings"] | varied for job in side]
-        once = len({job.record.source for job in side}) == len(side)
-        alike = all(each in stated for each in settings)
-        several += [f"the jobs of {question}"] * (not (alike and once))
+        settings = [record.config["attack"]["settings"] | varied for record in records]
+        once = len({record.source for record in records}) == len(records)
+        if not once or any(values not in stated for values in settings):
+            several.append(f"the jobs of {question}")
     if several:
         raise ValueError(f"These jobs are not of one paper: they differ in {', '.join(several)}.")
 
@@ -147,8 +136,8 @@ def _category(job: FinishedJob) -> str:
 def _compared(jobs: Jobs) -> Iterator[tuple[str, str, str, Side, Side]]:
     """Yield questions, the names of a row and of what is beside it, and both sides."""
     primary, base = jobs["primary", False][0].record, jobs["primary", True][0].record.label
-    one, other = Side(), Side(of_base=True)
-    yield ("primary", "", base, one, other)
+    one = Side()
+    yield ("primary", "", base, one, Side(of_base=True))
     for eps in (eps for job in jobs["budgets", False][:1] for eps in job.record.budgets[1:]):
         side = Side("budgets", where=f"eps_255 == {eps}")
         yield ("budgets", f"at {eps:g}/255", base, side, side._replace(of_base=True))
@@ -164,15 +153,15 @@ def _compared(jobs: Jobs) -> Iterator[tuple[str, str, str, Side, Side]]:
     for defence in primary.defences[-1:]:
         blind = Side(where=f"defence == '{defence}'")
         aware = blind._replace(question="known")
-        for knows, side in (("unknown", blind), ("known", aware)):
-            yield ("defence", f"{defence}, {knows}", base, side, side._replace(of_base=True))
+        yield ("defence", f"{defence}, unknown", base, blind, blind._replace(of_base=True))
+        yield ("defence", f"{defence}, known", base, aware, aware._replace(of_base=True))
         yield ("defence", f"{defence}, known", "the same, unknown", aware, blind)
         yield ("defence", f"{defence}, known", "the same without a defence", aware, one)
-    asked = [question for question, of_base in jobs if not of_base]
-    for name in (name for name in asked if name.startswith("from ")):
-        yield ("trainings", name, base, Side(name), Side(name, of_base=True))
-    for name in (name for name in asked if "=" in name):
-        yield ("settings", name, "the stated settings", Side(name), Side("stated"))
+    for side in [Side(question) for question, of_base in jobs if not of_base]:
+        if side.question.startswith("from "):
+            yield ("trainings", side.question, base, side, side._replace(of_base=True))
+        if "=" in side.question:
+            yield ("settings", side.question, "the stated settings", side, Side("stated"))
 
 
 def _outcomes(jobs: Jobs, side: Side, name: str) -> Iterator[Outcomes]:
@@ -191,23 +180,21 @@ def _outcomes(jobs: Jobs, side: Side, name: str) -> Iterator[Outcomes]:
         yield replace(part, jobs=[(name, record.source_model.model)], targets=targets)
 
 
-def _answer(jobs: Jobs, sides: Sequence[Side], images: Collection[int]) -> dict[str, Any]:
+def _answer(jobs: Jobs, sides: Sequence[Side], images: NDArray[np.int64]) -> dict[str, Any]:
     """Compare two sides on equal images, with one paired test.
 
     Returns:
         The statistics of the first, the mean of the `other`, and the `costs` of the jobs of both;
         empty if jobs of a side are missing, or no image is counted.
     """
-    index, pairs = np.array([*images]), [*zip(("one", "other"), sides, strict=True)]
-    parts = [part.on_images(index) for name, side in pairs for part in _outcomes(jobs, side, name)]
-    if not parts:
+    pairs = zip(("one", "other"), sides, strict=True)
+    parts = [part.on_images(images) for name, side in pairs for part in _outcomes(jobs, side, name)]
+    ranked = rankings(joined(parts), against="other") if parts else pd.DataFrame({"source": []})
+    mean, *sources = ranked["source"].unique() if len(ranked) else [""]
+    rows: Any = ranked[ranked["source"] == mean].dropna(subset="rank")
+    if len(rows) < len(sides):
         return {}
-    ranked = rankings(joined(parts), against="other")
-    first = ranked[ranked["source"].isin(ranked["source"].head(1))].set_index("attack")
-    if first["rank"].count() < len(pairs):
-        return {}
-    rows: Any = first.to_dict("index")
-    mean, *sources = ranked["source"].unique()
+    rows = rows.set_index("attack").to_dict("index")
     attacks = dict.fromkeys(side[:2] for side in sides)
     costs = [np.mean([_cost(job) for job in jobs[attack]]) for attack in attacks]
     numbers = {"other": rows["other"]["mean"], "costs": costs}
@@ -235,26 +222,26 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     """
     jobs, ranks = jobs_of(results), results.ranks or ranks_of(results)
     _check(jobs)
-    first = jobs["primary", False][0]
-    everything = {*first.predictions["index"]}
-    tuning = {index for job in jobs["stated", False] for index in job.predictions["index"]}
-    reporting, use = everything - tuning, " for reporting" * bool(tuning)
-    if len(reporting) < FEWEST_TESTED:
-        reporting, use = everything, ", also for tuning" * bool(tuning)
-    grids = dict[str, Grid]()
-    for question, compared in groupby(_compared(jobs), lambda row: row[0]):
-        used, images = reporting, f"{len(reporting)} images{use}"
+    first, rows = jobs["primary", False][0], defaultdict[str, list[dict[str, Any]]](list)
+    everything = first.predictions["index"].unique()
+    tuning = np.unique([n for job in jobs["stated", False] for n in job.predictions["index"]])
+    reporting = tested_images(everything, {"tuning": tuning})
+    use = " for reporting" if len(reporting) < len(everything) else ", also for tuning"
+    all_of = f"{len(reporting)} images{use * bool(len(tuning))}"
+    for question, what, than, *sides in _compared(jobs):
+        images, of = reporting, all_of
         if question == "settings":
-            used, images = tuning, f"{len(tuning)} images for tuning"
-        rows = [
-            {"what": what, "than": than, "text": margin_text(answer), **answer}
-            for _, what, than, *sides in compared
-            if (answer := _answer(jobs, sides, used))
-        ]
-        if rows:
-            grids[question] = _grid(question, rows, first.record, images)
-    if "primary" not in grids:
+            images, of = tuning, f"{len(tuning)} images for tuning"
+        if answer := _answer(jobs, sides, images):
+            text = margin_text(answer)
+            rows[question].append({"what": what, "than": than, "text": text, "of": of, **answer})
+    if "primary" not in rows:
         raise ValueError("No image counts on a target of another network than the source.")
+    grids = {
+        question: _grid(question, rows[question], first.record)
+        for question in QUESTIONS
+        if question in rows
+    }
     for rank in ranks[:1]:
         for question, grid in zip(("stored", "equal_cost"), rank.grids, strict=False):
             caption = f"{grid.caption} ({rank.title}; {rank.cost:g} gradients per image)"
@@ -262,11 +249,11 @@ def paper_grids(results: Results) -> dict[str, Grid]:
     return grids
 
 
-def _grid(question: str, rows: Sequence[dict[str, Any]], record: JobRecord, images: str) -> Grid:
+def _grid(question: str, rows: Sequence[dict[str, Any]], record: JobRecord) -> Grid:
     """Lay out the rows of an answer; the caption is the sentence that they say."""
     attack, aimed = record.attack, record.config["attack"]["target_label"] is not None
     at = "" if question == "budgets" else f", at {record.reference:g}/255"
-    caption = margins_sentence(rows, attack, images, at, aimed)
+    caption = margins_sentence(rows, attack, at, aimed)
     heads = ("", "beside", f"{attack}, %", "other, %", "points", "images", "sources", "gradients")
     cells = [
         (
@@ -299,18 +286,16 @@ def paper_text(results: Results, missing: int = 0) -> str:
         return f"{start}{error}\n"
     jobs = jobs_of(results)
     first, record = jobs["primary", False], jobs["primary", False][0].record
-    notes = said(
-        (f"{record.label} on {record.dataset}, norm {record.norm}, seed {record.seed}.", True),
-        ("Values are means over targets, each over the sources that are other networks.", True),
-        (f"Targets: {', '.join(record.targets)}.", True),
-        *((text, True) for text in _READING),
-        *((explained(alarm), True) for job in first for alarm in job.alarms),
-        *((note, True) for part in (results.ranks, *results.ranks) for note in part.notes),
-    )
-    varied = {question.partition("=")[0] for question, _ in jobs}
-    stated = record.config["attack"]["settings"]
-    rest = [f"{key}={stated[key]}" for key in stated if key not in {"_target_", *varied}]
-    unvaried = [] if "function" in stated else [f"Not varied: {', '.join(rest) or 'none'}."]
+    notes = [
+        f"{record.label} on {record.dataset}, norm {record.norm}, seed {record.seed}.",
+        "Values are means over targets, each over the sources that are other networks.",
+        f"Targets: {', '.join(record.targets)}.",
+        "Images: those that count for at least one source and target, on both sides of a row.",
+        "Brackets hold 95 % intervals. p is from random signs over images. An interval contains 0 "
+        "exactly where p >= 0.05.",
+        *(explained(alarm) for job in first for alarm in job.alarms),
+        *(note for part in (results.ranks, *results.ranks) for note in part.notes),
+    ]
     lines = [f"{start}{grids['primary'].caption}."]
     for name, asked in QUESTIONS.items():
         if name == "stored":
@@ -321,13 +306,15 @@ def paper_text(results: Results, missing: int = 0) -> str:
             lines += [replace(grid, caption="").markdown().strip()]
         else:
             lines += ["No job of this sweep, and no stored attack, answers this."]
-        lines += unvaried * (name == "settings")
-    folder = first[0].sweep_folder
-    table = f"{command('table')} {shlex.quote(str(folder))} --as paper --to latex --question"
+    varied = {question.partition("=")[0] for question, _ in jobs}
+    stated, folder = record.config["attack"]["settings"], first[0].sweep_folder
+    rest = [f"{key}={stated[key]}" for key in stated if key not in {"_target_", *varied}]
+    table = f"{command('table')} {shlex.quote(str(folder))} --as paper --to latex --question NAME"
     budgets = shlex.join(str(job.folder) for side in (False, True) for job in jobs["budgets", side])
     figure = f"{command('figure')} curves {budgets} --out curves.pdf"
     lines += said(
-        (f"LaTeX of a table: `{table} NAME`, where NAME is {', '.join(grids)}.", folder != Path()),
+        (f"Not varied: {', '.join(rest) or 'none'}.", "function" not in stated),
+        (f"LaTeX of a table: `{table}`, where NAME is {', '.join(grids)}.", folder != Path()),
         (f"PDF of the budgets: `{figure}`", budgets and folder != Path()),
     )
     return "\n\n".join(lines) + "\n"

@@ -1,14 +1,13 @@
 """Ranking of sources for an unseen target, for the terminal."""
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ..analysis.outcomes import Outcomes, joined, outcomes_of
+from ..analysis.outcomes import Outcomes, joined, outcomes_of, ratio
 from ..analysis.ranking import source_rankings
 from ..analysis.source_choice import choices
 from ..analysis.trainings import network_rankings
@@ -24,29 +23,12 @@ from .trainings import check_trainings, seed_names, without_training_seed
 from .words import choice_notes, networks_notes, trainings_note
 
 
-@dataclass(frozen=True)
-class SourceChoice:
-    """The ranking of single sources, and the choice of a source for each target as if unseen.
-
-    Attributes:
-        ranking: The first ranking of `source_rankings`, with `on_itself`, the success rate on the
-            source itself; NaN if the source is no target.
-        networks: The result of `network_rankings`.
-        choices: The result of `choices`.
-    """
-
-    heading: str
-    ranking: pd.DataFrame
-    networks: pd.DataFrame
-    choices: pd.DataFrame
-
-
 def choose_source(
     folders: Sequence[Path],
     attack: Sequence[str] | None = None,
     eps_255: float | None = None,
     related: bool = True,
-) -> SourceChoice:
+) -> list[Grid]:
     """Rank the sources of the jobs in these folders for an unseen target.
 
     Only untargeted attacks that every single source has are used, from sources and on targets
@@ -57,6 +39,11 @@ def choose_source(
         attack: Attacks to use; None: all attacks that every source has.
         eps_255: Budget in 1/255; None: the first job's reference budget.
         related: False: leave out pairs of models that share weights, architecture or family.
+
+    Returns:
+        The first ranking of `source_rankings`, with `on_itself`, the success rate on the source
+        itself (NaN if it is no target); `choices`; and the rows of `network_rankings`, if any. The
+        attribute `data` has the numbers.
 
     Raises:
         ValueError: There are too few models, or the jobs differ in more than seed and program.
@@ -86,12 +73,10 @@ def choose_source(
     eps, parts = first.reference if eps_255 is None else eps_255, []
     jobs = _of_shared_attacks(jobs)
     for job in jobs:
-        pair = job.record.source, job.record.targets
         if eps not in job.record.budgets:
-            raise ValueError(f"eps={eps:g}/255: {job.attack} from {pair[0]} lacks this budget.")
-        networks, name = networks_of(job.record), job.row_title
-        outcome = outcomes_of(job.defended, name, *pair, first.protocol, eps, networks)
-        parts.append(outcome.renamed(names.get(job.record.key, {})))
+            source = job.record.source
+            raise ValueError(f"eps={eps:g}/255: {job.attack} from {source} lacks this budget.")
+        parts.append(_outcomes(job, first.protocol, eps, names.get(job.record.key, {})))
         job.forget()
     if any(names.values()):
         _refuse_parts_of_sources(parts)
@@ -102,26 +87,30 @@ def choose_source(
         raise ValueError("only one source has counted images on other networks; add sources.")
     keys = ["attack", "target"]
     ranked = ranked[(ranked[keys] == ranked[keys].iloc[0]).all(axis=1)].reset_index(drop=True)
+    ranked["on_itself"] = _on_itself(outcomes, ranked["source"])
     attacks = ", ".join(dict.fromkeys(job.row_title for job in jobs))
-    return SourceChoice(
-        f"{attacks} on {first.dataset}, eps = {eps:g}/255, {first.protocol}"
-        + ", without related pairs" * (not related),
-        ranked.assign(on_itself=ranked["source"].map(_on_itself(outcomes))),
-        network_rankings(outcomes),
-        chosen,
-    )
+    heading = f"{attacks} on {first.dataset}, eps = {eps:g}/255, {first.protocol}"
+    heading += ", without related pairs" * (not related)
+    return [*_tables(heading, ranked, chosen, network_rankings(outcomes))]
+
+
+def _outcomes(job: FinishedJob, protocol: str, eps: float, names: Mapping[str, str]) -> Outcomes:
+    """Return a job's outcomes with new names of models; ensembles keep theirs."""
+    rows, networks = job.defended, networks_of(job.record)
+    rows = rows.assign(target=[names.get(name, name) for name in rows["target"]])
+    source, *targets = (names.get(name, name) for name in (job.record.source, *job.record.targets))
+    networks = {names.get(name, name): network for name, network in networks.items()}
+    return outcomes_of(rows, job.row_title, source, targets, protocol, eps, networks)
 
 
 def _refuse_parts_of_sources(parts: Sequence[Outcomes]) -> None:
     """Refuse trainings of several commands, and a source whose pairs would be left out."""
-    sources, targets = defaultdict[str, set[str]](set), defaultdict[str, set[Any]](set)
-    for part in parts:
-        attack, source = part.jobs[0]
-        sources[attack].add(source)
-        targets[source].add(tuple(map(str, part.targets)))
-    if len({*map(frozenset, sources.values())}) > 1:
+    runs = [(*part.jobs[0], tuple(map(str, part.targets))) for part in parts]
+    jobs = pd.DataFrame(runs, columns=["attack", "source", "targets"])
+    if jobs.groupby("attack")["source"].agg(frozenset).nunique() > 1:
         raise ValueError("trainings are not of one sweep: run one with training.seed=0,1,2.")
-    if several := [source for source, sets in targets.items() if len(sets) > 1]:
+    sets = jobs.groupby("source", sort=False)["targets"].nunique()
+    if several := [*sets.index[sets > 1]]:
         raise ValueError(
             f"source {several[0]} has several jobs with other targets. Train each network of a "
             "sweep over training.seed, or name trainings NAME_seedN in one sweep."
@@ -141,34 +130,32 @@ def _of_shared_attacks(jobs: Sequence[FinishedJob]) -> list[FinishedJob]:
     return [job for job in jobs if job.row_title in shared and job.record.source in able]
 
 
-def _on_itself(outcomes: Outcomes) -> pd.Series:
-    """Return the success rates of sources on themselves, averaged over attacks."""
-    rows = [
-        (source, attack, outcomes.fooled[job, target].sum() / n)
-        for job, (attack, source) in enumerate(outcomes.jobs)
-        for target, name in enumerate(map(str, outcomes.targets))
-        if name == source and (n := outcomes.counted[job, target].sum())
-    ]
-    rates = pd.DataFrame(rows, columns=["source", "attack", "rate"])
-    return rates.groupby(["source", "attack"])["rate"].mean().groupby("source").mean()
+def _on_itself(outcomes: Outcomes, sources: pd.Series) -> list[Any]:
+    """Return the success rates of sources on themselves, averaged over attacks; NaN: no target."""
+    rates = ratio(outcomes.fooled.sum(axis=2), outcomes.counted.sum(axis=2))
+    jobs = pd.MultiIndex.from_tuples(outcomes.jobs)
+    frame = pd.DataFrame(rates, jobs, [*map(str, outcomes.targets)])
+    means = frame.groupby(level=[0, 1]).mean().groupby(level=1).mean().reindex(columns=sources)
+    return [means.at[source, source] for source in sources]
 
 
-def source_tables(choice: SourceChoice) -> Iterator[Grid]:
+def _tables(
+    heading: str, ranking: pd.DataFrame, choices: pd.DataFrame, networks: pd.DataFrame
+) -> Iterator[Grid]:
     """Lay out a choice of sources: the ranking, the choice for each target, and the networks."""
-    ranking, choices, networks = choice.ranking, choice.choices, choice.networks
-    ranks = percents(ranking[["source", "mean", "on_itself"]])
-    chosen = percents(choices[["target", "chosen", "success", "best", "most", "any"]])
     first, second = "Which source for an unseen target", "Each target in turn as the unseen target"
-    notes, heads = [trainings_note(ranking, networks)], ("source", "on others", "on itself")
+    heads, notes = ("source", "on others", "on itself"), [trainings_note(ranking, networks)]
+    ranks = percents(ranking[["source", "mean", "on_itself"]]).to_numpy().tolist()
+    yield Grid(heads, ranks, f"{first}, these trainings: {heading}", notes, data=ranking)
     more = ("target", "chosen", "success", "best", "success", "random")
-    texts = ranks.to_numpy().tolist(), chosen.to_numpy().tolist()
-    yield Grid(heads, texts[0], f"{first}, these trainings: {choice.heading}", notes)
-    yield Grid(more, texts[1], second, choice_notes(choices), left=(0, 1, 3))
+    chosen = percents(choices[["target", "chosen", "success", "best", "most", "any"]])
+    targets, notes = chosen.to_numpy().tolist(), choice_notes(choices)
+    yield Grid(more, targets, second, notes, left=(0, 1, 3), data=choices)
     if len(networks):
         table = networks[["source", "trainings", "mean"]].astype({"trainings": str})
         table = percents(table)
         form = "{:+z.1f} [{:+z.1f}, {:+z.1f}]"
         table["difference"] = points(networks, DIFFERENCES, form)
         columns = ("network", "trainings", "on others", "minus the first")
-        title = "Networks, for new trainings and images"
-        yield Grid(columns, table.to_numpy().tolist(), title, networks_notes(networks))
+        title, cells = "Networks, for new trainings and images", table.to_numpy().tolist()
+        yield Grid(columns, cells, title, networks_notes(networks), data=networks)

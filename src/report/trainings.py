@@ -9,7 +9,14 @@ import pandas as pd
 
 from ..analysis.estimates import MEAN
 from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER
-from ..artifacts.comparable import ALIKE, differences, model_digest, networks_of, training_of
+from ..artifacts.comparable import (
+    ALIKE,
+    differences,
+    differing,
+    model_digest,
+    networks_of,
+    training_of,
+)
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.record import JobRecord
 
@@ -45,13 +52,10 @@ def over_trainings(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     pairs = pairs.assign(**names, seed="")
     cells = _means(_means(pairs, [*_KEYS, "training"]), _KEYS)
     of_cell, ends = pairs.groupby(_KEYS, sort=False), [f"{column}_low", f"{column}_high"]
-    several = np.tile((of_cell.size() > 1).to_numpy()[:, None], 2)
-    spread = of_cell[column].agg(["min", "max"]).where(several)
-    cells = cells.assign(
-        denominator=cells["denominator"].round(),
-        source_trainings=of_cell["training"].nunique().to_numpy(),
-    )
-    cells[ends] = spread.to_numpy()
+    cells["denominator"] = cells["denominator"].round()
+    cells["source_trainings"] = of_cell["training"].nunique().to_numpy()
+    cells[ends] = of_cell[column].agg(["min", "max"]).to_numpy()
+    cells.loc[(of_cell.size() == 1).to_numpy(), ends] = np.nan
     others = cells[cells["relation"] == TRANSFER].assign(**dict.fromkeys(ends, np.nan))
     rest = [name for name in _KEYS if name not in ("source", "target")]
     of_sources = _means(others, [*rest, "source"]).assign(target=MEAN)
@@ -77,11 +81,9 @@ def check_trainings(jobs: Sequence[FinishedJob]) -> None:
     for title, alike in records.items():
         unlike = differences(*alike.values(), fields=[name for name in ALIKE if name != "model"])
         trainings = [record.config.get("training") or {} for record in alike.values()]
-        keys = {key for training in trainings for key in training} - {"seed"}
-        texts = {key: {str(training.get(key)) for training in trainings} for key in sorted(keys)}
-        unlike += [
-            f"training.{key} ({', '.join(sorted(of))})" for key, of in texts.items() if len(of) > 1
-        ]
+        for key in sorted({key for training in trainings for key in training} - {"seed"}):
+            texts = sorted({str(training.get(key)) for training in trainings})
+            unlike += [f"training.{key} ({', '.join(texts)})"] * (len(texts) > 1)
         if unlike:
             raise ValueError(
                 f"{title}: trainings differ in {', '.join(unlike)}, not in seed alone."
@@ -98,17 +100,13 @@ def seed_names(records: Sequence[JobRecord]) -> dict[str, dict[str, str]]:
 
     Empty if models of one name differ in more than the seed of their training.
     """
-    weights, models = defaultdict[str, set[str]](set), defaultdict[str, set[str]](set)
-    for record in records:
-        for name, digest in record.weights.items():
-            weights[name].add(digest)
+    several, models = differing(*records, fields=["weights"]), defaultdict[str, set[str]](set)
     names = dict[str, dict[str, str]]()
     for record in records:
-        several = {name: f"{name}_seed{training_of(record, name)}" for name in record.weights}
-        several = {name: new for name, new in several.items() if len(weights[name]) > 1}
-        names[record.key] = several
+        seeds = {name: f"{name}_seed{training_of(record, name)}" for name in record.weights}
+        names[record.key] = {name: seeds[name] for name in seeds if f"weights.{name}" in several}
         for name in record.weights:
-            models[several.get(name, name)].add(model_digest(record, name))
+            models[names[record.key].get(name, name)].add(model_digest(record, name))
     return names if all(len(of) == 1 for of in models.values()) else {}
 
 

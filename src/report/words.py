@@ -420,12 +420,10 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     return lead, f" at {eps:g}/255: {rest}", details
 
 
-def margins_sentence(
-    rows: Sequence[Any], attack: str, images: str, at: str, aimed: bool = False
-) -> str:
+def margins_sentence(rows: Sequence[Any], attack: str, at: str, aimed: bool = False) -> str:
     """Say what an attack is better or worse than, on what and at which cost.
 
-    `images` says of which images the rows count some, `at` the budget. A single row has its points.
+    `at` says the budget. A single row has its points.
     """
     does = "reach the target class" if aimed else "fooled"
     texts = [
@@ -437,7 +435,7 @@ def margins_sentence(
     n = " to ".join(f"{x:g}" for x in sorted({row["images"] for row in rows}))
     costs = ", ".join(dict.fromkeys(costs_text(row["costs"]) for row in rows))
     sources = " or ".join(dict.fromkeys(row["source"] for row in rows))
-    counts = f"n = {n} of the {images}; from {sources}{at}; {costs} gradients per image"
+    counts = f"n = {n} of the {rows[0]['of']}; from {sources}{at}; {costs} gradients per image"
     return f"{'; '.join(texts)}{points} ({counts})"
 
 

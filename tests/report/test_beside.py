@@ -27,7 +27,7 @@ from src.report.named_tables import table
 from src.report.page.frame import build_report
 from src.report.published import load_published
 from src.report.results import results_of
-from src.report.source_choice import choose_source, source_tables
+from src.report.source_choice import choose_source
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
 from tests.report.conftest import make_sweep
@@ -317,7 +317,7 @@ def test_another_training_is_no_target_and_networks_are_compared_over_trainings(
     differ = rates["source"].map(NETWORKS) != rates["target"].map(NETWORKS)
     mean = rates[differ].groupby("target")["rate"].mean().mean()
     assert results.rankings["mean"].iloc[0] == pytest.approx(mean)
-    ranking, choice, networks = source_tables(choose_source([results]))
+    ranking, choice, networks = choose_source([results])
     assert "these trainings" in ranking.caption and not choice.texts  # unseen: in no training
     names, trainings, _, differences = zip(*networks.texts, strict=True)
     assert dict(zip(names, trainings, strict=True)) == {"net": "3", "vgg": "3", "vit": "1"}
@@ -363,7 +363,7 @@ def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path)
         for target in "abcd":
             found = [float(row[f"{target}{end}"]) for end in ("", " low", " high")]
             assert found == pytest.approx(means.loc[(row["source"], target)].tolist())
-    networks = choose_source([results]).networks
+    networks = choose_source([results])[2].data
     assert sorted(networks["source"]) == [*"abcd"] and networks["trainings"].eq(3).all()
     assert networks["p"].notna().tolist() == [False, True, True, True]
 
