@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from ..utils.model_names import ABSTAINED, ModelRef
+from ..utils.model_names import ABSTAINED
+from .estimates import share_columns
 from .intervals import FEWEST_IMAGES, wilson_interval
-from .outcomes import JobOutcomes, job_outcomes, ratio
+from .outcomes import JobOutcomes, ratio
 
 _COLUMNS = ["target", "n", "flipped", "rho", "rho_low", "rho_high", "verdict"]
 
@@ -120,39 +121,24 @@ def top_k(clean: pd.DataFrame) -> pd.DataFrame:
     correct = np.array([hits.sum() for hits in among.values()])
     n = np.full(len(among), len(clean))
     table = pd.DataFrame({"k": list(among), "n": n, "correct": correct})
-    table["accuracy"] = ratio(correct, n)
-    table["accuracy_low"], table["accuracy_high"] = wilson_interval(correct, n)
-    table["confidence"] = [confidences.astype(np.float64).mean() for confidences in values]
-    return table
+    means = [confidences.astype(np.float64).mean() for confidences in values]
+    return table.assign(**share_columns("accuracy", correct, n), confidence=means)
 
 
-def by_initial_confidence(
-    predictions: pd.DataFrame,
-    source: str,
-    targets: Sequence[str],
-    protocol: str = "joint",
-    groups: int | Sequence[float] = 3,
-) -> pd.DataFrame:
+def by_initial_confidence(result: JobOutcomes, groups: int | Sequence[float] = 3) -> pd.DataFrame:
     """Compute accuracy and confidence over the budgets, in groups by initial confidence.
 
     Only the protocol's images that the target classifies correctly when clean are counted. The
     groups of a target are equally large, except that equal confidences share a group: then a group
-    may be larger, or missing. If `groups` is a list, it has the edges of fixed groups. The other
-    arguments and the errors are as for `rates`.
+    may be larger, or missing. If `groups` is a list, it has the edges of fixed groups.
 
     Returns:
         One row per target, group and budget (including 0), highest confidence first: `target`,
-        `group` (1 is the most confident), `lowest` and `highest` initial confidence (of fixed
-        groups: the edges), `eps_255`, `n` images, `still_correct`, and `robust_accuracy` and
-        `confidence` with their 95 % intervals (see `wilson_interval`; at budget 0 the confidence
-        interval is within the group's range).
+        `group` (1 is the most confident) and its `name`, `lowest` and `highest` initial confidence
+        (of fixed groups: the edges), `eps_255`, `n` images, `still_correct`, and `robust_accuracy`
+        and `confidence` with their 95 % intervals (see `wilson_interval`; at budget 0 the
+        confidence interval is within the group's range).
     """
-    result = job_outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
-    return initial_groups(result, groups)
-
-
-def initial_groups(result: JobOutcomes, groups: int | Sequence[float]) -> pd.DataFrame:
-    """Return `by_initial_confidence` from outcomes."""
     arrays = (result.present, result.correct, result.confidence)
     initial = result.confidence[:, :, 0].round(_DIGITS)
     counted = result.counted & result.target_clean & ~np.isnan(initial)
@@ -174,6 +160,7 @@ def initial_groups(result: JobOutcomes, groups: int | Sequence[float]) -> pd.Dat
             part = {
                 "target": target,
                 "group": group,
+                "name": _span(*span, not isinstance(groups, int)),
                 "lowest": span[0],
                 "highest": span[1],
                 "eps_255": result.eps_255,
@@ -185,12 +172,21 @@ def initial_groups(result: JobOutcomes, groups: int | Sequence[float]) -> pd.Dat
     return _with_intervals(pd.DataFrame(parts)) if parts else pd.DataFrame()
 
 
+def _span(low: float, high: float, fixed: bool) -> str:
+    """Name a group by its edges, or else by its confidences, rounded down: 99.9 % is not 100 %.
+
+    They have a decimal if the group begins above 95 %.
+    """
+    per = 1000 if fixed else 10 if low > 0.95 else 1
+    ends = (f"{np.floor(100 * per * end + 1e-6) / per:g}" for end in (low, high))
+    return "\N{EN DASH}".join(ends) + " %"
+
+
 def _with_intervals(groups: pd.DataFrame) -> pd.DataFrame:
     """Return a row per group and budget, from counts and the sums of confidences."""
     of_budgets = ["eps_255", "n", "still_correct", "confidence"]
     groups = groups.explode(of_budgets, ignore_index=True).infer_objects()
     eps, n, still, confidence = (groups[name].to_numpy() for name in of_budgets)
-    lowest, highest = wilson_interval(still, n)
     mean = ratio(confidence, n)
     low = np.where(eps == 0, groups["lowest"], 0.0)
     high = np.where(eps == 0, groups["highest"], 1.0)
@@ -198,9 +194,7 @@ def _with_intervals(groups: pd.DataFrame) -> pd.DataFrame:
     share = np.nan_to_num(np.clip(ratio(mean - low, high - low), 0, 1))
     least, most = (low + (high - low) * end for end in wilson_interval(share * n, n))
     return groups.drop(columns="confidence").assign(
-        robust_accuracy=ratio(still, n),
-        robust_accuracy_low=lowest,
-        robust_accuracy_high=highest,
+        **share_columns("robust_accuracy", still, n),
         confidence=mean,
         confidence_low=least,
         confidence_high=most,

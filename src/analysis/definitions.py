@@ -35,9 +35,7 @@ TERMS = {
         "does not matter. Empty below 10 such images, and where the source was not evaluated. "
         "Empty for the source's own networks, also behind other defences: nothing transfers to "
         "another network. It is never ranked, tested or averaged over attacks, because its "
-        "denominator is an outcome of the attack: each attack is judged on other images. In the "
-        "demo at 2/255, FGSM is last of three attacks by success (11.4 %) and first by conditional "
-        "success (20.4 %)."
+        "denominator is an outcome of the attack: each attack is judged on other images."
     ),
     "confidence": (
         "Softmax probability of the predicted class. Initial confidence: confidence on the clean "

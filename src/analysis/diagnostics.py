@@ -9,7 +9,8 @@ from scipy.special import stdtrit
 
 from ..utils.model_names import ModelRef
 from ..utils.vocabulary import CONTROLS
-from .intervals import FEWEST_IMAGES, Z, paired_interval, wilson_interval
+from .estimates import share_columns
+from .intervals import FEWEST_IMAGES, Z, paired_interval
 from .outcomes import at_budget, job_outcomes, ratio, row_positions, target_labels, with_defence
 from .transfer_rates import evaluated_budgets, rates, relation
 
@@ -95,8 +96,7 @@ def excess(
     counts = {name: np.count_nonzero(mask, axis=1)[evaluated] for name, mask in masks.items()}
     result = pd.DataFrame(columns | {"targeted": attack.target_labels is not None} | counts)
     result = result[result["eps_255"] > 0].drop(columns="defence").reset_index(drop=True)
-    n = result["denominator"].to_numpy()
-    b, c = result["attack_only"].to_numpy(), result["control_only"].to_numpy()
+    b, c, n = (result[name].to_numpy() for name in ("attack_only", "control_only", "denominator"))
     result["success_rate"] = ratio(result["success"].to_numpy(), n)
     result["control_success_rate"] = ratio(result["control_success"].to_numpy(), n)
     result["excess"] = ratio(b - c, n)
@@ -179,9 +179,7 @@ def low_pass_accuracy(low_passed: pd.DataFrame, clean: pd.DataFrame) -> pd.DataF
     groups = rows.groupby(["target", "cutoff"], sort=False)["correct"]
     table = groups.agg(n="size", correct="sum").reset_index()
     k, n = table["correct"].to_numpy(), table["n"].to_numpy()
-    table["accuracy"] = ratio(k, n)
-    table["accuracy_low"], table["accuracy_high"] = wilson_interval(k, n)
-    return table
+    return table.assign(**share_columns("accuracy", k, n))
 
 
 def pair_similarity(
@@ -223,10 +221,8 @@ def pair_similarity(
     correct = clean.pivot(index="index", columns=["target", "defence"], values="correct")
     both = (correct[[result.source.columns, pair.columns]].dropna() for pair in pairs)
     table[["kappa", "kappa_low", "kappa_high"]] = [*map(_error_consistency, both)]
-    table["success_rate"] = ratio(successes, n)
-    table["success_rate_low"], table["success_rate_high"] = wilson_interval(successes, n)
-    table["relation"] = [relation(result.source, target) for target in pairs]
-    return table
+    relations = [relation(result.source, target) for target in pairs]
+    return table.assign(**share_columns("success_rate", successes, n), relation=relations)
 
 
 def mean_interval(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:

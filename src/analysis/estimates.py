@@ -8,12 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .intervals import FEWEST_IMAGES, wilson_interval
-from .outcomes import Mask
+from .outcomes import Mask, Values, ratio
 
 MEAN = "mean"
 """Name of a source, target or seed that stands for the mean over them."""
-
-Values = NDArray[np.float64]
 
 
 def nested_weights(*levels: Sequence[Any] | NDArray[Any]) -> Values:
@@ -35,6 +33,12 @@ def nested_weights(*levels: Sequence[Any] | NDArray[Any]) -> Values:
         weights /= np.bincount(outer[first])[outer]
         outer = inner
     return weights / np.bincount(outer)[outer]
+
+
+def share_columns(name: str, k: NDArray[Any], n: NDArray[Any]) -> dict[str, Values]:
+    """Return the shares k / n, NaN where n is 0, and the ends of their 95 % Wilson intervals."""
+    low, high = wilson_interval(k, n)
+    return {name: ratio(k, n), f"{name}_low": low, f"{name}_high": high}
 
 
 def contributions(scores: Values | Mask, counted: Mask, weights: Values) -> tuple[Values, Values]:

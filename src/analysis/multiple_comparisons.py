@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri
 
+from .outcomes import Values
+
 LEVEL = 0.05
 """Family-wise error: the largest probability of calling any two equal attacks different."""
 POWER = 0.8
@@ -27,8 +29,6 @@ _NONE_SEEN = -log(LEVEL)
 """Images whose loss no image shows with a probability of `LEVEL`: the rule of three."""
 _WHOLE = 1.0  # least sum of squared differences: one image fooled on all targets
 _UNSEEN = 4.0  # images that may differ although none does: the square of the cutoff 1.96
-
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

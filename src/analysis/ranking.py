@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .estimates import contributions, intervals, nested_weights
 from .multiple_comparisons import LEVEL, compare_pairs, detectable
-from .outcomes import Mask, Outcomes
+from .outcomes import Mask, Outcomes, Values
 from .quantities import statistics_of
 from .source_choice import missing_target, source_values
 
@@ -50,7 +50,6 @@ _PLACE = [*GROUP, "defence", "attack", "source"]
 ATTACK_COLUMNS = [*_PLACE, *statistics_of("attack")]
 SOURCE_COLUMNS = [*_PLACE, "target", *statistics_of("source")]
 
-Values = NDArray[np.float64]
 Row = dict[str, Any]
 """Statistics of one attack or source by column; tables of few rows are slow to change."""
 
@@ -137,13 +136,11 @@ def source_rankings(outcomes: Outcomes) -> pd.DataFrame:
     return pd.DataFrame(ranked, columns=SOURCE_COLUMNS)
 
 
-def by_mean(rows: pd.DataFrame, of: str) -> pd.DataFrame:
-    """Sort rows by decreasing `mean`; means that differ by rounding alone, by the name in `of`."""
-    return rows.iloc[_falling(rows["mean"].to_numpy(float), rows[of].to_numpy(str))]
+def falling_order(means: Values, names: NDArray[np.str_]) -> NDArray[np.intp]:
+    """Return the positions in decreasing order, NaN last.
 
-
-def _falling(means: Values, names: NDArray[np.str_]) -> NDArray[np.intp]:
-    """Return the positions in decreasing order, NaN last; equal means in the order of names."""
+    Means that differ by rounding alone are in the order of their names.
+    """
     falling = np.argsort(-means, kind="stable")
     level = np.cumsum(np.diff(means[falling], prepend=np.inf) < -_ROUNDING)
     return falling[np.lexsort((names[falling], level))]
@@ -314,7 +311,7 @@ def _tested(
         targets: Positions of the targets that count an image, by name.
         values_of: Function that returns the contributions from some of the targets alone.
     """
-    order = _falling(numbers["mean"], names.to_numpy(str))
+    order = falling_order(numbers["mean"], names.to_numpy(str))
     first, *others = order.tolist()
     one = None if against is None or against not in names else names.tolist().index(against)
     tests = compare_pairs(values, one=one)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from ..utils.model_names import ModelRef
-from .outcomes import Mask, Outcomes, network_of, ratio
+from .outcomes import Mask, Outcomes, Values, network_of, ratio
 
 COMMON_TARGETS = 2
 """Sources are ranked if each two have as many targets in common, besides themselves."""
@@ -20,8 +20,6 @@ FEWEST_FOR_INTERVAL = 5
 """Fewest networks of targets for an interval of a mean over them."""
 _HALVES = 10
 _NUMBERS = ["success", "most", "any", "best_2", "best_3"]
-
-Values = NDArray[np.float64]
 
 
 def choices(outcomes: Outcomes, seed: int = 0) -> pd.DataFrame:

@@ -4,19 +4,16 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from .multiple_comparisons import FEWEST_TESTED, LEVEL
-from .outcomes import Mask, Outcomes, network_of
+from .outcomes import Mask, Outcomes, Values, network_of
 from .source_choice import runs_of, source_values
 
 FEWEST_TRAININGS = 3
 """With fewer trainings nothing is said about networks in general."""
 NETWORK_COLUMNS = ["source", "trainings", "mean", "difference", "difference_low"]
 NETWORK_COLUMNS += ["difference_high", "p", "degrees"]
-
-Values = NDArray[np.float64]
 
 
 def compare_networks(

@@ -8,8 +8,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
-from .intervals import wilson_interval
-from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, ratio, same_network
+from .estimates import share_columns
+from .outcomes import JobOutcomes, Mask, evaluated_pairs, job_outcomes, same_network
 from .quantities import QUANTITIES
 
 CLEAN = "clean"
@@ -169,9 +169,7 @@ def rates_of(outcome: JobOutcomes) -> dict[str, NDArray[Any]]:
         if quantity.compute is not None:
             columns[name] = quantity.compute(outcome)[evaluated]
         elif quantity.count:
-            n = columns[quantity.of]
-            n = np.where(n < quantity.fewest, 0, n)
+            n = np.where(columns[quantity.of] < quantity.fewest, 0, columns[quantity.of])
             k = np.minimum(columns[quantity.count], n)
-            columns[name] = ratio(k, n)
-            columns[f"{name}_low"], columns[f"{name}_high"] = wilson_interval(k, n)
+            columns |= share_columns(name, k, n)
     return columns

@@ -12,13 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from .estimates import contributions, intervals
-from .outcomes import Mask, Outcomes
+from .outcomes import Mask, Outcomes, Values
 
 _PARTS = 11
 _DRAWS = 9_999
 _CURVES = ("fooled", "unseen", "single")
-
-Values = NDArray[np.float64]
 
 
 def success_within(outcomes: Outcomes, gradients: Sequence[float]) -> pd.DataFrame:

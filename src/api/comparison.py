@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
+from ..analysis.outcomes import Values
 from ..analysis.transfer_rates import TRANSFER, relation
 from ..artifacts.comparable import differences
 from ..artifacts.jobs import name_jobs
@@ -25,8 +25,6 @@ ROBUST, CLEAN = "robust accuracy", "clean accuracy"
 NOTES = "notes"
 """Key in `frame.attrs`: what else differs between the sweeps, as lines."""
 _TARGET = ["target", "defence"]
-
-Values = NDArray[np.float64]
 
 
 def compare(

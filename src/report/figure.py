@@ -16,7 +16,8 @@ from altair.typing import ChartType
 
 from ..analysis import OWN, TRANSFER, WHITE_BOX
 from ..analysis.confidence import by_initial_confidence, confidence_profiles
-from ..utils.model_names import renamed
+from ..analysis.outcomes import job_outcomes
+from ..utils.model_names import ModelRef, renamed
 from . import charts
 from .charts.theme import DASHES, LINE, MEAN, PALETTE, SHADES, SHAPES, inline
 from .printed import BELOW, LETTER, VALUES, Figure, Pair, on_paper, to_points
@@ -250,8 +251,9 @@ def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) ->
         raise ValueError("groups must be at least 1, and bins above 0 and at most 100 points.")
     edges = groups if bins is None else (np.arange(bins, 100 - 1e-9, bins) / 100).round(9).tolist()
     job, record = pair.jobs[0], pair.jobs[0].record
-    args = job.predictions, record.source, pair.target, record.protocol, edges
-    rows = by_initial_confidence(*args)
+    targets = [*map(ModelRef.parse, pair.target)]
+    result = job_outcomes(job.predictions, record.source, targets, record.protocol)
+    rows = by_initial_confidence(result, edges)
     clean = rows.groupby("group")["n"].transform("first")
     fewest, sizes = 1 if bins is None else FEWEST_IN_BIN, clean[rows["eps_255"] == 0]
     total, left = sizes.sum(), sizes[sizes < fewest].sum()
@@ -263,8 +265,7 @@ def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) ->
     if left:
         log.warning(left_out)
     rows = rows.assign(clean=clean)[clean >= fewest]
-    spans = rows[["lowest", "highest", "clean"]].to_numpy()
-    rows["label"] = [_span(low, high, n, bins is not None) for low, high, n in spans]
+    rows["label"] = rows["name"] + rows["clean"].map(" ({:.0f})".format)
     labels = list(dict.fromkeys(rows["label"]))  # the most confident first
     pair.check(labels)
     channels = np.array([[*bytes.fromhex(shade[1:])] for shade in SHADES]).T
@@ -280,16 +281,6 @@ def confidence_groups(pair: Pair, groups: int = 3, bins: float | None = None) ->
         return alt.hconcat(*(panel.properties(width=width) for panel in panels), spacing=8)
 
     return pair.panels(draw, 2, pair.name(), left_out * bool(left))
-
-
-def _span(low: float, high: float, images: float, fixed: bool) -> str:
-    """Name a group by its edges, or else by its confidences, rounded down to percents.
-
-    They have a decimal if the group begins above 95 %.
-    """
-    per = 1000 if fixed else 10 if low > 0.95 else 1
-    ends = "\N{EN DASH}".join(f"{np.floor(100 * per * end + 1e-6) / per:g}" for end in (low, high))
-    return f"{ends} % ({images:.0f})"
 
 
 @registered("attack source target width height names")

@@ -20,7 +20,7 @@ from altair.typing import ChartType
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..analysis.ranking import by_mean
+from ..analysis.ranking import falling_order
 from ..artifacts.jobs import FinishedJob
 from ..artifacts.layout import TOP_FIVE
 from ..artifacts.sweep_folders import Sweeps
@@ -129,7 +129,8 @@ class Figure:
         """The rows of the ranking at the chosen budget, best first."""
         rows = self.view.ranking
         rows = self.of_first(rows[rows["eps_255"] == self.view.choice.eps])
-        return self.labelled(by_mean(rows, "attack"))
+        order = falling_order(rows["mean"].to_numpy(float), rows["attack"].to_numpy(str))
+        return self.labelled(rows.iloc[order])
 
     def of_first(self, rows: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of rankings for the chosen sources or else their mean.

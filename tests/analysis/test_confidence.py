@@ -13,7 +13,9 @@ from src.analysis.confidence import (
     top_k,
 )
 from src.analysis.intervals import wilson_interval
+from src.analysis.outcomes import job_outcomes
 from src.analysis.trajectories import KINDS, by_kind, flip_summary, trajectories
+from src.utils.model_names import ModelRef
 from tests.analysis.conftest import make_table
 
 # The top five of seven images, as a model with six classes gives them; it abstains on the last.
@@ -75,6 +77,10 @@ def check_mean(row, name, mean, low=0.0, high=1.0):
     assert found == pytest.approx([mean, *ends], rel=1e-5)
 
 
+def outcomes(table):
+    return job_outcomes(table, "a", [ModelRef.parse("b")], "joint")
+
+
 @pytest.mark.parametrize("groups", [3, 5, [0.5, 0.8]])
 def test_groups_by_initial_confidence_are_those_of_plain_loops(groups):
     """Equally many images of `b` in each, of those correct when clean; fixed ones by edges."""
@@ -86,7 +92,7 @@ def test_groups_by_initial_confidence_are_those_of_plain_loops(groups):
     goals = [1] * 55 + [0] * 6  # of the last ones, the true class
     confidence = {("b", 0): initial, ("b", 4): later}
     table = make_table(classes, target_label=goals, confidence=confidence)
-    frame = by_initial_confidence(table, "a", ["b"], groups=groups)
+    frame = by_initial_confidence(outcomes(table), groups)
     images = [at for at in range(1, 55) if not clean[at]]
     images.sort(key=lambda at: -initial[at])
     if isinstance(groups, int):
@@ -111,10 +117,10 @@ def test_groups_by_initial_confidence_are_those_of_plain_loops(groups):
 def test_equal_confidences_are_in_one_group():
     its = [1.0] * 7 + [0.5, 0.6]
     table = make_table({("a", 0): [0] * 9, ("b", 0): [0] * 9}, confidence={("b", 0): its})
-    frame = by_initial_confidence(table, "a", ["b"])
+    frame = by_initial_confidence(outcomes(table))
     assert frame["n"].tolist() == [7, 2]
     table["predicted"] = 1
-    assert by_initial_confidence(table, "a", ["b"]).empty
+    assert by_initial_confidence(outcomes(table)).empty
 
 
 def effect(confidence, first):

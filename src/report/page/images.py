@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from math import floor, inf
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...analysis.confidence import initial_groups
+from ...analysis.confidence import by_initial_confidence
 from ...analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.comparable import model_digest
@@ -156,7 +156,7 @@ def _add_blocks(page: PageData, job: FinishedJob, images: pd.DataFrame, groups: 
         **_predictions(job),
         "source": record.source,
         "classes": page.classes.index(record.class_names),
-        "groups": [_groups(initial_groups(result, by)) for by in (groups, FIXED_BINS)],
+        "groups": [_groups(by_initial_confidence(result, by)) for by in (groups, FIXED_BINS)],
         "kinds": _kinds(images),
         "pictures": places,
         "second": _second(job, {index for index, _, _, _ in places.get("at", [])}),
@@ -303,12 +303,9 @@ def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     columns = ["eps_255", "n", "still_correct", "robust_accuracy", "confidence"]
     lists, size = rows[columns].round(4).to_dict("list"), rows["eps_255"].nunique()
     groups: dict[str, list[dict[str, Any]]] = {}
-    # A group has a row per budget. Shares in percent are rounded down: 99.999 % is not 100 %.
-    firsts = rows[["target", "lowest", "highest"]].to_numpy()[::size].tolist()
-    for number, (target, *ends) in enumerate(firsts):
-        digits = 1 if ends[0] > 0.951 else 0
-        ends = [floor(100 * end * 10**digits) / 10**digits for end in ends]
-        part: dict[str, Any] = {"name": "{:g}\N{EN DASH}{:g} %".format(*ends)}
+    firsts = rows[["target", "name"]].to_numpy()[::size].tolist()  # it has a row per budget
+    for number, (target, name) in enumerate(firsts):
+        part: dict[str, Any] = {"name": name}
         part |= {str(name): list_[number * size :][:size] for name, list_ in lists.items()}
         groups.setdefault(target, []).append(part)
     return groups
