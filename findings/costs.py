@@ -16,7 +16,6 @@ from omegaconf import OmegaConf
 
 from src.analysis import Outcomes, outcomes_of
 from src.artifacts import FinishedJob, find_jobs
-from src.attacks import zoo
 from src.config import CONF, AttackSettings
 from src.utils.files import atomic_write
 from src.utils.hydra_versions import VERSION_BASE
@@ -33,7 +32,8 @@ COPIES = ("copies", "samples", "neighbours", "inner_steps", "scales", "admixed")
 """Settings that multiply the gradients of a step."""
 LEAST = {"emi": 2}
 """Least numbers of copies, where it is not 1."""
-LEFT_OUT = {"llc", "illc", "fgsm_l2", "pgd_l2"}
+LEFT_OUT = {"none", "saved", "foolbox", "torchattack", "torchattacks", "transferattack"}
+LEFT_OUT |= {"llc", "illc", "fgsm_l2", "pgd_l2"}
 TARGETED = ("mi", "mi_di_ti", "logit_mi_di_ti", "cfm", "s4st")
 
 
@@ -76,15 +76,12 @@ def matched(
 def files(members: int, targeted: bool, cap: int) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the attacks' files by name, such as `mi_10`, of those that are ensembles' or not."""
     with initialize_config_dir(str(CONF), **VERSION_BASE):
-        for name, value in sorted(zoo.offered().items()):
-            about = getattr(value, "about", None)  # classes that attacks are made of have none
-            if about is None or name in LEFT_OUT or about.members > members:
-                continue
-            only = about.targeted == "only" or name in ("cfm", "s4st")
-            chosen = TARGETED if targeted else ENSEMBLES if members > 1 else (name,) * (not only)
-            if name not in chosen:
-                continue
+        for name in sorted({path.stem for path in CONF.glob("attack/*.yaml")} - LEFT_OUT):
             settings: Any = OmegaConf.to_container(compose(f"attack/{name}").attack)
+            only = settings["about"].get("targeted") == "only" or name in ("cfm", "s4st")
+            chosen = TARGETED if targeted else ENSEMBLES if members > 1 else (name,) * (not only)
+            if name not in chosen or settings["about"].get("members", 1) > members:
+                continue
             label = {"target_label": "random"} if targeted else {}
             if gradients(settings, members) <= cap:
                 yield f"{name}_own", {"defaults": [name, "_self_"], **label}
