@@ -21,7 +21,7 @@ from src.data import balanced_subset
 
 TUNING = 200
 """Number of images for tuning in the preset `small`: those of the demo."""
-VERSION = 1
+VERSION = 2
 """Version of the presets; it rises if a stored value changes."""
 _SETTINGS = ("own", *map(str, COSTS))
 

@@ -65,6 +65,7 @@ def test_each_source_counts_once_and_its_trainings_are_those_of_the_folder(make_
         (["attack=ni", "targets=[coarse]"], "a target of another network"),
         (["attack=ni", "base=fgsm"], "base=fgsm: attack.gradients=10: fgsm has a fixed number"),
         (["attack=ni", "base=mii"], "base=mii: "),
+        (["attack=bim"], "base=bim is the attack. Name another attack as base."),
     ],
 )
 def test_what_is_no_comparison_of_two_attacks_is_refused(make_paper, capsys, words, told):
