@@ -130,7 +130,7 @@ def page_values() -> dict[str, Any]:
         cell=format_cell,
         mi=mi,
         networks=networks,
-        step_rules={name: step_rule(RESULTS / f"{card}.card") for name, card in STEP_RULES.items()},
+        step_rules={name: step_rule(RESULTS / card) for name, card in STEP_RULES.items()},
         trainings=Trainings(RESULTS / "trainings.card"),
         published_small=Networks(RESULTS / "published-small.card"),
         study=Networks(RESULTS / "networks-grid.card"),
