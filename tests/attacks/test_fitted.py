@@ -114,8 +114,8 @@ def test_training_and_steps_are_the_papers(name, batch):
         total = 0
         for number in range(copies * step, copies * (step + 1)):
             noise = partial(torch.randn, generator=torch.Generator().manual_seed(number))
-            drawn = [noise(shape, dtype=mean.dtype).flatten() for shape in ((5, 432), (5,))]
-            sampled = mean + 1.5 * spread * torch.cat(drawn) if flat else seen[order[number]]
+            drawn = [noise(shape, dtype=mean.dtype).flatten() for shape in ((5,), (5, 432))]
+            sampled = mean + 1.5 * spread * torch.cat(drawn[::-1]) if flat else seen[order[number]]
             total = total + gradient(sampled, found, labels)[1]
         found = (found + EPS / 2 * total.sign()).clamp(images - EPS, images + EPS).clamp(0, 1)
     short = {"steps": 2, "relative_step_size": 0.5, **({"copies": 2} if flat else {})}

@@ -78,15 +78,15 @@ class CollectedWeights:
             for number in self._train(model, optimizer, task, epoch):
                 place = epoch * self.weights_per_epoch + number
                 collected |= self._collect(model, task, place, collected)
-            momentum = {
+            state = collected | {
                 f"momentum/{name}": optimizer.state[value]["momentum_buffer"].clone()
                 for name, value in parameters.items()
                 if value in optimizer.state
             }
-            weights = {f"weights/{name}": value for name, value in _weights(model).items()}
-            if not all(value.isfinite().all() for value in weights.values()):
-                raise ValueError("The fit diverged, its weights are NaN. Lower its learning_rate.")
-            yield {**collected, **momentum, **weights, "epochs": torch.tensor(epoch + 1)}
+            state |= {f"weights/{name}": value for name, value in _weights(model).items()}
+            if not all(value.isfinite().all() for value in state.values()):
+                raise ValueError("The fit diverged: NaN or infinity. Lower attack.learning_rate.")
+            yield {**state, "epochs": torch.tensor(epoch + 1)}
 
     def _train(
         self, model: nn.Module, optimizer: torch.optim.SGD, task: FitTask, epoch: int
@@ -264,7 +264,7 @@ class SampledWeights(CollectedWeights):
     def _choose(self, states: Mapping[float, State], number: int) -> dict[str, Tensor]:
         state, generator = state_of(states, 0.0), torch.Generator().manual_seed(number)
         weights = _select(state, "0")
-        for name, square in _select(state, "square").items():
+        for name, square in sorted(_select(state, "square").items()):  # whatever order a file has
             variance = (square - weights[name].square()).clamp_min(1e-30)
             noise = torch.randn(square.shape, generator=generator, dtype=square.dtype)
             weights[name] = weights[name] + self.spread * variance.sqrt() * noise.to(square)
