@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock
 
+from src.attacks import PerImageRandom
 from src.models import Ensemble
 from src.utils.about import About
 from src.utils.call_target import call_target
@@ -59,6 +60,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     elif "attack_name" in metafunc.fixturenames:
         names = [pytest.param(name, marks=marks[name]) for name in ATTACKS]
         metafunc.parametrize("attack_name", names)
+
+
+def random_for(images: Tensor, seeds: list[int] | None = None) -> PerImageRandom:
+    """Return the random numbers of images, (..., N, 3, H, W), all of class 0."""
+    images = images.reshape(-1, *images.shape[-3:])
+    numbers, labels = torch.tensor(seeds or range(len(images))), torch.zeros(len(images)).long()
+    return PerImageRandom(numbers, images, labels, (images, labels))
 
 
 class Quarters(nn.Module):

@@ -13,7 +13,7 @@ from src.attacks.source import apply_backward_rule
 from src.defences import AttackedDefence
 from src.images.attacker import CountedModel
 from src.models import Ensemble, PixelClassifier, architectures, small
-from tests.attacks.conftest import KINDS
+from tests.attacks.conftest import KINDS, random_for
 
 IMAGES = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(3))
 LABELS = torch.tensor([0, 1])
@@ -106,9 +106,8 @@ def test_refuses_layers_that_cannot_be_used(layer, model):
 
 
 def problem_of(source: Source, images: torch.Tensor, labels: torch.Tensor) -> Problem:
-    random = PerImageRandom(torch.arange(len(images)), images, labels, (images, labels))
     eps = torch.tensor([4, 8]).reshape(2, 1, 1, 1, 1) / 255
-    return Problem(source, images, labels, False, random, eps, "linf")
+    return Problem(source, images, labels, False, random_for(images), eps, "linf")
 
 
 OBJECTIVES = [
@@ -243,11 +242,6 @@ def test_a_backward_rule_changes_the_gradients_of_models_that_have_its_layers_al
         else:
             with pytest.raises(ValueError, match="the source must have"):
                 apply_backward_rule(network, rule)
-
-
-def random_for(images: Tensor, seeds: list[int]) -> PerImageRandom:
-    labels = torch.zeros(len(seeds), dtype=torch.int64)
-    return PerImageRandom(torch.tensor(seeds), images, labels, (images, labels))
 
 
 def ghost_of_vit(model: nn.Module, z: Tensor, random: PerImageRandom) -> Tensor:

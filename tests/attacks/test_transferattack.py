@@ -1,5 +1,6 @@
-"""Classes of a clone of TransferAttack: a stand-in of its shape."""
+"""Classes of a clone of TransferAttack: of a stand-in of its shape, and of a real one."""
 
+import os
 import re
 import sys
 from functools import partial
@@ -209,3 +210,16 @@ def test_the_command_tries_every_class(clone, run_in, printed_by, tmp_path):
     assert status == 0 and lines["signs"] == lines["aimed"] == "yes"
     assert lines["broken"] == "no   RuntimeError: no layer4 here"
     assert "3 of 7 classes of transferattack run on resnet_small." in text
+
+
+@pytest.mark.skipif("TRANSFERATTACK" not in os.environ, reason="needs TRANSFERATTACK=CLONE")
+@pytest.mark.parametrize("name", ["adaea", "smer", "mig", "anda", "awt"])
+def test_runs_what_this_program_has_by_name_only(name, source, batch):
+    model = source("logits" if name in ("adaea", "smer") else "single")
+    before = [tensor.clone() for tensor in model.state_dict().values()]
+    images, labels = batch(1 if name == "anda" else 4)
+    attack = attack_of(name, os.environ["TRANSFERATTACK"])
+    found, again = (attack(model, images, labels, 8 / 255, epoch=2) for _ in range(2))
+    assert torch.equal(found, again) and found.min() >= 0 and found.max() <= 1
+    assert 1 / 255 < (found - images).abs().amax() < 8.001 / 255
+    assert all(map(torch.equal, before, model.state_dict().values()))

@@ -12,18 +12,9 @@ from torchvision.transforms import functional as vision
 
 from src import attacks
 from src.attacks import BlockShuffle, PerImageRandom, ScaledBlocks
+from tests.attacks.conftest import random_for
 
-
-def batch(count: int, height: int, width: int, dtype=torch.float32) -> Tensor:
-    """Return images with one budget, (1, N, 3, H, W)."""
-    generator = torch.Generator().manual_seed(1)
-    shape = (1, count, 3, height, width)
-    return (torch.randint(0, 256, shape, generator=generator) / 255).to(dtype)
-
-
-def random_for(images: Tensor) -> PerImageRandom:
-    seeds = torch.arange(images.shape[1])
-    return PerImageRandom(seeds, images, seeds, (images[0], seeds))
+IMAGES = torch.rand(1, 80, 3, 11, 13, generator=torch.Generator().manual_seed(1))  # one budget
 
 
 def shuffled_by_hand(images: Tensor, random: PerImageRandom, blocks: int) -> Tensor:
@@ -52,7 +43,7 @@ def shuffled_by_hand(images: Tensor, random: PerImageRandom, blocks: int) -> Ten
 
 @pytest.mark.parametrize("blocks", [1, 2, 5])
 def test_block_shuffle_by_hand(blocks):
-    images = batch(8, 25, 32)
+    images = IMAGES[:, :8].repeat(1, 1, 1, 2, 2)
     result = BlockShuffle(blocks=blocks, max_angle=60)(images, random_for(images), 0)[0]
     expected = shuffled_by_hand(images[0], random_for(images), blocks)
     torch.testing.assert_close(result, expected, atol=2e-3, rtol=0)
@@ -92,7 +83,7 @@ def changed_by_hand(kind: int, block: Tensor, share: float, kept: Tensor, noise:
 
 @pytest.mark.parametrize(("blocks", "count"), [(1, 80), (3, 30)])
 def test_structure_invariant_by_hand(blocks, count):
-    images = batch(count, 11, 13, torch.float64)
+    images = IMAGES[:, :count].double()
     random, sides = random_for(images), images.shape[-2:]
     cuts = []
     for length in sides:
@@ -115,11 +106,10 @@ def test_structure_invariant_by_hand(blocks, count):
 
 
 def test_changes_before_blocks_are_scaled_are_torchvisions():
-    images = batch(60, 11, 13)
-    result = ScaledBlocks(scaling=0, colour=0.8)(images, random_for(images), 0)[0]
+    result = ScaledBlocks(scaling=0, colour=0.8)(IMAGES, random_for(IMAGES), 0)[0]
     counts = [0] * 6
     for image, found, (chance, kind, amount) in zip(
-        images[0], result, random_for(images).uniform(31)[:, :3].tolist(), strict=True
+        IMAGES[0], result, random_for(IMAGES).uniform(31)[:, :3].tolist(), strict=True
     ):
         way = int(5 * kind) if chance < 0.8 else 5
         counts[way] += 1
@@ -136,9 +126,8 @@ def test_changes_before_blocks_are_scaled_are_torchvisions():
 
 
 def test_blocks_are_those_of_the_changed_image():
-    images = batch(60, 11, 13)
     whole, scaled, changed = (
-        partial(ScaledBlocks(scaling=scaling, colour=colour), random=random_for(images), copy=0)
+        partial(ScaledBlocks(scaling=scaling, colour=colour), random=random_for(IMAGES), copy=0)
         for scaling, colour in ((0.9, 1), (0.9, 0), (0, 1))
     )
-    torch.testing.assert_close(whole(images), scaled(changed(images)), atol=1e-6, rtol=0)
+    torch.testing.assert_close(whole(IMAGES), scaled(changed(IMAGES)), atol=1e-6, rtol=0)

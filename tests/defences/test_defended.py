@@ -98,8 +98,7 @@ LABELS = torch.tensor([0, 1, 2, 3, 0])
 
 @pytest.fixture
 def images() -> Tensor:
-    generator = torch.Generator().manual_seed(0)
-    return torch.rand(5, 3, 8, 10, generator=generator, dtype=torch.float64)
+    return batch(5, 8, 10)
 
 
 @pytest.fixture
