@@ -110,7 +110,8 @@ def adaptive(jobs: Sequence[FinishedJob], targets: Sequence[str]) -> pd.DataFram
         over the other targets behind the defence, the number of `images` (`itself_images`) and for
         each attack (`mi`, `pgd`, `adaptive`) the share that stays correct with its interval
         (`itself_mi`, `itself_mi_low`, `itself_mi_high`) on the images that count under all, and
-        the share of abstentions (`itself_mi_abstained`), which are not correct.
+        the share of abstentions (`itself_mi_abstained`), which are not correct. `mi_undefended` is
+        `mi` on the same images of the networks without the defence.
     """
     rows = []
     order = [NO_DEFENCE, *max((job.record.defences for job in jobs), key=len)]
@@ -225,6 +226,8 @@ def _rivals(
     """Return the numbers of `adaptive` for some targets, on the images of all or some rivals."""
     cells = {attack: _masks(job, targets, defence) for attack, job in rivals.items()}
     counted = np.all([cells[attack][0] for attack in counting or cells], axis=0)
+    if "mi" in rivals:  # what the defence gains against it
+        cells["mi_undefended"] = _masks(rivals["mi"], targets, NO_DEFENCE)
     row = {f"{kind}_images": counted.sum() / len(targets)}
     for attack, (_, correct, abstained) in cells.items():
         each = np.full(len(targets), 1 / len(targets))

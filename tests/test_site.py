@@ -165,7 +165,7 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     first, second = at_100.index[0], at_10.index[0]
     assert (first, second) == ("sia", "gi") and at_100["copies"]["sia"] < at_100["steps"]["di"]
     numbers = [100, len(at_100), 4, *map(percent, at_100["mean"][["sia", "di"]])]
-    assert tells(README, *numbers, int(at_100["images"].iloc[0]))
+    assert tells(README, *numbers, int(at_100["images"].iloc[0]), len(at_10))
     own = own_settings()
     at_16 = Networks(RESULTS / "published-small.card").means.loc[16]
     numbers = []
