@@ -160,40 +160,38 @@ def workspace(new_workspace: Callable[[], Path], monkeypatch: pytest.MonkeyPatch
     return folder
 
 
-@pytest.fixture(scope="session")
-def at_once() -> Callable[..., None]:
-    """A function that makes calls at once, each in a process of its own that must end well."""
-
-    def run(*calls: Callable[[], object], method: str = "fork") -> None:
-        processes = [multiprocessing.get_context(method).Process(target=call) for call in calls]
-        for process in processes:
-            process.start()
-        for process in processes:
-            process.join()
-            assert process.exitcode == 0
-
-    return run
+def at_once(*calls: Callable[[], object], method: str = "fork", code: int = 0) -> None:
+    """Make calls at once, each in a process of its own that must end with an exit code."""
+    processes = [multiprocessing.get_context(method).Process(target=call) for call in calls]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+        assert process.exitcode == code
 
 
 def killed(call: Callable[[], object]) -> None:
     """Make a call in a process of its own, which must be killed there."""
-    process = multiprocessing.get_context("fork").Process(target=call)
-    process.start()
-    process.join()
-    assert process.exitcode == -signal.SIGKILL
+    at_once(call, code=-signal.SIGKILL)
+
+
+def act_at_call(function: Callable[..., Any], number: int, act: Callable[[], object]) -> Any:
+    """Return a function that acts before one call of another, given by its number."""
+    calls = count(1)
+
+    def call(*args: object, **words: object) -> object:
+        if next(calls) == number:
+            act()
+        return function(*args, **words)
+
+    return call
 
 
 def kill_at(function: str, number: int) -> None:
     """Let this process be killed at a call of a function."""
     place, _, name = function.rpartition(".")
-    real, calls = resolve_name(function), count(1)
-
-    def call(*args: object, **words: object) -> object:
-        if next(calls) == number:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*args, **words)
-
-    setattr(resolve_name(place), name, call)
+    kill = partial(signal.raise_signal, signal.SIGKILL)
+    setattr(resolve_name(place), name, act_at_call(resolve_name(function), number, kill))
 
 
 def same_tables(one: Path, two: Path, names: Sequence[str]) -> None:

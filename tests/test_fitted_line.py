@@ -141,20 +141,13 @@ def test_class_folders_are_numbered_by_name(workspace):
 
 
 @pytest.fixture
-def net():
+def classified():
+    """A network, twenty images, and the classes that the network predicts."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return nn.Sequential(nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1176, 5)).eval()
-
-
-@pytest.fixture
-def images():
-    return pictures(20, 0)
-
-
-@pytest.fixture
-def labels(net, images):
-    return net(images / 255).argmax(1)
+        layers = nn.Conv2d(3, 6, 3), nn.ReLU(), nn.Flatten(), nn.Linear(1176, 5)
+    net, images = nn.Sequential(*layers).eval(), pictures(20, 0)
+    return net, images, net(images / 255).argmax(1)
 
 
 def pictures(count, seed):
@@ -169,7 +162,8 @@ def confidences(net, images, labels, attack="uap", **words):
 
 
 @pytest.mark.slow
-def test_a_fit_takes_its_own_target_labels(net, images, labels):
+def test_a_fit_takes_its_own_target_labels(classified):
+    net, images, labels = classified
     train, classes, attack = pictures(12, 1), torch.arange(12) % 5, {"uap": {"epochs": 2}}
     aims, fitted = (labels + 1) % 5, (train, classes, (classes + 2) % 5)
     rows = confidences(net, images, labels, attack, target_labels=aims, fit_images=fitted)
@@ -180,9 +174,8 @@ def test_a_fit_takes_its_own_target_labels(net, images, labels):
     np.testing.assert_allclose(rows, expected, atol=1e-6)
 
 
-def test_evaluated_pixels_are_refused_whatever_their_labels(
-    net, images, labels, workspace, run_job, capfd
-):
+def test_evaluated_pixels_are_refused_whatever_their_labels(classified, workspace, run_job, capfd):
+    net, images, labels = classified
     others, aims = pictures(20, 1), (labels + 1) % 5
     others[7] = images[3]
     with pytest.raises(ValueError, match="Pass fit_images"):

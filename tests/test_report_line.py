@@ -18,7 +18,7 @@ from src.artifacts.jobs import find_jobs
 from src.artifacts.sweep_state import SweepManifest, write_manifest
 from src.report.audit import audited as add_audits
 from src.report.results import results_of
-from src.utils.model_names import ModelRef
+from tests.analysis.conftest import outcomes_of_arrays
 from tests.conftest import REPOSITORY, TINY_RUN, block_of
 from tests.report.conftest import make_sweep
 
@@ -145,11 +145,7 @@ def test_an_audit_counts_as_tries_does_on_what_rankings_compare(tmp_path):
 def candidates(fooled, counted) -> Outcomes:
     """Return the outcomes of one attack per row of `fooled`, from one source, on one target."""
     jobs = [(f"attack {number}", "s") for number in range(len(fooled))]
-    fooled = fooled[:, None] & counted
-    counted = np.broadcast_to(counted, fooled.shape)
-    there, images = np.ones((len(jobs), 1), bool), np.arange(counted.shape[2])
-    targets, aimed = [ModelRef.parse("t")], np.zeros(len(jobs), bool)
-    return Outcomes(jobs, targets, images, aimed, there, counted, fooled, ~fooled & counted)
+    return outcomes_of_arrays(jobs, "t", fooled[:, None], counted)
 
 
 def test_classes_are_counted_and_compared():

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
+from ..config.gradient_cost import COPIES
 from ..utils.model_names import ModelRef
 from ..utils.package import is_asset
 from .record import JobRecord
@@ -44,6 +45,15 @@ def model_digest(record: JobRecord, name: str) -> str:
     return digest([record.weights.get(name), settings, record.code.get(name)])
 
 
+def _settings(record: JobRecord) -> Any:
+    """Return an attack's settings, without the number that `attack.gradients` has set."""
+    settings = record.config["attack"].get("settings")
+    if number := re.search(r"\([\d.e+]+ gradients?(, spend=copies)?[,)]", record.label):
+        keys = COPIES if number[1] else ("steps",)
+        settings = {key: value for key, value in settings.items() if key not in keys}
+    return settings
+
+
 FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "images": lambda record: f"{record.images} of digest {record.data}",
     "norm": lambda record: record.norm,
@@ -59,7 +69,7 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "epsilon.grid": lambda record: [*record.budgets[1:]],
     "attack": lambda record: record.crafting,
     "settings": lambda record: digest(
-        [*map(record.config["attack"].get, ("settings", "target_label")), record.code.get("attack")]
+        [_settings(record), record.config["attack"].get("target_label"), record.code.get("attack")]
     ),
 }
 """Facts of a job by name."""

@@ -70,8 +70,8 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     if "steps" in fixed or "update" in words or not words.get("normalised", True):
         hidden.add("step_rule")
     fitted = next((part for part in parts.values() if hasattr(part, "fit")), None)
-    if "gradients" not in stated:
-        counts = {"gradients": _default_count(words, special), **counts}
+    if computed := "gradients" not in {*stated, *counts}:
+        counts["gradients"] = _default_count(words, special)
     special |= {"states": _STATES} if fitted else {}
     face, accepted = _make_signature(special, hidden, values)
 
@@ -99,6 +99,7 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
         function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
         function.about = About(**_describe(function, words) | stated)
         function.counts, function.all_budgets, function.check = counts, True, settings_of
+        function.copies_multiply = computed
         settings_of({})  # wrong defaults fail here
         if fitted:
             function.fitted, function.fit = fitted, partial(fit, fitted)
@@ -111,15 +112,15 @@ def _default_count(keywords: Collection[str], special: Collection[str]) -> Count
     """Return the number of gradients of an attack that states none.
 
     All budgets share the first gradient, unless the attack starts at random. After a warm-up they
-    share another one, unless the attack looks ahead.
+    share another one, unless the attack looks ahead. `copies` stands for those of all transforms,
+    which multiply the number even where it does not appear.
     """
-    times = "copies" if "transform" in keywords and "copies" in special else "restarts"
     if "warm_up_steps" in keywords:
         once = 0 if "random_start" in keywords else 2 - ("lookahead" in keywords)
-        return lambda n: getattr(n, times) * (once + n.budgets * (n.warm_up_steps + n.steps - once))
+        return lambda n: n.restarts * (once + n.budgets * (n.warm_up_steps + n.steps - once))
     if "random_start" in keywords:
         return lambda n: n.budgets * n.steps * n.restarts
-    if times == "copies":
+    if "transform" in keywords and "copies" in special:
         return lambda n: n.copies * (1 + n.budgets * (n.steps - 1))
     return lambda n: 1 + n.budgets * (n.steps - 1)
 

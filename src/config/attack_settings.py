@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping
 from inspect import signature
+from math import prod
 from types import SimpleNamespace
 from typing import Annotated, Any, Literal
 
@@ -63,22 +64,41 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
         numbers: Numbers that are no settings, such as that of the `budgets`.
 
     Raises:
-        ValueError: Settings that the count does not cover may change it: other parts than the
-            attack's own, restarts, or other starts.
+        ValueError: A setting is invalid, or may change the count in a way that it does not cover:
+            other parts than the attack's own, more copies, restarts, or other starts.
     """
-    count, defaults = function_of(settings).counts[name], _defaults(settings)
+    function, defaults = function_of(settings), _defaults(settings)
+    count = function.counts[name]
     other = [key for key in settings if settings[key] != defaults.get(key, settings[key])]
     covered = getattr(getattr(count, "__code__", None), "co_names", ())
     for key in other:
         switched = key in _STARTS and bool(settings[key]) != bool(defaults[key])
         if switched or key in _PARTS or (key in _RUNS and key not in covered):
             raise ValueError(f"attack.{key} may change the count.")
-    parameter = signature(function_of(settings)).parameters.get("transforms")
-    names = [type(transform).__name__ for transform in parameter.default or ()] if parameter else []
-    targets = [str(transform["_target_"]) for transform in settings.get("transforms") or ()]
-    if [target.rpartition(".")[2] for target in targets] != names:
-        raise ValueError(f"{targets} may multiply the count.")
-    return count(SimpleNamespace(**{**defaults, **settings, **numbers}))
+    words = keywords_of(settings)
+    fewer = {key: value for key, value in words.items() if key != "transforms"}
+    made, expected = (
+        prod(transform.copies for transform in function.check({**keywords}).transforms)
+        for keywords in (words, fewer)
+    )
+    multiplied = name == "gradients" and function.copies_multiply
+    if made != expected and not multiplied:
+        raise ValueError("attack.transforms may multiply the count.")
+    copies = {"copies": made} if multiplied else {}
+    factor = made if multiplied and "copies" not in covered else 1
+    return factor * count(SimpleNamespace(**{**defaults, **settings, **numbers, **copies}))
+
+
+def keywords_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keywords of a function, with the objects that settings describe."""
+    omitted = ("_target_", "target_label")
+    return {key: _made(value) for key, value in settings.items() if key not in omitted}
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, Mapping) and "_target_" in value:
+        return resolve(str(value["_target_"]))(**keywords_of(value))
+    return tuple(map(_made, value)) if isinstance(value, list) else value
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

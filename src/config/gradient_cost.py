@@ -2,12 +2,18 @@
 
 from bisect import bisect_left
 from collections.abc import Container
+from contextlib import suppress
 from inspect import signature
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
-
-from .attack_settings import AttackSettings, attack_label, computed_count, function_of
+from ..utils.refusals import first_line
+from .attack_settings import (
+    AttackSettings,
+    attack_label,
+    computed_count,
+    function_of,
+    keywords_of,
+)
 from .settings import Settings
 
 TOLERANCE = 0.05
@@ -21,7 +27,8 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
 
     Args:
         settings: The job's settings.
-        typed: Keys of the attack that the user has typed, of which the number must be none.
+        typed: Keys of the attack that the user has typed, of which the number must be none. A
+            number in a file is replaced.
 
     Raises:
         ValueError: The attack's cost is fixed or not stated, or no number comes near enough.
@@ -33,8 +40,7 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
         return settings
     cost, wanted = attack.cost, f"attack.gradients={attack.cost:.10g}: attack={attack.name}"
     key, lowest = _key_to_set(attack, wanted)
-    default = signature(function_of(attack.settings)).parameters[key].default
-    if key in typed or attack.settings.get(key, default) != default:
+    if key in typed:
         raise ValueError(f"attack.gradients={cost:.10g} sets attack.{key}. Leave one of them out.")
 
     def cost_of(number: int) -> float:
@@ -46,9 +52,8 @@ def at_cost(settings: Settings, typed: Container[str] = ()) -> Settings:
         numbers = range(lowest, lowest + int(cost) + 2)  # a step or copy has at least one gradient
         place = bisect_left(numbers, cost, key=cost_of)
         near = {number: cost_of(number) for number in numbers[max(0, place - 1) : place + 1]}
-    except Exception as error:
-        reason = str(error) if isinstance(error, ValueError) else "The attack states no count."
-        raise ValueError(f"{wanted} has no computable cost. {reason}") from error
+    except Exception as error:  # a user's count may raise anything
+        raise ValueError(f"{wanted} has no computable cost. {first_line(error)}") from error
     number = min(near, key=lambda value: abs(near[value] - cost))
     if abs(near[number] - cost) > TOLERANCE * cost:
         nearest = " or ".join(f"{taken:.10g} (attack.{key}={n})" for n, taken in near.items())
@@ -69,21 +74,16 @@ def _key_to_set(attack: AttackSettings, wanted: str) -> tuple[str, int]:
     if attack.about.category == "fitted" or hasattr(function, "fit"):
         raise ValueError(f"{wanted} is fitted, so its cost is not one per image.")
     parameters = signature(function).parameters
-    if attack.spend == "copies":
-        keys = [key for key in COPIES if key in parameters]
-        if not keys:
-            raise ValueError(f"attack.spend=copies: attack={attack.name} has none. Use steps.")
-    else:
-        keys = [key for key in ("steps",) if key in parameters]
-        if not keys:
-            raise ValueError(f"{wanted} has a fixed number of steps. Choose another attack.")
-    valid = TypeAdapter[Any](parameters[keys[0]].annotation)
-    return keys[0], next(number for number in range(1, 100) if _accepts(valid, number))
-
-
-def _accepts(adapter: TypeAdapter[Any], number: int) -> bool:
-    try:
-        adapter.validate_python(number)
-    except ValidationError:
-        return False
-    return True
+    keys = COPIES if attack.spend == "copies" else ("steps",)
+    key = next((key for key in keys if key in parameters), None)
+    if key is None:
+        ways = {"copies": "has no copies. Use steps."}
+        raise ValueError(f"{wanted} {ways.get(str(attack.spend), 'has a fixed number of steps.')}")
+    if "gradients" not in getattr(function, "counts", {}):
+        raise ValueError(f"{wanted} has no rule for its cost. @attack gives it one.")
+    words = keywords_of(attack.settings)
+    for number in range(100):
+        with suppress(ValueError):
+            function.check({**words, key: number})
+            break
+    return key, number

@@ -205,6 +205,7 @@ def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str
         "diagnostics": any(value for key, value in diagnostics if key != "n_images"),
         "controls=true": clean and section["controls"],
         "source": clean and section["source"] is not None,
+        **{f"attack.{key}": section["attack"].get(key) for key in COST},
     }
     for key in (key for key, value in wanted.items() if value):
         raise ValueError(f"{key} needs an attack on a source, but attack={attack['name']}.")

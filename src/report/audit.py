@@ -189,9 +189,8 @@ def _candidates(
     An image on which the target abstains counts as not fooled, so that all candidates have the same
     images.
     """
-    same = {"protocol": protocol}
     rows = rows_of_seeds(
-        replace(job, record=job.record.model_copy(update=same))
+        replace(job, record=job.record.model_copy(update={"protocol": protocol}))
         for job in without_related(jobs)
         if job.attacked
     )

@@ -309,14 +309,12 @@ def _of_source(
     other = next((job for job in stored if job.record.source == jobs[0].record.source), None)
     if other is None:
         return {}, nan, [f"Not compared: source {jobs[0].record.source} is not stored."]
-    notes, fitting = list[str](), list[tuple[FinishedJob, list[str]]]()
-    for job in jobs:
-        targets, reasons = _common(job, first, other.record)
-        fitting += [(job, targets)] if targets else []
-        notes += reasons
-    shared = [name for name in first.targets if all(name in part for _, part in fitting)]
+    common = [_common(job, first, other.record) for job in jobs]
+    notes = [reason for _, reasons in common for reason in reasons]
+    fitting = [job for job, (targets, _) in zip(jobs, common, strict=True) if targets]
+    shared = [name for name in first.targets if all(name in part for part, _ in common if part)]
     parts, costs = dict[float, list[Outcomes]](), list[float]()
-    for job, _ in fitting if shared else ():
+    for job in fitting if shared else ():
         rows, reasons = _comparable_rows(job, other, shared, first)
         notes += reasons
         if len(rows):
@@ -390,18 +388,14 @@ def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list
     different = {name: _difference(name, record, others) for name in record.weights}
     for name in members:
         if differs := different.get(name):
-            return [], [f"{start} source {name} has {differs} than the stored one."]
+            return [], [f"{start} source {name} {differs}."]
     targets = [name for name in record.targets if name in stored.targets]
     shared = [name for name in targets if not different[name]]
     behind = ", ".join(record.defences)
     notes = [f"The ranks leave out targets behind {behind}."] * bool(behind)
     code = differing(record, stored, fields=["program's code"])
     notes += ["The stored attacks were run by other code of this program."] * bool(code)
-    notes += [
-        f"{start} target {name} has {different[name]} than the stored one."
-        for name in targets
-        if different[name]
-    ]
+    notes += [f"{start} target {name} {different[name]}." for name in targets if different[name]]
     if {*shared} <= {*members}:
         models = ", ".join(name for name in stored.targets if name not in members)
         return [], [*notes, f"{start} no target is shared; those stored are {models}."]
@@ -415,8 +409,9 @@ def _difference(name: str, record: JobRecord, others: Collection[str]) -> str:
         model = record.config["model"].get(name, {})
         built = "_target_" in model.get("network", {})
         passed = not built and model.get("weights") == "included"  # to `transfer`
-        return f"another digest of {'a module passed to transfer' if passed else 'weights'}"
-    return "another preprocessing" * (f"preprocessing.{name}" in others)
+        weights = "a module passed to transfer" if passed else "weights"
+        return f"has another digest of {weights} than the stored one"
+    return "has another preprocessing than the stored one" * (f"preprocessing.{name}" in others)
 
 
 def at_reference(

@@ -9,20 +9,11 @@ import numpy as np
 import pandas as pd
 from pydantic import BeforeValidator, ValidationError
 
-from ..analysis import (
-    CLEAN,
-    MEAN,
-    MEAN_OF,
-    TRANSFER,
-    clean_rows,
-    rankings,
-    relation,
-    with_cell_columns,
-)
+from ..analysis import CLEAN, MEAN, MEAN_OF, clean_rows, rankings, with_cell_columns
 from ..analysis.diagnostics import SIZES
 from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import GROUP
-from ..analysis.transfer_rates import ANOTHER_TRAINING
+from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER, relation
 from ..config.errors import refusal
 from ..utils.checked_dataclass import checked
 from ..utils.formats import format_cells
@@ -264,15 +255,10 @@ def _partial(cells: pd.DataFrame, used: pd.DataFrame, names: Sequence[str]) -> p
     if "source" in axes and (single := single_sources(used)).any():
         used = used[single]
     whole = cells[[*names]].merge(used[axes].drop_duplicates(), how="cross")
-    places = zip(whole["source"], whole["target"], strict=True)
-    networks = {
-        model: network
-        for axis in ("source", "target")
-        for model, network in zip(used[axis], used[f"{axis}_network"], strict=True)
-    }
-    kinds = [
-        relation(ModelRef.parse(one), ModelRef.parse(other), networks) for one, other in places
-    ]
+    of_axes = [used.set_index(axis)[f"{axis}_network"] for axis in ("source", "target")]
+    networks = pd.concat(of_axes).to_dict()
+    sources, targets = (map(ModelRef.parse, whole[axis]) for axis in ("source", "target"))
+    kinds = [relation(*pair, networks) for pair in zip(sources, targets, strict=True)]
     others = np.array([kind == TRANSFER for kind in kinds], bool)
     counts = [of.groupby([*names], sort=False).size() for of in (used, whole[others])]
     here, all_ = (count.reindex(pd.MultiIndex.from_frame(cells[[*names]])) for count in counts)
@@ -313,8 +299,7 @@ def _marked(
     values = cells["value"] if spec.value == "success" else 1 - cells["value"]
     other = (values - cells.pop("mean")).abs() > _NEAR
     other = other.groupby([cells[name] for name in keys], dropna=False).transform("any")
-    cells[_ENDS] = cells[_ENDS].mask(other)
-    cells[_FLAGS] = cells[_FLAGS].mask(other, False)
+    cells[_ENDS + _FLAGS] = cells[_ENDS + _FLAGS].mask(other)
     return cells.assign(**{name: cells[name].eq(True) & ~cells["white"] for name in _FLAGS})
 
 

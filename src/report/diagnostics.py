@@ -106,10 +106,9 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
     job, record = result.job, result.job.record
     users = record.config.get("measurements", {})
     tables = {"effects": initial_confidence_effect(images)}
-    if len(sizes := result.sizes):
-        tables["visibility"] = sizes[sizes["eps_255"] == record.reference]
-    if len(rows := result.excess):
-        tables["excess"] = rows[rows["eps_255"] == record.reference]
+    for name, rows in {"visibility": result.sizes, "excess": result.excess}.items():
+        if len(rows):
+            tables[name] = rows[rows["eps_255"] == record.reference]
     for name, diagnostic in DIAGNOSTICS.items():
         # A table of this name may be that of an earlier version's user.
         if diagnostic.of_job and name in job.files and name not in users:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
@@ -123,10 +123,9 @@ class Grid:
     def terminal(self, ruled: bool = True) -> Group:
         """Return the table for the terminal, between its caption and its legend."""
         below = "\n".join([*self.legend, *self.notes])
-        above, last = Text(self.caption, "bold"), Text(below, "italic")
-        parts: list[tuple[RenderableType, Any]] = [(above, self.caption)]
-        parts += [(self.rich_table(ruled), self.heads), (last, below)]
-        return Group(*(part for part, text in parts if text))
+        table = self.rich_table(ruled) if self.heads else None
+        parts: list[Any] = [Text(self.caption, "bold"), table, Text(below, "italic")]
+        return Group(*filter(None, parts))
 
     def markdown(self) -> str:
         """Return the table in Markdown, with the caption below."""

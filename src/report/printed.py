@@ -161,13 +161,10 @@ class Figure:
             separator, names["target"] = ": ", names.pop("source") + _TO + names["target"]
         rows = rows.assign(label=names.agg(separator.join, axis=1))
         self.check(rows["label"].unique())
-        left = [
-            f"{name} (another ranking, or none)"
-            for name in self.attack or self.view.options["attack"]
-            if name not in {*rows["attack"]}
-        ]
-        if left:
-            log.warning(f"Not drawn: {', '.join(left)}. Choose with attack or source.")
+        attacks = self.attack or self.view.options["attack"]
+        if left := [name for name in attacks if name not in {*rows["attack"]}]:
+            not_drawn = ", ".join(f"{name} (another ranking, or none)" for name in left)
+            log.warning(f"Not drawn: {not_drawn}. Choose with attack or source.")
         return rows
 
     def heading(self, rows: pd.DataFrame, eps: float | None = None) -> str:

@@ -496,8 +496,7 @@ def _mean_rows(
         axis = name.partition("_")[0]
         texts = dict(zip(pairs[axis], pairs[name], strict=True)) | {MEAN: ""}
         columns[name] = np.array([texts[model] for model in columns[axis]], object)
-    columns |= {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
-    return columns
+    return columns | {"least": np.nanmin(n, axis=1), "most": np.nanmax(n, axis=1)}
 
 
 def _over_seeds(frame: pd.DataFrame) -> pd.Series:

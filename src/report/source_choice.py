@@ -152,8 +152,7 @@ def _tables(
     targets, notes = chosen.to_numpy().tolist(), choice_notes(choices)
     yield Grid(more, targets, second, notes, left=(0, 1, 3), data=choices)
     if len(networks):
-        table = networks[["source", "trainings", "mean"]].astype({"trainings": str})
-        table = percents(table)
+        table = percents(networks[["source", "trainings", "mean"]].astype({"trainings": str}))
         form = "{:+z.1f} [{:+z.1f}, {:+z.1f}]"
         table["difference"] = points(networks, DIFFERENCES, form)
         columns = ("network", "trainings", "on others", "minus the first")

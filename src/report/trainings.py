@@ -113,6 +113,5 @@ def seed_names(records: Sequence[JobRecord]) -> dict[str, dict[str, str]]:
 def _means(rows: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
     """Return the means of numbers, and the first of other values, of rows with equal keys."""
     rest = rows.columns.difference([*keys], sort=False)
-    numbers = [name for name in rest if rows[name].dtype.kind in "fiu"]
-    rules = {name: "mean" if name in numbers else "first" for name in rest}
+    rules = {name: "mean" if rows[name].dtype.kind in "fiu" else "first" for name in rest}
     return rows.groupby([*keys], sort=False).agg(rules).reset_index()

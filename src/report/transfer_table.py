@@ -155,8 +155,9 @@ def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str
     sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
     visible = _distinct(f"{attack} {size:.2f}" for (attack, _), size in sizes.items())
     steps = _distinct(filter(None, map(_steps, records)))
+    images = _distinct(f"{_set_of_images(record)} (digest {record.data})" for record in records)
     return said(
-        (f"Images: {_distinct(map(_images, records))}", True),
+        (f"Images: {images}", True),
         (f"RMS change in 1/255: {visible}", spec.value in _OF_IMAGES and len(sizes) > 1),
         (f"Steps: {steps}", steps),
         (f"Weights: {_distinct(chain.from_iterable(map(_weights, records)))}", True),
@@ -173,10 +174,6 @@ def _distinct(names: Iterable[str]) -> str:
 def _set_of_images(record: JobRecord) -> str:
     of = f" of {record.dataset}" * (record.dataset != "images")  # tensors have no other name
     return f"{record.images} images{of}"
-
-
-def _images(record: JobRecord) -> str:
-    return f"{_set_of_images(record)} (digest {record.data})"
 
 
 def _steps(record: JobRecord) -> str:

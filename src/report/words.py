@@ -445,13 +445,12 @@ def costs_text(costs: Sequence[float]) -> str:
 
 
 def _side(row: Any) -> str:
-    side, *_ = said(
+    return said(
         ("is not tested against", np.isnan(row["p"])),
         ("cannot be told apart from", row["undecided"]),
         ("is better than", row["difference"] > 0),
         ("is worse than", True),
-    )
-    return side
+    )[0]
 
 
 def _are(number: int) -> str:

@@ -125,17 +125,12 @@ def test_a_pair_is_described_on_its_counted_images_that_have_a_cosine():
     names = ["success_rate", "success_rate_low", "success_rate_high"]
     assert row[names].tolist() == pytest.approx([k / n, *ends])
     # Cohen's kappa of all clean images with the variance of Fleiss, Cohen and Everitt (1969).
-    right = [its == 0 for its in (first, second)]
-    cells = [(a, b, np.mean((right[0] == a) & (right[1] == b))) for a in (0, 1) for b in (0, 1)]
-    of_first, of_second = ([1 - its.mean(), its.mean()] for its in right)
-    expected = sum(of_first[at] * of_second[at] for at in (0, 1))
-    kappa = (sum(p for a, b, p in cells if a == b) - expected) / (1 - expected)
-    variance = -((kappa - expected * (1 - kappa)) ** 2)
-    for a, b, p in cells:
-        if a == b:
-            variance += p * (1 - (of_first[a] + of_second[a]) * (1 - kappa)) ** 2
-        else:
-            variance += p * ((of_second[a] + of_first[b]) * (1 - kappa)) ** 2
+    cells = pd.crosstab(first == 0, second == 0, normalize=True).to_numpy()
+    of_first, of_second = cells.sum(axis=1), cells.sum(axis=0)
+    expected = of_first @ of_second
+    kappa = (cells.trace() - expected) / (1 - expected)
+    weights = np.eye(2) - np.add.outer(of_second, of_first) * (1 - kappa)
+    variance = (cells * weights**2).sum() - (kappa - expected * (1 - kappa)) ** 2
     half = 1.959964 * np.sqrt(variance / N) / (1 - expected)
     assert row[["kappa", "kappa_low", "kappa_high"]].tolist() == pytest.approx(
         [kappa, kappa - half, kappa + half]

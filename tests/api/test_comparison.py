@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from safetensors.torch import save_file
-from scipy.optimize import brentq, minimize_scalar
+from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 from torch import zeros
 
@@ -17,6 +17,7 @@ from src import load_sweep
 from src.analysis.multiple_comparisons import compare_versions
 from src.api import comparison
 from src.api.comparison import CELL, CLEAN, NOTES, ROBUST, gate
+from tests.analysis.test_multiple_comparisons import score_statistic
 from tests.config.test_exit_codes import closed_pipe, full_disk, with_output
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, predictions_of, results_of_frame
@@ -148,17 +149,10 @@ def test_a_gate_is_passed_from_the_largest_fall_on(old):
     ("images", "lost", "gained"), [(60, 0, 0), (60, 9, 1), (200, 1, 10), (200, 40, 10)]
 )
 def test_the_largest_fall_is_a_little_above_the_score_bound(images, lost, gained):
-    """Tango's bound, with the likelihood maximised numerically."""
+    """Tango's bound, with the likelihood maximised over a grid."""
 
     def score(fall: float) -> float:
-        def minus(p: float) -> float:
-            rest = images - lost - gained
-            parts = ((lost, p + fall), (gained, p), (rest, 1 - fall - 2 * p))
-            return -sum(count * np.log(share) for count, share in parts if count)
-
-        p = minimize_scalar(minus, bounds=(1e-12, (1 - fall) / 2 - 1e-12), method="bounded").x
-        variance = images * (2 * p + fall - fall**2)
-        return (lost - gained - images * fall) / np.sqrt(variance) + norm.isf(0.05)
+        return score_statistic(lost, gained, images, fall) + norm.isf(0.05)
 
     least = max((lost - gained) / images, 0) + 1e-9
     bound = brentq(score, least, 0.999) if score(least) > 0 else 0

@@ -292,6 +292,18 @@ def test_facts_are_joined_until_they_tell_all_groups_apart_and_seeds_are_one_row
     assert names_of(tmp_path / "seeds", *jobs) == (["mi seed=0", "mi seed=1", "mi"], ["mi"] * 3)
 
 
+def test_attacks_of_one_cost_are_one_attack_whatever_number_it_set(tmp_path):
+    def told(label: str, folder: str) -> list[str]:
+        settings = {"a": {"steps": 30, "decay": 1}, "b": {"steps": 20, "decay": 1}}
+        attack = {name: {"settings": its, "target_label": None} for name, its in settings.items()}
+        jobs = [job(name, label=label, config={"attack": its}) for name, its in attack.items()]
+        return names_of(tmp_path / folder, *jobs)[1]
+
+    assert told("mi (60 gradients, decay=1)", "steps") == ["mi (60 gradients, decay=1)"] * 2
+    for label in ("mi (60 gradients, spend=copies)", "mi"):
+        assert len({*told(label, label)}) == 2
+
+
 def test_a_model_has_the_seed_of_its_training_or_the_name_of_its_file():
     settings = {"here": None, "file": "/x/net_seed1.safetensors", "public": "included"}
     config = {"model": {name: {"weights": its} for name, its in settings.items()}}

@@ -1,10 +1,13 @@
 """`attack.gradients`: a number of gradients per image for every attack, as counted."""
 
 import re
+from dataclasses import dataclass
 
 import pytest
 
+from src.attacks import attack
 from src.config.attack_settings import AttackSettings
+from src.config.errors import explain
 from src.config.gradient_cost import COPIES, TOLERANCE, at_cost
 from src.config.read import crafted_keys
 from src.config.settings import Settings
@@ -36,7 +39,7 @@ def test_takes_the_gradients_that_are_asked_for(attack_name, spend, two_sources,
     wanted, words = 200, {"gradients": 200, "spend": spend}
     has_copies = not SECTIONS[attack_name].keys().isdisjoint(COPIES)
     if attack_name in ONE_STEP or (spend == "copies" and not has_copies):
-        with pytest.raises(ValueError, match=r"has a fixed number|has none"):
+        with pytest.raises(ValueError, match=r"has a fixed number|has no copies"):
             at_cost(settings_of(two_sources, attack_name, **words))
         return
     if (attack_name, spend) in COARSE:
@@ -51,10 +54,50 @@ def test_takes_the_gradients_that_are_asked_for(attack_name, spend, two_sources,
     assert f"{wanted} gradients" in job.attack.label and "steps" not in job.attack.label
 
 
+@dataclass(frozen=True)
+class Mirror:
+    """A transform of one's own with copies."""
+
+    copies: int = 2
+
+    def __call__(self, images, random, copy):
+        return images.flip(-1) if copy else images
+
+
+@attack(transform=Mirror, transforms=(Mirror(3),), random_start="uniform", warm_up_steps=1)
+def mirrored() -> None:
+    """Copies of copies, after a warm-up from random starts."""
+
+
+def plain(model, images, labels, eps, steps=10):
+    return images
+
+
+MIRROR = {"_target_": "tests.attacks.test_gradient_cost.Mirror", "copies": 5}
+OWN = {"_target_": "tests.attacks.test_gradient_cost.mirrored"}
+
+
+@pytest.mark.parametrize("keys", [OWN, OWN | {"transforms": [MIRROR]}, {"transforms": [MIRROR]}])
+def test_copies_of_all_transforms_count(keys, two_sources, network, batch):
+    job = at_cost(settings_of(two_sources, "mi", gradients=120, **keys))
+    counted = CountedModel(Ensemble([network(0), network(1)], "loss"))
+    attack_function(job.attack)(counted, *batch(1), 8 / 255)
+    assert counted.counts.gradients == 120
+    for name, words in (
+        ("fia", {"transforms": [MIRROR]}),
+        ("mi", {"_target_": f"{__name__}.plain"}),
+    ):
+        with pytest.raises(ValueError, match=r"may multiply|no rule for its cost"):
+            at_cost(settings_of(two_sources, name, gradients=120, **words))
+
+
 REFUSED = {
     "attack.gradients=50 attack=vmi": "The nearest: 43 (attack.steps=3) or 64 (attack.steps=4)",
     "attack.gradients=10 attack=mi attack.steps=10": "sets attack.steps",
     "attack.spend=copies attack=sia": "needs attack.gradients",
+    "attack.gradients=90 attack=sia attack.copies=0": "copies: Input should be greater than 0",
+    "attack.gradients=9 attack=mi diagnostics.iterations=[10]": "ends after 9 steps",
+    "attack.gradients=9 attack=none source=null": "attack.gradients needs an attack",
     "attack.gradients=5 attack=bim attack.random_start=uniform": "attack.random_start",
 }
 
@@ -63,13 +106,15 @@ REFUSED = {
 def test_refuses_numbers_of_gradients_in_a_sentence(words, two_sources):
     with pytest.raises(ValueError, match=re.escape(REFUSED[words])) as caught:
         read("source=resnet50", *words.split())
-    assert str(caught.value).count(". ") <= 1
+    assert explain(caught.value).count(". ") <= 1
     with pytest.raises(ValueError, match="attack=uap is fitted"):
         at_cost(settings_of(two_sources, "uap", gradients=200))
 
 
 def test_draws_and_sources_count():
     assert read("attack=mi", "source=resnet50", "attack.gradients=1").attack.settings["steps"] == 1
+    of_a_file = settings_of(read("attack=mi", "source=resnet50"), "mi", gradients=9, steps=20)
+    assert at_cost(of_a_file).attack.settings["steps"] == 9  # typed steps are refused
     words = ("source_defence=random_resize_pad", "source_draws=4", "source=[resnet50,vgg16]")
     attack = read("attack=mi", "attack.decay=0.5", "attack.gradients=200", *words).attack
     assert attack.settings["steps"] == 25 and attack.label == "mi (200 gradients, decay=0.5)"

@@ -1,7 +1,6 @@
 """Images in class folders, and those that a CSV file lists."""
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,14 @@ from src.data import ImageDataset
 from src.data.image_files import image_csv, image_folder, imagenet
 
 
-@pytest.fixture
-def write_classes() -> Callable[..., Path]:
-    """A function that writes folders of small images; class c and image i have grey 10 c + i."""
-
-    def write(folder: Path, classes: list[str], images: int = 2, start: int = 0) -> Path:
-        for number, name in enumerate(classes):
-            (folder / name).mkdir(parents=True)
-            for i in range(images):
-                grey = start + 10 * number + i
-                Image.new("RGB", (4, 4), (grey,) * 3).save(folder / name / f"{i}.png")
-        return folder
-
-    return write
+def write_classes(folder: Path, classes: list[str], images: int = 2, start: int = 0) -> Path:
+    """Write folders of small images; class c and image i have grey 10 c + i."""
+    for number, name in enumerate(classes):
+        (folder / name).mkdir(parents=True)
+        for i in range(images):
+            grey = start + 10 * number + i
+            Image.new("RGB", (4, 4), (grey,) * 3).save(folder / name / f"{i}.png")
+    return folder
 
 
 def greys(split, root):
@@ -31,7 +25,7 @@ def greys(split, root):
     return ImageDataset(image_folder(split, root=str(root)))[:].images[:, 0, 0, 0].tolist()
 
 
-def test_splits_are_found_in_their_folders(tmp_path, write_classes):
+def test_splits_are_found_in_their_folders(tmp_path):
     both, alone = tmp_path / "both", tmp_path / "alone"
     for start, split in enumerate(("train", "val", "test")):
         write_classes(both / split, ["cat", "ant"], start=100 * start)
@@ -51,9 +45,7 @@ LEFT_BY_TOOLS = [
 ]
 
 
-def test_images_have_any_suffix_and_depth_and_what_tools_leave_is_skipped(
-    tmp_path, write_classes, caplog
-):
+def test_images_have_any_suffix_and_depth_and_what_tools_leave_is_skipped(tmp_path, caplog):
     root = write_classes(tmp_path / ".data" / "x", ["ant", "bee"])
     left = [f"{within}{name}" for name in LEFT_BY_TOOLS for within in ("", "ant/deep/")]
     for name in ("ant/A.JPG", "ant/b.jpeg", "ant/c.webp", "ant/deep/d.tiff", *left):
@@ -80,7 +72,7 @@ def test_images_have_any_suffix_and_depth_and_what_tools_leave_is_skipped(
         (["bus", "train"], ["bus", "train"]),  # the latter is no split
     ],
 )
-def test_folders_that_are_numbers_are_sorted_by_value(tmp_path, write_classes, names, expected):
+def test_folders_that_are_numbers_are_sorted_by_value(tmp_path, names, expected):
     root = write_classes(tmp_path / "x", names, images=1)
     dataset = ImageDataset(image_folder("test", root=str(root)))
     assert dataset.class_names == tuple(expected)
@@ -119,13 +111,13 @@ def test_a_test_split_has_classes_of_the_training_split(tmp_path, caplog, folder
         (["0007", "0010"], [7, 10]),
     ],
 )
-def test_some_of_imagenets_classes_keep_their_numbers(tmp_path, write_classes, names, labels):
+def test_some_of_imagenets_classes_keep_their_numbers(tmp_path, names, labels):
     data = image_folder("test", root=str(write_classes(tmp_path / "x", names, images=1)))
     dataset = ImageDataset(data, class_names="imagenet")
     assert dataset.labels.tolist() == labels and dataset.num_classes == 1000
 
 
-def test_classes_that_imagenet_lacks_are_refused(tmp_path, write_classes):
+def test_classes_that_imagenet_lacks_are_refused(tmp_path):
     for names, told in (["1", "1000"], "1000"), (["-1", "5"], "-1"), (["n00000001"], "n00000001"):
         root = str(write_classes(tmp_path / told, names, images=1))
         with pytest.raises(ValueError, match=f"class_names=imagenet needs .* not {told}"):

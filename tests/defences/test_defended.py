@@ -248,7 +248,8 @@ def test_bit_depth_is_the_nearest_level_with_the_gradient_of_a_staircase(bits):
 )
 def test_jpeg_is_that_of_pillow_on_a_grid_that_padding_moves(size, quality, offset, most):
     """Its approximation is near; with nearest pixels it would be 8 to 11 grey levels off."""
-    images, defence = smooth_images(*size), Jpeg(quality, offset)
+    images = functional.interpolate(batch(4, 5, 6), size, mode="bicubic").clamp(0, 1)
+    defence = Jpeg(quality, offset)
     expected, pad = [], ((offset, 0), (offset, 0), (0, 0))
     for image in images.permute(0, 2, 3, 1).numpy():
         file, levels = io.BytesIO(), np.rint(image * 255).astype(np.uint8)
@@ -260,10 +261,6 @@ def test_jpeg_is_that_of_pillow_on_a_grid_that_padding_moves(size, quality, offs
     assert 255 * (soft - defence(images)).abs().mean() < most
     few = images[:1, :, :5, :6].clone().requires_grad_()
     assert torch.autograd.gradcheck(defence.approximate, few)
-
-
-def smooth_images(height: int = 33, width: int = 40) -> Tensor:
-    return functional.interpolate(batch(4, 5, 6), (height, width), mode="bicubic").clamp(0, 1)
 
 
 def test_images_stored_as_jpeg_hardly_change_on_their_own_grid_alone():

@@ -26,13 +26,12 @@ def make_images(
     With a `model` its classes are those that the model predicts, so that some can flip.
     """
     draws = [np.random.default_rng(number) for number in range(count)]
-    pixels = [draw.integers(low, 256 - low, (side, side, 3), dtype=np.uint8) for draw in draws]
+    shape = side, side, 3
+    pixels = np.stack([draw.integers(low, 256 - low, shape, dtype=np.uint8) for draw in draws])
     labels, names = np.arange(count) * 7 % classes, tuple(map(str, range(classes)))
-    data = ImageDataset(LabelledImages(np.stack(pixels), labels, names))
-    if model is None:
-        return data
-    labels = model(all_of(data)[0]).argmax(1).numpy()
-    return ImageDataset(LabelledImages(np.stack(pixels), labels, names))
+    if model is not None:
+        labels = model(to_unit(torch.from_numpy(pixels).permute(0, 3, 1, 2))).argmax(1).numpy()
+    return ImageDataset(LabelledImages(pixels, labels, names))
 
 
 def all_of(dataset: ImageDataset) -> tuple[Tensor, Batch]:

@@ -23,7 +23,7 @@ from src import load_classifier, transfer
 from src.data import load_dataset
 from src.models import build_classifier, weights_digest
 from src.models.providers import facts_of, load_network, section_of
-from tests.conftest import run_words
+from tests.conftest import at_once, run_words
 
 TIMM, VISION = "timm/resnet18.a1_in1k", "torchvision/squeezenet1_1.IMAGENET1K_V1"
 HUB, COMMIT = "hub/owner/repo@{}/net", "0123456789" * 4
@@ -109,7 +109,7 @@ def server(tmp_path, monkeypatch):
     return file, weights_digest(network)
 
 
-def test_weights_are_fetched_once_even_by_two_processes(server, tmp_path, at_once):
+def test_weights_are_fetched_once_even_by_two_processes(server, tmp_path):
     file, digest = server
     at_once(*[partial(load_network, VISION)] * 2)
     file.unlink()

@@ -30,7 +30,6 @@ from src.report.results import results_of
 from src.report.source_choice import choose_source
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
-from tests.report.conftest import make_sweep
 from tests.report.conftest import make_sweep as write_sweep
 from tests.report.frames import as_predictions, rows_of
 
@@ -46,7 +45,7 @@ SWEEP: dict[str, Any] = {
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a sweep, beside the preset `made-up` of it, with 60 images for tuning."""
     place = tmp_path_factory.mktemp("presets")
-    folder = make_sweep(place / "sweep", **SWEEP)
+    folder = write_sweep(place / "sweep", **SWEEP)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(src.config.fields, "PRESETS", place)
         patch.setattr(findings.baselines, "PRESETS", place)

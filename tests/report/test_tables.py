@@ -16,11 +16,6 @@ from tests.report.frames import cells_of, frame_of, ordinary, table
 DEMO = REPOSITORY / "docs" / "results" / "demo"
 
 
-@pytest.fixture(scope="module")
-def demo():
-    return src.load_sweep(DEMO)
-
-
 def test_the_best_and_what_cannot_be_told_from_it_are_marked():
     assert cells_of(table(ordinary(), to="markdown", average=False)) == [
         ["source", "attack", "vgg", "vit"],
@@ -126,7 +121,7 @@ def test_what_cannot_be_is_refused():
         table(frame, value="counts", clean=True)
 
 
-def test_the_command_line_writes_the_table_of_a_folder(run_in, demo, tmp_path, capfd):
+def test_the_command_line_writes_the_table_of_a_folder(run_in, tmp_path, capfd):
     line = partial(run_in, tmp_path, module="src.table")
     words = ["--rows", "attack", "--to", "csv", "--no-average", "--out", "t.csv"]
     names = ["--names", "vgg_small=VGG", "vgg_smal=V", "--names", "fgsm=F"]
@@ -134,4 +129,4 @@ def test_the_command_line_writes_the_table_of_a_folder(run_in, demo, tmp_path, c
     warned = capfd.readouterr().err
     assert "vgg_smal:" in warned and "vgg_small:" not in warned and "fgsm" not in warned
     shown = {"rows": "attack", "average": False, "names": {"vgg_small": "VGG", "fgsm": "F"}}
-    assert (tmp_path / "t.csv").read_text() == src.table(demo, to="csv", **shown)
+    assert (tmp_path / "t.csv").read_text() == src.table(DEMO, to="csv", **shown)

@@ -18,11 +18,6 @@ def dataset() -> ImageDataset:
 
 
 @pytest.fixture
-def linear() -> Callable[..., nn.Module]:
-    return small.linear
-
-
-@pytest.fixture
 def networks() -> dict[str, nn.Module]:
     return {"a": small.linear(0), "b": small.linear(1)}
 

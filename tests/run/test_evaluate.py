@@ -25,6 +25,7 @@ from src.run.outputs import make_job
 from src.run.trainer import Batches, layout
 from src.utils.model_names import ModelRef
 from tests.job_context import TRAINER, run_modules
+from tests.measure.small import linear
 
 BUDGETS = (2.0, 16.0)
 
@@ -66,14 +67,10 @@ def test_where_memory_does_not_suffice_batches_are_halved(run, networks, monkeyp
         run(networks)
 
 
-def empty(count: int) -> ImageDataset:
-    return ImageDataset(LabelledImages(np.zeros((count, 4, 4, 3), np.uint8), np.zeros(count, int)))
-
-
 @settings(max_examples=40, deadline=None)
 @given(count=st.integers(1, 40), size=st.integers(1, 12), processes=st.integers(1, 4))
 def test_every_image_is_in_one_batch_of_one_process_with_its_partner(count, size, processes):
-    data = empty(count)
+    data = ImageDataset(LabelledImages(np.zeros((count, 4, 4, 3), np.uint8), np.zeros(count, int)))
     whole = layout(data.dealt.tolist(), size)
     assert sorted(position for batch in whole for position in batch) == list(range(count))
     assert all(len(batch) <= max(size, 3) for batch in whole)
@@ -118,7 +115,7 @@ def batch(count: int = 6, first: int = 0) -> Batch:
 
 
 @pytest.fixture
-def model(linear) -> nn.Module:
+def model() -> nn.Module:
     return linear(0, 5)
 
 
@@ -149,7 +146,7 @@ def test_target_labels_that_are_next_random_or_of_the_data(model):
     Attacker(model, fgsm, num_classes=1)
 
 
-def test_least_likely_is_never_the_true_class_and_of_the_source_behind_no_defence(linear, model):
+def test_least_likely_is_never_the_true_class_and_of_the_source_behind_no_defence(model):
     images = batch(50)
     lowest = model(to_unit(images.images)).argmin(dim=1)
     targets, true = labelled(model, "least_likely", images), lowest == images.labels
@@ -232,7 +229,7 @@ AT = (0.5, 4.0, 16.0)
     ("norm", "rule", "rows"),
     [("linf", None, (4, 1, 3)), ("l2", "least_likely", (2,)), ("linf", "random", (4, 1, 3))],
 )
-def test_budgets_of_its_own_for_each_image(norm, rule, rows, linear):
+def test_budgets_of_its_own_for_each_image(norm, rule, rows):
     """The budgets of the grid, each for another image: the grid's own images come back."""
     words = {"num_classes": 5, "seed": 3, "max_batch": 2, "norm": norm, "target_label_rule": rule}
     model = Ensemble([linear(0, 5), linear(1, 5)], "loss")
@@ -309,9 +306,7 @@ MOVED = "mine: {} of the images exceeded the budget and were clipped to it, by u
         (fgsm, {}, FINITE, None),
     ],
 )
-def test_an_alarm_is_of_what_an_attack_does(
-    attack, words, alarm, finding, dataset, linear, tmp_path
-):
+def test_an_alarm_is_of_what_an_attack_does(attack, words, alarm, finding, dataset, tmp_path):
     """The budgets are 2 and 16: three times the larger one is 32 too much."""
     words = dict(words)
     networks = {"a": Edged(linear()) if words.pop("edged", False) else linear(), "b": linear(1)}

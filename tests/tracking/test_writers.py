@@ -8,7 +8,7 @@ import pytest
 
 from src.config.sections import TrackingSettings
 from src.tracking import open_tracker
-from tests.conftest import mlflow_settings
+from tests.conftest import at_once, mlflow_settings
 
 WRITERS, JOBS = 4, 10
 
@@ -36,7 +36,7 @@ def test_a_build_that_stops_leaves_no_store(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_four_processes_share_an_sqlite_store(tmp_path, empty_store, at_once):
+def test_four_processes_share_an_sqlite_store(tmp_path, empty_store):
     shutil.copytree(empty_store, tmp_path / "mlruns")
     settings = mlflow_settings(tmp_path / "mlruns")
     at_once(*(partial(write, settings, writer) for writer in range(WRITERS)), method="spawn")

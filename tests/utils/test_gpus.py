@@ -18,6 +18,7 @@ import torch
 
 from src.utils.devices import arithmetic, free_gpu, is_out_of_memory
 from src.utils.files import WriteError
+from tests.conftest import at_once
 
 BACKENDS = torch.backends
 ON_GPU = [BACKENDS.cuda.matmul, BACKENDS.cudnn.conv, BACKENDS.cudnn.rnn]
@@ -54,7 +55,7 @@ def check_switches(precision):
     assert switches_now() == before
 
 
-def test_number_formats_are_those_of_the_precision_and_restored(at_once):
+def test_number_formats_are_those_of_the_precision_and_restored():
     """In new processes, as there is no way back to the first state of switches."""
     at_once(*(partial(check_switches, precision) for precision in ("32-true", "tf32", "bf16")))
 

@@ -18,6 +18,7 @@ from src.images.attacker import Attacker
 from src.run import job
 from src.training import FineTuning
 from src.utils import stopping
+from tests.conftest import act_at_call
 
 SMALL = ["targets=[coarse]", "n_images=10", "epsilon.grid=[8]"]
 SWEEP = ["-m", "attack=fgsm,rfgsm", *SMALL]
@@ -44,22 +45,14 @@ def interrupt(*_):
 
 def interrupt_at_call(monkeypatch, owner, name, number):
     """Interrupt a call of a function by its number."""
-    real, calls = getattr(owner, name), []
-
-    def call(*args, **words):
-        calls.append(1)
-        if len(calls) == number:
-            interrupt()
-        return real(*args, **words)
-
-    monkeypatch.setattr(owner, name, call)
+    monkeypatch.setattr(owner, name, act_at_call(getattr(owner, name), number, interrupt))
 
 
 @pytest.mark.parametrize(
     ("moment", "begun", "finished"),
     [
         ((job, "with_ensemble", 2), True, False),  # one a job
-        slow((Attacker, "forward", 2), True, False),
+        slow((Attacker, "__call__", 2), True, False),
         slow((job, "write_results", 2), False, True),
     ],
 )

@@ -152,9 +152,8 @@ def matrix(rows: pd.DataFrame, column: str, angle: float) -> ChartType:
     one protocol and defence. `angle` is that of the targets' names.
     """
     sources, targets = (list(dict.fromkeys(rows[name])) for name in ("source", "target"))
-    axis: dict[str, Any] = {"ticks": False, "labelLimit": 220}
-    top = alt.Axis(orient="top", labelAngle=angle, **axis)
-    left = alt.Axis(orient="left", labelAngle=0, **axis)
+    top = alt.Axis(orient="top", labelAngle=angle, ticks=False, labelLimit=220)
+    left = alt.Axis(orient="left", labelAngle=0, ticks=False, labelLimit=220)
     base = alt.Chart().encode(
         x=alt.X("target:N", sort=targets, title="target", axis=top),
         y=alt.Y("source:N", sort=sources, title="source", axis=left),
@@ -292,11 +291,10 @@ def _tips(rows: pd.DataFrame, chart: ChartSettings, values: list[str], numeric: 
 
 def profiles(rows: Any = ROWS) -> ChartType:
     """Draw the five highest probabilities, one colour per level of initial confidence."""
-    scheme: Any = alt.SchemeParams(name="viridis", extent=[0.15, 0.95])
+    scale = alt.Scale(scheme=alt.SchemeParams(name="viridis", extent=[0.15, 0.95]))
     named = alt.Legend(title="initial confidence", format=".0%", orient="bottom")
-    scale = alt.Scale(scheme=scheme)
-    bars = alt.Chart(rows).mark_bar()
-    return bars.properties(width=PANEL, height=160).encode(
+    bars = alt.Chart(rows).mark_bar().properties(width=PANEL, height=160)
+    return bars.encode(
         x=alt.X("rank:O", title="class, by probability", axis=alt.Axis(labelAngle=0)),
         xOffset=alt.XOffset("level:N", sort="descending"),
         y=alt.Y("confidence:Q", title="mean probability", axis=PERCENT),
@@ -324,15 +322,12 @@ def classes(rows: pd.DataFrame, title: str, width: float, step: float) -> ChartT
     """Draw classes as bars, by `rank`, with a `text` and `colour` each."""
     y = alt.Y("rank:O", axis=None, scale=alt.Scale(domain=list(range(5))))
     base = alt.Chart(inline(rows)).encode(y=y)
-    bars = base.mark_bar(height=step - 1)
-    bars = bars.encode(
-        x=alt.X("value:Q", axis=None, scale=WHOLE), color=alt.Color("colour:N", scale=None)
-    )
+    x, colour = alt.X("value:Q", axis=None, scale=WHOLE), alt.Color("colour:N", scale=None)
+    bars = base.mark_bar(height=step - 1).encode(x=x, color=colour)
     names = base.mark_text(align="left", dx=2, limit=width, style="name", color=INK)
     names = names.encode(x=alt.value(0), text="text:N")
-    return alt.layer(bars, names).properties(
-        width=width, height=5 * step, title=alt.Title(title, offset=1)
-    )
+    heading = alt.Title(title, offset=1)
+    return alt.layer(bars, names).properties(width=width, height=5 * step, title=heading)
 
 
 def strip(rows: pd.DataFrame, width: float, height: float) -> ChartType:

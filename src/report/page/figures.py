@@ -37,10 +37,8 @@ def clean_figures(numbers: PageData) -> Iterator[PageFigure]:
             "Mean probability of the five most likely classes, over the clean images with an "
             "initial confidence within 2.5 points of each level."
         )
-        title = "Top five by initial confidence"
-        yield PageFigure(
-            "confidence-profiles", title, caption, charts.profiles(), profiles, **entry
-        )
+        title, chart = "Top five by initial confidence", charts.profiles()
+        yield PageFigure("confidence-profiles", title, caption, chart, profiles, **entry)
     classes = _of_models(
         models, lambda rows: by_class(rows).merge(rows[["label", "name"]].drop_duplicates())
     )

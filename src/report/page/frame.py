@@ -227,8 +227,7 @@ def _ranked(row: Mapping[Any, Any], of: str) -> dict[str, Any]:
         "lacks": row["lacks"],
     }
     values = {"value": row["mean"], "low": row["low"], "high": row["high"]}
-    finite = {name: round(value, 4) for name, value in values.items() if value == value}
-    return texts | finite
+    return texts | {name: round(value, 4) for name, value in values.items() if value == value}
 
 
 def key_of(axes: Axes, row: Mapping[Any, Any] | pd.Series, keys: Sequence[str]) -> str:

@@ -111,8 +111,8 @@ def compute_page_data(
 
 def _by_rank(results: Results) -> list[int]:
     """Return the positions of the rows, those with the best-ranked attack and source first."""
-    ranked = results.rankings.dropna(subset="rank")
-    ranked = ranked.iloc[::-1]  # the reference budget comes last and so replaces others
+    # Reversed: the reference budget comes last and so replaces others.
+    ranked = results.rankings.dropna(subset="rank").iloc[::-1]
     ranks = ranked.set_index(["attack", "source"])["rank"].to_dict()
     jobs = [(row[0].job.attack, row[0].job.record.source) for row in results.rows]
     return sorted(range(len(jobs)), key=lambda number: ranks.get(jobs[number], inf))
@@ -313,9 +313,8 @@ def _groups(rows: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
 
 def _kinds(images: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return, by target, the number of images described, and those of each kind, clearest first."""
-    kinds: dict[str, dict[str, Any]] = {
-        str(target): {"n": n} for target, n in images["target"].value_counts().items()
-    }
+    counts = images["target"].value_counts()
+    kinds: dict[str, dict[str, Any]] = {str(target): {"n": n} for target, n in counts.items()}
     for kind, rows in by_kind(images).items():
         for target, index in zip(rows["target"].tolist(), rows["index"].tolist(), strict=True):
             kinds[str(target)].setdefault(kind, []).append(index)

@@ -29,8 +29,7 @@ def of_axes(rows: pd.DataFrame, axes: Axes) -> dict[str, Any]:
     pair, boxes = ~of_targets & ~of_sources, of_targets & (rows["relation"] == WHITE_BOX)
     used = pair | boxes | (rows["relation"] == TRANSFER)
     rows, pair, boxes = rows[used], pair[used], boxes[used]
-    named = rows.assign(source=rows["source"].replace(MEAN, ""))
-    named["target"] = named["target"].replace(estimates.MEAN, "")
+    named = rows.replace({"source": {MEAN: ""}, "target": {estimates.MEAN: ""}})
     places = [pd.Index(names).get_indexer(pd.Index(named[axis])) for axis, names in axes.items()]
     places[2] = np.where(boxes, len(axes["target"]), places[2])
     shape = [len(names) + (axis == "target") for axis, names in axes.items()]

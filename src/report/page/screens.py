@@ -366,10 +366,9 @@ def _ranked(rank: Beside, ranked: pd.DataFrame, spent: str) -> list[dict[str, An
         ends = [f"{100 * row[end]:.1f}" for end in ("low", "high") if row[end] == row[end]]
         points = [text.replace("-", "\N{MINUS SIGN}") for text in points]
         points_ = ends if place == at else points[1:]
-        line = {"dotted": 0, "low": None, "high": None, "value": 0.0}
-        if place != at and points:
-            line["value"] = row["difference"]
-        if place != at and points[1:]:
+        value = row["difference"] if points else 0.0  # the attack itself has none
+        line = {"dotted": 0, "low": None, "high": None, "value": value}
+        if points[1:]:
             line |= {end: row[f"difference_{end}"] for end in ("low", "high")}
         rows.append({
             "name": row["attack"],
@@ -409,6 +408,5 @@ def _clean(results: Results, rank: Beside, targets: Sequence[str]) -> pd.DataFra
 
 def _images(results: Results, rank: Beside) -> list[int]:
     """Return the numbers, in the jobs' data set, of the images that a rank is of."""
-    job = next(job for job in results.jobs if job.record.key in rank.jobs)
-    rows = job.predictions[["index", "image"]].drop_duplicates()
-    return sorted(rows.loc[rows["image"].isin(rank.images), "index"].tolist())
+    rows = next(job for job in results.jobs if job.record.key in rank.jobs).predictions
+    return sorted({*rows.loc[rows["image"].isin(rank.images), "index"].tolist()})

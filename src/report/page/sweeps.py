@@ -110,13 +110,11 @@ def together(parts: Sequence[Results], reports: Sequence[Report]) -> Report:
     top, end = max(page["top"] for page in pages), max(max(sweep.budgets) for sweep in sweeps)
     first = {**pages[0]["first"], "sweep": next(iter(pairs)), "eps": _budget(*sweeps[:2])}
     page = {
-        **{
-            "title": "Transfer of adversarial examples",
-            "subtitle": ", ".join([f"{len(sweeps)} sweeps", *shared]),
-        },
+        "title": "Transfer of adversarial examples",
+        "subtitle": ", ".join([f"{len(sweeps)} sweeps", *shared]),
         **{"first": {**first, "view": "results", "target": ""}, "answers": answers},
         **{"axes": {**axes, "eps_255": sorted(axes["eps_255"])}, "shown": pages[0]["shown"]},
-        **{"pairs": [pair for page in pages for pair in page["pairs"]]},
+        "pairs": [pair for page in pages for pair in page["pairs"]],
         "having": {
             text: "".join(sweep.letter for sweep in sweeps if eps in sweep.budgets)
             for page in pages
