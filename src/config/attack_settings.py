@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Mapping
+from functools import partial
 from inspect import signature
 from math import prod
 from types import SimpleNamespace
@@ -82,7 +83,8 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
         for keywords in (words, fewer)
     )
     multiplied = name == "gradients" and function.copies_multiply
-    if made != expected and not multiplied:
+    adapting = any(hasattr(each, "adapt") for each in words.get("transforms") or ())
+    if adapting if multiplied else made != expected:
         raise ValueError("attack.transforms may multiply the count.")
     copies = {"copies": made} if multiplied else {}
     factor = made if multiplied and "copies" not in covered else 1
@@ -96,9 +98,16 @@ def keywords_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _made(value: Any) -> Any:
-    if isinstance(value, Mapping) and "_target_" in value:
-        return resolve(str(value["_target_"]))(**keywords_of(value))
-    return tuple(map(_made, value)) if isinstance(value, list) else value
+    """Return what a value describes, as Hydra makes it; settings know nothing of Hydra."""
+    if isinstance(value, list):
+        return [_made(each) for each in value]
+    if not isinstance(value, Mapping):
+        return value
+    made = {key: _made(each) for key, each in value.items() if key != "_convert_"}
+    if "_target_" not in made:
+        return made
+    call = partial(resolve(str(made.pop("_target_"))), *made.pop("_args_", ()))
+    return partial(call, **made) if made.pop("_partial_", False) else call(**made)
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,7 +81,10 @@ def _key_to_set(attack: AttackSettings, wanted: str) -> tuple[str, int]:
         raise ValueError(f"{wanted} {ways.get(str(attack.spend), 'has a fixed number of steps.')}")
     if "gradients" not in getattr(function, "counts", {}):
         raise ValueError(f"{wanted} has no rule for its cost. @attack gives it one.")
-    words = keywords_of(attack.settings)
+    try:
+        words = keywords_of(attack.settings)
+    except Exception as error:  # a user's part may raise anything
+        raise ValueError(f"{wanted} has no computable cost. {first_line(error)}") from error
     for number in range(100):
         with suppress(ValueError):
             function.check({**words, key: number})

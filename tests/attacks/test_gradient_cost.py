@@ -73,7 +73,12 @@ def plain(model, images, labels, eps, steps=10):
     return images
 
 
-MIRROR = {"_target_": "tests.attacks.test_gradient_cost.Mirror", "copies": 5}
+class Adapting(Mirror):
+    def adapt(self, *_):
+        """Take gradients that no rule counts."""
+
+
+MIRROR = {"_target_": "tests.attacks.test_gradient_cost.Mirror", "_args_": [5]}
 OWN = {"_target_": "tests.attacks.test_gradient_cost.mirrored"}
 
 
@@ -85,6 +90,7 @@ def test_copies_of_all_transforms_count(keys, two_sources, network, batch):
     assert counted.counts.gradients == 120
     for name, words in (
         ("fia", {"transforms": [MIRROR]}),
+        ("mi", {"transforms": [{"_target_": f"{__name__}.Adapting"}]}),
         ("mi", {"_target_": f"{__name__}.plain"}),
     ):
         with pytest.raises(ValueError, match=r"may multiply|no rule for its cost"):
