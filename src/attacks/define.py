@@ -1,7 +1,7 @@
 """The decorator `attack`, which turns a paper's settings for `ascend` into a function."""
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial, wraps
 from inspect import Parameter, Signature, getdoc, signature
 from typing import Any, Protocol
@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from ..utils.about import About
+from ..utils.call_target import call_target
 from ..utils.package import canonical_name
 from ..utils.refusals import first_line
 from .fitted import State, fit
@@ -45,9 +46,6 @@ ALL_BUT_NORM = tuple(name for name in signature(Settings).parameters if name != 
 """Settings that mean nothing to an attack without gradients of the images."""
 
 
-_STATES = Parameter("states", Parameter.KEYWORD_ONLY, default=None)
-
-
 def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], None]], Attack]:
     """Turn a function's name and docstring into an attack: `ascend` with other defaults.
 
@@ -64,7 +62,9 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     counts = {name: stated.pop(name) for name, value in [*stated.items()] if callable(value)}
     parts = {name: value for name, value in words.items() if isinstance(value, type)}
     values = {name: value for name, value in words.items() if name not in parts}
-    special = {key: value for part in parts.values() for key, value in _parameters(part)}
+    special = dict[str, Parameter]()
+    for part in parts.values():
+        special |= signature(part).parameters
     hidden = {*fixed, *parts.keys() - {"transform"}}
     hidden |= {"loss"} - special.keys() if "objective" in parts else set()
     if "steps" in fixed or "update" in words or not words.get("normalised", True):
@@ -72,7 +72,8 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     fitted = next((part for part in parts.values() if hasattr(part, "fit")), None)
     if computed := "gradients" not in {*stated, *counts}:
         counts["gradients"] = _default_count(words, special)
-    special |= {"states": _STATES} if fitted else {}
+    states = Parameter("states", Parameter.KEYWORD_ONLY, default=None)
+    special |= {"states": states} if fitted else {}
     face, accepted = _make_signature(special, hidden, values)
 
     def settings_of(keywords: dict[str, Any]) -> Settings:
@@ -99,6 +100,7 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
         function.__doc__ = "\n\n".join(map(str, map(getdoc, (description, *parts.values()))))
         function.about = About(**_describe(function, words) | stated)
         function.counts, function.all_budgets, function.check = counts, True, settings_of
+        function.described = lambda section: settings_of({**call_target(section).keywords})
         function.copies_multiply = computed
         settings_of({})  # wrong defaults fail here
         if fitted:
@@ -151,11 +153,11 @@ def _make_signature(
     special: Mapping[str, Parameter], fixed: Collection[str], defaults: dict[str, Any]
 ) -> tuple[Signature, dict[str, Any]]:
     """Return an attack's signature, and the defaults of all settings, including `fixed` ones."""
-    parameters = {**special, **dict(_parameters(Settings))}
+    parameters = {**special, **signature(Settings).parameters}
     if unknown := sorted({*fixed, *defaults} - parameters.keys()):
         raise TypeError(f"{', '.join(unknown)}: no such settings")
     settings = {name: parameter.default for name, parameter in parameters.items()} | defaults
-    main = [parameter for name, parameter in _parameters(ascend) if name != "settings"]
+    main = [each for each in signature(ascend).parameters.values() if each.name != "settings"]
     keywords = [
         parameters[name].replace(kind=Parameter.KEYWORD_ONLY, default=settings[name])
         for name in dict.fromkeys((*special, *defaults, *settings))
@@ -164,17 +166,13 @@ def _make_signature(
     return Signature([*main[:4], *keywords, *main[4:]], return_annotation=Tensor), settings
 
 
-def _parameters(function: Callable[..., Any]) -> Iterable[tuple[str, Parameter]]:
-    return signature(function).parameters.items()
-
-
 def _make_settings(
     parts: Mapping[str, Callable[..., Any]],
     values: dict[str, Any],
     states: Mapping[float, State],
 ) -> Settings:
     for name, part_class in parts.items():
-        part = part_class(**{key: values.pop(key) for key, _ in _parameters(part_class)})
+        part = part_class(**{key: values.pop(key) for key in signature(part_class).parameters})
         part = part.bind(states) if hasattr(part, "fit") else part
         if name == "transform":
             values["transforms"] = (part, *(values["transforms"] or ()))

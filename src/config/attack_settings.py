@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable, Mapping
-from functools import partial
 from inspect import signature
 from math import prod
 from types import SimpleNamespace
@@ -76,38 +75,22 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
         switched = key in _STARTS and bool(settings[key]) != bool(defaults[key])
         if switched or key in _PARTS or (key in _RUNS and key not in covered):
             raise ValueError(f"attack.{key} may change the count.")
-    words = keywords_of(settings)
-    fewer = {key: value for key, value in words.items() if key != "transforms"}
-    made, expected = (
-        prod(transform.copies for transform in function.check({**keywords}).transforms)
-        for keywords in (words, fewer)
-    )
+    fewer = {key: value for key, value in settings.items() if key != "transforms"}
+    made, expected = (described(each).transforms for each in (settings, fewer))
+    copies, own_copies = (prod(transform.copies for transform in each) for each in (made, expected))
+    added = made[len(made) - len(settings.get("transforms") or ()) :]
     multiplied = name == "gradients" and function.copies_multiply
-    adapting = any(hasattr(each, "adapt") for each in words.get("transforms") or ())
-    if adapting if multiplied else made != expected:
+    if any(hasattr(each, "adapt") for each in added) if multiplied else copies != own_copies:
         raise ValueError("attack.transforms may multiply the count.")
-    copies = {"copies": made} if multiplied else {}
-    factor = made if multiplied and "copies" not in covered else 1
-    return factor * count(SimpleNamespace(**{**defaults, **settings, **numbers, **copies}))
+    factor = copies if multiplied and "copies" not in covered else 1
+    numbers = {**numbers, "copies": copies} if multiplied else numbers
+    return factor * count(SimpleNamespace(**{**defaults, **settings, **numbers}))
 
 
-def keywords_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the keywords of a function, with the objects that settings describe."""
-    omitted = ("_target_", "target_label")
-    return {key: _made(value) for key, value in settings.items() if key not in omitted}
-
-
-def _made(value: Any) -> Any:
-    """Return what a value describes, as Hydra makes it; settings know nothing of Hydra."""
-    if isinstance(value, list):
-        return [_made(each) for each in value]
-    if not isinstance(value, Mapping):
-        return value
-    made = {key: _made(each) for key, each in value.items() if key != "_convert_"}
-    if "_target_" not in made:
-        return made
-    call = partial(resolve(str(made.pop("_target_"))), *made.pop("_args_", ()))
-    return partial(call, **made) if made.pop("_partial_", False) else call(**made)
+def described(settings: Mapping[str, Any]) -> Any:
+    """Return the settings of the loop that an attack's settings describe, with their objects."""
+    section = {key: value for key, value in settings.items() if key != "target_label"}
+    return function_of(settings).described({**section, "_partial_": True})
 
 
 def _defaults(settings: Mapping[str, Any]) -> dict[str, Any]:

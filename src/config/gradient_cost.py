@@ -7,13 +7,7 @@ from inspect import signature
 from typing import Any
 
 from ..utils.refusals import first_line
-from .attack_settings import (
-    AttackSettings,
-    attack_label,
-    computed_count,
-    function_of,
-    keywords_of,
-)
+from .attack_settings import AttackSettings, attack_label, computed_count, described, function_of
 from .settings import Settings
 
 TOLERANCE = 0.05
@@ -81,12 +75,8 @@ def _key_to_set(attack: AttackSettings, wanted: str) -> tuple[str, int]:
         raise ValueError(f"{wanted} {ways.get(str(attack.spend), 'has a fixed number of steps.')}")
     if "gradients" not in getattr(function, "counts", {}):
         raise ValueError(f"{wanted} has no rule for its cost. @attack gives it one.")
-    try:
-        words = keywords_of(attack.settings)
-    except Exception as error:  # a user's part may raise anything
-        raise ValueError(f"{wanted} has no computable cost. {first_line(error)}") from error
     for number in range(100):
-        with suppress(ValueError):
-            function.check({**words, key: number})
+        with suppress(ValueError):  # one that no number mends is raised with the first cost
+            described(attack.settings | {key: number})
             break
     return key, number

@@ -37,9 +37,8 @@ def _rotate(degrees: float, images: Tensor, random: PerImageRandom, copy: int) -
     y = torch.arange(height, dtype=torch.float64, device=images.device)[:, None] - (height - 1) / 2
     x = torch.arange(width, dtype=torch.float64, device=images.device) - (width - 1) / 2
     places = cos * y + sin * x + (height - 1) / 2, cos * x - sin * y + (width - 1) / 2
-    from_y, from_x = (
-        place[None].round(decimals=6).round() for place in places
-    )  # ties as on any device
+    # The first rounding makes ties the same on any device.
+    from_y, from_x = (place[None].round(decimals=6).round() for place in places)
     return sample(images, neighbours(from_y, 0, height), neighbours(from_x, 0, width))
 
 
