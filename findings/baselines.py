@@ -1,29 +1,33 @@
 """Pack sweeps into a card of the findings, or into the stored baselines of a preset.
 
-Attacks of files `ATTACK_own`, `ATTACK_10` and `ATTACK_100`, as `findings.costs` writes them, are
-`ATTACK`, `ATTACK at 10 gradients` and `ATTACK at 100 gradients` in the card; others keep their
-names. Overrides, flags and folders of one machine are left out, and so is the number of images of a
-data set, which versions before 0.5.0 stored twice.
+Attacks of files `ATTACK_own` and `ATTACK_100_steps`, as `findings.costs` writes them, are `ATTACK`
+and `ATTACK at 100 gradients: 100 x 1` in a card. A preset has the better way of each attack alone,
+`ATTACK at 100 gradients`. Overrides, flags and folders of one machine are left out, and so is the
+number of images of a data set, which versions before 0.5.0 stored twice.
 """
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
+from findings.board import tuned_ways, way_of
 from findings.collect import ABSOLUTE
 from findings.costs import COSTS
-from src.artifacts import CardJob, FinishedJob, JobRecord, find_jobs, read_facts, write_card
+from src.artifacts import CardJob, FinishedJob, JobRecord, find_jobs, write_card
 from src.config import PRESETS
 from src.data import balanced_subset
 
 TUNING = 200
 """Number of images for tuning in the preset `small`: those of the demo."""
-VERSION = 2
+VERSION = 3
 """Version of the presets; it rises if a stored value changes."""
-_SETTINGS = ("own", *map(str, COSTS))
+_FILE = re.compile(r"(.+)_(?:own|(\d+)_(?:steps|copies))")
 
 
 def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "") -> None:
@@ -41,29 +45,51 @@ def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "")
     if images:
         chosen = np.sort(balanced_subset(rows["label"].to_numpy(), min(images, len(rows))))
         tuning = rows["index"].to_numpy(np.int64)[chosen].tolist()
-    path = PRESETS / f"{name}.card"
     facts: dict[str, Any] = {"preset": name, "preset_version": VERSION, "tuning": tuning}
     facts |= {"page": page} if page else {}
-    cards = [read_facts(place) for place in folders if place.is_file()]
-    facts["coarse"] = any(card.get("coarse", False) for card in cards)
-    pack(path, jobs, **facts)
+    better = dict[str, str]()
+    for cost in COSTS:
+        rows = tuned_ways(jobs, cost, jobs[0].record, facts).sort_values("mean", kind="stable")
+        better |= dict(zip(rows["attack"] + f" at {cost} gradients", rows["way"], strict=True))
+    packed = list[CardJob]()
+    for job in _packed(jobs):
+        title, _, way = job.record.label.partition(": ")
+        if not way or better.get(title, way) == way:
+            record = job.record.model_copy(update={"label": title})
+            tables = {variant: _coarse(table) for variant, table in job.tables.items()}
+            packed.append(replace(job, record=record, tables=tables))
+    _write(PRESETS / f"{name}.card", packed, coarse=True, **facts)
 
 
-def pack(path: Path, jobs: Sequence[FinishedJob], **facts: Any) -> None:
-    """Write a card of jobs, with facts about it."""
-    packed = sorted(_packed(path.stem, jobs), key=lambda job: (job.record.source, job.record.label))
-    write_card(packed, path, **facts)
-    print(f"{path}: {len(packed)} jobs, {path.stat().st_size / 1e6:.2f} MB")
+def pack(path: Path, jobs: Sequence[FinishedJob]) -> None:
+    """Write a card of jobs."""
+    _write(path, [*_packed(jobs)])
 
 
-def _packed(name: str, jobs: Sequence[FinishedJob]) -> Iterator[CardJob]:
+def _write(path: Path, jobs: Sequence[CardJob], **facts: Any) -> None:
+    """Write a card, its jobs in the order of their names."""
+    ordered = sorted(jobs, key=lambda job: (job.record.source, job.record.label))
+    placed = [replace(job, place=(path.stem, number)) for number, job in enumerate(ordered)]
+    write_card(placed, path, **facts)
+    print(f"{path}: {len(placed)} jobs, {path.stat().st_size / 1e6:.2f} MB")
+
+
+def _coarse(table: pa.Table) -> pa.Table:
+    """Return predictions with the middle of one of 16 equal steps for each confidence."""
+    for name in ("confidence", "true_confidence"):
+        steps = pc.min_element_wise(pc.floor(pc.multiply(table[name], 16)), 15)
+        middles = pc.divide(pc.add(steps, 0.5), 16).cast(table[name].type)
+        table = table.set_column(table.column_names.index(name), name, middles)
+    return table
+
+
+def _packed(jobs: Sequence[FinishedJob]) -> Iterator[CardJob]:
     """Yield the jobs under the names that they have in a ranking."""
-    for number, job in enumerate(jobs):
+    for job in jobs:
         attack, label = job.record.attack, job.record.label
-        name_of, _, setting = attack.rpartition("_")
-        if setting in _SETTINGS:
-            attack = name_of
-            label = attack if setting == "own" else f"{attack} at {setting} gradients"
+        if file := _FILE.fullmatch(attack):
+            attack = label = file[1]
+            label += f" at {file[2]} gradients: {way_of(job.record)}" if file[2] else ""
         facts: dict[str, Any] = {"attack": attack, "label": label, "overrides": (), "flags": ()}
         facts["gradients"] = _gradients(job)  # also those of an earlier run, whose rows were stored
         config = job.record.config
@@ -71,8 +97,7 @@ def _packed(name: str, jobs: Sequence[FinishedJob]) -> Iterator[CardJob]:
         facts["config"] = config | {"model": _models(config["model"]), "dataset": dataset}
         card, record = job.as_card(), job.record.model_copy(update=facts)
         record = JobRecord.model_validate_json(ABSOLUTE.sub("", record.model_dump_json()))
-        place = card.place if card.place[0] == name else (name, number)  # packed again: as before
-        yield CardJob(record, place, (), card.tables)
+        yield CardJob(record, card.place, (), card.tables)
         job.forget()
 
 

@@ -1,26 +1,25 @@
 """The board: stored attacks of a preset, ranked among themselves as `src.report.beside` ranks."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from findings.costs import COPIES
 from src.analysis import Outcomes
-from src.artifacts import JobRecord, find_jobs
+from src.artifacts import FinishedJob, JobRecord, find_jobs
 from src.report import at_reference, cost_of, rank_untuned, read_preset
 
 TRANSFORMER = "vit_small"
 """Source from which attacks of more than 100 gradients per image did not run."""
 EQUAL_COST = Path(__file__).parents[1] / "docs" / "results" / "equal-cost.card"
-"""Attacks at 10 and at 100 gradients per image, those with copies in two ways."""
+"""Attacks at 10 and at 100 gradients per image, in each of their ways (`findings.costs.ways`)."""
 CONVOLUTIONAL = ("vgg_small", "resnet_small")
 """Its sources."""
-NEAR = 0.1
-"""Largest relative difference of a cost from the number that attacks are brought to."""
 _Stored = list[tuple[str, float, Outcomes]]
 """Attack, gradients per image, and outcomes of stored jobs."""
 
@@ -55,14 +54,13 @@ class Boards:
         self.first = jobs[0].record
         self.targets = self.first.targets
         self._stored: dict[tuple[str, str], _Stored] = defaultdict(list)
-        self._without_copies = set[str]()
+        self._way = dict[tuple[str, str], str]()
         for job in jobs:
             name, _, setting = job.record.label.partition(" at ")
             outcomes = at_reference(job.predictions, name, job.record, self.targets, self.first)
             place = setting.partition(" ")[0] or "own", job.record.source
             self._stored[place].append((name, cost_of(job), outcomes))
-            if not {*COPIES} & {*job.record.config["attack"]["settings"]}:
-                self._without_copies.add(name)
+            self._way[name, place[0]] = way_of(job.record)
             job.forget()
 
     def board(self, setting: str, sources: Sequence[str]) -> Board:
@@ -91,50 +89,55 @@ class Boards:
         }
 
     def equal_cost(self, cost: int) -> pd.DataFrame:
-        """Rank attacks at equal cost, each in the better of two ways to spend it.
-
-        An attack with copies takes many steps of one copy, or few steps of many. The way with the
-        higher mean on the images for tuning is ranked, on the other images. Attacks without copies
-        that `EQUAL_COST` lacks are the preset's, with steps of the same length.
+        """Rank attacks at equal cost from `CONVOLUTIONAL`, each in the better of its ways.
 
         Returns:
             One row per attack, the best first: the columns of `rank_untuned`; `way`, its numbers of
             steps and of copies; and `steps` and `copies`, the means on the images for tuning of
             many steps and of many copies, NaN where there is one way.
         """
-        parts: dict[str, list[Outcomes]] = defaultdict(list)
-        of, steps = dict[str, str](), dict[str, int]()
-        for job in find_jobs([EQUAL_COST]):
-            record = job.record
-            if record.images == self.first.images and abs(cost_of(job) / cost - 1) <= NEAR:
-                name, way = record.attack.removeprefix("transferattack."), _way(record)
-                title = f"{name}: {way}"
-                outcomes = at_reference(job.predictions, title, record, self.targets, self.first)
-                parts[title].append(outcomes)
-                of[title], steps[title] = name, int(way.partition(" ")[0])
-            job.forget()
-        for source in CONVOLUTIONAL:
-            for name, _, outcomes in self._stored[str(cost), source]:
-                if name in self._without_copies - {*of.values()} or name in parts:
-                    parts[name].append(outcomes)
-                    of[name], steps[name] = name, cost
-        whole = [one for its in parts.values() if len(its) == len(CONVOLUTIONAL) for one in its]
-        index = whole[0].index
-        ways = rank_untuned(whole, index, self.facts).set_index("attack")["mean_tuned"]
-        frame = pd.DataFrame({"of": of, "steps": steps, "mean": ways}).dropna()
-        frame = frame.sort_values("steps", ascending=False)
-        better = frame.sort_values("mean").groupby("of")["mean"].idxmax()
-        chosen = [one for title in better for one in parts[title]]
-        ranked = rank_untuned(chosen, index, self.facts).dropna(subset="rank")
-        both = frame.groupby("of")["mean"].agg(["first", "last", "size"])
-        both["last"] = both["last"].where(both["size"] > 1)
-        ranked["way"] = ranked["attack"].str.partition(": ")[2]
-        ranked["attack"] = ranked["attack"].map(of)
-        ranked[["steps", "copies"]] = both[["first", "last"]].loc[ranked["attack"]].to_numpy()
+        ranked = self.board(str(cost), CONVOLUTIONAL).rows
+        ways = tuned_ways(find_jobs([EQUAL_COST]), cost, self.first, self.facts)
+        tuned = ways.groupby("attack")["mean"]
+        means = tuned.agg(["first", "last"])[tuned.size() > 1].reindex(ranked["attack"])
+        ranked["way"] = ranked["attack"].map(lambda name: self._way[name, str(cost)])
+        ranked["steps"] = means["first"].fillna(ranked.set_index("attack")["mean_tuned"]).to_numpy()
+        ranked["copies"] = means["last"].to_numpy()
         return ranked
 
 
-def _way(record: JobRecord) -> str:
+def tuned_ways(
+    jobs: Sequence[FinishedJob], cost: int, first: JobRecord, facts: Mapping[str, Any]
+) -> pd.DataFrame:
+    """Return the ways of attacks to spend some gradients, that with more steps first.
+
+    Args:
+        jobs: Jobs of several ways, as in `EQUAL_COST`; those from `CONVOLUTIONAL` count.
+        cost: Gradients per image.
+        first: A record of the preset, with its targets and budget.
+        facts: The facts about the preset, with the numbers of its images for tuning.
+
+    Returns:
+        `attack`, `way` and `mean`, the mean success on the images for tuning.
+    """
+    parts = dict[str, list[Outcomes]]()
+    for job in jobs:
+        title = job.record.label
+        if f" at {cost} gradients: " in title and job.record.source in CONVOLUTIONAL:
+            found = at_reference(job.predictions, title, job.record, first.targets, first)
+            parts.setdefault(title, []).append(found)
+        job.forget()
+    if not parts:
+        return pd.DataFrame(columns=["attack", "way", "mean"])
+    joined = [part for its in parts.values() for part in its]
+    means = rank_untuned(joined, joined[0].index, facts).set_index("attack")["mean_tuned"]
+    rows = pd.Series([*parts]).str.split(f" at {cost} gradients: ", expand=True)
+    rows = rows.set_axis(["attack", "way"], axis=1).assign(mean=means[[*parts]].to_numpy())
+    steps = rows["way"].str.partition(" ")[0].astype(int)
+    return rows.loc[steps.sort_values(ascending=False, kind="stable").index]
+
+
+def way_of(record: JobRecord) -> str:
     """Return the number of an attack's steps, times those of its copies."""
     settings = record.config["attack"]["settings"]
     steps = settings.get("steps", settings.get("epoch"))  # TransferAttack's name

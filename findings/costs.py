@@ -1,9 +1,10 @@
-"""Attacks at matched cost: files of their settings, their sweeps, and the table of successes."""
+"""Attacks at own settings and at equal cost: their files, their sweeps, and a table."""
 
 import json
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from omegaconf import OmegaConf
 
 from src.analysis import Outcomes, outcomes_of
 from src.artifacts import FinishedJob, find_jobs
-from src.config import CONF, AttackSettings
+from src.config import CONF, AttackSettings, at_equal_cost
 from src.utils.files import atomic_write
 from src.utils.hydra_versions import VERSION_BASE
 from src.utils.model_names import ModelRef
 
 TABLE = Path(__file__).parents[1] / "docs" / "results" / "costs.parquet"
-COLUMNS = ["attack", "setting", "targeted", "source", "target", "defence", "gradients", "images"]
+COLUMNS = ["attack", "targeted", "source", "target", "defence", "gradients", "images"]
 COLUMNS += ["counted", "success", "commit", "created", "versions"]
 COSTS = (10, 100)
 """Gradients an image that all attacks are brought to, beside those of their own settings."""
@@ -30,8 +31,6 @@ MOST, MOST_OF_TRANSFORMERS = 400, 100
 """Most gradients an image of own settings, and from a vision transformer."""
 COPIES = ("copies", "samples", "neighbours", "inner_steps", "scales", "admixed")
 """Settings that multiply the gradients of a step."""
-LEAST = {"emi": 2}
-"""Least numbers of copies, where it is not 1."""
 LEFT_OUT = {"none", "saved", "foolbox", "torchattack", "torchattacks", "transferattack"}
 LEFT_OUT |= {"llc", "illc", "fgsm_l2", "pgd_l2"}
 TARGETED = ("mi", "mi_di_ti", "logit_mi_di_ti", "cfm", "s4st")
@@ -39,42 +38,21 @@ TARGETED = ("mi", "mi_di_ti", "logit_mi_di_ti", "cfm", "s4st")
 
 def gradients(settings: Mapping[str, Any], members: int = 1) -> int:
     """Return the gradients that an attack takes of one budget and all members."""
-    attack = AttackSettings(name="any", label="", about=settings["about"], settings={**settings})
-    count = attack.gradients(1, members)
+    count = _attack(settings).gradients(1, members)
     assert count is not None
     return round(members * count)
 
 
-def matched(
-    settings: Mapping[str, Any], cost: int, members: int = 1, least: int = 1
-) -> dict[str, Any] | None:
-    """Return the settings that bring an attack to at most some gradients; None if nothing does.
-
-    Ten steps of eps / 10 with as many copies as fit; without copies, or where not even the `least`
-    number fits, as many steps as fit, of max(eps / 10, 1.25 eps / steps).
-    """
-    if "steps" not in settings:
-        return None
-    copies = [name for name in COPIES if name in settings]
-    choices = [range(least, cost + 1) for _ in copies]
-    if len(copies) == 2:  # as near the attack's own as can be
-        choices = [range(1, settings[name] + 1) for name in copies]
-    for steps in (10, *range(9, 0, -1)) if copies else range(cost, 0, -1):
-        length = 0.1 if copies and steps == 10 else max(0.1, 1.25 / steps)
-        fitting = []
-        for values in product(*choices):
-            changed = dict(zip(copies, values, strict=True)) | {"steps": steps}
-            taken = gradients({**settings, **changed}, members)
-            if taken <= cost:
-                fitting.append((taken, changed))
-        if fitting:
-            best = max(fitting, key=lambda each: each[0])[1]
-            return {**best, "relative_step_size": length}
-    return None
+def _attack(settings: Mapping[str, Any]) -> AttackSettings:
+    keys = {key: value for key, value in settings.items() if key != "about"}
+    return AttackSettings(name="any", label="", about=settings["about"], settings=keys)
 
 
 def files(members: int, targeted: bool, cap: int) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the attacks' files by name, such as `mi_10`, of those that are ensembles' or not."""
+    """Yield the attacks' files by name, such as `mi_own`, of those that are ensembles' or not.
+
+    Attacks on single sources without a target label have files of their ways, as `mi_10_steps`.
+    """
     with initialize_config_dir(str(CONF), **VERSION_BASE):
         for name in sorted({path.stem for path in CONF.glob("attack/*.yaml")} - LEFT_OUT):
             settings: Any = OmegaConf.to_container(compose(f"attack/{name}").attack)
@@ -85,10 +63,11 @@ def files(members: int, targeted: bool, cap: int) -> Iterator[tuple[str, dict[st
             label = {"target_label": "random"} if targeted else {}
             if gradients(settings, members) <= cap:
                 yield f"{name}_own", {"defaults": [name, "_self_"], **label}
-            for cost in COSTS:
-                changes = matched(settings, cost, members, LEAST.get(name, 1))
-                if changes is not None:
-                    yield f"{name}_{cost}", {"defaults": [name, "_self_"], **label, **changes}
+            ways = product(COSTS, ("steps", "copies"))
+            for cost, way in ways if members == 1 and not targeted else ():
+                with suppress(ValueError):
+                    changes = at_equal_cost(_attack(settings), cost, way)
+                    yield f"{name}_{cost}_{way}", {"defaults": [name, "_self_"], **changes}
 
 
 ENSEMBLES = ("bim", "mi", "cwa", "svre")
@@ -103,7 +82,7 @@ SOURCES = {
 
 
 def run(name: str, folder: Path) -> int:
-    """Run one of the sweeps in a folder; what is stored there, or in the table, is left out."""
+    """Write an attack's files in a folder, and run those of own settings that the table lacks."""
     source, members = SOURCES[name], 2 if name == "ensemble" else 1
     cap = MOST_OF_TRANSFORMERS if name == "vit" else MOST
     written = folder / name / "conf" / "attack"  # a folder beside it would be a group of files
@@ -114,8 +93,8 @@ def run(name: str, folder: Path) -> int:
     known = pd.read_parquet(TABLE) if TABLE.exists() else pd.DataFrame(columns=COLUMNS)
     known = known[known["source"] == source.strip("[]").replace(",", "+")]
     known = known[known["targeted"] == (name == "targeted")]
-    done = set(known["attack"] + "_" + known["setting"])
-    left = sorted(attacks.keys() - done, key=lambda each: (each.endswith("own"), each))
+    done = {f"{attack}_own" for attack in known["attack"]}
+    left = sorted(name for name in attacks.keys() - done if name.endswith("_own"))
     words = [
         "-m",
         "--config-dir",
@@ -134,33 +113,33 @@ def run(name: str, folder: Path) -> int:
 
 
 def pack(folder: Path) -> None:
-    """Add the finished jobs of the sweeps in a folder to the table, those of its attacks anew.
+    """Add the finished jobs at own settings in a folder to the table, those of its attacks anew.
 
-    A row is an attack with one of its settings (`own`, or the cost that it was brought to), a
-    source and a target. `counted` and `success` are the bits of images in their order: whether
-    source and target are right on the clean image, and whether the attack then succeeds.
+    A row is an attack, a source and a target. `counted` and `success` are the bits of images in
+    their order: whether source and target are right on the clean image, and whether the attack then
+    succeeds.
     """
     rows: list[list[Any]] = []
     for job in find_jobs([path for path in folder.glob("*/sweep*") if path.is_dir()]):
         attack, _, setting = job.record.attack.rpartition("_")
-        rows += packed_rows(job, attack, setting)
+        rows += packed_rows(job, attack) if setting == "own" else []
     new = pd.DataFrame(rows, columns=COLUMNS)
     if TABLE.exists():
         new = pd.concat([pd.read_parquet(TABLE), new], ignore_index=True)
-    keys = COLUMNS[:6]
+    keys = COLUMNS[:5]
     new = new.drop_duplicates(keys, keep="last").sort_values(keys, ignore_index=True)
     with atomic_write(TABLE) as temporary:
         new.to_parquet(temporary, compression="zstd", index=False)
 
 
-def packed_rows(job: FinishedJob, attack: str, setting: str) -> list[list[Any]]:
+def packed_rows(job: FinishedJob, attack: str) -> list[list[Any]]:
     """Return a job's rows of the table, with the values of `COLUMNS`."""
     rows, own = [], job.record
     place = attack, own.source, own.targets, "joint", own.reference
     found = outcomes_of(job.predictions, *place)
     for target, counted, fooled in zip(found.targets, *found.counted, *found.fooled, strict=True):
         packed = [np.packbits(each).tobytes() for each in (counted, fooled)]
-        origin = [attack, setting, bool(found.targeted[0]), own.source, *target.columns]
+        origin = [attack, bool(found.targeted[0]), own.source, *target.columns]
         made = [own.commit, own.created, json.dumps(own.versions, sort_keys=True)]
         rows.append([*origin, own.gradients / own.images, own.images, *packed, *made])
     job.forget()

@@ -27,8 +27,7 @@ class OwnSettings:
     """
 
     def __init__(self, published: pd.DataFrame) -> None:
-        table = pd.read_parquet(TABLE)
-        self.table = table[table["setting"] == "own"]
+        self.table = pd.read_parquet(TABLE)
         self.published = published.set_index("attack")
         from_transformer = self.table["source"].isin(TRANSFORMERS)
         rows = unpacked(self.table[~from_transformer])

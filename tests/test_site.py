@@ -24,7 +24,7 @@ from findings.__main__ import (
 from findings.board import Boards
 from findings.networks import Networks
 from findings.step_rule import step_rule
-from src import paper
+from src import paper, rank
 from src.artifacts.jobs import find_jobs
 from src.report.beside import beside, read_preset
 from tests.conftest import REPOSITORY, run_python
@@ -164,6 +164,8 @@ def test_the_findings_in_the_readme_are_what_the_tables_say():
     at_100, at_10 = (Boards("small").equal_cost(cost).set_index("attack") for cost in (100, 10))
     first, second = at_100.index[0], at_10.index[0]
     assert (first, second) == ("sia", "gi") and at_100["copies"]["sia"] < at_100["steps"]["di"]
+    for table in (at_100, at_10):  # the preset has the better way of each attack
+        assert (table["mean_tuned"] - table[["steps", "copies"]].max(axis=1)).abs().max() < 1e-9
     numbers = [100, len(at_100), 4, *map(percent, at_100["mean"][["sia", "di"]])]
     assert tells(README, *numbers, int(at_100["images"].iloc[0]), len(at_10))
     own = own_settings()
@@ -235,6 +237,13 @@ def test_the_board_has_the_numbers_and_order_of_rank(monkeypatch):
     assert means.to_numpy() == pytest.approx(board.rows["mean"].to_numpy())
     without = result.own_settings[result.own_settings["rank"].isna()]["attack"]
     assert {*without} == {*board.lacking} == {"vmi"}
+
+
+@pytest.mark.slow
+def test_rank_spends_gradients_as_the_stored_attacks_do():
+    mine, _ = rank("sia", gradients=10, source="resnet_small", tuning=True)
+    table = mine.equal_cost.set_index("attack")
+    assert abs(table["difference"]["sia at 10 gradients"]) < 0.003
 
 
 def downhill(model, images, labels, eps, *, steps: Annotated[int, Field(le=2)] = 1):

@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, TypeGuard
@@ -18,7 +19,7 @@ from ..config.catalogue import files
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.fields import distinct
-from ..config.gradient_cost import COPIES
+from ..config.gradient_cost import REPEATED, at_equal_cost
 from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
@@ -64,9 +65,10 @@ def rank(
         tuning: Use the images for tuning alone, to choose settings in less time. To report, leave
             it out: the mean is measured on the other images, because the best of several settings
             gains by luck on these. Finished jobs have their images, and so no `tuning`.
-        gradients: Gradients per image of a named attack, as `attack.gradients`; None: its own.
-        spend: What the gradients set, `steps` or `copies`, as `attack.spend`; None: steps, and with
-            `tuning` also copies, if the attack has any: both are ranked.
+        gradients: Gradients per image of a named attack; None: its own.
+        spend: What they are spent on, as the stored attacks of equal cost do: `steps` of the fewest
+            copies, or `copies` in ten steps, one below 20 gradients. All steps are max(eps / 10,
+            eps / steps) long. None: steps, and with `tuning` also copies, if the attack has any.
         name: The attack's name in the ranking: letters, digits and `_ . + -`.
         against: One or more stored attacks, such as `mi`, that the text shows in a line of their
             own, with difference, interval and p: at their own settings and, if stored, at equal
@@ -90,10 +92,11 @@ def rank(
         return beside(open_jobs(attack), preset, named)
     # What cannot be used is refused before seconds of reading.
     crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
-    keys = _compose([f"attack={attack}"]).attack if crafted is None else {}
-    ways = _ways(gradients, spend, tuning and not keys.keys().isdisjoint(COPIES))
-    if crafted is not None and any(ways):
-        raise ValueError("gradients and spend are for the name of an attack.")
+    if crafted is not None and (gradients is not None or spend is not None):
+        raise ValueError(
+            "gradients and spend are for the name of an attack. Yours sets its own steps."
+        )
+    ways, refused = ([[]], []) if crafted else _ways(attack, gradients, spend, tuning)
     facts, stored = known_preset = read_preset(preset, named)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
@@ -108,21 +111,14 @@ def rank(
     images = len(facts["tuning"]) if tuning else stored[0].record.images
     words = (*WORDS[preset], f"n_images={images}", *_OTHERS)
     pool, call = ModelPool(), uuid4().hex
-    jobs, refused = list[FinishedJob](), list[ValueError]()
     with quiet(), TemporaryDirectory() as cache:
-        for way in ways:
-            line = [*words, *way, f"cache.dir={cache}"]
-            try:
-                jobs += [
-                    _run(attack, name, [*line, f"source={model}"], pool, call)
-                    for model in distinct(chosen)
-                ]
-            except ValueError as error:
-                refused.append(error)
-    if not jobs:
-        raise refused[0]
+        jobs = [
+            _run(attack, name, [*words, *way, f"cache.dir={cache}", f"source={model}"], pool, call)
+            for way in ways
+            for model in distinct(chosen)
+        ]
     ranks = beside(jobs, preset, named, known_preset)
-    ranks.notes += (*map(str, refused),)
+    ranks.notes += (*refused,)
     return ranks
 
 
@@ -163,12 +159,28 @@ def paper(
     return paper_text(results_of(jobs))
 
 
-def _ways(gradients: float | None, spend: str | None, both: bool) -> list[list[str]]:
-    """Return the words of each way to spend some gradients."""
-    cost = [] if gradients is None else [f"attack.gradients={gradients}"]
-    if cost and both and spend is None:
-        return [[*cost, f"attack.spend={way}"] for way in ("steps", "copies")]
-    return [[*cost, *([] if spend is None else [f"attack.spend={spend}"])]]
+def _ways(
+    attack: Any, gradients: float | None, spend: str | None, both: bool
+) -> tuple[list[list[str]], list[str]]:
+    """Return the words of each way to spend gradients that is ranked, and why others are not."""
+    if spend not in (None, "steps", "copies") or (spend and gradients is None):
+        raise ValueError(f"spend={spend!r}: it is steps or copies, and needs gradients.")
+    config = _compose([*WORDS["small"], f"attack={attack}"])
+    if gradients is None:
+        return [[]], []
+    if isinstance(gradients, bool) or not isinstance(gradients, Real) or not 0 < gradients < 1e9:
+        raise ValueError(f"gradients={gradients!r}: it is a number between 0 and 1e9.")
+    unspent, ways, refused = read_job(config, config.hydra).attack, list[list[str]](), list[str]()
+    both &= not unspent.settings.keys().isdisjoint(REPEATED)
+    for way in [spend] if spend else ["steps", "copies"][: 1 + both]:
+        try:
+            keys = at_equal_cost(unspent, float(gradients), way)
+            ways.append([f"attack.{key}={value}" for key, value in sorted(keys.items())])
+        except ValueError as error:
+            refused.append(str(error))
+    if not ways:
+        raise ValueError(refused[0])
+    return ways[: 1 + (ways[0] != ways[-1])], refused
 
 
 def _is_finished(attack: Any) -> TypeGuard[Sweeps | Results]:

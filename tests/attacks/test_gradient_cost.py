@@ -18,7 +18,8 @@ from tests.attacks.conftest import SECTIONS
 from tests.config.test_settings import read
 
 ONE_STEP = ("fgsm", "fgsm_l2", "llc", "rfgsm")
-COARSE = {(name, "steps") for name in ("decowa", "ops", "pgn", "vmi", "vni")} | {("s4st", "copies")}
+COARSE = {(name, "steps") for name in ("decowa", "ops", "pgn", "vmi", "vni")}
+COARSE |= {("s4st", "copies"), ("rap", "copies")}
 """Attacks of two sources that cannot take 200, within 5 %, by steps or by copies."""
 
 
