@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from findings.costs import COPIES
 from src.analysis import Outcomes
 from src.artifacts import FinishedJob, JobRecord, find_jobs
+from src.config import REPEATED
 from src.report import at_reference, cost_of, rank_untuned, read_preset
 
 TRANSFORMER = "vit_small"
 """Source from which attacks of more than 100 gradients per image did not run."""
 EQUAL_COST = Path(__file__).parents[1] / "docs" / "results" / "equal-cost.card"
-"""Attacks at 10 and at 100 gradients per image, in each of their ways (`findings.costs.ways`)."""
+"""Attacks at 10 and at 100 gradients per image, in each of their ways (`at_equal_cost`)."""
 CONVOLUTIONAL = ("vgg_small", "resnet_small")
 """Its sources."""
 _Stored = list[tuple[str, float, Outcomes]]
@@ -141,4 +141,4 @@ def way_of(record: JobRecord) -> str:
     """Return the number of an attack's steps, times those of its copies."""
     settings = record.config["attack"]["settings"]
     steps = settings.get("steps", settings.get("epoch"))  # TransferAttack's name
-    return " x ".join(str(its) for its in (steps, *map(settings.get, COPIES)) if its is not None)
+    return " x ".join(str(its) for its in (steps, *map(settings.get, REPEATED)) if its is not None)

@@ -169,7 +169,7 @@ def _ways(
     if gradients is None:
         return [[]], []
     if isinstance(gradients, bool) or not isinstance(gradients, Real) or not 0 < gradients < 1e9:
-        raise ValueError(f"gradients={gradients!r}: it is a number between 0 and 1e9.")
+        raise ValueError("gradients is a number between 0 and 1e9.")
     unspent, ways, refused = read_job(config, config.hydra).attack, list[list[str]](), list[str]()
     both &= not unspent.settings.keys().isdisjoint(REPEATED)
     for way in [spend] if spend else ["steps", "copies"][: 1 + both]:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from .command_line import ignore_harmless_warnings
     from .compose import compose_words
     from .fields import PRESETS
-    from .gradient_cost import at_equal_cost
+    from .gradient_cost import REPEATED, at_equal_cost
     from .read import read_job
     from .resolvers import CONF
     from .settings import Settings
@@ -20,7 +20,7 @@ else:  # most of them load Hydra
         command_line="ignore_harmless_warnings",
         compose="compose_words",
         fields="PRESETS",
-        gradient_cost="at_equal_cost",
+        gradient_cost="REPEATED at_equal_cost",
         read="read_job",
         resolvers="CONF",
         settings="Settings",

@@ -55,7 +55,7 @@ def at_equal_cost(attack: AttackSettings, cost: float, spend: str) -> dict[str, 
     """
     copies = [key for key in REPEATED if key in attack.settings]
     if spend == "copies" and not copies:
-        raise ValueError(f"attack={attack.name} has no copies. Use steps.")
+        raise ValueError(f"attack={attack.name} has no copies.")
     fewest = {key: max(1, _lowest(attack.settings, key)) for key in copies}
     fixed = fewest if spend == "steps" else {"steps": 1 if cost < 2 * _STEPS else _STEPS}
     update = {"settings": attack.settings | fixed, "spend": spend}
