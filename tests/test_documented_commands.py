@@ -28,8 +28,8 @@ BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
 FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-SIZES = "n_images=4 seed=0 epsilon.grid=[0,4,8] report=none tracking=none trainer=cpu"
-SIZES += " clean_accuracy_check.action=warn training.epochs=1"
+SIZES = "n_images=4 seed=0 epsilon.grid=[0,4,8] epsilon.reference=8 trainer=cpu"
+SIZES += " report=none tracking=none clean_accuracy_check.action=warn training.epochs=1"
 SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
 WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
