@@ -34,8 +34,7 @@ SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
 WEIGHTS = {"vgg16": "vgg16_bn.pt", "resnet50": "resnet50.pt", "inception": "inception_v3.pt"}
 DATA = ("dataset=image_folder", "dataset.root=FOLDER")
-OWN = ("dataset=image", "dataset=cifar10_mini", "dataset=arrays")
-OWN += ("experiment=", "attack.path=advs")
+OWN = ("dataset=image", "dataset=cifar10_mini", "dataset=arrays", "experiment=", "attack.path=advs")
 """Words that name images that are at hand."""
 ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\w+|tracking\.\w+)=")
 """Words of other machines and stores; test_launchers.py and test_distributed.py are about these."""

@@ -3,6 +3,7 @@
 from functools import partial
 
 import pytest
+import timm
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -179,8 +180,7 @@ RULES = {
 
 
 def randn(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, dtype=torch.float64, generator=generator)
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
 
 
 def gradient(model: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
@@ -190,10 +190,11 @@ def gradient(model: nn.Module, images: Tensor, weights: Tensor) -> Tensor:
 
 
 def built(name: str) -> nn.Module:
-    """Return a network of the catalogue for 32 pixels, without weights."""
+    """Return a network of the catalogue or of timm for 32 pixels, without weights."""
     torch.manual_seed(0)
-    words = {} if "small" in name else {"image_size": 32}
-    return getattr(small if "small" in name else architectures, name)(10, **words).eval().double()
+    place = next(one for one in (small, architectures, timm.models) if hasattr(one, name))
+    words = {"image_size": 32} if place is architectures else {}
+    return getattr(place, name)(num_classes=10, **words).eval().double()
 
 
 def softly_pooled(z: Tensor, pool: nn.MaxPool2d, temperature: float) -> Tensor:
@@ -220,7 +221,7 @@ def test_smooth_gradients_of_three_layers_by_hand():
 
 
 FITTING = {
-    "mobilenet_v2": {"sgm"},
+    **{key: {"sgm"} for key in ("mobilenet_v2", "mobilenetv2_100")},  # torchvision's and timm's
     "densenet121": {"sgm", "bpa", "linbp"},
     "resnet_small": {"sgm", "bpa", "linbp"},
     "vgg_small": {"bpa", "linbp"},

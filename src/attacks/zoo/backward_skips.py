@@ -53,6 +53,8 @@ def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
                 yield block
             case "InvertedResidual" if getattr(block, "use_res_connect", False):
                 yield getattr(block, "conv", None) or block.block
+            case "InvertedResidual" if getattr(block, "has_skip", False):  # timm's
+                yield block.bn3
             case "ConvNeXtBlock" if isinstance(block.shortcut, nn.Identity):
                 yield block.mlp
             case "Block" if hasattr(block, "attn") and hasattr(block, "mlp"):
@@ -67,11 +69,8 @@ def sgm() -> None:
     """
 
 
-_BLOCKS_OR_RELUS = (
-    "residual blocks (ResNets of torchvision or timm, ConvNeXt and ViT of timm) or ReLUs"
-)
+_BLOCKS_OR_RELUS = "residual blocks (ResNets, and timm's ConvNeXt and ViT) or ReLUs"
 _BLOCKS = ("BasicBlock", "Bottleneck", "ConvNeXtBlock")  # class names in any library
-_SHORTCUTS = ("downsample", "shortcut")
 
 
 @checked
@@ -143,7 +142,7 @@ def _find_layers(network: nn.Module) -> list[nn.Module]:
 
 def _shortcut(module: nn.Module) -> str | None:
     """Return the name of a residual block's skip connection; None for other modules."""
-    names = _SHORTCUTS if type(module).__name__ in _BLOCKS else ()
+    names = ("downsample", "shortcut") if type(module).__name__ in _BLOCKS else ()
     return next((name for name in names if hasattr(module, name)), None)
 
 
