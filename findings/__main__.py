@@ -42,6 +42,8 @@ STEP_RULES = {
 }
 """Cards of attacks with and without a step rule, by what they are of."""
 OWN_GRID = "jpeg on the images' own grid"
+PLAIN = ("fgsm", "mi", "di", "bsr")
+"""Attacks of three sources on small networks behind defences."""
 
 
 @cache
@@ -110,7 +112,8 @@ def page_values() -> dict[str, Any]:
         costs=COSTS,
         most=MOST,
         most_of_transformers=MOST_OF_TRANSFORMERS,
-        behind_small={name: behind_small(name) for name in ("fgsm", "mi", "di", "bsr")},
+        behind_small={name: behind_small(name) for name in PLAIN},
+        convolutional={name: behind_small(name, CONVOLUTIONAL) for name in (*PLAIN, "pgd")},
         six_behind={
             name: behind(plain_six, name, six[0].record.targets) for name in ("fgsm", "mi", "di")
         },
@@ -124,7 +127,9 @@ def page_values() -> dict[str, Any]:
         jpeg_loss=jpeg_loss,
         own_grid=OWN_GRID,
         gains_of=gains,
-        jpeg_by_source=jpeg_by_source(),
+        jpeg_by_source={
+            name: behind_small("mi", (name,)).gain["jpeg"] for name in (*CONVOLUTIONAL, "vit_small")
+        },
         most_gained=most_gained,
         between=between,
         cell=format_cell,
@@ -160,20 +165,22 @@ def on_photographs() -> pd.DataFrame:
 
 def behind(jobs: Sequence[FinishedJob], attack: str, targets: Sequence[str]) -> pd.DataFrame:
     """Return `behind_defences` of the jobs of an attack."""
-    rows = behind_defences([job for job in jobs if job.record.label == attack], targets)
+    rows = behind_defences([job for job in jobs if job.record.attack == attack], targets)
     return rows.set_index("defence")
 
 
 @cache
-def behind_small(attack: str) -> pd.DataFrame:
+def behind_small(attack: str, sources: Sequence[str] = EMBEDDED) -> pd.DataFrame:
     """Return `behind_defences` of the small networks, with JPEG on another grid than the images'.
 
     The images are JPEG files of the defence's quality, so that on their own grid the defence hardly
     changes clean images; the row `OWN_GRID` shows it.
     """
+    names = "adaptive" if attack == "pgd" else "small", "jpeg"
+    stored = [find_jobs([RESULTS / f"defences-{name}"]) for name in names]
     own, off = (
-        behind(find_jobs([RESULTS / f"defences-{name}"]), attack, EMBEDDED)
-        for name in ("small", "jpeg")
+        behind([job for job in jobs if job.record.source in sources], attack, EMBEDDED)
+        for jobs in stored
     )
     rows = [own.loc[["none"]], off.loc[["jpeg"]], own.loc["jpeg":].rename({"jpeg": OWN_GRID})]
     return pd.concat(rows)
@@ -181,14 +188,8 @@ def behind_small(attack: str) -> pd.DataFrame:
 
 def gains(row: str, column: str = "gain") -> pd.Series:
     """Return the gains of one row of `behind_small` by attack, or another column."""
-    tables = map(behind_small, ("fgsm", "mi", "di", "bsr"))
+    tables = map(behind_small, PLAIN)
     return pd.Series([table[column][row] for table in tables])
-
-
-def jpeg_by_source() -> dict[str, float]:
-    """Return the gain of JPEG under `mi` on the small networks, from each source."""
-    jobs = [job for job in find_jobs([RESULTS / "defences-jpeg"]) if job.record.label == "mi"]
-    return {job.record.source: behind([job], "mi", EMBEDDED).gain["jpeg"] for job in jobs}
 
 
 def equal_cost_on(other: FinishedJob, source: str) -> list[FinishedJob]:
