@@ -28,7 +28,7 @@ BLOCK = re.compile(rf"^    ((?:{STARTS}) (?!  ).*?)(?:   .*)?$", re.MULTILINE)
 INLINE = re.compile(rf"`((?:{STARTS}) [^`\n]+)`")
 FILES = re.compile(r"^```(yaml|python)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
-SIZES = "n_images=4 seed=0 epsilon.grid=[0,4,8] epsilon.reference=8 trainer=cpu"
+SIZES = "n_images=4 seed=0 epsilon.grid=[0,4,8,16] trainer=cpu"
 SIZES += " report=none tracking=none clean_accuracy_check.action=warn training.epochs=1"
 SIZES = os.environ.get("DOCUMENTED_SIZES", SIZES).split()
 """Words that make any command of `src.main` small."""
