@@ -128,7 +128,7 @@ def page_values() -> dict[str, Any]:
         own_grid=OWN_GRID,
         gains_of=gains,
         jpeg_by_source={
-            name: behind_small("mi", (name,)).gain["jpeg"] for name in (*CONVOLUTIONAL, "vit_small")
+            name: behind_small("mi", (name,)).loc["jpeg"] for name in (*CONVOLUTIONAL, "vit_small")
         },
         most_gained=most_gained,
         between=between,

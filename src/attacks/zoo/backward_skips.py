@@ -53,8 +53,8 @@ def _find_branches(network: nn.Module) -> Iterator[nn.Module]:
                 yield block
             case "InvertedResidual" if getattr(block, "use_res_connect", False):
                 yield getattr(block, "conv", None) or block.block
-            case "InvertedResidual" if getattr(block, "has_skip", False):  # timm's
-                yield block.bn3
+            case _ if getattr(block, "has_skip", False) and hasattr(block, "drop_path"):  # timm's
+                yield block.drop_path
             case "ConvNeXtBlock" if isinstance(block.shortcut, nn.Identity):
                 yield block.mlp
             case "Block" if hasattr(block, "attn") and hasattr(block, "mlp"):
