@@ -19,6 +19,7 @@ HARMLESS = (
     "Checkpoint directory .* exists and is not empty",  # a resumed training
     ".*does not have many workers",  # attacks take far longer than decoding
     "GPU available but not used",  # trainer=cpu asks for this
+    "The `srun` command is available",  # on login nodes of SLURM; no job needs it
 )
 
 
@@ -73,6 +74,8 @@ def run_command(
     """
     ignore_harmless_warnings()
     logging.raiseExceptions = False  # do not fail if the disk is too full for the log
+    # Lightning's advice on other products, until Hydra sets the levels of a job.
+    logging.getLogger("pytorch_lightning.utilities").setLevel(logging.WARNING)
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & {*os.environ}:
         # Waiting threads go to sleep sooner. Otherwise they spend most of their time waiting for
         # each other as soon as another process uses one of their cores.

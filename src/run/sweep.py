@@ -115,7 +115,6 @@ class Sweep:
 
     def _make_plan(self, here: bool) -> Plan:
         """Print and return the plan of the command; `plan=only`: exit."""
-        logging.getLogger("pytorch_lightning.utilities").setLevel(logging.WARNING)  # as Hydra later
         jobs, console = self.settings, Console(markup=False, highlight=False, soft_wrap=True)
         plan = make_plan(self.planned, self.pool, here)
         if not all(job.stored for job in plan.jobs):

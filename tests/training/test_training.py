@@ -171,8 +171,9 @@ def test_a_training_is_that_of_a_hand_written_loop(tmp_path, optimizer, words):
         del trained["0.bias"], trained["1.running_mean"]
     for name, value in trained.items():
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
-    tested = dataset(30)[:]
-    right = (model(to_unit(tested.images)).argmax(1) == tested.labels).float().mean()
+    written, tested = classifier(), dataset(30)[:]
+    load_weights(written.network, path)
+    right = (written(to_unit(tested.images)).argmax(1) == tested.labels).float().mean()
     noted = pd.read_csv(path.with_suffix(".csv"), index_col="variable")["value"]
     assert noted["test_accuracy"].iloc[-1] == pytest.approx(right.item())
 
