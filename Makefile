@@ -9,9 +9,10 @@ READY := $(VENV)/.ready
 TORCH_CPU ?= https://download.pytorch.org/whl/cpu
 # Neighbouring tests share sweeps and stores, so that a worker gets many in a row.
 PARALLEL := -n 2 --dist worksteal --durations 10
+NUMBERS := tests/attacks tests/training tests/test_golden.py
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all canary behaviour bench bench-quick gpu findings screenshots docs docs-tables configs lint equal format ui clean
+.PHONY: help setup demo test test-all processors canary behaviour bench bench-quick gpu findings screenshots docs docs-tables configs lint equal format ui clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -37,6 +38,10 @@ test: $(READY) ## Check style, types and behaviour; no network, no GPU
 test-all: $(READY) ## The same with the long tests, the launchers and the notebook; before a release
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,docs,joblib,submitit,ray,postgresql,onnx,huggingface,efficientnet-lite]'
 	$(MAKE) --jobs 2 lint behaviour
+
+processors: $(READY) ## Run the tests that compare numbers as two other processors would, in two minutes
+	ONEDNN_MAX_CPU_ISA=AVX2 $(MAKE) behaviour SELECTED='-m "not slow" $(NUMBERS)'
+	ONEDNN_MAX_CPU_ISA=SSE41 ATEN_CPU_CAPABILITY=default $(MAKE) behaviour SELECTED='-m "not slow" $(NUMBERS)'
 
 # The second environment sees the packages of the first one, except those that it has itself.
 canary: $(READY) ## Test the command line with the newest Hydra below 1.5, released or not
