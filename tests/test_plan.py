@@ -3,19 +3,21 @@
 import re
 
 import pytest
+import torch
 
 from src.artifacts.record import job_record
+from tests.conftest import own_attack
 
 
 @pytest.fixture
 def plan(run_job, printed_by, monkeypatch):
-    """A function that plans a command without any model, and returns the lines it prints."""
+    """A function that plans a command without a run of a network, and returns what it prints."""
 
-    def run(*words):
+    def run(*words, code=0):
         with monkeypatch.context() as patch:
-            patch.delattr("src.run.models.build")
-            code, printed = printed_by(run_job, *words, "plan=only")
-        assert code == 0, printed
+            patch.delattr("torch.nn.Linear.forward")
+            status, printed = printed_by(run_job, *words, "plan=only")
+        assert status == code, printed
         return printed
 
     return run
@@ -75,3 +77,62 @@ def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, worksp
     assert count("gradients", printed) == 23 * (1 + 19)
     printed = plan("-m", "attack=bim,mi", "hydra/launcher=processes", "plan.max_hours=1")
     assert "not checked by launchers" in printed and "unknown" not in printed  # no hours
+
+
+NETWORK = """
+from torch import linspace, nn
+
+def build():
+    linspace(0, 1, 2).tolist()  # no tensor on the meta device has values
+    return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 10))
+"""
+
+
+@pytest.mark.parametrize(
+    "content, as_module",
+    [
+        ({"2.weight": torch.zeros(10, 3), "2.bias": torch.zeros(10)}, True),
+        ({"2.weight": torch.zeros(10, 48)}, False),
+        (torch.nn.Linear(1, 1), False),
+    ],
+)
+def test_a_plan_refuses_a_weight_file_as_the_job_does(
+    plan, run_job, workspace, capsys, content, as_module
+):
+    if as_module:
+        (workspace / "net_code.py").write_text(NETWORK)
+        file, network = workspace / "conf" / "model" / "coarse.yaml", "{_target_: net_code.build}"
+        _, _, rest = file.read_text().partition("mean:")
+        file.write_text(f"# @package model.coarse\nnetwork: {network}\nmean:{rest}")
+        assert "refused" not in plan("attack=fgsm")
+    torch.save(content, "others.pth")
+    words = ["-m", "attack=fgsm,bim", "model.coarse.weights=others.pth"]
+    printed = plan(*words, code=1)
+    assert run_job(*words) == 2
+    (told,) = re.findall("A job will fail: (.*)", printed)
+    assert "others.pth" in told and told in capsys.readouterr().err
+
+
+COUNTED = """
+import torch
+
+def two_gradients(model, images, labels, eps):
+    for _ in range(2):
+        images = images.detach().requires_grad_()
+        loss = torch.nn.functional.cross_entropy(model(images), labels, reduction="sum")
+        (gradient,) = torch.autograd.grad(loss, images)
+        images = (images + eps / 2 * gradient.sign()).clamp(0, 1)
+    return images.detach()
+"""
+
+
+def test_a_plan_knows_gradients_that_an_earlier_job_has_counted(plan, run_job, workspace):
+    own_attack(workspace, "own", "_target_: own_code.two_gradients", COUNTED)
+    words = ["attack=own", "hydra.run.dir=out"]
+    assert "1 job whose attack states no number" in plan(*words)
+    assert run_job(*words, "n_images=10") == 0
+    printed = plan(*words)
+    assert count("gradients", printed) == 23 * 2 * 2 and "pace of earlier jobs" in printed
+    assert count("gradients", plan(*words, "epsilon.grid=[8]", "source=fine")) == 23 * 2
+    (workspace / "own_code.py").write_text(COUNTED.replace("range(2)", "range(3)"))
+    assert "states no number" in plan(*words)

@@ -27,6 +27,7 @@ def build_classifier(
     weights: str | None = None,
     averaged: bool = True,
     feature_layer: str | None = None,
+    tried: bool = True,
 ) -> PixelClassifier:
     """Build an evaluation-mode classifier on the CPU, load its weights and try it on two images.
 
@@ -43,6 +44,8 @@ def build_classifier(
         weights: A file; ``included`` or None: the weights of the network as built.
         averaged: Take averaged weights if the file has others, too; False: take the others.
         feature_layer: Name of the module whose output feature-level attacks change.
+        tried: False: check the names and shapes of the weights alone, on a network without values
+            where its code allows that, and classify nothing.
     """
     file = None if weights == "included" else weights
     sizes = {"num_classes": num_classes, "image_size": input_size or image_size}  # as it sees them
@@ -50,7 +53,7 @@ def build_classifier(
     if file is not None and "pretrained" in settings:
         settings["pretrained"] = False  # the file replaces all weights: no download
     with named_errors(f"model {name}"):
-        module = call_target(settings)
+        module = call_target(settings) if tried else _outline(settings)
         defaults = getattr(module, "pretrained_cfg", None) or {}
         mean, std = mean or defaults.get("mean"), std or defaults.get("std")
         classes = defaults.get("num_classes", num_classes)  # of the weights, from timm
@@ -59,14 +62,17 @@ def build_classifier(
             way = f"name another model, or train it: model.{name}.weights=null"
             raise ValueError(f"its weights are for {classes} classes, not {num_classes}; {way}")
         if mean is None or std is None:
-            raise ValueError("mean or std is null, and the network's pretrained_cfg has none.")
+            way = "For images in [0, 1] write mean: [0, 0, 0] and std: [1, 1, 1]"
+            raise ValueError(
+                f"mean or std is null, and the network's pretrained_cfg has none. {way}."
+            )
         if file is not None:
             load_weights(module, file, averaged=averaged)
         if feature_layer is not None and feature_layer not in dict(module.named_modules()):
             raise ValueError(f"feature_layer={feature_layer} is not one of its modules.")
     classifier = PixelClassifier(module, mean, std, input_size, name, channels).eval()
     classifier.feature_layer = feature_layer
-    if getattr(module, "label_only", False):
+    if getattr(module, "label_only", False) or not tried:
         return classifier
     try:
         try_classifier(classifier, num_classes, image_size)
@@ -76,6 +82,13 @@ def build_classifier(
     except RuntimeError as error:  # others are a `ModelError`
         raise ValueError(f"model {name}: two images need too much memory") from error
     return classifier
+
+
+def _outline(settings: Mapping[str, Any]) -> Any:
+    """Return a network without values, on the meta device; with values if its code needs them."""
+    with suppress(Exception), torch.device("meta"):  # a user's code may raise anything
+        return call_target(settings)
+    return call_target(settings)
 
 
 def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:

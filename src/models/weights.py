@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -148,12 +149,14 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
                 f"{path}: {name} is {new.dtype}. Save floating-point weights, unpacked."
             )
     try:
-        network.load_state_dict(state)
+        with warnings.catch_warnings(action="ignore"):  # a network on the meta device has no values
+            network.load_state_dict(state)
     except RuntimeError as error:
         misfits = " ".join(str(error).partition(":")[2].split())  # after torch's heading
         raise ValueError(f"{path} does not fit the network: {misfits[:400]}") from error
     digest = _metadata(path).get("digest")
-    if digest is not None and digest != weights_digest(network):
+    outline = any(tensor.is_meta for _, tensor in tensors_of(network))
+    if digest is not None and not outline and digest != weights_digest(network):
         raise ValueError(f"{path} is damaged; delete it to train the network again")
 
 
@@ -209,9 +212,9 @@ def _missing(prefix: str, tensors: Mapping[str, Tensor], needed: Mapping[str, Te
     """Return the names that a prefix lacks, except those in the memory of a found tensor."""
     missing = [name for name in needed if prefix + name not in tensors]
     memory = {name: one.untyped_storage() for name, one in needed.items() if missing and one.nbytes}
-    found = memory.keys() - {*missing}
-    whole = {memory[k].data_ptr() for k in found if memory[k].nbytes() == needed[k].nbytes}
-    return [name for name in missing if name not in memory or memory[name].data_ptr() not in whole]
+    found = memory.keys() - {*missing}  # not by `data_ptr`, which is 0 on the meta device
+    whole = {memory[k]._cdata for k in found if memory[k].nbytes() == needed[k].nbytes}
+    return [name for name in missing if name not in memory or memory[name]._cdata not in whole]
 
 
 def names_under(prefix: str, names: Mapping[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ from .plan import finished_key
 from .stages import JobContext, Planned
 from .sweep import Sweep
 from .track import publish_job
-from .trainer import meet, on_free_gpu
+from .trainer import meet, note, on_free_gpu
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +99,8 @@ def finish_job(planned: Planned, evaluation: Evaluation, folder: Path | None) ->
     if (tables := evaluation.tables) is None:
         return None
     job = evaluation.job
+    if job.attack.function is not None and job.attack.stated(1) is None:
+        note(job.cache_dir, job.cost_key, tables.gradients_per_image / len(job.budgets))
     return make_job(job, tables, make_record(planned, job, tables, folder), folder or Path())
 
 

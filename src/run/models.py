@@ -167,8 +167,13 @@ _INSTALLED = "src.models.efficientnet_lite.efficientnet_lite"
 """Function of networks whose weights come with an installed package."""
 
 
-def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelClassifier:
-    """Build a model from its file; without weights, initialise it with `training.seed`."""
+def build(
+    settings: Settings, name: str, images: ImageDataset | None, tried: bool = True
+) -> PixelClassifier:
+    """Build a model from its file; without weights, initialise it with `training.seed`.
+
+    `tried` is that of `build_classifier`.
+    """
     for set_seed in (random.seed, np.random.seed, torch.manual_seed):  # Lightning is slow to import
         set_seed(settings.training.seed)
     model = settings.model[name]
@@ -193,7 +198,7 @@ def build(settings: Settings, name: str, images: ImageDataset | None) -> PixelCl
         )
     section |= {"num_classes": images.num_classes, "image_size": images.image_size}
     try:
-        return build_classifier(name, **section)
+        return build_classifier(name, **section, tried=tried)
     except ValueError as error:
         chosen, count = settings.dataset.class_names, len(images.own_names)
         way = "If the images have only some of the network's classes, set dataset.class_names "

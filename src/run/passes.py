@@ -24,7 +24,7 @@ from ..utils.devices import arithmetic, deterministic, is_out_of_memory
 from ..utils.processes import is_first_process
 from ..utils.terminal import Progress
 from .stages import GRADIENT, JobContext, Part, StoredRows, Work, work_of
-from .trainer import Batches, make_trainer, note_seconds
+from .trainer import Batches, make_trainer, note
 
 _PAUSE = 0.05  # seconds
 
@@ -166,7 +166,7 @@ class JobPass(pl.LightningModule):
         progress = self.progress
         counted = progress.gradients or (job.attack.function is None and progress.done)
         if counted and progress.processes == 1:
-            note_seconds(job.cache_dir, job.speed_key, progress.pace)
+            note(job.cache_dir, job.speed_key, progress.pace)
 
     def _batches(self, size: int, first: bool, attacked: bool) -> Batches:
         """Return this process's batches; images in one lack rows at the same budgets."""

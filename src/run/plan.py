@@ -1,4 +1,4 @@
-"""Plan of a sweep, from settings and lists of files: no model is built."""
+"""Plan of a sweep, from settings and lists of files: no network is run."""
 
 import logging
 import math
@@ -26,9 +26,9 @@ from ..utils.terminal import duration
 from .check_job import build_job, open_job
 from .craft import name_fit
 from .data import DataSets, open_images
-from .models import ModelPool, fetches
+from .models import ModelPool, build, fetches
 from .stages import GRADIENT, Planned, parts_of, work_of
-from .trainer import read_seconds
+from .trainer import read_notes
 
 log = logging.getLogger(__name__)
 
@@ -131,9 +131,9 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
     """Plan jobs; hours only for jobs of this process (`here`).
 
     Without `plan=only`, models of these jobs are built for them, so that those that do not fit are
-    refused before the first job.
+    refused before the first job. With it, only names and shapes in weight files are checked.
     """
-    first, sets = jobs[0].settings.plan, pool.sets
+    first, sets, checked = jobs[0].settings.plan, pool.sets, dict[str, str]()
     plan, seen, missing = Plan(here, first.max_hours), set[Any](), dict[str, None]()
     for planned in jobs:
         stopping.raise_if_interrupted()
@@ -143,10 +143,13 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
                 missing[reason] = None
                 plan.jobs.append(_count_gradients(settings))
             else:
-                if here and not first.only:
+                images = open_images(planned, sets)
+                if first.only:
+                    _check_files(settings, images, checked)
+                elif here:
                     opened, job = open_job(planned, sets)
                     pool.build(opened, job.images)
-                plan.jobs.append(_plan_job(planned, open_images(planned, sets), plan, seen))
+                plan.jobs.append(_plan_job(planned, images, plan, seen))
         except ValueError as error:  # this job will fail with the same error; the others run
             plan.jobs.append(JobPlan(settings.job, seconds=0, refused=first_line(error)))
         plan.first |= dict.fromkeys(_list_first(planned))
@@ -196,8 +199,25 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     result = JobPlan(settings.job, len(images), work.gradients, work.predictions)
     if work.gradients is None or not plan.here:
         return result
-    speed = read_seconds(job.cache_dir).get(job.speed_key, math.nan)
+    speed = read_notes(job.cache_dir).get(job.speed_key, math.nan)
     return replace(result, seconds=result.work * speed)
+
+
+def _check_files(job: Settings, images: ImageDataset, checked: dict[str, str]) -> None:
+    """Refuse a weight file that does not fit its network; `checked` are the errors by model."""
+    for name in job.models:
+        model = job.model[name]
+        if model.weights in (None, "included") or model.missing or fetches(model):
+            continue
+        key = content_key([name, model.model_dump(), job.dataset.model_dump()])
+        if key not in checked:
+            checked[key] = ""
+            try:
+                build(job, name, images, tried=False)
+            except ValueError as error:
+                checked[key] = str(error)
+        if checked[key]:
+            raise ValueError(checked[key])
 
 
 def _count_gradients(job: Settings) -> JobPlan:

@@ -31,6 +31,7 @@ from ..measure.attack_cost import AdversarialImages, AttackCost
 from ..measure.protocol import Job, Measurement, Needs
 from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from ..utils.processes import command_key
+from .trainer import read_notes
 
 FITTING = 3
 """Version of the fits; it rises if the same key would give another fit."""
@@ -203,7 +204,7 @@ class JobContext(Job):
         check: Check of the clean accuracies.
         cache_dir: Folder of fits and speeds.
         rerun: True: stored rows are computed again.
-        speed_key: Name of its speed, see `note_seconds`.
+        speed_key: Name of its speed, see `note`.
         named: Images that the report names.
         examples: Further images of the report, spread over the classes.
         stores_all: True if the adversarial versions of all images are stored.
@@ -233,6 +234,20 @@ class JobContext(Job):
     stores_all: bool
     call: str
     on_first_batch: Callable[[float, float], None] | None
+
+    @property
+    def cost_key(self) -> str:
+        """Name of the attack's counted gradients per image and budget, see `note`."""
+        keys = ("attack", "code", "norm", "target_label")
+        parts = [self.attack.parts[key] for key in keys]
+        return f"{self.attack.name} ({content_key([*parts, len(self.members), self.attack.draws])})"
+
+    def gradients(self, budgets: int) -> float | None:
+        """Return the gradients per image that the attack states, or else took in earlier jobs."""
+        stated, counted = self.attack.stated(budgets), None
+        if stated is None:
+            counted = read_notes(self.cache_dir).get(self.cost_key)
+        return stated if counted is None else budgets * counted
 
     @property
     def classifiers(self) -> Sequence[ModelRef]:
@@ -526,7 +541,7 @@ class Work:
     Attributes:
         images: Number of images that lack a row.
         gradients: Number of gradients, counted per member of an ensemble; None if the attack
-            states no number.
+            states no number, and none was counted.
         predictions: Number of predictions, including a defence's draws.
     """
 
@@ -550,8 +565,8 @@ def work_of(job: JobContext, missing: Mapping[Part, np.ndarray]) -> Work:
     runs.update(lacking.values())
     total = 0.0
     for budgets, count in runs.items():
-        stated = job.attack.stated(budgets)
-        if count and stated is None:
+        each = job.gradients(budgets)
+        if count and each is None:
             return Work(images, None, predictions)
-        total += count * (stated or 0)
+        total += count * (each or 0)
     return Work(images, total, predictions)

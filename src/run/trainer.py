@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import PositiveFloat, TypeAdapter
+from pydantic import NonNegativeFloat, TypeAdapter
 
 from ..cache.keys import content_key
 from ..config.sections import TrainerSettings
@@ -27,7 +27,7 @@ from ..utils.refusals import first_line
 log = logging.getLogger(__name__)
 
 _CPU_BATCH, _GPU_BATCH = 50, 1000
-_SPEEDS = "seconds.json"
+_SPEEDS = "seconds.json"  # and gradients per image
 _SHARED = 8  # batches of a job that processes share, at least
 
 
@@ -125,7 +125,7 @@ def meet(trainer: TrainerSettings) -> None:
         make_trainer(trainer).predict(Nothing(), loader, return_predictions=False)
 
 
-_NOTES = TypeAdapter(dict[str, PositiveFloat])
+_NOTES = TypeAdapter(dict[str, NonNegativeFloat])
 
 
 def speed_key(settings: Settings, image_size: int) -> str:
@@ -141,8 +141,8 @@ def speed_key(settings: Settings, image_size: int) -> str:
     return f"{source}, {image_size} pixels, {settings.trainer.attack_precision}, {device}"
 
 
-def read_seconds(cache_dir: Path) -> dict[str, float]:
-    """Return the noted seconds per gradient by `speed_key`; none if the file is damaged."""
+def read_notes(cache_dir: Path) -> dict[str, float]:
+    """Return what jobs have noted, by `speed_key` and `cost_key`; none if the file is damaged."""
     file = cache_dir / _SPEEDS
     try:
         return _NOTES.validate_json(file.read_bytes()) if file.is_file() else {}
@@ -150,9 +150,9 @@ def read_seconds(cache_dir: Path) -> dict[str, float]:
         return {}
 
 
-def note_seconds(cache_dir: Path, key: str, seconds: float) -> None:
-    """Note the seconds per gradient of a job beside the cache; they serve plans only."""
-    notes = _NOTES.dump_json(read_seconds(cache_dir) | {key: seconds}, indent=1)
+def note(cache_dir: Path, key: str, number: float) -> None:
+    """Note a job's seconds per gradient, or gradients per image, in the cache, for plans only."""
+    notes = _NOTES.dump_json(read_notes(cache_dir) | {key: number}, indent=1)
     with suppress(WriteError):  # a read-only cache
         write_text(cache_dir / _SPEEDS, notes.decode())
 
