@@ -83,10 +83,11 @@ TERMS = {
         "or mean, defence and budget, if the images' differences have a symmetric distribution. "
         "Skewed ones, where one attack gains much on few images and loses little on many, give "
         "10.9 % at 40 images and 5.0 % at 170. Intervals of differences are simultaneous, 95 %, "
-        "and contain 0 if the pair is undecided; then they count four images more as different, "
-        "because few such images say too little. From 30 to 99 images there is a test, but no text "
-        "names a winner. A winner is tested again without each target in turn. If it is not first "
-        "and significantly ahead of all others each time, it only leads on average, and the answer "
+        "and contain 0 if the pair is undecided; then they count four whole images more as "
+        "different, because few such images say too little. From 30 to 99 images there is a test, "
+        "but no text names a winner: a fixed floor against such errors, not a matter of power. A "
+        "winner is tested again without each target in turn. If it is not first and significantly "
+        "ahead of all others each time, it only leads on average, and the answer "
         "names the targets that it needs."
     ),
     "differences shown": (

@@ -61,9 +61,9 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     random sign per image, shared by all pairs. The p-value of a pair is the share of draws in which
     the largest statistic of all pairs reaches the pair's own, so the error level holds for all
     pairs together, if differences of equal attacks have a symmetric distribution. Where p is at
-    least 0.05, the interval has `_UNSEEN` images more that differ, as much as one does in the mean
-    of all pairs, and the cutoff is at least that of one normal variable: with few images that
-    differ, it would be too short.
+    least 0.05, the interval has `_UNSEEN` whole images more that differ, and the cutoff is at least
+    that of one normal variable: with few images that differ, it would be too short. This floor is
+    the same in every set of rows, so a correction for more pairs makes no interval narrower.
 
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.
@@ -84,11 +84,8 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
         first, second = first[chosen], second[chosen]
     tests = _compare_rows(scores, first, second, draws, lambda squares: np.maximum(squares, _WHOLE))
     images = scores.shape[1]
-    squares, pairs = tests.discordance * images, zip(first, second, strict=True)
-    differ = sum(int((abs(scores[a] - scores[b]) > _ROUNDING).sum()) for a, b in pairs)
-    unseen = _UNSEEN * (squares.sum() / differ if differ else 1)
-    least = max(tests.cutoff, _NORMAL) * np.sqrt(np.maximum(squares + unseen, 1)) / images
-    margin = np.where(tests.p < LEVEL, tests.margin, np.maximum(tests.margin, least))
+    cautious = np.sqrt(tests.discordance * images + _UNSEEN) / images
+    margin = np.where(tests.p < LEVEL, tests.margin, max(tests.cutoff, _NORMAL) * cautious)
     numbers = (tests.difference, tests.discordance, margin, tests.p)
     matrices = np.full((len(numbers), size, size), np.nan)
     matrices[:, range(size), range(size)] = 0

@@ -38,16 +38,14 @@ def test_scores_between_zero_and_one_agree_with_a_plain_loop():
     scores[4] = scores[3] + (np.arange(80) == 7) * 0.1  # the floor under the sum of squares
     tests = compare_pairs(scores)
     signs, tested = random.integers(0, 2, (20_000, 80)) * 2 - 1, []
-    every = np.concatenate([scores[a] - scores[b] for a, b in combinations(range(5), 2)])
-    typical = np.square(every[every != 0]).mean()
     for a, b in combinations(range(5), 2):
         d = scores[a] - scores[b]
         tested.append((a, b, abs(d.sum()), np.sqrt(max(d @ d, 1)), signs @ d))
     largest = np.max([np.abs(flipped) / length for *_, length, flipped in tested], axis=0)
     for a, b, total, length, _ in tested:
         assert tests.p[a, b] == pytest.approx(np.mean(largest >= total / length), abs=0.03)
-        if tests.p[a, b] >= LEVEL:  # four images may differ unseen
-            length = np.sqrt(np.square(scores[a] - scores[b]).sum() + 4 * typical)
+        if tests.p[a, b] >= LEVEL:  # four whole images may differ unseen
+            length = np.sqrt(np.square(scores[a] - scores[b]).sum() + 4)
         assert tests.margin[a, b] == pytest.approx(tests.cutoff * length / 80)
     assert tests.cutoff == pytest.approx(np.quantile(largest, 0.95), abs=0.08)
 
@@ -62,6 +60,38 @@ def test_few_images_and_equal_rows_decide_nothing():
     assert tests.margin[0, 1] == pytest.approx(2 * 1.96 / 50, rel=0.001)
     alone = compare_pairs(np.ones((1, 50)))
     assert np.isnan(alone.cutoff) and alone.p.shape == (1, 1)
+
+
+def similar_attacks(random, share):
+    """Return scores (A, N) of attacks that agree on a share of images, means over P pairs."""
+    attacks, images, pairs = random.integers([3, 30, 1], [8, 300, 9])
+    fooled, alike = random.random((attacks, images, pairs)) < 0.4, random.random(images) < share
+    fooled[:, alike] = fooled[0, alike]
+    fooled[1] = fooled[0]
+    return fooled.mean(axis=2)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.9, 0.98])
+def test_a_corrected_interval_is_never_narrower_than_the_plain_one(share):
+    random = np.random.default_rng(1)
+    for scores in (similar_attacks(random, share) for _ in range(40)):
+        every = compare_pairs(scores, draws=999)
+        for a, b in combinations(range(len(scores)), 2):
+            alone = compare_pairs(scores[[a, b]], draws=999)
+            assert every.margin[a, b] > alone.margin[0, 1] * (1 - 1e-9)
+        assert every.margin[0, 1] * scores.shape[1] > 2 * 1.95  # equal outcomes
+
+
+@pytest.mark.parametrize(("change", "images"), [(0.0, 40), (0.01, 200), (0.04, 100)])
+def test_intervals_of_all_pairs_contain_the_differences_together(change, images):
+    """A latent difficulty of images decides; mean over four pairs of models, 300 samples."""
+    random, missed = np.random.default_rng(2), 0
+    shares = 0.3 + change * np.arange(4)
+    for _ in range(300):
+        level = 0.6 * random.normal(size=(1, images, 1)) + 0.8 * random.normal(size=(4, images, 4))
+        tests = compare_pairs((level < norm.ppf(shares)[:, None, None]).mean(axis=2), draws=399)
+        missed += bool((abs(tests.difference - shares[:, None] + shares) > tests.margin).any())
+    assert missed <= 300 * LEVEL + 1.64 * np.sqrt(300 * LEVEL * (1 - LEVEL))
 
 
 def test_one_against_the_others_is_tested_alone():
