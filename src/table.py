@@ -57,6 +57,9 @@ def _print_table(
     from .report.beside import beside_text
     from .report.named_tables import table
 
+    numbers = [str(name) for name in folder if str(name).replace(".", "").isdigit()]
+    if numbers and "eps_255" in options and not Path(numbers[0]).exists():
+        raise ValueError(f"--eps takes one budget, not {numbers[0]}, too. All: --columns budget.")
     sweeps = folder or [newest_sweep(finished=True)]
     preset = "small" if beside is None else beside
     # First, as it may be refused.

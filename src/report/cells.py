@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Annotated, Any, Self
 
 import numpy as np
@@ -22,7 +23,7 @@ from .results import Results
 from .trainings import check_trainings, over_trainings
 from .words import said
 
-AXES = ("attack", "source", "target", "defence")
+AXES = ("attack", "source", "target", "defence", "budget")
 Axes = Annotated[Sequence[str], BeforeValidator(lambda x: (x,) if isinstance(x, str) else x)]
 _DEFAULT_FIRST = sorted(QUANTITIES.values(), key=lambda quantity: quantity.value != "success")
 COUNTS = "counts"
@@ -31,7 +32,7 @@ VALUES = {quantity.value: quantity for quantity in _DEFAULT_FIRST if quantity.va
 VALUES[COUNTS] = Quantity("rate", "Counts ({counted} / counted = rate)", count="k", value=COUNTS)
 """The quantities that cells can show, by the name that users type."""
 AVERAGE, DIFFERENCE = "average", "difference"
-_ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence"}
+_ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence", "budget": "budget"}
 """Columns that are never averaged, by the axis that each belongs to."""
 _NEAR = 1e-9
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
@@ -82,12 +83,18 @@ class TableSpec:
         clean = "clean needs source or attack in rows, target in columns, and value=accuracy or "
         published = "published needs attack in rows, source and target in rows or columns, and "
         differences = "differences needs attack in rows, value=success and average=True."
+        budgets = "budget" in self.keys
+        clean_once = self.clean and "budget" in self.columns
+        once = self.value == "gradients" or self.published or clean_once
+        without = "budget: leave out value=gradients, published and, with it in columns, clean."
         for reason in said(
             (f"{twice} is in rows and columns twice.", twice),
             (on_pairs, self.value == COUNTS and not pairs),
             (f"{clean}counts.", self.clean and not (named and self.value in (COUNTS, "accuracy"))),
             (f"{published}value=success.", self.published and not (ranked and pairs)),
             (differences, self.differences and not (ranked and self.average)),
+            ("budget shows all budgets: leave out eps_255.", budgets and self.eps_255),
+            (without, budgets and once),
             (f"networks {_FOLDED}", self.networks and (self.differences or self.value == COUNTS)),
         ):
             raise ValueError(reason)
@@ -153,9 +160,10 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
         parts.append(means[~means["white"]].assign(**blank, least=np.nan, most=np.nan))
     if spec.differences:
         if not average:
-            raise ValueError(
-                "differences are those of averages over columns of sources or targets."
-            )
+            of = "differences are those of averages over columns of sources or targets."
+            others = [axis for axis in columns if axis in ("defence", "budget")]
+            way = f"Leave {' and '.join(others)} out of columns" if others else "Name several"
+            raise ValueError(f"{of} {way}{', or set defence=none' * ('defence' in others)}.")
         parts.append(_differences(parts[-1], columns[0]))
     body = pd.concat(parts, ignore_index=True)
     body = body.assign(sd=body[seeds_of(body)].std(axis=1).round(12))
@@ -170,7 +178,9 @@ def seeds_of(cells: pd.DataFrame) -> list[str]:
 def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
     """Return the rows at the table's budget and under its protocol, in the order of the jobs."""
     rows = with_cell_columns(results.primary_rows[results.primary_rows["eps_255"] > 0])
-    places = rows[rows["reference"]].groupby("group")[["eps_255", "protocol"]].first()
+    rows = rows.assign(budget=rows["eps_255"].map("{:g}/255".format))
+    axes = ["protocol"] if "budget" in spec.keys else ["eps_255", "protocol"]
+    places = rows[rows["reference"]].groupby("group")[axes].first()
     chosen = {"eps_255": spec.eps_255, "protocol": spec.protocol}
     places = places.assign(**{name: of for name, of in chosen.items() if of is not None})
     asked = places.loc[rows["group"]].set_axis(rows.index)
@@ -179,15 +189,15 @@ def _rows_at(results: Results, spec: TableSpec) -> pd.DataFrame:
     lacking = jobs[~jobs.index.isin(at.set_index(jobs.index.names).index)]
     if len(lacking):
         (group, attack, source), rest = lacking.index[0], lacking.loc[[lacking.index[0]]]
-        eps, protocol = places.loc[group]
-        choices = [", ".join(map(str, rest[name].unique())) for name in places]
+        at_place = (f"{name}={value}" for name, value in places.loc[group].items())
+        choices = [", ".join(map(str, rest[name].unique())) for name in ("eps_255", "protocol")]
         raise ValueError(
-            f"eps_255={eps:g}, protocol={protocol}: {attack} on {source} has the "
+            f"{', '.join(at_place).replace('.0,', ',')}: {attack} on {source} has the "
             f"budgets {choices[0]} and the protocols {choices[1]}."
         )
     order = [(row[0].job.attack, row[0].job.record.source) for row in results.attacked]
     ranks = pd.MultiIndex.from_tuples(order).get_indexer(at.set_index(["attack", "source"]).index)
-    return at.iloc[np.argsort(ranks, kind="stable")]
+    return at.iloc[np.lexsort((ranks, at["eps_255"] * ("budget" in spec.keys)))]
 
 
 def _cells(
@@ -276,12 +286,16 @@ def _marked(
     no marks either if its means are over other images than the cells.
     """
     ranked = list[pd.DataFrame]()
-    for target in cells["target"].unique() if "target" in names else [""]:
-        where = {"target": target} if target else {}
-        for group, outcomes in results.outcomes(spec.eps_255, spec.protocol).items():
-            ranked.append(rankings(outcomes.select(**where)).assign(group=group, **where))
+    targets = [{"target": name} for name in cells["target"].unique()] if "target" in names else [{}]
+    at = cells.dropna(subset="eps_255").set_index("budget")["eps_255"].to_dict()
+    budgets = at.items() if "budget" in names else [("", spec.eps_255)]
+    for where, (budget, eps_255) in product(targets, budgets):
+        for group, outcomes in results.outcomes(eps_255, spec.protocol).items():
+            of_group = rankings(outcomes.select(**where))
+            ranked.append(of_group.assign(group=group, **where, budget=budget))
     marks = pd.concat(ranked)
-    keys = ["group", *GROUP, "defence", *(name for name in ("source", "target") if name in names)]
+    shown = (name for name in ("source", "target", "budget") if name in names)
+    keys = ["group", *GROUP, "defence", *shown]
     of_means = marks["source"].str.startswith(MEAN_OF)
     alone = marks.groupby(keys)["source"].transform("nunique") == 1
     marks = marks[(~of_means if "source" in names else of_means | alone) & marks["rank"].notna()]

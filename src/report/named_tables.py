@@ -64,8 +64,9 @@ def table(
             `eps_255`, `defence`, `protocol` and `names`, and `paper` takes `question`. `transfer`
             takes all of these but `attack` and `question`:
 
-            - `rows`: one or more of `attack`, `source` (both by default), `target` and `defence`;
-              if there are several defences, rows or columns have `defence` in any case;
+            - `rows`: one or more of `attack`, `source` (both by default), `target`, `defence` and
+              `budget` (all budgets, not one); if there are several defences, rows or columns have
+              `defence` in any case;
             - `columns`: one or more of the same axes; default: `target`;
             - `value`: `success` (default), `accuracy` (robust accuracy), `confidence`,
               `success_confidence` (over fooled images only), `conditional` (success on images that
@@ -97,7 +98,10 @@ def table(
         raise ValueError(f"to={to}: choose from {', '.join(FORMATS)}.")
     make, takes = _table(name), keywords_of(name)
     if unknown := ", ".join(options.keys() - takes.keys()):
-        raise ValueError(f"{unknown}: the table {name} takes only {', '.join(takes)}.")
+        way = " Of the table transfer, rows=source and value=counts are this matrix."
+        raise ValueError(
+            f"{unknown}: the table {name} takes only {', '.join(takes)}.{way * (name == 'matrix')}"
+        )
     if name == "transfer":
         options = {"spec": TableSpec.of(**options, related=related)}
     results = open_results(folder, *more, related=related)

@@ -153,12 +153,13 @@ def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str
     records = [job.record for job in results.jobs if job.attacked]
     formats = dict.fromkeys(f"{record.arithmetic}, saved as {record.storage}" for record in records)
     sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
+    one_budget = spec.value in _OF_IMAGES and "budget" not in spec.keys
     visible = _distinct(f"{attack} {size:.2f}" for (attack, _), size in sizes.items())
     steps = _distinct(filter(None, map(_steps, records)))
     images = _distinct(f"{_set_of_images(record)} (digest {record.data})" for record in records)
     return said(
         (f"Images: {images}", True),
-        (f"RMS change in 1/255: {visible}", spec.value in _OF_IMAGES and len(sizes) > 1),
+        (f"RMS change in 1/255: {visible}", one_budget and len(sizes) > 1),
         (f"Steps: {steps}", steps),
         (f"Weights: {_distinct(chain.from_iterable(map(_weights, records)))}", True),
         (f"Arithmetic: {'; '.join(formats)}", [*formats] != ["float32, saved as float32"]),

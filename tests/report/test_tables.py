@@ -64,6 +64,20 @@ def test_nothing_is_averaged_over_defences():
         table(both, defence="gblur")
 
 
+def test_budgets_are_rows_or_columns_of_cells_with_marks_of_their_own():
+    frame = ordinary()
+    assert cells_of(table(frame, rows="attack", columns="budget", to="markdown")) == [
+        ["attack", "4/255", "8/255"],
+        *(["fgsm", "7.5", "15.0"], ["mi", "**45.0**", "**90.0**"], ["di", "*42.5*", "*87.5*"]),
+    ]
+    rows = cells_of(table(frame, rows=["budget", "attack"], columns="target", to="markdown"))
+    for eps, at in ((4, rows[1:4]), (8, rows[4:])):
+        alone = cells_of(table(frame, rows="attack", eps_255=eps, to="markdown"))
+        assert [row[1:] for row in at] == alone[1:] and at[0][0] == f"{eps}/255"
+    counts = table(frame, rows=["attack", "source", "target"], columns="budget", value="counts")
+    assert cells_of(str(counts))[2] == ["", "", "vit", "38 / 40 = 95.00%", "36 / 40 = 90.00%"]
+
+
 def test_partial_means_are_marked():
     pairs = [(source, target) for source in ("vgg", "vit") for target in ("net", "other")]
     frame = frame_of({("fgsm", *pair): 12 for pair in pairs})
@@ -102,6 +116,10 @@ REFUSED = [
     ({"clean": True}, "clean needs source or attack in rows"),
     ({"value": "counts", "rows": "attack"}, "value=counts needs source and target"),
     ({"differences": True, "value": "accuracy"}, "differences needs"),
+    ({"differences": True, "rows": "attack", "columns": "budget"}, "Leave budget out of columns."),
+    ({"columns": "budget", "eps_255": 4}, "budget shows all budgets"),
+    ({"columns": "budget", "value": "gradients"}, "leave out value=gradients, published"),
+    ({"name": "matrix", "names": {"mi": "M"}}, "Of the table transfer, rows=source and value"),
     ({"published": True, "rows": "attack"}, "published needs attack"),
     ({"names": {"mi": "di"}}, "the same new name"),
     ({"name": "matrix", "attack": "pgd"}, "attack=pgd: choose from fgsm, mi, di"),
@@ -130,3 +148,5 @@ def test_the_command_line_writes_the_table_of_a_folder(run_in, tmp_path, capfd):
     assert "vgg_smal:" in warned and "vgg_small:" not in warned and "fgsm" not in warned
     shown = {"rows": "attack", "average": False, "names": {"vgg_small": "VGG", "fgsm": "F"}}
     assert (tmp_path / "t.csv").read_text() == src.table(DEMO, to="csv", **shown)
+    assert line(str(DEMO), "--eps", "1", "2", "4") == 2
+    assert "--eps takes one budget, not 2, too. All: --columns budget." in capfd.readouterr().err
