@@ -1,9 +1,12 @@
 """What a command takes, printed before its first job, against what it took."""
 
 import re
+from os import utime
+from shutil import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from src.artifacts.record import job_record
 from tests.conftest import own_attack
@@ -136,3 +139,28 @@ def test_a_plan_knows_gradients_that_an_earlier_job_has_counted(plan, run_job, w
     assert count("gradients", plan(*words, "epsilon.grid=[8]", "source=fine")) == 23 * 2
     (workspace / "own_code.py").write_text(COUNTED.replace("range(2)", "range(3)"))
     assert "states no number" in plan(*words)
+
+
+@pytest.mark.parametrize(
+    ("varied", "runs"),
+    [
+        ("trainer.precision=32-true,bf16-mixed", 2),
+        ("model.fine.channels=RGB,BGR", 1.5),  # `coarse` is the same network in both jobs
+        ("attack=fgsm,mi", 1),
+    ],
+)
+def test_a_plan_counts_clean_predictions_once_per_key(plan, varied, runs):
+    words = ["-m", "epsilon.grid=[4]", "storage=float32", "targets=[coarse,fine]", "n_images=10"]
+    attacked = 2 * 2 * 10  # in each of two jobs, on two targets
+    assert count("predictions", plan(*words, varied)) == attacked + runs * 2 * 10
+
+
+def test_a_stored_job_is_told_by_the_content_of_its_files(plan, run_job, workspace, tiny_weights):
+    words = ["n_images=6", "epsilon.grid=[4]", "rerun=false"]
+    own = copy(tiny_weights / "fine.safetensors", workspace / "own.safetensors")
+    words.append(f"model.fine.weights={own}")
+    assert run_job(*words, "hydra.run.dir=out") == 0
+    utime(own, (1, 1))
+    assert "Already stored" in plan(*words)
+    save_file({name: 2 * value for name, value in load_file(own).items()}, own)
+    assert "Already stored" not in plan(*words)

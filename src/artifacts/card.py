@@ -17,7 +17,7 @@ from pydantic import TypeAdapter
 
 from ..utils.files import atomic_write
 from ..utils.refusals import first_line, printable_all
-from .layout import PREDICTIONS, kind_of
+from .layout import PREDICTIONS, ReadError, kind_of
 from .record import JobRecord, parse_record, sealed
 from .tables import NAMES, PREDICTION_SCHEMA, TEXT, Alarm, checked
 
@@ -108,12 +108,12 @@ def read_card(path: Path) -> list[CardJob]:
             if PREDICTIONS not in job.tables:
                 raise ValueError(f"it lacks the predictions of {job.record.label}")
         return [*jobs.values()]
+    except ReadError:
+        raise
     except (
         *(pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError),
         RecursionError,  # of JSON with a million brackets
     ) as error:
-        if str(error).startswith(str(path)):
-            raise
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
 
 
@@ -137,34 +137,34 @@ def _repeat(text: str, count: int) -> pa.DictionaryArray:
 def _read(path: Path) -> pa.Table:
     """Return a card's rows, after checks of its size, version and columns."""
     if not path.is_file():  # opening a named pipe would wait for ever
-        raise ValueError(f"{path} {kind_of(path)}. Name a card.")
+        raise ReadError(f"{path} {kind_of(path)}. Name a card.")
     footer = pq.read_metadata(path)
     text = (footer.metadata or {}).get(_KEY)
     facts = {} if text is None else json.loads(text)
     version = facts.get("version") if isinstance(facts, dict) else None
     if version not in (1, VERSION):
         stated = "no card" if version is None else f"a card of version {str(version)[:40]}"
-        raise ValueError(f"{path} is {stated}; this program reads versions 1 and {VERSION}.")
+        raise ReadError(f"{path} is {stated}; this program reads versions 1 and {VERSION}.")
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     unpacked = sum(group.total_byte_size for group in groups)
     if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
-        raise ValueError(
+        raise ReadError(
             f"{path} is too large for a card: it has {footer.num_rows:,} rows and "
             f"{unpacked:,} bytes; a card has at most {_MOST_ROWS:,} and {_MOST_BYTES:,}."
         )
     if footer.schema.names != SCHEMA.names:
-        raise ValueError(f"{path} is no card: its columns are not those of a card.")
+        raise ReadError(f"{path} is no card: its columns are not those of a card.")
     options: dict[str, Any] = {"read_dictionary": [*_REPEATED], "page_checksum_verification": True}
     with pq.ParquetFile(path, **options) as file:
         table = file.read(use_threads=False)
     rows = path.read_bytes()[: -8 - footer.serialized_size]
     if version == VERSION and facts.get("rows") != sha256(rows).hexdigest():
-        raise ValueError(f"{path} has other rows than were packed.")
+        raise ReadError(f"{path} has other rows than were packed.")
     table = table.cast(SCHEMA).combine_chunks()
     for name in _REPEATED:
         texts = table[name].combine_chunks().dictionary
         if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, 1 << 10):
-            raise ValueError(f"{path} is no card: a text in its column {name} is too long.")
+            raise ReadError(f"{path} is no card: a text in its column {name} is too long.")
     return _filled(table) if version == 1 else table
 
 

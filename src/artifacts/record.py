@@ -27,7 +27,7 @@ from ..utils.files import writing
 from ..utils.model_names import ModelRef, behind_each
 from ..utils.package import INSTALLED
 from ..utils.refusals import first_line, printable_all, warn_once
-from .layout import OF_JOB, PREDICTIONS, clear_summary
+from .layout import OF_JOB, PREDICTIONS, ReadError, clear_summary
 
 FORMAT = 6
 REMOVED_KEYS: dict[str, Any] = {
@@ -323,10 +323,10 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
                 _drop_removed(job["config"], key.split("."), key)
             return str(content["table"]), JobRecord.model_validate(job)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ValueError(
+        raise ReadError(
             f"{path} has no valid record of its job: {first_line(error)[:400]}"
         ) from error
-    raise ValueError(
+    raise ReadError(
         f"{path} has the format {str(content['format'])[:40]}, but this program reads {FORMAT}. "
         "Use the version that wrote it."
     )

@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from ..utils.files import atomic_write
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
 from ..utils.refusals import first_line, printable_all
-from .layout import ALARMS, PREDICTIONS
+from .layout import ALARMS, PREDICTIONS, ReadError
 from .record import JobRecord
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
@@ -102,7 +102,7 @@ def checked(table: pa.Table, path: Path, name: str, record: JobRecord) -> pa.Tab
         if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
     except (ValueError, KeyError, pa.ArrowException) as error:
-        raise ValueError(f"{path} is not a valid table: {_cause(error)}.") from error
+        raise ReadError(f"{path} is not a valid table: {_cause(error)}.") from error
     return table
 
 

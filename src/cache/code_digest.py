@@ -23,11 +23,10 @@ from ..utils.package import (
     values_in,
 )
 
-_PACKAGES = ["artifacts", "attacks", "cache", "config", "data", "defences"]
-_PACKAGES += ["images", "measure", "models", "run", "utils"]
-ROWS = {file for name in _PACKAGES for file in (FOLDER / name).rglob("*.py")}
-ROWS |= {FOLDER / "__init__.py"}
-"""Files of this program that decide rows: what a pass loads."""
+_RULES = ("attacks", "data", "defences", "images", "measure", "models", "cache/keys.py")
+_RUN = ("check_job", "craft", "data", "evaluate", "models", "passes", "stages", "trainer")
+_SHARED = ("artifacts", "config", "utils")
+"""Packages of which those modules decide rows that the rules import."""
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
 _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module
@@ -35,23 +34,67 @@ _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code b
 
 @cache
 def program_digest() -> str:
-    """Return a digest of this program's code that decides rows, without comments and docstrings."""
-    return str(remembered(f"program of Python {sys.version}", sorted(ROWS), _digest))
+    """Return a digest of this program's rules, see `digest_rules`."""
+    files = sorted(FOLDER.rglob("*.py"))
+    return str(remembered(f"program of Python {sys.version}", files, lambda: digest_rules(FOLDER)))
 
 
-def _digest() -> str:
+def digest_rules(folder: Path) -> str:
+    """Return a digest of the modules in a program's folder that decide rows.
+
+    Comments, docstrings and the words of errors, warnings and the log make no difference.
+    """
     digest = hashlib.sha256()
-    for file in sorted(ROWS):
+    for file in rule_files(folder):
         tree = ast.parse(file.read_bytes())
         for node in ast.walk(tree):
             if isinstance(body := getattr(node, "body", None), list):
                 body[:] = [part for part in body if not _is_docstring(part)]
-        digest.update(f"{file.relative_to(FOLDER)} {ast.dump(tree)}\n".encode())
+            if isinstance(node, ast.Raise) or _is_message(node):
+                _blank_texts(node)
+        digest.update(f"{file.relative_to(folder)} {ast.dump(tree)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def rule_files(folder: Path) -> list[Path]:
+    """Return the modules in a program's folder that decide rows.
+
+    They are the packages of rules, what makes rows in `run`, and what these import from shared
+    packages, recursively.
+    """
+    files = {file for name in _RULES for file in (folder / name, *(folder / name).rglob("*.py"))}
+    files |= {folder / "run" / f"{name}.py" for name in _RUN}
+    pending = files = {file for file in files if file.is_file()}
+    while pending:
+        modules = {
+            file: ".".join(file.relative_to(folder).with_suffix("").parts) for file in pending
+        }
+        names = {name for file, module in modules.items() for name in _imports(file, module)}
+        places = {place for name in names for place in accumulate(name.split("."), "{}/{}".format)}
+        shared = {folder / f"{at}.py" for at in places if at.partition("/")[0] in _SHARED}
+        pending = {file for file in shared if file.is_file()} - files
+        files = files | pending
+    return sorted(files)
 
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_message(node: ast.AST) -> bool:
+    """Return True for a call of the log or of a function that warns."""
+    if not isinstance(node, ast.Call):
+        return False
+    name = ast.unparse(node.func)
+    return name.startswith("log.") or name.rpartition(".")[2] in ("warn", "warn_once")
+
+
+def _blank_texts(node: ast.AST) -> None:
+    for part in ast.walk(node):
+        if isinstance(part, ast.JoinedStr):
+            part.values = [value for value in part.values if isinstance(value, ast.FormattedValue)]
+        elif isinstance(part, ast.Constant) and isinstance(part.value, str):
+            part.value = ""
 
 
 def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
@@ -74,8 +117,7 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
         for module, file in _modules(pending.pop()):
             is_own = file.resolve().is_relative_to(FOLDER)
             name = canonical_name(module) if is_own else module
-            decided = not upgrades or name == CLONE or file.resolve() in ROWS  # if it is own
-            if name in code or (is_own and decided):
+            if name in code or (is_own and (not upgrades or name == CLONE or _is_rule(file))):
                 continue
             is_installed = not is_own and {"site-packages", "dist-packages"} & {*file.parts}
             names = _distributions().get(module.partition(".")[0], ()) if is_installed else ()
@@ -85,6 +127,12 @@ def code_of(settings: Any, upgrades: bool = True) -> dict[str, str]:
                 code[name], imports = read_code(file, module)
                 pending += imports
     return dict(sorted(code.items()))
+
+
+def _is_rule(file: Path) -> bool:
+    """Return True if the program's digest has a file of this program, or if nothing is in it."""
+    package = file.resolve().relative_to(FOLDER).parts[0]
+    return package in (*_RULES, "__init__.py")
 
 
 def _callable(section: dict[str, Any]) -> tuple[str, str]:

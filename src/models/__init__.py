@@ -11,6 +11,7 @@ from .pixel_classifier import (
     use_channels_last,
 )
 from .weights import (
+    MisfitError,
     WeightFacts,
     load_weights,
     network_text,

@@ -11,7 +11,7 @@ from ..utils.call_target import call_target
 from ..utils.devices import named_errors
 from ..utils.refusals import first_line
 from .pixel_classifier import ModelError, PixelClassifier
-from .weights import load_weights
+from .weights import MisfitError, load_weights
 
 
 def build_classifier(
@@ -60,7 +60,7 @@ def build_classifier(
         num_classes = num_classes or classes
         if settings.get("pretrained") and weights == "included" and classes != num_classes:
             way = f"name another model, or train it: model.{name}.weights=null"
-            raise ValueError(f"its weights are for {classes} classes, not {num_classes}; {way}")
+            raise MisfitError(f"its weights are for {classes} classes, not {num_classes}; {way}")
         if mean is None or std is None:
             way = "For images in [0, 1] write mean: [0, 0, 0] and std: [1, 1, 1]"
             raise ValueError(
@@ -118,7 +118,7 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
     except ModelError as error:
         floats = filter(torch.is_floating_point, classifier.parameters())
         others = {value.dtype for value in floats} - {torch.float32}
-        if others and "type" in str(error):
+        if others and "type" in str(error.__cause__):  # torch says so
             way = f"Its weights are {others.pop()}: add .float() where it is built"
             raise ValueError(f"{error}. {way}.") from error
         grey = None
@@ -133,9 +133,10 @@ def try_classifier(classifier: PixelClassifier, num_classes: int | None, image_s
         raise ValueError(f"model {classifier.name}: it returns one logit z per image. {way}.")
     if num_classes is not None and logits.shape[1] != num_classes:
         way = " If its first class is the background, let it return logits[:, 1:]."
-        raise ValueError(
+        raise MisfitError(
             f"model {classifier.name}: it has {logits.shape[1]} classes, the data {num_classes}."
-            f"{way * (logits.shape[1] == num_classes + 1)}"
+            f"{way * (logits.shape[1] == num_classes + 1)}",
+            logits.shape[1],
         )
     if not logits.isfinite().all():
         raise ValueError(f"model {classifier.name}: its logits are not finite (weights, std?).")

@@ -53,6 +53,18 @@ class WeightFacts:
     lists: tuple[tuple[str, ...], ...] = ()
 
 
+class MisfitError(ValueError):
+    """Error: a network or its weights have another number of classes, or other shapes.
+
+    Attributes:
+        classes: Number of classes of the network; 0: unknown.
+    """
+
+    def __init__(self, text: str, classes: int = 0) -> None:
+        super().__init__(text)
+        self.classes = classes
+
+
 def weight_facts(path: str | Path, model: str = "") -> WeightFacts:
     """Read the facts in a safetensors file's metadata, under the names of `WeightFacts`.
 
@@ -153,7 +165,10 @@ def load_weights(network: nn.Module, path: str | Path, *, averaged: bool = True)
             network.load_state_dict(state)
     except RuntimeError as error:
         misfits = " ".join(str(error).partition(":")[2].split())  # after torch's heading
-        raise ValueError(f"{path} does not fit the network: {misfits[:400]}") from error
+        shapes = ((state[name], tensor) for name, tensor in tensors_of(network) if name in state)
+        unlike = any(torch.is_tensor(new) and new.shape != old.shape for new, old in shapes)
+        kind = MisfitError if unlike else ValueError
+        raise kind(f"{path} does not fit the network: {misfits[:400]}") from error
     digest = _metadata(path).get("digest")
     outline = any(tensor.is_meta for _, tensor in tensors_of(network))
     if digest is not None and not outline and digest != weights_digest(network):

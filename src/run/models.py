@@ -1,7 +1,6 @@
 """Models of a job: built, trained where weights are missing, and frozen."""
 
 import random
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from ..data.classes import is_imagenet, numbers_of, place_classes
 from ..images.attacker import accepted
 from ..models import (
     Ensemble,
+    MisfitError,
     PixelClassifier,
     WeightFacts,
     build_classifier,
@@ -200,15 +200,16 @@ def build(
     try:
         return build_classifier(name, **section, tried=tried)
     except ValueError as error:
+        misfit = error.__cause__ or error
+        if not isinstance(misfit, MisfitError):
+            raise
         chosen, count = settings.dataset.class_names, len(images.own_names)
         way = "If the images have only some of the network's classes, set dataset.class_names "
         way += "(imagenet, or all in order), or dataset.num_classes of lists."
-        if chosen == "imagenet" and count and "background" not in str(error):
+        if chosen == "imagenet" and count and misfit.classes != images.num_classes + 1:
             way = f"To number only the {count} classes of the images, set dataset.class_names=null "
             way += "and dataset.num_classes=null."
         elif chosen is not None:
-            raise
-        if not re.search(r"classes|size mismatch", str(error)):
             raise
         raise ValueError(f"{error} {way}") from error
 

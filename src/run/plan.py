@@ -20,6 +20,8 @@ from ..models.providers import LOADER, find
 from ..report.grid import Grid
 from ..utils import stopping
 from ..utils.devices import device_of
+from ..utils.files import remembered, sha256_of
+from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration
@@ -36,7 +38,7 @@ _SHOWN = 30  # maximum number of jobs in the table
 _UNKEYED = {
     *("cache", "tracking", "report", "beside", "base", "question", "plan", "rerun"),
     *("sweep", "clean_accuracy_check"),
-    *("trainer", "training"),
+    *("trainer", "training", "model"),
 }
 """Sections that decide no row, or of which `finished_key` has some keys."""
 
@@ -161,21 +163,30 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
 
 
 def finished_key(planned: Planned, images: int) -> str:
-    """Return a key of what a plan knows of a job: settings, code, and stamps of weight files."""
+    """Return a key of what a plan knows of a job: settings, code, and digests of files."""
     settings, trainer = planned.settings, planned.settings.trainer
-    device = device_of(trainer.accelerator)
-    files = [Path(str(model.weights)) for model in settings.model.values()]
-    stamps = [(path.stat().st_size, path.stat().st_mtime_ns) for path in files if path.is_file()]
     return content_key(
         {
             "settings": settings.model_dump(exclude=_UNKEYED),
             "trainer": [trainer.attack_precision, trainer.gradient_batch],
+            "models": {name: _model_key(settings, name) for name in settings.model},
             "training": settings.training.model_dump(exclude={"device"}),
-            "arithmetic": clean_parts(device, trainer.precision, trainer.fold_batch_norms),
             "code": [planned.code, *(table.stored_as for table in planned.measurements)],
-            "files": [images, stamps, planned.saved and planned.saved.digest],
+            "files": [images, planned.saved and planned.saved.digest],
         }
     )
+
+
+def _model_key(settings: Settings, name: str) -> str:
+    """Return a key of what a plan knows of a model's logits, with a digest of its weight file."""
+    model, trainer, recipe = settings.model[name], settings.trainer, settings.training
+    others = {"weights", "expected_accuracy", "training_of", "url"}
+    weights, path = model.weights or recipe.model_dump(exclude={"device"}), Path(str(model.weights))
+    if path.is_file():
+        weights = str(remembered("weights", [path], lambda: sha256_of(path)))
+    device = device_of(trainer.accelerator)
+    arithmetic = clean_parts(device, trainer.precision, trainer.fold_batch_norms)
+    return content_key([model.model_dump(exclude=others), weights, arithmetic])
 
 
 def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]) -> JobPlan:
@@ -190,8 +201,7 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
         return JobPlan(settings.job, len(images), seconds=0, stored=True)
     missing = {part: part.index for part in parts_of(job, job.measurements)}
     for part in [item for item in missing if not item.measurement.attacked]:
-        name = part.measurement.name
-        place = (settings.dataset.model_dump_json(), len(images), name, part.target)
+        place = (len(images), part.measurement.name, *_list_keys(planned, part.target))
         if place in seen:
             del missing[part]
         seen.add(place)
@@ -218,6 +228,14 @@ def _check_files(job: Settings, images: ImageDataset, checked: dict[str, str]) -
                 checked[key] = str(error)
         if checked[key]:
             raise ValueError(checked[key])
+
+
+def _list_keys(planned: Planned, target: ModelRef | None) -> list[str]:
+    """Return keys of what a plan knows of a target's clean rows."""
+    settings, members = planned.settings, () if target is None else target.members
+    keys = [settings.dataset.model_dump_json(), settings.ensemble * (len(members) > 1)]
+    keys += [_model_key(settings, name) for name in members]
+    return [*keys, planned.defences[target.defence].key] if target and target.is_defended else keys
 
 
 def _count_gradients(job: Settings) -> JobPlan:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
@@ -15,8 +16,7 @@ import pytest
 from pydantic import create_model
 from torch import nn
 
-from src.cache import code_digest
-from src.cache.code_digest import code_of
+from src.cache.code_digest import code_of, digest_rules
 from src.cache.keys import lasting_key, weights_parts
 from src.cache.rows import Rows
 from src.config.compose import compose_words
@@ -314,29 +314,89 @@ def test_code_that_settings_name_otherwise_counts(own, monkeypatch, settings):
     assert before.keys() == after.keys() and before != after
 
 
-def test_words_of_the_program_void_nothing_and_its_rules_do(tmp_path, monkeypatch):
-    file = tmp_path / "rule.py"
-    monkeypatch.setattr(code_digest, "ROWS", {file})
-    monkeypatch.setattr(code_digest, "FOLDER", tmp_path)
-    words, digests = '"""Words."""\n', []
-    for text in ("x = 1\n", f"{words}# so be it\nx = 1\n", "x = 2\n", f"def x():\n    {words}"):
-        file.write_text(text)
-        code_digest.program_digest.cache_clear()
-        digests.append(code_digest.program_digest())
-    code_digest.program_digest.cache_clear()
-    assert digests[0] == digests[1] and len({*digests}) == 3
-    assert {len(digest) for digest in digests} == {16}
+@pytest.fixture
+def digest_with(tmp_path) -> Callable[[str, str], str]:
+    """A function that puts text into a file of a small program, and returns its digest."""
+    program = {
+        "attacks/rule.py": "from ..utils.one import x",
+        "utils/one.py": "from .two import x",
+        "utils/two.py": "x = 1",
+        "utils/other.py": "x = 1",
+        "run/sweep.py": "x = 1",
+        "report/page.py": "x = 1",
+    }
+
+    def digest(name: str, text: str) -> str:
+        folder = tmp_path / uuid4().hex
+        for file, code in {**program, name: text}.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_text(code)
+        return digest_rules(folder)
+
+    return digest
 
 
-def test_the_program_is_every_module_that_a_pass_loads(tmp_path):
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("x = 1", '"""Words."""\n# a comment\nx = 1'),
+        ("raise ValueError(f'{x} is wrong')", "raise ValueError(f'wrong: {x}.')"),
+        ("raise ValueError('wrong', x)", "raise ValueError('false', x)"),
+        ("log.warning('wrong: %s', x)", "log.warning('false: %s', x)"),
+        ("warnings.warn(f'{x} is wrong')", "warnings.warn(f'{x}')"),
+        ("warn_once('wrong')", "warn_once('false')"),
+    ],
+)
+def test_words_of_the_program_void_nothing(digest_with, old: str, new: str):
+    assert digest_with("attacks/rule.py", old) == digest_with("attacks/rule.py", new)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("x = 1", "x = 2"),
+        ("def x():\n    'words'", "def x():\n    'words'\n    return 1"),
+        ("x = 'wrong'", "x = 'false'"),
+        ("raise ValueError(f'{x} is wrong')", "raise ValueError(f'{y} is wrong')"),
+        ("raise ValueError('wrong')", "raise TypeError('wrong')"),
+        ("warning('wrong')", "warning('false')"),
+        ("log.warning('wrong: %s', x(1))", "log.warning('wrong: %s', x(2))"),
+    ],
+)
+def test_rules_of_the_program_count(digest_with, old: str, new: str):
+    assert digest_with("attacks/rule.py", old) != digest_with("attacks/rule.py", new)
+
+
+@pytest.mark.parametrize(
+    ("file", "counts"),
+    [
+        ("utils/one.py", True),
+        ("utils/two.py", True),  # a rule imports it by another one
+        ("utils/other.py", False),
+        ("run/sweep.py", False),
+        ("report/page.py", False),
+        ("conf/attack/mi.yaml", False),  # resolved settings are in the keys
+    ],
+)
+def test_of_shared_packages_only_what_rules_import_counts(digest_with, file: str, counts: bool):
+    assert (digest_with(file, "x = 1") != digest_with(file, "x = 2")) == counts
+
+
+def test_the_rules_include_those_that_a_pass_loads(tmp_path):
     script = """
 import sys
-import src.run.passes, src.run.check_job, src.measure.registry
-from src.cache.code_digest import ROWS
-files = {name: its.__file__ for name, its in sys.modules.items() if name.split(".")[0] == "src"}
-print([name for name, file in files.items() if file not in {*map(str, ROWS)}], len(files) > 100)
+from pathlib import Path
+import src.run.passes, src.measure.registry
+from src.cache.code_digest import rule_files
+files = {Path(its.__file__) for name, its in sys.modules.items() if name.startswith("src.")}
+folder = Path(sys.modules["src"].__file__).parent
+groups = {file: file.relative_to(folder).parts[0] for file in files}
+left = {file.stem for file in groups.keys() - {*rule_files(folder)} if groups[file] != "cache"}
+print(sorted(left), len(files) > 100)
 """
-    assert run_python("-c", script, folder=tmp_path) == "[] True\n"
+    # `artifacts` itself loads these, of which no rule imports anything.
+    left = ["__init__", "card", "comparable", "jobs", "sweep_state"]
+    assert run_python("-c", script, folder=tmp_path) == f"{left} True\n"
 
 
 def row(number: int, key: str = "a") -> pa.Table:
