@@ -103,16 +103,12 @@ def summary(jobs: list[JobStatus]) -> str:
 
 
 def cache_of(jobs: list[JobStatus]) -> str:
-    """Return the size and limit of the rows in the jobs' cache; empty if no job has a config.
-
-    Version 0.4.0 and earlier ones wrote `cache_dir` and `store` instead of `cache`.
-    """
+    """Return the size and limit of the rows in the jobs' cache; empty if no job has a config."""
     configs = [path for job in jobs if job.folder and (path := job.folder / CONFIG_OF_JOB).exists()]
     if not configs:
         return ""
     config = yaml.load(configs[0].read_bytes(), yaml.CSafeLoader)
-    section = config.get("cache") or {"dir": config["cache_dir"], **config["store"]}
-    settings = CacheSettings.model_validate(section)
+    settings = CacheSettings.model_validate(config["cache"])
     cache = Path(settings.dir)
     rows = sum(Rows(cache).sizes().values())
     text = f"{cache}: {rows / 1e9:.1f} of {settings.total_gb:g} GB of rows."

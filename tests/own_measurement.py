@@ -34,12 +34,5 @@ class Changes(Measurement):
         return image_rows(batch.batch, change=change.abs().amax(dim=1))
 
 
-class Earlier(Changes):
-    """It states the parts of its key as earlier versions asked for."""
-
-    def key_parts(self, settings: object) -> None:
-        """Return nothing."""
-
-
 OWN = {"changes": {"_target_": "tests.own_measurement.Changes"}}
 """The section `measurements` with it."""

@@ -53,20 +53,6 @@ def test_a_plan_computes_nothing_and_states_what_the_command_takes(plan, run_job
     assert "unknown until" in plan(*words, "n_images=9")
 
 
-def test_a_command_that_takes_too_long_is_refused_or_stops_after_its_first_batch(
-    run_job, workspace, capsys
-):
-    words = ["-m", "attack=fgsm,bim", "plan.max_hours=1e-9"]
-    assert run_job(*words, "hydra.sweep.dir=out") == 2
-    told = capsys.readouterr().out
-    assert "plan.max_hours=1e-09 is checked after" in told and "Type plan.max_hours=0.1." in told
-    assert [path.name for path in (workspace / "out").glob("[0-9]-*")] == ["0-fgsm-coarse"]
-    assert run_job("plan.max_hours=100") == 0
-    capsys.readouterr()
-    assert run_job(*words, "hydra.sweep.dir=two") == 2
-    assert "at most" in capsys.readouterr().err and not (workspace / "two").exists()
-
-
 def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, workspace):
     words = ["model.fine.weights=there/fine.pth", "++model.fine.url=https://example.org/fine.pth"]
     printed = plan(*words)
@@ -78,8 +64,8 @@ def test_a_plan_lists_missing_files_with_the_commands_that_get_them(plan, worksp
     printed = plan("-m", "attack=fgsm,bim", *words)
     assert "first: coarse." in printed and "downloads" in printed
     assert count("gradients", printed) == 23 * (1 + 19)
-    printed = plan("-m", "attack=bim,mi", "hydra/launcher=processes", "plan.max_hours=1")
-    assert "not checked by launchers" in printed and "unknown" not in printed  # no hours
+    printed = plan("-m", "attack=bim,mi", "hydra/launcher=processes")
+    assert "unknown" not in printed  # no hours
 
 
 NETWORK = """

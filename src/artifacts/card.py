@@ -1,7 +1,6 @@
 """A card: the predictions and records of finished jobs in one small parquet file."""
 
 import json
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,7 +21,7 @@ from .record import JobRecord, parse_record, sealed
 from .tables import NAMES, PREDICTION_SCHEMA, TEXT, Alarm, checked
 
 VERSION = 2
-"""Version of the cards written; version 1 left cells empty that follow from others."""
+"""Version of the cards."""
 _KEY = b"transferability card"
 _PLACE, _ALARMS = TypeAdapter(tuple[str, int]), TypeAdapter(list[Alarm])
 _REPEATED = ("image", "variant", "record", *(field.name for field in NAMES))
@@ -142,9 +141,9 @@ def _read(path: Path) -> pa.Table:
     text = (footer.metadata or {}).get(_KEY)
     facts = {} if text is None else json.loads(text)
     version = facts.get("version") if isinstance(facts, dict) else None
-    if version not in (1, VERSION):
+    if version != VERSION:
         stated = "no card" if version is None else f"a card of version {str(version)[:40]}"
-        raise ReadError(f"{path} is {stated}; this program reads versions 1 and {VERSION}.")
+        raise ReadError(f"{path} is {stated}; this program reads version {VERSION}.")
     groups = [footer.row_group(number) for number in range(footer.num_row_groups)]
     unpacked = sum(group.total_byte_size for group in groups)
     if footer.num_rows > _MOST_ROWS or unpacked > _MOST_BYTES:
@@ -158,26 +157,13 @@ def _read(path: Path) -> pa.Table:
     with pq.ParquetFile(path, **options) as file:
         table = file.read(use_threads=False)
     rows = path.read_bytes()[: -8 - footer.serialized_size]
-    if version == VERSION and facts.get("rows") != sha256(rows).hexdigest():
+    if facts.get("rows") != sha256(rows).hexdigest():
         raise ReadError(f"{path} has other rows than were packed.")
     table = table.cast(SCHEMA).combine_chunks()
     for name in _REPEATED:
         texts = table[name].combine_chunks().dictionary
         if (pc.max(pc.binary_length(texts)).as_py() or 0) > _LONGEST.get(name, 1 << 10):
             raise ReadError(f"{path} is no card: a text in its column {name} is too long.")
-    return _filled(table) if version == 1 else table
-
-
-def _filled(table: pa.Table) -> pa.Table:
-    """Return rows of version 1 with the cells that follow from others."""
-    correct = pc.equal(table["predicted"], table["label"])
-    implied = {
-        "true_confidence": pc.if_else(correct, table["confidence"], pa.scalar(math.nan, "float")),
-        "draws_correct": pc.if_else(pc.equal(table["draws"], 1), pc.cast(correct, "int64"), None),
-    }
-    for name, values in implied.items():
-        place = table.schema.get_field_index(name)
-        table = table.set_column(place, name, pc.coalesce(table[name], values))
     return table
 
 

@@ -8,7 +8,7 @@ import json
 import platform
 import re
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -26,21 +26,10 @@ from ..config.settings import Settings
 from ..utils.files import writing
 from ..utils.model_names import ModelRef, behind_each
 from ..utils.package import INSTALLED
-from ..utils.refusals import first_line, printable_all, warn_once
+from ..utils.refusals import first_line, printable_all
 from .layout import OF_JOB, PREDICTIONS, ReadError, clear_summary
 
 FORMAT = 6
-REMOVED_KEYS: dict[str, Any] = {
-    "plan.tflops": None,
-    "report.figures": False,
-    "report.related": "keep",
-    "training.keep_epochs": [],
-    "training.noise": 0,
-    "model.*.epoch": None,
-    "model.*.missing": None,
-    "attack.settings.fit_first_label": None,
-}
-"""Settings of earlier versions and their defaults; `*` is any name. Records are read without."""
 _KEY = b"transferability"
 _PACKAGES = (
     *(INSTALLED, "torch", "torchvision", "timm", "pytorch-lightning"),
@@ -92,8 +81,7 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Equal keys mean equal predictions.
-        key_parts: What decides the job's rows, by name: short values, or digests; empty in records
-            of earlier versions.
+        key_parts: What decides the job's rows, by name: short values, or digests.
         crafting: Key of the attack, independent of images, budgets and targets; see
             `JobContext.attack_key`.
         target_keys: Keys of everything that decides each target's logits, by name; with a defence
@@ -319,8 +307,6 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
                 raise ValueError("its record is damaged")
             plain = b"\\" not in text and text.decode().isprintable()  # walking costs more
             job = content["job"] if plain else printable_all(content["job"])
-            for key in REMOVED_KEYS:
-                _drop_removed(job["config"], key.split("."), key)
             return str(content["table"]), JobRecord.model_validate(job)
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ReadError(
@@ -330,21 +316,6 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
         f"{path} has the format {str(content['format'])[:40]}, but this program reads {FORMAT}. "
         "Use the version that wrote it."
     )
-
-
-def _drop_removed(section: Any, path: Sequence[str], key: str) -> None:
-    """Remove a removed key from a recorded config; warn once of a value that had an effect."""
-    if not isinstance(section, dict):
-        return
-    name, *deeper = path
-    if deeper:
-        for part in section.values() if name == "*" else [section.get(name)]:
-            _drop_removed(part, deeper, key)
-    elif (value := section.pop(name, REMOVED_KEYS[key])) != REMOVED_KEYS[key]:
-        warn_once(
-            f"Computed with {key}={str(value)[:40]}, a setting of an earlier version: the tables "
-            "are read as they are."
-        )
 
 
 @lru_cache(maxsize=2)

@@ -13,7 +13,6 @@ from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, Quoted
 from hydra.errors import OverrideParseException
 from omegaconf import OmegaConf
 
-from ..utils.package import command
 from ..utils.refusals import quoted
 
 TEXTS = (
@@ -27,35 +26,6 @@ BUDGETS = ("budget", "budgets", "eps", "epsilon")
 NAMED = {"model": ("source", "targets"), "defence": ("defences", "source_defence")}
 """Groups whose files are named by values, and the keys of these values."""
 SET_BUDGETS = "Set budgets, in units of 1/255, with 'epsilon.grid=[8]'."
-REPLACED = {
-    "cache_dir": "cache.dir",
-    "store.images_mb": "cache.images_mb",
-    "store.total_gb": "cache.total_gb",
-    "plan=true": "plan=only",
-    **dict.fromkeys(
-        ("plan.tflops", "plan_tflops"), "a job on that machine, after which its plans have hours"
-    ),
-    "max_hours": "plan.max_hours",
-    "dataset.n_images": "n_images",
-    "dataset=saved": "attack=saved, which brings the images of its set",
-    "tracking.name=none": "tracking=none",
-    "tracking.name=mlflow": "tracking=mlflow",
-    "tracking.system_metrics": "a monitor of your machine, such as nvidia-smi dmon",
-    "report.related": f"--no-related of {command('table')} and {command('sources')}, or "
-    "related=False from Python",
-    "diagnostics=sources": f"diagnostics=full; {command('sources')} needs predictions only",
-    "attack.fit_first_label": "attack.fit_images=FOLDER, with a folder of images per class",
-    **dict.fromkeys(
-        ("training.noise", "training.keep_epochs"),
-        "model.NAME.weights=FILE, weights that you trained with your own program",
-    ),
-    **dict.fromkeys(
-        ("report.figures", "figures"),
-        f"{command('figure')} KIND --out FILE.svg; --help lists the kinds",
-    ),
-    "report beside": f"{command('table')} FOLDER --beside PRESET",
-}
-"""Keys and options of earlier versions, and what to type instead."""
 _parser = OverridesParser.create()
 
 
@@ -71,12 +41,8 @@ class Command:
 
         Raises:
             OverrideParseException: A word is no override.
-            ValueError: A key or option is from an earlier version.
         """
-        overrides = tuple(map(parse, words))
-        for override in overrides:
-            refuse_replaced(override.key_or_group, override.value())
-        return cls(overrides)
+        return cls(tuple(map(parse, words)))
 
     @classmethod
     def of(cls, hydra: Any) -> "Command":
@@ -136,13 +102,6 @@ class Command:
                 f"{override.input_line}: add -m to run one job for each of these values. "
                 "A list for one job, such as an ensemble, has brackets: [A,B]."
             )
-
-
-def refuse_replaced(key: str, value: Any) -> None:
-    """Refuse a key or option of an earlier version."""
-    for name in (key, *(f"{key}={'true' if item is True else item}" for item in _items(value))):
-        if name in REPLACED:
-            raise ValueError(f"{name} is replaced by {REPLACED[name]}.")
 
 
 @cache

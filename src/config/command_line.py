@@ -105,7 +105,7 @@ def run_command(
         except KeyboardInterrupt as interrupt:
             stopping.shut_down(interrupt)
             code = INTERRUPTED
-        except (stopping.OutOfTime, OSError, RuntimeError) as error:  # of files, or of workers
+        except (OSError, RuntimeError) as error:  # of files, or of workers
             stopping.shut_down(error)
         except BaseException as error:
             _say(error)

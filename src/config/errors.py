@@ -16,7 +16,7 @@ from yaml import YAMLError
 
 from ..utils.package import install_command
 from ..utils.refusals import first_line, printable, suggestion
-from .command import BUDGETS, REPLACED, SET_BUDGETS
+from .command import BUDGETS, SET_BUDGETS
 
 REFUSED, INTERRUPTED = 2, 130  # exit codes; errors have the first, too
 REFUSALS = (HydraException, OmegaConfBaseException, YAMLError, ValueError)
@@ -69,8 +69,6 @@ def explain(error: BaseException) -> str:
         having = packages_distributions().get("hydra_plugins", ()) if extra in LAUNCHERS else ()
         if extra in LAUNCHERS and f"hydra-{extra}-launcher" not in having:
             return f"hydra/launcher needs the extra {extra}: {install_command(extra)}"
-        if new := REPLACED.get(f"{group}={name}"):
-            return f"{group}={name} is replaced by {new}."
         options = [option for option in error.options or () if not option.startswith("_")]
         stem = re.sub("[-_]fgsm$", "", name.lower())  # papers write MI-FGSM for mi
         near = suggestion(stem, options)

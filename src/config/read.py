@@ -13,9 +13,9 @@ from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
 from .attack_settings import COST, attack_label, stated_about, takes
 from .catalogue import is_public, names_in
-from .command import NAMED, Command, refuse_replaced
+from .command import NAMED, Command
 from .compose import is_sweep
-from .errors import dotted, refusal
+from .errors import refusal
 from .gradient_cost import at_cost
 from .sections import ReportCommand, Section
 from .settings import Settings
@@ -26,8 +26,6 @@ Validated = TypeVar("Validated", bound=BaseModel)
 def read_job(config: DictConfig, hydra: Any) -> Settings:
     """Return the settings of a composed job; `hydra` is the section of that name."""
     source, targets, defences, section = _named(config)
-    for key, value in dotted(section):
-        refuse_replaced(key, value)
     for group in hydra.runtime.choices:
         if not isinstance(section.get(group, {}), Mapping):
             way = f"in a file, write `override /{group}: NAME` in defaults"
@@ -149,8 +147,6 @@ def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
 def read_report_command(config: DictConfig) -> ReportCommand:
     """Return the settings of `python -m src.report`."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
-    for key, value in dotted(plain):
-        refuse_replaced(key, value)
     return _validate(ReportCommand, plain)
 
 

@@ -330,12 +330,9 @@ class PlanSettings(Section):
 
     Attributes:
         only: Print the cost of the sweep, and compute nothing.
-        max_hours: Refuse a sweep that takes longer according to its plan, or stop it after its
-            first batch.
     """
 
     only: bool = False
-    max_hours: Annotated[float, Field(gt=0)] | None = None
 
 
 class ReportCommand(Section):

@@ -42,7 +42,7 @@ class OwnMeasurement(Measurement):
         key: Digest of its code and settings.
 
     Raises:
-        ValueError: The object lacks a schema, or a method, or has `key_parts` of earlier versions.
+        ValueError: The object lacks a schema, or a method.
     """
 
     def __init__(self, name: str, measurement: Any, key: str) -> None:
@@ -53,8 +53,6 @@ class OwnMeasurement(Measurement):
         schema: Any = getattr(measurement, "schema", None)
         if not isinstance(schema, pa.Schema) or schema.names[:1] != ["index"]:
             raise ValueError("its schema must be a pyarrow.Schema whose first column is INDEX.")
-        if callable(measurement.key_parts):
-            raise ValueError("key_parts is an attribute, not a method. Set it in __init__.")
         order = [column.removeprefix("-") for column in measurement.order]
         if {*order} - {*schema.names} or len({*schema.names}) < len(schema.names):
             raise ValueError("its schema must have the columns of `order`, and each name once.")

@@ -8,7 +8,7 @@ from typing import Any
 import hydra
 from omegaconf import DictConfig
 
-from ..config.command import Command, quoted, refuse_replaced
+from ..config.command import Command, quoted
 from ..config.command_line import parse_flags, run_command
 from ..config.errors import refuse
 from ..config.resolvers import CONF
@@ -37,10 +37,7 @@ def _start(overrides: list[str], flags: list[str], **keywords: Any) -> Any:
     words = [word for word in overrides if ("=" in word or word[:1] in "+~") and not exists(word)]
     if folders := [quoted(word) for word in overrides if word not in words]:
         words.append(f"folder=[{','.join(folders)}]")
-    given = Command.parse(words)
-    for key in given.keys:
-        refuse_replaced(f"report {key}", None)
-    sys.argv[1:] = [*flags, *given.words]
+    sys.argv[1:] = [*flags, *Command.parse(words).words]
     try:
         run()
     except SystemExit as stop:  # of Hydra's --help

@@ -19,7 +19,6 @@ from ..config.settings import Settings
 from ..report.results import Results
 from ..report.terminal import row_text
 from ..tracking import Tracker, open_tracker
-from ..utils import stopping
 from ..utils.devices import is_out_of_memory
 from ..utils.files import WriteError
 from ..utils.processes import (
@@ -172,9 +171,6 @@ def _noted_failures(folder: Path) -> Iterator[None]:
             except KeyboardInterrupt:
                 if is_first_process():
                     _note(folder, "it was interrupted")
-                raise
-            except stopping.OutOfTime as error:
-                _note(folder, str(error))
                 raise
             except (ValueError, OSError) as error:
                 _note(folder, describe(error))

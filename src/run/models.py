@@ -348,7 +348,7 @@ class Trainings:
         # Built anew, as by later commands: training may have changed state that the file lacks.
         classifier = build(settings, name, self.images)
         load_weights(classifier.network, file)
-        if tracker.store and file.with_suffix(".csv").exists():  # earlier versions wrote none
+        if tracker.store and file.with_suffix(".csv").exists():
             publish_training(tracker, settings, name, train, file, classifier.digest)
         return classifier, file
 

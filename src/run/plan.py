@@ -76,13 +76,11 @@ class Plan:
 
     Attributes:
         here: True if the jobs run in this process, which can tell hours.
-        max_hours: Largest number of hours; None: any.
         first: Trainings and fits of which no file is stored.
         files: Missing files, each with the command that fetches it.
     """
 
     here: bool
-    max_hours: float | None
     jobs: list[JobPlan] = field(default_factory=list)
     first: dict[str, None] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
@@ -108,9 +106,6 @@ class Plan:
             number: Number of the job.
             seconds: Seconds per gradient in its first batch.
             left: Number of gradients that the job still needs.
-
-        Raises:
-            OutOfTime: It is more than `plan.max_hours`.
         """
         job, work = self.jobs[number], self.work
         if self._told:
@@ -118,15 +113,8 @@ class Plan:
         self._told = True
         others = sum(work[number + 1 :]) / work[number] if work[number] else 0.0
         rest = seconds * (left + job.work * others)
-        if self.max_hours and rest > 3600 * self.max_hours:
-            raise stopping.OutOfTime(self.refuse(rest, "the time left is"))
         if rest >= 1:
             log.info("Time left for all jobs: about %s", duration(rest))
-
-    def refuse(self, seconds: float, what: str) -> str:
-        """Return a refusal of more than `max_hours`, with what to type."""
-        way = f"plan.max_hours={math.ceil(seconds / 360) / 10:g}"
-        return f"plan.max_hours={self.max_hours:g}: {what} {duration(seconds)}. Type {way}"
 
 
 def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
@@ -136,7 +124,7 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
     refused before the first job. With it, only names and shapes in weight files are checked.
     """
     first, sets, checked = jobs[0].settings.plan, pool.sets, dict[str, str]()
-    plan, seen, missing = Plan(here, first.max_hours), set[Any](), dict[str, None]()
+    plan, seen, missing = Plan(here), set[Any](), dict[str, None]()
     for planned in jobs:
         stopping.raise_if_interrupted()
         settings = planned.settings
@@ -284,12 +272,6 @@ def _how_to_fetch(name: str, model: ModelSettings) -> str:
     return text * fetches(model)
 
 
-def check_hours(plan: Plan) -> None:
-    """Refuse a sweep that takes longer than `plan.max_hours`."""
-    if plan.max_hours and plan.seconds > 3600 * plan.max_hours:
-        raise ValueError(plan.refuse(plan.seconds, "the jobs take at most"))
-
-
 def print_plan(plan: Plan, console: Console) -> None:
     """Print the summary that precedes every sweep."""
     jobs = plan.jobs
@@ -311,9 +293,6 @@ def print_plan(plan: Plan, console: Console) -> None:
         parts.append("hours unknown until the first batch")
     if not all(job.refused for job in jobs):
         console.print(f"Plan: {', '.join(parts)}.")
-    if plan.max_hours and math.isnan(plan.seconds):
-        when = "is checked after the first batch" if plan.here else "is not checked by launchers"
-        console.print(f"plan.max_hours={plan.max_hours:g} {when}.")
     if plan.first:
         console.print(f"Trained or fitted first: {', '.join(plan.first)}. Their time is not known.")
     if plan.files:

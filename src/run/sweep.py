@@ -41,7 +41,7 @@ from .check_job import check_job
 from .data import DataSets
 from .models import ModelPool
 from .outputs import clear_sweep
-from .plan import Plan, check_hours, make_plan, print_jobs, print_plan
+from .plan import Plan, make_plan, print_jobs, print_plan
 from .stages import Planned
 from .track import publish_failure, publish_sweep
 
@@ -123,13 +123,11 @@ class Sweep:
                 pass
         if jobs[0].plan.only:
             print_jobs(plan, console)
-            check_hours(plan)
             sys.exit(any(job.refused for job in plan.jobs))
         refused = {job.refused for job in plan.jobs}
         if len(refused) == 1 and all(refused):
             raise ValueError(*refused)  # the same error awaits every job
         print_plan(plan, console)
-        check_hours(plan)
         return plan
 
     def _open(self, config: DictConfig, names: list[str], plan: Plan) -> None:
@@ -148,8 +146,9 @@ class Sweep:
         """Print why the command stops early, and summarise the finished jobs."""
         interrupted = isinstance(error, KeyboardInterrupt)
         self.stopped = "Interrupted." if interrupted else f"{first_line(error)}."
-        way = "" if isinstance(error, stopping.OutOfTime) else " Run the same command to resume."
-        print(f"\n{self.stopped} Finished jobs are in {self.folder}.{way}")
+        print(
+            f"\n{self.stopped} Finished jobs are in {self.folder}. Run the same command to resume."
+        )
         self._sum_up()
 
     def summarise(self) -> None:

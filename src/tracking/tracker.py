@@ -10,7 +10,6 @@ from inspect import isclass, signature
 from pathlib import Path
 from typing import Any
 
-from ..config.command import refuse_replaced
 from ..config.sections import TrackingSettings
 from ..utils.call_target import call_target
 from ..utils.package import resolve
@@ -92,8 +91,6 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     call = settings.call
     if not (target := call.get("_target_")):
         return Tracker()
-    for key in call:  # in a file of the user's
-        refuse_replaced(f"tracking.{key}", None)
     if taken := ", ".join(name for name, _ in settings.tags if name.partition(".")[0] in _TAGS):
         raise ValueError(f"tracking.tags={{{taken}: ...}}: every run has this tag. Rename it.")
     folder = Path(call["directory"]).absolute() if call.get("directory") else None
@@ -113,9 +110,8 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     try:
         signature(_publish_of(store)).bind(*_PUBLISH.split(", "))
     except TypeError as error:
-        earlier = ", but of version 0.5.0, with `start`" * hasattr(store, "start")
         raise ValueError(
-            f"tracking: {target} is no tracker{earlier}: give it one method {_PUBLISH}."
+            f"tracking: {target} is no tracker: give it one method {_PUBLISH}."
         ) from error
     remote = bool(getattr(store, "remote", False))
     tables = remote if settings.tables is None else settings.tables

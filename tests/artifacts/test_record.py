@@ -1,6 +1,5 @@
 """Records of jobs, ranges of columns, the jobs of a sweep, and what may be compared."""
 
-import json
 import math
 import os
 import time
@@ -21,9 +20,7 @@ from src.artifacts.comparable import (
 )
 from src.artifacts.jobs import find_jobs, name_jobs
 from src.artifacts.record import (
-    REMOVED_KEYS,
     JobRecord,
-    _digest,
     public,
     read_record,
     with_record,
@@ -62,28 +59,6 @@ def test_other_files_are_told_from_this_programs(tmp_path):
         pq.write_table(table.replace_schema_metadata({b"transferability": content}), path)
         with pytest.raises(ValueError, match=message):
             read_record(path)
-
-
-@pytest.mark.parametrize("key", REMOVED_KEYS)
-def test_a_removed_setting_is_named_and_the_folder_is_read(tmp_path, caplog, key):
-    table = pq.read_table(DEMO / "8-mi-inception_small" / "predictions.parquet")
-    content = json.loads(table.schema.metadata[b"transferability"])
-    *sections, name = key.replace("*", "vgg_small").split(".")
-    section, records = content["job"]["config"], []
-    for part in sections:
-        section = section.setdefault(part, {})
-    for value in (REMOVED_KEYS[key], "other"):
-        section[name] = value
-        content["digest"] = _digest(content["job"])
-        text = {b"transferability": json.dumps(content).encode()}
-        for number in ("0", "1"):
-            (tmp_path / number).mkdir(exist_ok=True)
-            file = tmp_path / number / "predictions.parquet"
-            pq.write_table(table.replace_schema_metadata(text), file)
-        (job,) = find_jobs([tmp_path])
-        records.append(job.record)
-        assert job.record == records[0] and f"'{name}'" not in str(job.record.config)
-        assert len(caplog.messages) == (value == "other") == caplog.text.count(f"{key}=other,")
 
 
 def test_passwords_stay_out_of_commands_and_damaged_notes_are_read(tmp_path):

@@ -169,8 +169,7 @@ REFUSED: list[tuple[str, str]] = [
     ("attack=bim diagnostics.iterations=[1,20]", "diagnostics.iterations=20: .* 10 .*.steps"),
     ("controls=true n_images=1", "^controls=true .* 2 images"),
     # other sections
-    ("plan=true", "plan=true is replaced by plan=only"),
-    ("dataset=cifar10,saved", "dataset=saved is replaced by attack=saved"),
+    ("plan=true", "^plan=true is not .* only"),
     ("variants=[gif]", "variants.*gif.*float32.*uint8"),
     ("defences=[jpeg, none]", r"^defences=\[jpeg,: .* no blanks"),
     ("n_images=range(2,4)", r"n_images=range\(2,4\): .* -m "),
@@ -210,7 +209,7 @@ def test_a_refusal_is_a_line_with_the_key_the_value_and_the_way_on(
 
 # Lines of a file that Hydra composes, and what the refusal names.
 LINES = {
-    "plan: true": "^plan=true is replaced by plan=only",
+    "plan: true": "^plan=True: .*override /plan",
     "targets: [vgg16, no]": "^targets: False .*'no'",
     "source: off": "^source: False .*'no'",
     "dataset: {class_names: [no, yes]}": "^dataset.class_names: False .*'no'",

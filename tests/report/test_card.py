@@ -125,18 +125,6 @@ def test_wrong_values_are_refused_in_little_memory(card: Path):
             tracemalloc.stop()
 
 
-def test_cells_that_version_1_left_empty_are_filled(card: Path):
-    before, rows = predictions(card), pq.read_table(card)
-    at = rows.schema.get_field_index("true_confidence")
-    correct = pc.equal(rows["predicted"], rows["label"])
-    rows = rows.set_column(at, rows.schema.field(at), pc.if_else(correct, None, rows[at]))
-    facts = {KEY.encode(): b'{"version": 1, "coarse": false}'}
-    pq.write_table(rows.replace_schema_metadata(facts), card)
-    after = predictions(card)
-    assert_frame_equal(*(its.drop(columns="draws_correct") for its in (before, after)))
-    assert after["draws_correct"].eq(after["predicted"] == after["label"]).all()
-
-
 def test_other_files_are_refused(card: Path, tmp_path: Path):
     content, rows, key = card.read_bytes(), pq.read_table(card), KEY.encode()
     ones = pa.repeat(pa.scalar(1, pa.int8()), 60_000_000)

@@ -71,7 +71,6 @@ def own(name="entropy", target="entropy.Entropy", **more) -> OwnMeasurement:
     [
         ({"name": "similarity"}, "this program has a table"),
         ({"target": "entropy.Nothing"}, "cannot be found"),
-        ({"target": "tests.own_measurement.Earlier"}, "key_parts is an attribute"),
         ({"target": "builtins.dict"}, "is no src.measure"),
         ({"base": 3}, "failed with TypeError"),
         ({"chart": {"y": "nothing"}}, "chart.y=nothing"),
