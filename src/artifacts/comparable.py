@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import Any
 
 from ..config.gradient_cost import COPIES
+from ..config.sections import network_settings
 from ..utils.model_names import ModelRef
 from ..utils.package import is_asset
 from .record import JobRecord
@@ -29,9 +30,6 @@ RELATED_BY = {"same weights", "same architecture", "same family"}
 _COMMON = {"_target_", "model_name", "name", "num_classes", "image_size", "img_size", "stem"}
 _COMMON |= {"pretrained", "weights"}
 
-_PREPROCESSING = ("mean", "std", "input_size")
-_BUILT = ("network", *_PREPROCESSING)
-
 
 def digest(content: Any) -> str:
     """Return a digest of plain values, 16 hexadecimal digits."""
@@ -40,18 +38,27 @@ def digest(content: Any) -> str:
 
 def model_digest(record: JobRecord, name: str) -> str:
     """Return a digest of everything that decides a model's logits: weights, settings and code."""
-    model = record.config["model"].get(name, {})  # an ensemble has no settings
-    settings = {key: model[key] for key in _BUILT if key in model}
-    return digest([record.weights.get(name), settings, record.code.get(name)])
+    return digest([record.weights.get(name), _network(record, name), record.code.get(name)])
 
 
-def _settings(record: JobRecord) -> Any:
-    """Return an attack's settings, without the number that `attack.gradients` has set."""
+def _network(record: JobRecord, name: str) -> dict[str, Any]:
+    """Return the settings of a model without its weights; an ensemble has none."""
+    return network_settings(record.config["model"].get(name, {}))
+
+
+def _settings(record: JobRecord) -> list[Any]:
+    """Return what decides how a source is attacked, without the number set by `attack.gradients`.
+
+    Records of earlier versions do not state the training images of a fit and their augmentation.
+    """
     settings = record.config["attack"].get("settings")
     if number := re.search(r"\([\d.e+]+ gradients?(, spend=copies)?[,)]", record.label):
         keys = COPIES if number[1] else ("steps",)
         settings = {key: value for key, value in settings.items() if key not in keys}
-    return settings
+    attack, fit = record.config["attack"], ("fit.images", "fit.passes")
+    stated = [settings, attack.get("target_label"), record.code.get("attack")]
+    stated += [record.config["ensemble"], record.config.get("source_draws", 1)]
+    return stated + [record.key_parts.get(name) for name in fit]
 
 
 FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
@@ -68,9 +75,7 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "attack.target_label": lambda record: record.config["attack"]["target_label"],
     "epsilon.grid": lambda record: [*record.budgets[1:]],
     "attack": lambda record: record.crafting,
-    "settings": lambda record: digest(
-        [_settings(record), record.config["attack"].get("target_label"), record.code.get("attack")]
-    ),
+    "settings": lambda record: digest(_settings(record)),
 }
 """Facts of a job by name."""
 SETTINGS = "settings"
@@ -81,13 +86,41 @@ OF_MODELS: Mapping[str, Callable[[JobRecord, str], Any]] = {
         [record.config["defence"][name], record.code.get(f"defence.{name}")]
     ),
     "weights": lambda record, name: record.weights[name],
-    "preprocessing": lambda record, name: (
-        [record.config["model"].get(name, {}).get(key) for key in _PREPROCESSING]
-    ),
+    "network": lambda record, name: digest(_network(record, name)),
+    "preprocessing": lambda record, name: [
+        value for key, value in _network(record, name).items() if key != "network"
+    ],
 }
 """Facts of each model, or defence, of a job; that of `resnet50` is named `model.resnet50`."""
 ALIKE = (*[*FIELDS][:10], "model", "defence")
 """Facts that jobs must share to be averaged and ranked together."""
+VARYING = (
+    *("source", "layer", "targets", "defences", "budgets", "device", "nondeterministic"),
+    *("versions.*", "config.source", "config.targets", "config.defences", "config.source_defence"),
+    *("config.epsilon.grid", "config.attack.saved.*", "config.attack.source", "config.training.*"),
+    *("config.model.*.weights", "config.model.*.averaged", "config.model.*.feature_layer"),
+    *("config.trainer.batch_size", "config.trainer.gradient*"),
+)
+"""Leaves of a record in which the jobs of a mean may differ: what it is over, and how it ran.
+
+Weights and images have digests, which are facts. Seeds are facts, and rows combine them.
+"""
+WITHOUT_EFFECT = (
+    *("key", "key_parts.*", "crafting", "target_keys.*", "gradients", "fit_gradients"),
+    *("zero_gradients", "seconds", "values", "class_names", "backward_rule", "attack", "iterative"),
+    *("dataset", "overrides", "flags", "created", "commit"),
+    *("config.attack.kind", "config.attack.name", "config.attack.label", "config.attack.norm"),
+    *("config.attack.about.*", "config.epsilon.reference", "config.epsilon.below_one"),
+    *("config.protocol", "config.storage", "config.seed", "config.n_images", "config.dataset.*"),
+    *("config.variants", "config.controls", "config.save_adversarial", "config.diagnostics.*"),
+    *("config.measurements.*", "config.clean_accuracy_check.*", "config.report.*"),
+    *("config.model.*.url", "config.model.*.expected_accuracy", "config.model.*.training_of"),
+    *("config.trainer.accelerator", "config.trainer.devices", "config.trainer.num_nodes"),
+    *("config.trainer.strategy", "config.trainer.precision", "config.trainer.num_workers"),
+    *("config.trainer.progress_bar", "config.beside", "config.base", "config.question"),
+    *("config.cache.*", "config.plan.*", "config.rerun", "config.sweep"),
+)
+"""Leaves of a record that change no number, or that a fact or a leaf that may vary repeats."""
 Group = tuple[tuple[str, str], ...]
 """Key of jobs that may be averaged and ranked together: the names and values of `ALIKE`."""
 _WORDS: Mapping[str, Callable[[JobRecord], Sequence[str]]] = {
@@ -182,7 +215,7 @@ def _words(name: str, records: Sequence[JobRecord]) -> Sequence[str]:
 def recipe(record: JobRecord) -> str:
     """Return a digest of everything that decides a job's rows, except which images, and seeds."""
     settings = [record.config.get(name) for name in _SECTIONS]
-    settings.append(record.config["trainer"].get("gradient_batch"))
+    settings += [record.config["trainer"].get("gradient_batch"), record.key_parts.get("fit.passes")]
     dataset = record.config["dataset"]
     settings.append({key: dataset[key] for key in dataset.keys() - _CHOICE})
     parts = [record.config["attack"]["settings"], *record.config["defence"].values()]
@@ -218,7 +251,7 @@ def network_of(record: JobRecord, model: str) -> str:
         return model
     chained = stated.get(name, name) != name or model in {*stated.values()}
     first = name if name in models else min(key for key in stated if stated[key] == name)
-    built = [[models[key].get(part) for part in _BUILT] for key in (model, first)]
+    built = [network_settings(models[key]) for key in (model, first)]
     return model if chained or built[0] != built[1] else name
 
 

@@ -9,7 +9,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..config.attack_settings import AttackSettings
-from ..config.sections import DefenceSettings, ModelSettings, TrainingSettings
+from ..config.sections import (
+    DefenceSettings,
+    ModelSettings,
+    TrainingSettings,
+    network_settings,
+)
 from .code_digest import code_of, program_digest, version
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
@@ -48,14 +53,6 @@ def defence_parts(defence: DefenceSettings, seed: int) -> dict[str, Any]:
     return {"settings": defence.model_dump(), "code": code_of(defence.call), "seed": seed}
 
 
-def network_settings(model: ModelSettings) -> dict[str, Any]:
-    """Return the settings that decide what a model computes, without its weights."""
-    keys = {"network", "mean", "std", "input_size"}
-    if model.channels != "RGB":  # the keys of earlier weights lack it
-        keys.add("channels")
-    return model.model_dump(include=keys)
-
-
 def model_parts(
     model: ModelSettings, weights: str, layers: str, state: str, seed: int | None
 ) -> dict[str, Any]:
@@ -63,7 +60,7 @@ def model_parts(
 
     `weights` is their digest. A `seed` stands for a network that has no digest.
     """
-    network = network_settings(model)
+    network = network_settings(model.model_dump())
     parts = {"network": network, "code": code_of(network), "weights": weights}
     parts |= {"layers": layers, "state": state}
     # What has no digest follows at least the seed of the command that builds it.
@@ -77,7 +74,8 @@ def weights_parts(
 
     This program's code and library versions do not count: an upgrade must not cause retraining.
     """
-    network, others = network_settings(model), {"device", "evaluate_on"}  # do not affect weights
+    network = network_settings(model.model_dump())
+    others = {"device", "evaluate_on"}  # do not affect weights
     return {
         "training": TRAINING,
         "network": [network, code_of(network, upgrades=False), shapes, layers],

@@ -108,6 +108,15 @@ class ModelSettings(Section):
         return self.weights if named and not Path(str(self.weights)).is_file() else None
 
 
+def network_settings(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a model that decide what it computes, without its weights.
+
+    `channels` are left out if they are RGB: earlier records, and keys of weights, lack them.
+    """
+    names = ("network", "mean", "std", "input_size", "channels")
+    return {name: model[name] for name in names if name in model and model[name] != "RGB"}
+
+
 class DatasetSettings(CallSettings):
     """Images; the keys of `conf/dataset/`, plus further keys for the loader."""
 

@@ -24,6 +24,7 @@ from .sections import (
     TrainerSettings,
     TrainingSettings,
     job_name,
+    network_settings,
     reference_budget,
 )
 
@@ -95,15 +96,12 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _check_trainings(self) -> Self:
-        built = {
-            name: (model.network, model.mean, model.std, model.input_size)
-            for name, model in self.model.items()
-        }
+        built = {name: network_settings(model.model_dump()) for name, model in self.model.items()}
         for name, model in self.model.items():
             if (of := model.training_of) in built and built[name] != built[of]:
                 raise ValueError(
-                    f"model.{name}.training_of={of}: network, mean, std and input_size must be "
-                    f"equal to those of {of}"
+                    f"model.{name}.training_of={of}: network, mean, std, input_size and channels "
+                    f"must be equal to those of {of}"
                 )
         return self
 

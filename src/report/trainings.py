@@ -79,7 +79,8 @@ def check_trainings(jobs: Sequence[FinishedJob]) -> None:
     if twins := [sorted(alike) for alike in names.values() if len(alike) > 1]:
         raise ValueError(f"{' and '.join(twins[0])} are the same training: leave one out.")
     for title, alike in records.items():
-        unlike = differences(*alike.values(), fields=[name for name in ALIKE if name != "model"])
+        fields = ["network", *(name for name in ALIKE if name != "model")]
+        unlike = differences(*alike.values(), fields=fields)
         trainings = [record.config.get("training") or {} for record in alike.values()]
         for key in sorted({key for training in trainings for key in training} - {"seed"}):
             texts = sorted({str(training.get(key)) for training in trainings})

@@ -336,7 +336,7 @@ class JobContext(Job):
 
     @property
     def key(self) -> str:
-        """Key of the job, of the keys of its rows: equal keys mean equal tables and names."""
+        """Key of the job, of its names and its rows' keys: equal keys mean equal tables."""
         images, measured = self.images, self.measurements
         parts = [*parts_of(self, [one for one in measured if not isinstance(one, AttackCost)])]
         keys = [[part.measurement.name, str(part.target), *part.place] for part in parts]
@@ -344,7 +344,7 @@ class JobContext(Job):
         chosen.pop(id(images.indices), None)  # their digest stands for them
         pairs = any(part.measurement.paired for part in parts) and images.partners.tolist()
         facts = images.digest(), str(self.attacked), keys, [*chosen.values()], pairs
-        return content_key(facts)
+        return content_key([self.attack.name, *facts])
 
     @property
     def key_parts(self) -> dict[str, str]:
@@ -353,7 +353,9 @@ class JobContext(Job):
         No part contains another one: models and defences are apart from attack and fit.
         """
         parts: dict[str, Any] = {**self._attack_parts, "images": self.images.digest()}
-        parts["fit"] = self._fit_parts(0.0) if self.attack.fitted else {}
+        parts["fit"] = {}
+        if self.fit_images is not None:
+            parts["fit"] = self._fit_parts(0.0) | {"images": self.fit_images.digest()}
         for part in (parts, parts["fit"]):
             for name in ("source", "source_defence"):
                 part.pop(name, None)

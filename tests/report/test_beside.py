@@ -140,11 +140,16 @@ def test_what_does_not_fit_is_named_and_not_compared(named, changed):
 
 def test_targets_that_are_not_shared_are_left_out_of_all_means(named, changed):
     jobs = named("mi", ["vgg"])
-    weights = jobs[0].record.weights | {"vit": "other"}
-    (result,) = beside(changed(jobs, weights=weights), "made-up")
-    assert "target vit has another digest of weights" in str(result)
-    rows = result.own_settings.set_index("attack")
-    assert (rows["targets"].dropna() == 1).all() and rows.loc["mi", "difference"] == 0
+    record = jobs[0].record
+    models = record.config["model"] | {"vit": record.config["model"]["vit"] | {"channels": "BGR"}}
+    for reason, facts in {
+        "another digest of weights": {"weights": record.weights | {"vit": "other"}},
+        "another preprocessing": {"config": record.config | {"model": models}},
+    }.items():
+        (result,) = beside(changed(jobs, **facts), "made-up")
+        assert f"target vit has {reason}" in str(result)
+        rows = result.own_settings.set_index("attack")
+        assert (rows["targets"].dropna() == 1).all() and rows.loc["mi", "difference"] == 0
 
 
 def test_other_images_are_never_compared(named, changed):
@@ -325,7 +330,7 @@ def test_another_training_is_no_target_and_networks_are_compared_over_trainings(
         choose_source([results_of_frame(frame)])
 
 
-def sweep_over_trainings(tmp_path, epochs=(1, 1, 1)):
+def sweep_over_trainings(tmp_path, epochs=(1, 1, 1), channels=("RGB", "RGB", "RGB")):
     """Return a sweep over the seed of trainings, and its rates by plain counting."""
     frames, rates = [], []
     for seed in range(3):
@@ -335,6 +340,7 @@ def sweep_over_trainings(tmp_path, epochs=(1, 1, 1)):
         for job in frame.attrs[JOBS]:
             job["weights"] = {name: f"{name} {seed}" for name in "abcd"}
             job["config"]["training"] = {"seed": seed, "epochs": epochs[seed]}
+            job["config"]["model"]["a"]["channels"] = channels[seed]
         frames.append(frame)
         rates.append(rates_of(frame))
     jobs = [job for frame in frames for job in jobs_of_frame(frame)]
@@ -342,10 +348,14 @@ def sweep_over_trainings(tmp_path, epochs=(1, 1, 1)):
 
 
 def test_trainings_that_differ_in_more_than_the_seed_do_not_fold(tmp_path):
-    results, _ = sweep_over_trainings(tmp_path, epochs=(1, 1, 2))
-    for read in (partial(table, results, networks=True), partial(choose_source, [results])):
-        with pytest.raises(ValueError, match=r"training\.epochs \(1, 2\)"):
-            read()
+    for named, facts in {
+        r"training\.epochs \(1, 2\)": {"epochs": (1, 1, 2)},
+        r"network\.a \(": {"channels": ("RGB", "BGR", "RGB")},
+    }.items():
+        results, _ = sweep_over_trainings(tmp_path / named[:7], **facts)
+        for read in (partial(table, results, networks=True), partial(choose_source, [results])):
+            with pytest.raises(ValueError, match=named):
+                read()
     with pytest.raises(ValueError, match="networks and clean"):
         table(results, networks=True, clean=True, value="accuracy")
 
