@@ -8,6 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from src import load_sweep
+from tests.conftest import own_attack
+
 FRESH = ["model.coarse.weights=null", "dataset.n_train=100"]
 FRESH += ["dataset.n_test=100", "training.epochs=2", "training.batch_size=50"]
 
@@ -69,6 +72,17 @@ def test_relative_paths_start_where_the_command_does(run_job, workspace):
     assert run_job(*words, "hydra.run.dir=moved", "hydra.job.chdir=true") == 0
     assert rows and {*workspace.rglob("cache/rows-*/*/*/*.parquet")} == rows
     pd.testing.assert_frame_equal(*(table(workspace / name) for name in ("plain", "moved")))
+
+
+def test_attacks_of_two_names_are_two_rows_and_a_repeated_job_is_named(run_job, workspace, capsys):
+    own_attack(workspace, "copy", "defaults: [fgsm, _self_]")
+    words = ["rerun=false", "hydra.sweep.dir=out"]
+    assert run_job("-m", "attack=fgsm,copy,fgsm", "n_images=20", *words) == 0
+    jobs = load_sweep(workspace / "out").jobs
+    assert [job.attack for job in jobs] == ["fgsm", "copy"] and jobs[1].record.gradients == 0
+    assert "copy" in (workspace / "out" / "summary.txt").read_text()
+    printed = capsys.readouterr().out
+    assert "2-fgsm-coarse repeats out/0" in printed and "copy repeats" not in printed
 
 
 def test_a_failed_job_leaves_the_others_alone(run_job, workspace, store, capsys):

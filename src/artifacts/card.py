@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import pairwise
+from itertools import chain, count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,8 @@ class CardJob:
     """A job in a card.
 
     Attributes:
-        place: The sweep's name and the job's number in it; they stand for the job's folder.
+        place: The sweep's folder, in a card a name for it, and the job's number in the sweep; they
+            stand for the job's folder.
         tables: Tables of predictions by name, as in the job's folder.
     """
 
@@ -57,7 +58,9 @@ def write_card(jobs: Sequence[CardJob], path: Path, **facts: Any) -> None:
         **facts: Further facts about the card, such as the name of a preset; `coarse` says that
             confidences of some jobs are the middles of 16 equal steps.
     """
-    table = pa.concat_tables([part for job in jobs for part in _parts(job)]).unify_dictionaries()
+    names = _names([job.place[0] for job in jobs])
+    parts = [part for job in jobs for part in _parts(job, (names[job.place[0]], job.place[1]))]
+    table = pa.concat_tables(parts).unify_dictionaries()
     if len(table) > _MOST_ROWS:
         raise ValueError(
             f"{path} would have {len(table):,} rows; a card has at most {_MOST_ROWS:,}. Pack fewer "
@@ -116,11 +119,21 @@ def read_card(path: Path) -> list[CardJob]:
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
 
 
-def _parts(job: CardJob) -> Iterator[pa.Table]:
+def _names(folders: Sequence[str]) -> dict[str, str]:
+    """Return a name for each folder, its last part, with a number after those that repeat."""
+    names = dict[str, str]()
+    for folder in dict.fromkeys(folders):
+        last = Path(folder).name
+        choices = chain([last], (f"{last} {number}" for number in count(2)))
+        names[folder] = next(name for name in choices if name not in names.values())
+    return names
+
+
+def _parts(job: CardJob, place: tuple[str, int]) -> Iterator[pa.Table]:
     """Yield the rows of each variant of a job in a card's columns."""
     sealed_record = sealed(PREDICTIONS, job.record)
     alarms = [alarm._asdict() for alarm in job.alarms]
-    text = json.dumps({**sealed_record, "place": job.place, "alarms": alarms})
+    text = json.dumps({**sealed_record, "place": place, "alarms": alarms})
     for name, table in job.tables.items():
         variant = job.record.storage if name == PREDICTIONS else name.partition("-")[2]
         columns = {field.name: table[field.name] for field in (*PREDICTION_SCHEMA, *NAMES)}

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ..utils.model_names import NO_DEFENCE
+from ..utils.refusals import warn_once
 from ..utils.vocabulary import CONTROLS
 from .card import CardJob, read_card
 from .comparable import (
@@ -137,7 +138,7 @@ class FinishedJob:
         names = [name for name in self.files if name.partition("-")[0] == PREDICTIONS]
         names.sort(key=PREDICTIONS.__ne__)
         tables = {name: self.read(name) for name in names}
-        place = self.sweep_folder.absolute().name, int(number[0]) if number else 0
+        place = str(self.sweep_folder.absolute()), int(number[0]) if number else 0
         return CardJob(self.record, place, self.alarms, tables)
 
     @cached_property
@@ -198,6 +199,8 @@ def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[Finishe
         """Return the job of this record: the first one, in the sweeps of all."""
         place = (job.record.key, job.record.protocol, job.record.reference)
         first, name = jobs.get(place, job), sweep or job.sweep_folder.absolute().name
+        if first.sweep_folder == job.sweep_folder and first.folder != job.folder:
+            warn_once(f"{job.folder} repeats {first.folder}: they count as one job.")
         jobs[place] = replace(first, sweeps=tuple(dict.fromkeys([*first.sweeps, name])))
         return jobs[place]
 

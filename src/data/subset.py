@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ..utils.files import no_formula
+from ..utils.files import csv_cell
 from ..utils.refusals import first_line
 from .files import read_list
 
@@ -60,8 +60,8 @@ def check_names(path: str, images: pd.DataFrame) -> None:
     Folders may differ: lists of earlier versions have none.
     """
     rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
-    files = images["file"].str.split("/").str[-1].map(no_formula)  # the list may be written so
-    names = rows["file"].str.split("/").str[-1].map(no_formula) if "file" in rows else files
+    files = images["file"].str.split("/").str[-1].map(csv_cell)  # the list may be written so
+    names = rows["file"].str.split("/").str[-1].map(csv_cell) if "file" in rows else files
     if others := images["index"][(names != files) & (names != "")].tolist():
         raise ValueError(f"dataset.images={path}: image {others[0]} is another file in the data")
 

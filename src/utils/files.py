@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike
 
 from .package import INSTALLED
+from .refusals import printable
 
 log = logging.getLogger(__name__)
 
@@ -69,14 +70,19 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8", newline="")
 
 
-def no_formula(cell: object) -> object:
-    """Return a table's cell; prefix text that a spreadsheet would evaluate with an apostrophe."""
-    return f"'{cell}" if isinstance(cell, str) and cell[:1] in tuple("=+-@\t\r") else cell
+def csv_cell(cell: object) -> object:
+    """Return a table's cell for a CSV file: its text ends no row, and no spreadsheet evaluates it.
+
+    An apostrophe stands before a formula.
+    """
+    if not isinstance(cell, str):
+        return cell
+    return "'" * cell.startswith(tuple("=+-@\t\r")) + printable(cell).replace("\r", " ")
 
 
 def csv_of(table: pd.DataFrame) -> str:
     """Return a table as CSV without index and formulas."""
-    texts = table.rename(columns=no_formula).map(no_formula)
+    texts = table.rename(columns=csv_cell).map(csv_cell)
     return str(texts.to_csv(index=False, lineterminator="\n"))
 
 

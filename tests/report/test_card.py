@@ -25,7 +25,7 @@ from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manife
 from src.card import main
 from src.report.page.frame import commands
 from tests.records import make_record
-from tests.report.conftest import KINDS
+from tests.report.conftest import KINDS, SMALL
 from tests.report.conftest import make_sweep as write_sweep
 
 KEY = "transferability card"
@@ -64,6 +64,23 @@ def test_a_card_gives_the_frame_of_its_folder_and_both_are_one_sweep(tmp_path: P
     card = packed(folder, tmp_path / "x.card")
     assert_frame_equal(predictions(folder), predictions(card), check_exact=True)
     assert_frame_equal(predictions(card, folder), predictions(folder))
+
+
+def test_sweeps_whose_folders_have_one_name_stay_apart_in_a_card(tmp_path: Path):
+    facts: dict[str, Any] = {**SMALL, "full": False, "models": ("vgg", "vit", "mixer")}
+    folders = [
+        write_sweep(
+            tmp_path / f"{day}" / "out", **facts, sources=(source,), overrides=(f"a={day}",)
+        )
+        for day, source in enumerate(facts["models"])
+    ]
+    for number in range(2):  # then a card of a card and a folder
+        places = [folders[2], tmp_path / "0.card"] if number else folders[:2]
+        card = tmp_path / f"{number}.card"
+        assert main([*map(str, places), "-o", str(card)]) == 0
+        expected = load_sweep(*places).frame
+        assert (expected["attack"] == "fgsm").all() and expected["sources"].max() == 2 + number
+        assert_frame_equal(load_sweep(card).frame, expected)
 
 
 def seal(rows: pa.Table, card: Path, **options: Any) -> None:

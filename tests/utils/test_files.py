@@ -12,12 +12,17 @@ import pytest
 from src.utils.files import held, is_held, remembered, write_csv
 
 
-def test_names_are_no_formulas_and_numbers_stay(tmp_path):
-    names = ["=1+1", "b", None]
+def test_names_are_no_formulas_nor_rows_and_numbers_stay(tmp_path):
+    names = ["=1+1", "b\r=\x1b1", None]
     table = pd.DataFrame({"=a": names, "kind": pd.Categorical(["@x", "y", "y"])})
     write_csv(tmp_path / "a.csv", table.assign(number=[-1.5, 2, float("nan")]))
     lines = (tmp_path / "a.csv").read_text().splitlines()
-    assert lines == ["'=a,kind,number", "'=1+1,'@x,-1.5", "b,y,2.0", ",y,"]
+    assert lines == [
+        "'=a,kind,number",
+        "'=1+1,'@x,-1.5",
+        "b =\N{REPLACEMENT CHARACTER}1,y,2.0",
+        ",y,",
+    ]
 
 
 def test_an_array_is_remembered_until_its_file_changes(tmp_path, monkeypatch):
