@@ -9,11 +9,22 @@ from .fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
 from .landscape import Landscape
 from .libraries import foolbox, torchattack, torchattacks
 from .losses import LOSSES, Losses, loss_of_each
-from .parts import BackwardRule, Estimator, Gradient, Objective, Problem, State, Transform, Update
+from .parts import (
+    BackwardRule,
+    Estimator,
+    Gradient,
+    Objective,
+    Problem,
+    State,
+    StatefulPart,
+    Transform,
+    Update,
+)
 from .per_image_random import PerImageRandom, Philox, image_seeds, noise_signs, shuffle_pixels
 from .projection import average, clip, direction, mean_size, project, rms
-from .settings import Settings, steepest_ascent
+from .settings import Settings
 from .source import Model, Source, change_gradient, layers_of, members_of
+from .steps import steepest_ascent
 from .transferattack_clone import transferattack
 
 globals().update(zoo.offered())

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from ..utils.refusals import warn_once
 from .landscape import Landscape, evaluation_mode
-from .parts import Problem, State
+from .parts import Problem, State, stateful
 from .per_image_random import PerImageRandom
 from .projection import Budgets, check_budgets, check_numbers, direction, mean_size, project
-from .settings import Settings, decaying_steps
+from .settings import Settings
 from .source import Model, Source, announce, apply_backward_rule, module_of
 
 
@@ -38,7 +38,7 @@ def ascend(
         x_{t+1} = project(x_t + a * sign(m_t))
 
     With `norm=l2`, m_t divided by its root mean square replaces the sign; with `step_rule=mdcs`,
-    `decaying_steps` replaces the step. While all budgets are still at the clean image, they share
+    `DecayingSteps` replaces the step. While all budgets are still at the clean image, they share
     one gradient. NaN and infinity in a gradient count as 0.
 
     Args:
@@ -138,25 +138,39 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
     settings, problem, random = landscape.settings, landscape.problem, landscape.problem.random
     eps, images = problem.eps, problem.images
     images = images.expand(len(eps), *problem.images.shape)
-    start = x = _start(settings, images, eps, random)
+    start = _start(settings, images, eps, random)
     size = settings.step_size(eps)
-    state = State(images, x, x, eps, size, settings.norm, random, problem.source, settings.steps)
     best, highest = images, images.new_full(images.shape[:2], -torch.inf)
     momentum: Tensor | float = 0.0
-    update = settings.update if settings.step_rule is None else decaying_steps
+    last_gradient: Tensor | float
+    estimator, update = stateful(settings.estimator), stateful(settings.chosen_update)
     for step in range(-settings.warm_up_steps, settings.steps):
-        state.step, state.is_last_step = step, step == settings.steps - 1
-        state.step_size = size * settings.warm_up_scale if step < 0 else size
-        if step == 0:  # the warm-up leaves its momentum only
-            x = start
-            state.memory.pop("step_decay", None)
-        state.iterate = x
-        state.at = x if isinstance(momentum, float) else _ahead(settings, momentum, state)
-        gradient = settings.estimator(landscape.gradient, state)
-        state.last_gradient = gradient / mean_size(gradient)
-        added = state.last_gradient if settings.normalised else gradient
-        momentum = settings.decay * momentum + added
-        x = project(x + update(momentum, state), images, eps, settings.norm)
+        if step in (-settings.warm_up_steps, 0):  # the warm-up leaves its momentum only
+            x, last_gradient = start, 0.0
+            estimator_memory, update_memory = estimator.init(problem), update.init(problem)
+        step_size = size * settings.warm_up_scale if step < 0 else size
+        at = x
+        if not isinstance(momentum, float):
+            at = _ahead(settings, x, step_size, momentum, last_gradient)
+        state = State(
+            images=images,
+            iterate=x,
+            at=at,
+            eps=eps,
+            step_size=step_size,
+            norm=settings.norm,
+            random=random,
+            source=problem.source,
+            steps=settings.steps,
+            step=step,
+            is_last_step=step == settings.steps - 1,
+            last_gradient=last_gradient,
+        )
+        gradient, estimator_memory = estimator.step(landscape.gradient, state, estimator_memory)
+        last_gradient = gradient / mean_size(gradient)
+        momentum = settings.decay * momentum + (last_gradient if settings.normalised else gradient)
+        change, update_memory = update.step(momentum, state, update_memory)
+        x = project(x + change, images, eps, settings.norm)
         if settings.keep_best and step >= 0:
             (losses,) = landscape.values(x)
             best = torch.where((losses > highest)[..., None, None, None], x, best)
@@ -181,9 +195,11 @@ def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRand
     return project(moved, images, eps, settings.norm)
 
 
-def _ahead(settings: Settings, momentum: Tensor | float, state: State) -> Tensor:
+def _ahead(
+    settings: Settings, x: Tensor, step_size: Tensor, momentum: Tensor, last: Tensor | float
+) -> Tensor:
     if settings.lookahead == "momentum":
-        return state.iterate + state.step_size * settings.decay * momentum
+        return x + step_size * settings.decay * momentum
     if settings.lookahead == "gradient":
-        return state.iterate + state.step_size * state.last_gradient
-    return state.iterate
+        return x + step_size * last
+    return x

@@ -6,7 +6,7 @@ any batch and on any grid of budgets.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 from pydantic import Strict
@@ -39,9 +39,9 @@ class Problem:
     norm: Literal["linf", "l2"]
 
 
-@dataclass
+@dataclass(frozen=True)
 class State:
-    """State of the attack's loop, which estimators and updates read and extend.
+    """State of the attack's loop in one step, which estimators and updates read.
 
     Attributes:
         images: Clean images, (K, N, 3, H, W).
@@ -55,8 +55,8 @@ class State:
         steps: Number of steps after the warm-up.
         step: Index of the step, from 0; negative during the warm-up.
         is_last_step: True if no step follows this one.
-        last_gradient: Previous gradient estimate divided by its mean absolute value; 0 at first.
-        memory: Values that a part keeps between steps, by name; empty at first.
+        last_gradient: Gradient estimate of the last step divided by its mean absolute value; 0 at
+            first, and after a warm-up.
     """
 
     images: Tensor
@@ -71,7 +71,6 @@ class State:
     step: int = 0
     is_last_step: bool = False
     last_gradient: Tensor | float = 0.0
-    memory: dict[str, Any] = field(default_factory=dict)
 
     @property
     def members(self) -> int:
@@ -92,11 +91,48 @@ class Gradient(Protocol):
         """
 
 
-Estimator = Callable[[Gradient, State], Tensor]
+@runtime_checkable
+class StatefulPart(Protocol):
+    """Estimator or update that keeps a memory between steps.
+
+    A run, each restart, and the first step after a warm-up begin with a new memory.
+    """
+
+    def init(self, problem: Problem) -> Any:
+        """Return the memory before the first step."""
+
+    def step(self, argument: Any, state: State, memory: Any) -> tuple[Tensor, Any]:
+        """Return the result, (K, N, 3, H, W), and the memory for the next step.
+
+        Args:
+            argument: The gradient for an estimator, the momentum for an update.
+            state: State of the loop.
+            memory: The memory, which stays unchanged.
+        """
+
+
+Estimator = Callable[[Gradient, State], Tensor] | StatefulPart
 """Function (gradient, state) -> gradient estimate of the step, (K, N, 3, H, W)."""
 
-Update = Callable[[Tensor, State], Tensor]
+Update = Callable[[Tensor, State], Tensor] | StatefulPart
 """Function (momentum, state) -> step x_{t+1} - x_t before projection, (K, N, 3, H, W)."""
+
+
+@dataclass(frozen=True)
+class _WithoutMemory:
+    function: Callable[[Any, State], Tensor]
+
+    def init(self, problem: Problem) -> None:
+        return None
+
+    def step(self, argument: Any, state: State, memory: None) -> tuple[Tensor, None]:
+        return self.function(argument, state), None
+
+
+def stateful(part: Estimator | Update) -> StatefulPart:
+    """Return a part with the methods `init` and `step`; a function has no memory."""
+    return part if isinstance(part, StatefulPart) else _WithoutMemory(part)
+
 
 BackwardRule = Callable[[nn.Module], nn.Module]
 """Function from a copy of the source, which it may change, to the module that yields gradients.

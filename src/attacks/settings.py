@@ -5,44 +5,12 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Le
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
-from torch import Tensor, full_like, ones_like
+from torch import Tensor, full_like
 
 from ..utils.checked_dataclass import Share, checked
 from .fields import Names, OddSize
-from .parts import BackwardRule, Estimator, Gradient, Objective, State, Transforms, Update
-from .projection import direction
-
-
-def single_gradient(gradient: Gradient, state: State) -> Tensor:
-    """Return the gradient at `state.at`: the default estimator."""
-    return gradient(state.at)
-
-
-def steepest_ascent(momentum: Tensor, state: State) -> Tensor:
-    """Return a step of full length: along the signs for L-infinity, along the momentum for L2."""
-    return state.step_size * direction(momentum, state.norm)
-
-
-GAMMA = 1.8
-"""Size of a normalised momentum above which `decaying_steps` shortens the steps of a value."""
-
-
-def decaying_steps(momentum: Tensor, state: State) -> Tensor:
-    """Return a step along the momentum, shorter for good where the momentum was large.
-
-    With momentum m_t, step size a, delta_t = x_t - x and d_0 = 1, for each value of an image::
-
-        d_t = min(d_{t-1}, 1.8 / |m_t|)
-        delta_{t+1} = (delta_t + a * d_t * m_t) / sqrt(d_t)
-
-    Reference: The Power of Decaying Steps (CVPR 2026), arXiv 2602.19096. The authors' code (MDCS,
-    https://github.com/AndssY/MDCS_attack) has gamma = 1.8.
-    """
-    limit = GAMMA / momentum.abs()  # infinite where the momentum is 0
-    decay = limit.minimum(state.memory.get("step_decay", ones_like(momentum)))
-    state.memory["step_decay"] = decay
-    change = state.iterate - state.images
-    return (change + state.step_size * decay * momentum) / decay.sqrt() - change
+from .parts import BackwardRule, Estimator, Objective, Transforms, Update
+from .steps import DecayingSteps, single_gradient, steepest_ascent
 
 
 @checked
@@ -58,7 +26,7 @@ class Settings:
             None: 1 / steps. With 1 / steps, steps in a constant direction just reach the border of
             the ball.
         step_rule: None: steps of equal length; `mdcs`: shorter steps for values with a large
-            momentum, see `decaying_steps`; for `linf` only.
+            momentum, see `DecayingSteps`; for `linf` only.
         warm_up_steps: Number of steps before the first; only their momentum is kept.
         warm_up_scale: Step size of the warm-up, as a multiple of the ordinary step size.
         random_start: None; `uniform` in the ball; or `sign`: plus or minus the radius in every
@@ -124,6 +92,11 @@ class Settings:
         if self.objective is not None and self.copies_average == "logits":
             raise ValueError("attack.copies_average=logits does not work with attack.objective")
         return self
+
+    @property
+    def chosen_update(self) -> Update:
+        """Update of the step rule, or the attack's own."""
+        return self.update if self.step_rule is None else DecayingSteps()
 
     @property
     def one_gradient(self) -> bool:

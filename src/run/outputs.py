@@ -21,7 +21,7 @@ from ..artifacts import layout
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
-from ..attacks.settings import steepest_ascent
+from ..attacks.steps import steepest_ascent
 from ..data import to_unit
 from ..defences import Defended
 from ..images.attacker import Attack

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from hydra.utils import get_object
 from torch import Tensor, nn
 
 from src.attacks import PerImageRandom, Philox
+from src.attacks.loop import ascend
+from src.attacks.parts import stateful
 from src.config.attack_settings import AttackSettings, computed_count
 from src.images.attacker import CountedModel
 from tests.nondeterministic import refuse_nondeterministic
@@ -192,3 +195,33 @@ def test_extreme_gradients_give_finite_images(small, network, batch):
             given = (lambda x, scale=scale: model(x) * scale, images, labels, EPS)
             result = attacked(small(name), *given)
             assert result.isfinite().all() and not torch.equal(result[2], images)
+
+
+class Alike:
+    """An estimator that begins each start with the same random numbers."""
+
+    def __init__(self, part: Any) -> None:
+        self.part = stateful(part)
+
+    def init(self, problem):
+        self.first, problem.random.count, problem.random.shared.count = True, 100, 100
+        return self.part.init(problem)
+
+    def step(self, gradient, state, memory):
+        if self.first:
+            gradient(state.at)  # an objective draws before its first gradient
+            state.random.count = state.random.shared.count = 1000
+        self.first = False
+        return self.part.step(gradient, state, memory)
+
+
+def test_a_warm_up_leaves_its_momentum_and_nothing_else(attack_name, small, network, batch):
+    """Where the momentum does not count, a run after a warm-up is one without it."""
+    for changes in ({}, {"step_rule": "mdcs"}) if attack_name == "mi" else ({},):
+        attack, given = small(attack_name, **changes), (*batch(), 8 / 255)
+        settings = attack.function.func.check(dict(attack.function.keywords))
+        settings = replace(settings, estimator=Alike(settings.estimator), decay=0.0)
+        words = {"targeted": attack.settings["target_label"] is not None, "pool": batch(6, seed=2)}
+        fresh = ascend(network(), *given, settings, **words)
+        warm = ascend(network(), *given, replace(settings, warm_up_steps=2), **words)
+        assert torch.equal(warm, fresh)

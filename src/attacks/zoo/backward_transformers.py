@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .. import Gradient, Share, State, attack, checked, direction
+from .. import Gradient, Problem, Share, State, attack, checked, direction
 from ..source import Source, change_gradient, layers_of, members_of
 
 _NEEDS = "timm's ViT blocks of softmax attention with one qkv layer"
@@ -251,26 +251,29 @@ class SelfPacedPatches:
     spread: Share = 0.4
     patches: PositiveInt | None = None
 
-    def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        patches = self.patches or _count_patches(state.source)
-        if "importance" not in state.memory:
-            state.memory["importance"] = _importance(state, patches)
-        last = self.lowest + self.spread * state.memory["importance"]
+    def init(self, problem: Problem) -> Tensor:
+        """Return the importance of patches, from 0 to 1, (N, 1, P, P)."""
+        return _importance(problem, self.patches or _count_patches(problem.source))
+
+    def step(self, gradient: Gradient, state: State, importance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the estimate; the importance stays."""
+        last = self.lowest + self.spread * importance
         share = self.first - (self.first - last) * (state.step + 1) / state.steps
-        return _of_patches(state.random.uniform(1, patches, patches) <= share, gradient, state)
+        chosen = state.random.uniform(1, *importance.shape[2:]) <= share
+        return _of_patches(chosen, gradient, state), importance
 
 
 def _find_networks(network: nn.Module) -> Iterator[Any]:
     return (module for module in network.modules() if hasattr(module, "num_prefix_tokens"))
 
 
-def _importance(state: State, patches: int) -> Tensor:
+def _importance(problem: Problem, patches: int) -> Tensor:
     """Return the importance of patches, from 0 to 1, (N, 1, P, P)."""
-    model: Any = state.source.model
-    images, total = state.images[0], state.images.new_zeros(1)
+    model: Any = problem.source.model
+    images, total = problem.images, problem.images.new_zeros(1)
     networks = layers_of(model, _find_networks, "timm's VisionTransformer")
     source = Source(model, [f"blocks.{max(0, len(one.blocks) - 2)}" for one in networks])
-    source.draw(state.random, 1)
+    source.draw(problem.random, 1)
     for network, pair in zip(networks, source.layer_gradients(images, Tensor.sum), strict=True):
         output, gradient = pair
         tokens = (output.detach() * gradient).sum(dim=-1)[:, network.num_prefix_tokens :]

@@ -4,7 +4,7 @@ import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from .. import Gradient, State, attack, checked, direction, mean_size, project
+from .. import Gradient, Problem, State, attack, checked, direction, mean_size, project
 
 
 @checked
@@ -34,18 +34,21 @@ class CommonWeakness:
     inner_size: PositiveFloat = 0.644
     inner_decay: NonNegativeFloat = 1.0
 
-    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+    def init(self, problem: Problem) -> Tensor:
+        """Return u before the first step."""
+        return problem.images.new_zeros(())
+
+    def step(self, gradient: Gradient, state: State, momentum: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the estimate and u."""
         ball = (state.images, state.eps, state.norm)
         back = self.reverse_size * state.eps * direction(gradient(state.at), state.norm)
         point = project(state.at - back, *ball)
-        momentum = state.memory.get("inner_momentum", 0.0)
         for member in range(state.members):
             # Divided by its RMS, not its L2 norm, to suit any number of pixels.
             step = direction(gradient(point, member=member), "l2")
             momentum = self.inner_decay * momentum + step
             point = project(point + self.inner_size * momentum, *ball)
-        state.memory["inner_momentum"] = momentum
-        return point - state.at
+        return point - state.at, momentum
 
 
 @attack(

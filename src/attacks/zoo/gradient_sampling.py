@@ -7,8 +7,19 @@ from annotated_types import Gt, Le
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 from torch import Tensor
 
-from .. import Gradient, Share, State, attack, average, checked, direction, mean_size, project
-from ..settings import steepest_ascent
+from .. import (
+    Gradient,
+    Problem,
+    Share,
+    State,
+    attack,
+    average,
+    checked,
+    direction,
+    mean_size,
+    project,
+    steepest_ascent,
+)
 
 
 def _near(point: Tensor, radius: float, state: State) -> Tensor:
@@ -35,13 +46,18 @@ class VarianceTuning:
     neighbours: PositiveInt = 20
     radius: NonNegativeFloat = 1.5
 
-    def __call__(self, gradient: Gradient, state: State) -> Tensor:
+    def init(self, problem: Problem) -> Tensor:
+        """Return v before the first step."""
+        return problem.images.new_zeros(())
+
+    def step(self, gradient: Gradient, state: State, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the estimate and v_t."""
         current = gradient(state.at)
-        tuned = current + state.memory.get("variance", 0.0)
+        tuned = current + variance
         if not state.is_last_step:
             points = (_near(state.iterate, self.radius, state) for _ in range(self.neighbours))
-            state.memory["variance"] = average(map(gradient, points)) - current
-        return tuned
+            variance = average(map(gradient, points)) - current
+        return tuned, variance
 
 
 def _gradients(n: Any) -> int:
@@ -106,12 +122,18 @@ class ShrinkingSteps:
 
     shrink: Annotated[float, Gt(0), Le(1)] = 0.94
 
-    def __call__(self, momentum: Tensor, state: State) -> Tensor:
+    def init(self, problem: Problem) -> tuple[Tensor, Tensor]:
+        """Return sign(m_0) and the lengths that the first change brings to 1."""
+        return problem.images.new_zeros(()), problem.images.new_tensor(1 / self.shrink)
+
+    def step(
+        self, momentum: Tensor, state: State, memory: tuple[Tensor, Tensor]
+    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """Return the step, and the signs and lengths of all values."""
+        last, length = memory
         sign = momentum.sign()
-        turned = (sign != state.memory.get("signs", 0.0)).to(sign)
-        length = state.memory.get("lengths", 1 / self.shrink) * self.shrink**turned
-        state.memory["signs"], state.memory["lengths"] = sign, length
-        return length * steepest_ascent(momentum, state)
+        length = length * self.shrink ** (sign != last).to(sign)
+        return length * steepest_ascent(momentum, state), (sign, length)
 
 
 @attack(
@@ -201,15 +223,21 @@ class ExpectedFlatness:
     shift: NonNegativeFloat = 0.15
     inner_decay: NonNegativeFloat = 0.9
 
-    def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        total = torch.zeros_like(state.images)
-        memories = state.memory.setdefault("memories", [0.0] * self.samples)
-        for i in range(self.samples):
+    def init(self, problem: Problem) -> list[Tensor]:
+        """Return all p_i before the first step."""
+        return [problem.images.new_zeros(())] * self.samples
+
+    def step(
+        self, gradient: Gradient, state: State, past: list[Tensor]
+    ) -> tuple[Tensor, list[Tensor]]:
+        """Return the estimate and all p_i."""
+        total, memory = torch.zeros_like(state.images), []
+        for last in past:
             noise = state.random.uniform(*total.shape[2:], low=-self.radius, high=self.radius)
-            near = gradient(state.at + state.eps * (noise + self.shift * memories[i]))
-            memories[i] = near / mean_size(near) - self.inner_decay * memories[i]
+            near = gradient(state.at + state.eps * (noise + self.shift * last))
+            memory.append(near / mean_size(near) - self.inner_decay * last)
             total = total + near
-        return total / self.samples
+        return total / self.samples, memory
 
 
 @attack(

@@ -7,7 +7,7 @@ from annotated_types import Ge
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
-from .. import OddSize, State, attack, checked, steepest_ascent
+from .. import OddSize, Problem, State, attack, checked, steepest_ascent
 from ..cosine_transform import along_axes
 
 _STEPS = ["steps", "step_size_255", "relative_step_size", "warm_up_steps", "warm_up_scale"]
@@ -121,15 +121,19 @@ class PatchWise:
     spread: NonNegativeFloat = 1.0
     patch_size: Annotated[OddSize, Ge(3)] = 3
 
-    def __call__(self, momentum: Tensor, state: State) -> Tensor:
+    def init(self, problem: Problem) -> Tensor:
+        """Return s before the first step."""
+        return problem.images.new_zeros(())
+
+    def step(self, momentum: Tensor, state: State, total: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the step v + p, and s."""
         size = self.amplification * state.step_size
         step = self.amplification * steepest_ascent(momentum, state)
-        total = state.memory.get("unprojected", 0.0) + step
+        total = total + step
         excess = (total.abs() - state.eps).clamp_min(0) * total.sign()
         around = self._neighbours(excess)
         shared = self.spread * size * around.sign() * (around.abs() > _ROUNDING * state.eps)
-        state.memory["unprojected"] = total + shared
-        return step + shared
+        return step + shared, total + shared
 
     def _neighbours(self, values: Tensor) -> Tensor:
         """Return the mean of each pixel's neighbours, which are 0 beyond the border."""

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional
 
-from .. import Gradient, PerImageRandom, State, attack, checked
+from .. import Gradient, PerImageRandom, Problem, State, attack, checked
 from ..cosine_transform import along_axes, resizing
 from .input_blocks import BlockShuffle
 from .input_geometry import DiverseInput, neighbours, sample
@@ -214,11 +214,16 @@ class LearnedOperations:
     copies: PositiveInt = 100
     learning_rate: NonNegativeFloat = 0.01
 
-    def __call__(self, gradient: Gradient, state: State) -> Tensor:
-        total, random = torch.zeros_like(state.images), state.random
+    def init(self, problem: Problem) -> Tensor:
+        """Return w before the first step, (K, N, operations)."""
         # On the CPU, as the numbers of operations are: a step then waits for a device once.
-        start = torch.zeros(*total.shape[:2], len(_LEARNED), dtype=total.dtype)
-        weights, losses, pairs = state.memory.get("weights", start), list[Tensor](), list[Tensor]()
+        shape = len(problem.eps), len(problem.images), len(_LEARNED)
+        return torch.zeros(shape, dtype=problem.images.dtype)
+
+    def step(self, gradient: Gradient, state: State, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the estimate and w."""
+        total, random = torch.zeros_like(state.images), state.random
+        losses, pairs = list[Tensor](), list[Tensor]()
         odds = weights.softmax(-1)
         ends = (odds / _COUNTS)[..., _OWNERS].cumsum(-1)[..., None, :-1]
         for _ in range(self.copies):
@@ -230,8 +235,7 @@ class LearnedOperations:
         chances = odds.expand(self.copies, -1, -1, -1).gather(-1, pair).prod(-1)
         change = functional.one_hot(pair, len(_LEARNED)).sum(-2) - 2 * odds
         change = (torch.stack(losses).cpu() * chances)[..., None] * change
-        state.memory["weights"] = weights + self.learning_rate * change.mean(0)
-        return total / self.copies
+        return total / self.copies, weights + self.learning_rate * change.mean(0)
 
 
 @attack(
