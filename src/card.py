@@ -23,12 +23,20 @@ def main(words: Sequence[str] | None = None) -> int:
     add = parser.add_argument
     add("folder", nargs="*", type=Path, help="folders of sweeps, or cards; default: the newest")
     add("-o", "--out", type=Path, help="card to write; default: the first folder's name, .card")
+    text = "print commands that repeat the jobs, and write nothing; texts to trust are ???"
+    add("--commands", action="store_true", help=text)
     return run_command(_pack, parser.parse_intermixed_args, words)
 
 
-def _pack(folder: list[Path], out: Path | None) -> None:
+def _pack(folder: list[Path], out: Path | None, commands: bool) -> None:
     sweeps = folder or [newest_sweep(finished=True)]
     jobs = find_jobs(named_folders(*sweeps))
+    if commands:
+        from .api.repeat import repeat_command  # slow to import
+
+        for job in jobs:
+            print(repeat_command(job.record))
+        return
     out = out or Path(f"{sweeps[0].absolute().name.removesuffix('.card')}.card")
     if out.exists() and out.suffix != ".card":
         raise ValueError(f"{out} exists, and its name does not end in .card. Name another file.")

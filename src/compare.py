@@ -4,6 +4,8 @@ exit codes:
   0          no accuracy fell significantly; with --max-fall, a larger fall is excluded
   1          an accuracy fell significantly; with --max-fall, a larger fall is not excluded
   2 or more  nothing was compared, or the command failed
+
+With --equal the exit code is 0 if all outcomes of the images in common are equal, and 1 if not.
 """
 
 import json
@@ -15,6 +17,7 @@ from typing import Any
 from .api.frames import NEW_NAMES, distinct
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
+from .utils.refusals import printable
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -29,13 +32,22 @@ def main(words: Sequence[str] | None = None) -> int:
     add("--common", action="store_true", help="compare although NEW lacks cells of OLD")
     fall = "largest fall that passes, in points; a larger one must be excluded in every row"
     add("--max-fall", type=float, metavar="POINTS", help=fall)
+    add("--equal", action="store_true", help="count equal outcomes of the images in common")
     add("--json", action="store_true", dest="json_only", help="print one JSON object")
     return run_command(_print_changes, parser.parse_intermixed_args, words)
 
 
 def _print_changes(
-    old: Path, new: Path, pairs: list[Any], max_fall: float | None, json_only: bool, **options: Any
+    old: Path,
+    new: Path,
+    pairs: list[Any],
+    max_fall: float | None,
+    json_only: bool,
+    equal: bool,
+    **options: Any,
 ) -> int:
+    if equal:
+        return _print_equal(old, new, any([pairs, max_fall, json_only, *options.values()]))
     if max_fall is not None and not 0 < max_fall < 100:
         raise ValueError(f"--max-fall {max_fall:g}: it must be above 0 and below 100, in points.")
     from rich.console import Console
@@ -63,6 +75,16 @@ def _print_changes(
     console.print("", change_table(changes).terminal(), "", units, sep="\n")
     console.print(verdict, soft_wrap=True)
     return code
+
+
+def _print_equal(old: Path, new: Path, more: bool) -> int:
+    if more:
+        raise ValueError("--equal goes with no other option. Type two folders or cards alone.")
+    from .api.comparison import equal_outcomes
+
+    are_equal, lines = equal_outcomes(old, new)
+    print("\n".join(map(printable, lines)))
+    return int(not are_equal)
 
 
 if __name__ == "__main__":

@@ -162,4 +162,6 @@ def test_another_src_is_not_imported(run, project):
     run("transferability", "report", "folder=out", folder=project)
     (job, *_) = sorted((project / "out").glob("0-*"))
     run("transferability", "card", str(job), "-o", "mine.card", folder=project)
-    assert "mine.card" in run("transferability", "verify", "mine.card", folder=project, code=2)
+    assert "transferability attack=di" in run(
+        "transferability", "card", "mine.card", "--commands", folder=project
+    )

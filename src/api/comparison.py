@@ -10,7 +10,7 @@ import pandas as pd
 from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.outcomes import Values
 from ..analysis.transfer_rates import TRANSFER, relation
-from ..artifacts.comparable import differences
+from ..artifacts.comparable import differences, differing
 from ..artifacts.jobs import name_jobs
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps
@@ -22,6 +22,13 @@ from ..utils.refusals import shortened
 
 CELL = ["attack", "source", "target", "defence", "norm", "eps_255"]
 ROBUST, CLEAN = "robust accuracy", "clean accuracy"
+OUTCOME = ["image", "index", "target", "defence", "eps_255"]
+"""Columns that name an outcome."""
+SAME = (
+    *("settings", "seed", "program's code", "weights", "preprocessing", "defence"),
+    *("trainer.precision", "trainer.attack_precision"),
+)
+"""Facts in which jobs with equal outcomes may differ."""
 NOTES = "notes"
 """Key in `frame.attrs`: what else differs between the sweeps, as lines."""
 _TARGET = ["target", "defence"]
@@ -99,6 +106,42 @@ def compare(
     frame = frame.iloc[np.lexsort(list(map(np.asarray, keys[::-1])))].reset_index(drop=True)
     frame.attrs[NOTES] = notes
     return frame
+
+
+def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, list[str]]:
+    """Count the outcomes that are equal in two sweeps, on the images that both have.
+
+    An outcome is the class that a target predicts for an image at a budget. Jobs are the same if
+    they have one attack, one source and one norm. Equal images have equal digests.
+
+    Returns:
+        Whether all of these outcomes are equal, and a line per job of `old`.
+
+    Raises:
+        ValueError: No outcome is in both.
+    """
+    jobs, lines, counts = [], list[str](), np.zeros(2, int)
+    for sweep in (old, new):
+        named = name_jobs(open_jobs(sweep), ())
+        jobs.append({(job.attack, job.record.source, job.record.norm): job for job in named})
+    for key, job in jobs[0].items():
+        name = " from ".join(filter(None, key[:2]))
+        if (other := jobs[1].get(key)) is None:
+            lines.append(f"{name}: only in the first")
+            continue
+        both = job.defended.merge(other.defended, on=OUTCOME, suffixes=("", "_new"))
+        are_equal = (both["predicted"] == both["predicted_new"]) & (
+            both["label"] == both["label_new"]
+        )
+        equal = int(are_equal.sum())
+        counts += equal, len(both)
+        images, unlike = both["image"].nunique(), differing(job.record, other.record, fields=SAME)
+        line = f"{name}: {equal:,} of {len(both):,} outcomes equal, {images:,} images in common"
+        lines.append(line + f"; other {shortened([*unlike])}" * bool(unlike))
+    if not counts[1]:
+        raise ValueError("No outcome is in both: they have no job, image and budget in common.")
+    lines.append(f"{counts[0]:,} of {counts[1]:,} outcomes are equal")
+    return bool(counts[0] == counts[1]), lines
 
 
 def _in_both(

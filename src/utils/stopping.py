@@ -1,20 +1,12 @@
-"""Early stops by Ctrl-C, SIGTERM, a full disk or a time limit: finished jobs are summarised."""
+"""Early stops by Ctrl-C, SIGTERM or a full disk: finished jobs are summarised."""
 
-import math
 import signal
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-
-class OutOfTime(BaseException):
-    """A command that would take longer than it may: Lightning and Hydra pass it on at once."""
-
-
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _requested = False
-_end = math.inf
 _sum_up: Callable[[BaseException], object] = print
 
 
@@ -25,7 +17,7 @@ def handle_signals() -> Iterator[None]:
     `raise_if_interrupted` performs the stop, because libraries may swallow an exception raised at
     an arbitrary moment.
     """
-    global _requested, _end, _sum_up
+    global _requested, _sum_up
     before = {number: signal.getsignal(number) for number in _SIGNALS}
     for number, handler in before.items():
         if handler is not signal.SIG_IGN:  # ignored in a shell's background jobs
@@ -33,7 +25,7 @@ def handle_signals() -> Iterator[None]:
     try:
         yield
     finally:
-        _requested, _end, _sum_up = False, math.inf, print
+        _requested, _sum_up = False, print
         for number, handler in before.items():
             signal.signal(number, handler)
 
@@ -45,18 +37,10 @@ def _request(number: int, frame: FrameType | None) -> None:
     _requested = True
 
 
-def stop_after(seconds: float) -> None:
-    """Let `raise_if_interrupted` raise `OutOfTime` after some seconds."""
-    global _end
-    _end = time.monotonic() + seconds
-
-
 def raise_if_interrupted() -> None:
     """Raise KeyboardInterrupt if a stop was requested; called for every gradient and batch."""
     if _requested:
         raise KeyboardInterrupt
-    if time.monotonic() > _end:
-        raise OutOfTime("The time is up.")
 
 
 def interrupt_at_once() -> None:

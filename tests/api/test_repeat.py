@@ -1,0 +1,120 @@
+"""Commands that repeat a card's jobs, and the count of equal outcomes."""
+
+import copy
+import shlex
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from src.artifacts.card import CardJob, read_card, write_card
+
+MODELS = ["source=vgg_small", "targets=[vgg_small,resnet_small]", "n_images=12"]
+BIM = ["attack=bim", "attack.steps=2", "epsilon.grid=[8]", "variants=[uint8]"]
+
+
+@pytest.fixture(scope="module")
+def made(new_workspace, run_tiny, run_in) -> Path:
+    """A workspace with a card of one job, and its folder."""
+    folder: Path = new_workspace()
+    assert run_tiny(folder, *MODELS, *BIM, "hydra.run.dir=mine") == 0
+    assert run_in(folder, "mine", "-o", "mine.card", module="src.card") == 0
+    return folder
+
+
+def with_setting(job: CardJob, place: str, value: Any, **facts: Any) -> CardJob:
+    """Return a job with another setting, and other facts in its record."""
+    config: Any = copy.deepcopy(job.record.config)
+    section, (*path, last) = config, place.split(".")
+    for part in path:
+        section = section[part]
+    section[last] = value
+    record = job.record.model_copy(update={"config": config, **facts})
+    return replace(job, record=record)
+
+
+def with_column(job: CardJob, name: str, change: Callable[[np.ndarray], Any]) -> CardJob:
+    """Return a job with another column in its predictions."""
+    table = job.tables["predictions"]
+    place, cells = table.schema.get_field_index(name), change(table[name].to_numpy().copy())
+    changed = table.set_column(place, table.schema.field(place), pa.array(cells))
+    return replace(job, tables={**job.tables, "predictions": changed})
+
+
+def test_the_printed_command_repeats_the_job(made, run_in, run_tiny, capsys):
+    assert run_in(made, "mine.card", "--commands", module="src.card") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert "???" not in line
+    words = shlex.split(line)
+    assert words[:3] == ["python", "-m", "src.main"]
+    assert run_tiny(made, *words[3:], "hydra.run.dir=again", "n_images=5", "rerun=true") == 0
+    capsys.readouterr()
+    assert run_in(made, "--equal", "mine.card", "again", module="src.compare") == 0
+    assert "20 of 20 outcomes equal, 5 images in common" in capsys.readouterr().out
+
+
+CANARY = {"_target_": "canary.run"}
+NETWORK, WEIGHTS = "model.vgg_small.network", "model.vgg_small.weights"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "word"),
+    [
+        (WEIGHTS, "C:\\Users\\me\\vgg_small.safetensors", ""),
+        (WEIGHTS, "mine.card", f"{WEIGHTS}=???"),
+        (f"{NETWORK}._target_", "canary.run", f"{NETWORK}._target_=???"),
+        ("attack.settings._target_", "canary.run", "attack._target_=???"),
+        ("attack.settings.loss", "${oc.env:HOME}", "attack.loss=???"),
+        ("attack.settings.steps", 3, "attack.steps=3"),
+        ("attack.settings.more", [1, 2.5, None], "++attack.more=[1,2.5,null]"),
+        ("attack.settings.more", [CANARY], "++attack.more=???"),
+        ("dataset.images", "$(touch RAN)", "++dataset.images=???"),
+        ("dataset", {"a\x1b[2J\n`touch RAN`": "b"}, "++???=???"),
+        ("defence", {"mine": {**CANARY, "repeats": 1}}, "++defence.mine._target_=???"),
+        ("source", ["vgg_small; touch RAN\nagrees"], "source=[???]"),
+        ("attack.kind", "saved", "attack.path=???"),
+    ],
+)
+def test_a_text_that_may_name_code_or_a_file_is_not_printed(
+    made, run_in, capsys, place, value, word
+):
+    (made / "canary.py").write_text("raise SystemExit('imported')")
+    (job,) = read_card(made / "mine.card")
+    write_card([with_setting(job, place, value)], made / "hostile.card")
+    assert run_in(made, "hostile.card", "--commands", module="src.card") == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    assert word in shlex.split(line) if word else "???" not in line
+    assert not any(text in line for text in ("touch", "canary", "\x1b", "HOME", "Users"))
+
+
+def test_each_changed_outcome_counts_and_other_settings_are_named(made, run_in, capsys):
+    (job,) = read_card(made / "mine.card")
+    wrong = with_column(
+        job, "predicted", lambda its: np.where(np.arange(len(its)) < 3, 9 - its, its)
+    )
+    forged = with_setting(
+        wrong, "attack.settings.steps", 3, weights={**job.record.weights, "vgg_small": "0" * 16}
+    )
+    write_card([forged], made / "forged.card")
+    assert run_in(made, "--equal", "forged.card", "mine", module="src.compare") == 1
+    told = capsys.readouterr().out
+    assert "45 of 48 outcomes" in told and "other settings, weights.vgg_small" in told
+
+
+@pytest.mark.parametrize(
+    ("words", "refusal"),
+    [
+        (["mine.card", "shifted.card"], "No outcome is in both"),
+        (["mine.card", "nowhere"], "nowhere"),
+        (["mine.card", "mine", "--max-fall=1"], "--equal goes with no other option"),
+    ],
+)
+def test_nothing_in_common_is_a_refusal(made, run_in, capsys, words, refusal):
+    (job,) = read_card(made / "mine.card")
+    write_card([with_column(job, "index", lambda its: its + 1000)], made / "shifted.card")
+    assert run_in(made, "--equal", *words, module="src.compare") == 2
+    assert refusal in capsys.readouterr().err
