@@ -29,7 +29,7 @@ COSTS = (10, 100)
 """Gradients an image that all attacks are brought to, beside those of their own settings."""
 MOST, MOST_OF_TRANSFORMERS = 400, 100
 """Most gradients an image of own settings, and from a vision transformer."""
-LEFT_OUT = {"none", "saved", "foolbox", "torchattack", "torchattacks", "transferattack"}
+LEFT_OUT = {"none", "saved", "torchattacks", "transferattack"}
 LEFT_OUT |= {"llc", "illc", "fgsm_l2", "pgd_l2"}
 TARGETED = ("mi", "mi_di_ti", "logit_mi_di_ti", "cfm", "s4st")
 

@@ -40,7 +40,7 @@ ELSEWHERE = re.compile(r"(hydra/launcher|hydra\.launcher\.\w+|trainer|trainer\.\
 """Words of other machines and stores; test_launchers.py and test_distributed.py are about these."""
 LAUNCHERS = {"processes": "joblib", "slurm": "submitit", "cluster": "ray"}
 """Extras of Hydra's launchers."""
-PACKAGES = {"attack=torchattacks": "torchattacks", "attack=torchattack ": "torchattack"}
+PACKAGES = {"attack=torchattacks": "torchattacks"}
 """What commands need beyond the dependencies."""
 DOWNLOADED = re.compile(
     "timm/|efficientnet_lite|experiment=nips17|experiment=tabench"

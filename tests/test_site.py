@@ -33,7 +33,7 @@ from tests.report.conftest import CHROMIUM, FLAGS
 DOCS, CONF = REPOSITORY / "docs", REPOSITORY / "conf"
 README = (REPOSITORY / "README.md").read_text(encoding="utf-8")
 ELSEWHERE = {"attack", "defence", "model", "help", "job_logging"}
-LIBRARIES = ("torchattack", "torchattacks", "foolbox", "transferattack")
+LIBRARIES = ("torchattacks", "transferattack")
 FEW = ("bim", "di", "gi", "lgv", "mi", "vmi")
 """Some attacks at their own settings: one with a fit, and one that lacks a source."""
 

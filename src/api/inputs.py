@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
-from ..attacks.libraries import FoolboxModel
 from ..data import ImageDataset, LabelledImages, to_rgb
 from ..data.arrays import check_whole, grey_levels
 from ..models import PixelClassifier, network_text, tensors_of, try_classifier
@@ -128,16 +127,12 @@ def _modules(
 ) -> dict[str, nn.Module]:
     """Return all modules by name, with the members of ensembles under their own names."""
     modules: dict[str, nn.Module] = {}
-    wrapped: dict[int, FoolboxModel] = {}
     for key, mapping in (("targets", targets), ("sources", sources)):
         named = isinstance(mapping, Mapping) and all(isinstance(name, str) for name in mapping)
         if not named or not mapping:
             raise ValueError(f"{key} must be a mapping from names to torch modules.")
         for name, value in mapping.items():
             members: list[Any] = list(value) if isinstance(value, list | tuple) else [value]
-            for number, member in enumerate(members):
-                if hasattr(member, "transform_bounds"):
-                    members[number] = wrapped.setdefault(id(member), FoolboxModel(member))
             names = ModelRef.parse(name, NO_DEFENCE).members if key == "sources" else (name,)
             if len(names) != len(members) or not all(isinstance(m, nn.Module) for m in members):
                 raise ValueError(

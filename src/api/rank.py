@@ -57,7 +57,7 @@ def rank(
         attack: A function `attack(model, images, labels, eps)`. It gets one budget, a number in
             [0, 1], and returns images of the same shape. A function of all budgets gets them as
             (K,), returns (K, N, 3, H, W), and states `all_budgets = True`, as those in
-            `src.attacks` do. An object of torchattacks, torchattack or foolbox, also of a class of
+            `src.attacks` do. An object of torchattacks or torchattack, also of a class of
             yours that extends theirs. A class that extends TransferAttack's. The name of an attack.
             Finished jobs: a card or a folder of sweeps.
         preset: Name of the preset; only a card or a folder can be ranked in `photographs`.

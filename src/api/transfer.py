@@ -80,7 +80,7 @@ def transfer(
     Args:
         sources: Modules by name. Each maps float32 images in [0, 1] of shape (N, 3, H, H) to logits
             of shape (N, C), or to an object or dict with such `logits`, and includes the
-            normalisation. A model of foolbox will do, too. `a+b` names an ensemble, given as a list
+            normalisation. `a+b` names an ensemble, given as a list
             of modules. Alternatively a list of public names and such mappings:
             `["timm/resnet18.a1_in1k", {"mine": module}]`.
         targets: As `sources`, but without ensembles. A target with the name of a source is its

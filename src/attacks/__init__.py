@@ -7,7 +7,7 @@ from .define import ALL_BUT_NORM, Attack, attack
 from .fields import GreyLevels, Names, OddSize
 from .fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
 from .landscape import Landscape
-from .libraries import foolbox, torchattack, torchattacks
+from .libraries import torchattacks
 from .losses import LOSSES, Losses, loss_of_each
 from .parts import (
     BackwardRule,

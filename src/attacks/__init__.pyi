@@ -22,8 +22,6 @@ from .fitted import Fitted as Fitted
 from .fitted import NotFittedError as NotFittedError
 from .fitted import state_of as state_of
 from .landscape import Landscape as Landscape
-from .libraries import foolbox as foolbox
-from .libraries import torchattack as torchattack
 from .libraries import torchattacks as torchattacks
 from .losses import LOSSES as LOSSES
 from .losses import Losses as Losses

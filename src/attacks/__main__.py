@@ -1,4 +1,4 @@
-"""List the attacks, or the classes of torchattack or a TransferAttack clone that run."""
+"""List the attacks, or the classes of a TransferAttack clone that run."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from ..models import PixelClassifier
 from ..utils.about import About, Category
 from ..utils.package import command
 from ..utils.refusals import first_line
-from . import torchattack, transferattack
+from . import transferattack
 from .libraries import defaults_of
 from .transferattack_clone import open_clone
 
@@ -26,9 +26,7 @@ _DATA, _EPS, _SECONDS = "cifar10_mini", 8 / 255, 40
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     parser = CommandParser(command("attacks"), description=__doc__)
-    parser.add_argument(
-        "library", choices=["transferattack", "torchattack"], nargs="?", help="to try"
-    )
+    parser.add_argument("library", choices=["transferattack"], nargs="?", help="to try")
     parser.add_argument(
         "--root", default=os.environ.get("TRANSFERATTACK"), help="TransferAttack's folder"
     )
@@ -38,7 +36,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _list_or_try(library: str | None, root: str, source: str) -> None:
     if library:
-        _try_classes(library, root, source)
+        _try_classes(root, source)
         return
     heads = ("attack=", "name", "year", "category", "does", "gradients per image", "paper")
     rows = [
@@ -68,30 +66,26 @@ def cost(about: About) -> str:
     return f"{about.gradients}{fit}".replace(" * ", " ")
 
 
-def _try_classes(library: str, root: str, source: str) -> None:
-    cloned = library == "transferattack"
-    names = [*open_clone(root).attack_zoo] if cloned else [*torchattack.classes()]
+def _try_classes(root: str, source: str) -> None:
+    names = [*open_clone(root).attack_zoo]
     model = load_classifier(source, f"dataset={_DATA}")
     batch = load_dataset("test", {"_target_": f"src.data.{_DATA}.{_DATA}"})[:2]
     signal.signal(signal.SIGALRM, _give_up)
     runs = 0
     for name in names:
-        reason = _try(name, root if cloned else None, model, batch)
+        reason = _try(name, root, model, batch)
         runs += not reason
         print(f"{name:16}", f"no   {reason}" if reason else "yes", flush=True)
-    print(f"{runs} of {len(names)} classes of {library} run on {source}.")
+    print(f"{runs} of {len(names)} classes of transferattack run on {source}.")
 
 
-def _try(name: str, root: str | None, model: PixelClassifier, batch: Batch) -> str:
+def _try(name: str, root: str, model: PixelClassifier, batch: Batch) -> str:
     """Return why a class does not run on a model, or an empty string if it does."""
     signal.alarm(_SECONDS)
     try:
-        attack: Any = (
-            getattr(transferattack, name).in_root(root) if root else getattr(torchattack, name)
-        )
+        attack: Any = getattr(transferattack, name).in_root(root)
         defaults = defaults_of(attack.__wrapped__)
         keywords: dict[str, Any] = {key: 2 for key in ("epoch", "steps") if key in defaults}
-        keywords |= {"num_classes": 10} if "num_classes" in defaults and not root else {}
         keywords["targeted"] = defaults.get("targeted", False) is not False
         labels = (batch.labels + keywords["targeted"]) % 10
         made = attack(model, batch.images / 255, labels, _EPS, true_labels=batch.labels, **keywords)

@@ -1,6 +1,5 @@
 """Attacks as people bring them: functions, and objects and classes of other libraries."""
 
-import re
 from collections.abc import Callable
 from functools import partial, wraps
 from typing import Any
@@ -55,13 +54,16 @@ def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             }
             try:
                 result = function(network, *batch, budget, **keywords | tensors)
-            except (AttributeError, TypeError) as error:
-                if re.search("'float' object|not '?float", str(error)):
+            except AttributeError as error:
+                if isinstance(error.obj, float):
                     raise ValueError(f"{first_line(error)}: eps is one number. {_WAY}") from error
                 raise
-            shape = tuple(result.shape) if isinstance(result, Tensor) else type(result).__name__
-            if shape != tuple(images.shape) and "iterates" not in keywords:
-                raise ValueError(f"it returns {shape} instead of {tuple(images.shape)}. {_WAY}")
+            if not isinstance(result, Tensor):
+                kind, way = type(result).__name__, "torch.as_tensor converts an array."
+                raise ValueError(f"it returns {kind} instead of a tensor. {way}")
+            if result.shape != images.shape and "iterates" not in keywords:
+                returned, expected = tuple(result.shape), tuple(images.shape)
+                raise ValueError(f"it returns {returned} instead of {expected}. {_WAY}")
             results.append(result.detach().clone())  # the function may reuse its memory
         return torch.stack(results, dim=-5)
 

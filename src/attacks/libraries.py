@@ -2,11 +2,10 @@
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial, wraps
 from importlib import import_module
 from inspect import Parameter, Signature, getdoc, getmembers, isclass, signature
-from math import inf, isclose, sqrt
+from math import isclose, sqrt
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -20,10 +19,11 @@ from .source import Model, Source, announce
 
 _BUDGETS = {"eps", "epsilon", "max_epsilon"}
 _FILLED = _BUDGETS | {
-    *("model", "norm", "distance", "constraint", "seed"),
-    *("model_name", "name", "targeted", "device", "attack", "normalize"),
+    *("model", "norm", "seed", "model_name", "name", "targeted", "device", "attack", "normalize"),
 }
 """Arguments of the libraries' classes that the program fills in; they are not keywords."""
+LENGTHS = {*_BUDGETS, "alpha"}
+"""Arguments of the libraries' classes for the budget, and for the step in its unit."""
 _WAY = "Pass: lambda model, images, labels, eps: {}(model, eps=eps)(images, labels)"
 
 
@@ -43,125 +43,48 @@ class Call(NamedTuple):
 Run = Callable[[Any, dict[str, Any], Call], Any]
 
 
-@dataclass(frozen=True)
-class Library:
-    """Attacks from another library, as attributes with the names of their classes.
+class Torchattacks:
+    """Classes of torchattacks as attributes with their names: `torchattacks.MIFGSM`.
 
     Each is a function like the attacks of `src.attacks.zoo`, with the keywords of the class. All
     images share the budgets. Results are inside the ball of `project`; the caller of a model that
     counts projects them itself. The model and the global random generators stay unchanged. Budgets
     are attacked one after another with the same random numbers, which depend on the seeds of all
     images in a batch.
-
-    Attributes:
-        module: Module that contains the classes.
-        packages: Packages to install with pip.
-        norms: Function that returns which of `linf` and `l2` a class supports.
-        run: Function from a class, its keywords and a call to adversarial images.
     """
-
-    module: str
-    packages: str
-    norms: Callable[[Any], tuple[str, ...]]
-    run: Run
 
     def __getattr__(self, name: str) -> Callable[..., Tensor]:
         """Return the attack of a class; raise ValueError if the class or library is missing."""
         if name.startswith("_"):
             raise AttributeError(name)
-        classes = self.classes()
-        if name not in classes:
-            raise ValueError(
-                f"attack.name={name}: {self.module} has no such attack for L-infinity or L2 balls. "
-                f"Available: {', '.join(classes)}.{suggestion(name, [*classes])}"
-            )
-        return make_function(self.run, classes[name], self.norms(classes[name]))
-
-    def classes(self) -> dict[str, Any]:
-        """Return the library's classes by name; raise ValueError if it is missing."""
         try:
-            members = getmembers(import_module(self.module), isclass)
+            members = getmembers(import_module("torchattacks"), isclass)
         except ImportError as error:
             raise ValueError(
-                f"{self.module.partition('.')[0]} cannot be imported ({error}); install it with "
-                f"pip install --no-deps {self.packages}"
+                f"torchattacks cannot be imported ({error}); install it with "
+                "pip install --no-deps torchattacks"
             ) from error
-        return {name: attack_class for name, attack_class in members if self.norms(attack_class)}
+        classes = {key: attack_class for key, attack_class in members if _norms(attack_class)}
+        if name not in classes:
+            raise ValueError(
+                f"attack.name={name}: torchattacks has no such attack for L-infinity or L2 balls. "
+                f"Available: {', '.join(classes)}.{suggestion(name, [*classes])}"
+            )
+        return make_function(_run_class, classes[name], _norms(classes[name]))
 
 
-def _norms_of_torchattacks(attack_class: Any) -> tuple[str, ...]:
+def _norms(attack_class: Any) -> tuple[str, ...]:
     measure = re.search(r"Distance Measure\s*:(.*)", getdoc(attack_class) or "")
     return tuple(norm for norm in ("linf", "l2") if measure and norm in measure[1].lower())
 
 
-def _run_torchattacks(attack_class: Any, keywords: dict[str, Any], call: Call) -> Any:
+def _run_class(attack_class: Any, keywords: dict[str, Any], call: Call) -> Any:
     name = {"linf": "Linf", "l2": "L2"}[call.norm]
     filled = {"eps": call.radius, "max_epsilon": call.radius, "norm": name, "seed": call.seed}
     attack = attack_class(call.model, **select(attack_class, filled), **keywords)
     if call.targeted:
         attack.set_mode_targeted_by_label(quiet=True)
     return attack(call.images, call.labels)
-
-
-def _norms_of_foolbox(attack_class: Any) -> tuple[str, ...]:
-    if {"distance", "constraint"} & signature(attack_class).parameters.keys():
-        return ("linf", "l2")
-    power = getattr(getattr(attack_class, "distance", None), "p", None)
-    return ("linf",) if power == inf else ("l2",) if power == 2 else ()
-
-
-def _run_foolbox(attack_class: Any, keywords: dict[str, Any], call: Call) -> Any:
-    foolbox: Any = import_module("foolbox")
-    filled = {"distance": getattr(foolbox.distances, call.norm), "constraint": call.norm}
-    wrapped = foolbox.PyTorchModel(call.model, bounds=(0, 1), device=call.images.device)
-    rule = "TargetedMisclassification" if call.targeted else "Misclassification"
-    criterion = getattr(foolbox.criteria, rule)(call.labels)
-    is_object = not isclass(attack_class)
-    if is_object:  # it is called as its users do
-        attack = copy_network(attack_class)
-        return attack(wrapped, call.images, criterion, epsilons=call.radius)[0]
-    attack = attack_class(**select(attack_class, filled), **keywords)
-    bound = "epsilon" if "epsilon" in signature(attack_class.run).parameters else "early_stop"
-    return attack.run(wrapped, call.images, criterion, **{bound: call.radius})
-
-
-def _norms_of_torchattack(attack_class: Any) -> tuple[str, ...]:
-    module = attack_class.__module__.rpartition(".")[2]
-    if module == "attack" or not hasattr(attack_class, "attack_category"):
-        return ()
-    return {"pgdl2": ("l2",), "deepfool": ("l2",), "geoda": ("l2", "linf")}.get(module, ("linf",))
-
-
-def _run_torchattack(attack_class: Any, keywords: dict[str, Any], call: Call) -> Any:
-    parameters, name = signature(attack_class).parameters, attack_class.__name__
-    if "hook_cfg" in parameters:
-        raise ValueError(f"{name} changes layers that only the networks in its own list have.")
-    if "checkpoint_path" in parameters and not keywords.get("checkpoint_path"):
-        raise ValueError(f"{name} downloads its weights. Set +attack.checkpoint_path=FILE.")
-    if "PerceptualCriteria" in attack_class.__init__.__code__.co_names:
-        raise ValueError(f"{name} downloads another network, whose features it changes.")
-    if call.targeted and "targeted" not in parameters:
-        raise ValueError(f"{name} does not support target labels.")
-    filled: dict[str, Any] = {"model": call.model, "eps": call.radius, "targeted": call.targeted}
-    filled |= {"device": call.images.device, "p": call.norm}
-    if "feature_layer_cfg" in parameters and "feature_layer_cfg" not in keywords:
-        filled["feature_layer_cfg"] = _name_of_layer(call.model, name)
-    if "num_classes" in parameters and "num_classes" not in keywords:
-        filled["num_classes"] = call.model(call.images[:1]).shape[1]
-    attack = attack_class(**select(attack_class, filled), **keywords)
-    return attack(call.images, call.labels)
-
-
-def _name_of_layer(model: nn.Module, name: str) -> str:
-    """Return the path of the source's feature layer inside `model`."""
-    layers = [getattr(part, "feature_layer", None) for part in model.modules()]
-    layer = next(filter(None, layers), None)
-    paths = [path for path, _ in model.named_modules() if path.endswith(f".{layer}")]
-    if len(paths) != 1:
-        raise ValueError(
-            f"{name} reads one layer. Its source must be one model with feature_layer."
-        )
-    return paths[0]
 
 
 def select(attack_class: Any, keywords: Mapping[str, Any]) -> dict[str, Any]:
@@ -282,30 +205,29 @@ def is_own(attack: Any) -> bool:
 
 
 def from_object(attack: Any) -> Callable[..., Tensor]:
-    """Return the function of an attack object of torchattacks, torchattack or foolbox.
+    """Return the function of an attack object of torchattacks or torchattack.
 
     The object may be of a class of one's own. It is copied with the source as its model and with
     the budget; all other attributes stay as they are.
 
     Raises:
-        ValueError: It is a class, or the budget of an object cannot be set.
+        ValueError: It is a class or of another library, or its budget cannot be set.
     """
     if isclass(attack):
         raise ValueError(f"{attack.__name__} is a class. Pass an object of it.")
     kind, state = type(attack), vars(attack)
+    name, bases = kind.__name__, [base.__name__ for base in kind.mro()]
+    way = "Pass a function (model, images, labels, eps) that calls it."
     if base_of(attack).__module__.startswith("foolbox"):
-        run, stated = partial(_run_foolbox, attack, {}), attack.distance.p
-        if stated not in (2, inf):
-            raise ValueError(f"{kind.__name__} has norm {stated:g}; only linf and l2 are known.")
-    else:
-        run, names = partial(_run_object, attack), [base.__name__ for base in kind.mro()]
-        stated = state.get("norm", _norms_of_torchattacks(kind) or names)
-        if is_own(attack) and _BUDGETS.isdisjoint(state):
-            way = "Pass a function (model, images, labels, eps) that calls it."
-            raise ValueError(f"{kind.__name__} has no attribute eps for its budget. {way}")
-    norms = ("l2",) if re.search("^2|l2", str(stated).lower()) else ("linf",)
-    function = make_function(lambda _, keywords, call: run(call), kind, norms)
-    vars(function)["of_object"] = True  # which has its settings
+        raise ValueError(f"{name} is an attack of foolbox, which has its own models. {way}")
+    if is_own(attack) and _BUDGETS.isdisjoint(state):
+        raise ValueError(f"{name} has no attribute eps for its budget. {way}")
+    stated = str(state.get("norm", _norms(kind) or bases)).lower()
+    norms = ("l2",) if re.search("^2|l2", stated) else ("linf",)
+    run = partial(_run_object, attack)
+    function: Any = make_function(lambda _, keywords, call: run(call), kind, norms)
+    function.of_object = True  # which has its settings
+    function.lengths = {key: state[key] for key in LENGTHS & state.keys()}
     settings = (signature(kind).parameters.keys() & state.keys()) - _FILLED
     return partial(function, **{key: state[key] for key in settings})  # for the record
 
@@ -327,6 +249,7 @@ def _run_object(attack: Any, call: Call) -> Any:
     values = dict.fromkeys(_BUDGETS, call.radius) | {"attack_mode": "default", "seed": call.seed}
     values |= {"device": call.images.device, "targeted": call.targeted}
     for part in [part for part in memo.values() if base_of(part)]:  # others may be inside
+        _check_mode_and_unit(part, call.norm)
         others = _BUDGETS - {"eps"} if "eps" in vars(part) else set[str]()
         for key in (values.keys() - others) & vars(part).keys():
             setattr(part, key, values[key])
@@ -342,18 +265,16 @@ def _run_object(attack: Any, call: Call) -> Any:
     return copied(call.images, call.labels)
 
 
-class FoolboxModel(nn.Module):
-    """A model of foolbox as a module from images in [0, 1], with its preprocessing."""
+def _check_mode_and_unit(attack: Any, norm: str) -> None:
+    """Refuse an object in targeted mode, or with a budget for pixels from 0 to 255."""
+    name, state = type(attack).__name__, vars(attack)
+    if state.get("attack_mode", "default") != "default" or state.get("targeted"):
+        way = "Build it without target labels, and pass target_labels= to choose them."
+        raise ValueError(f"{name} is set to targeted mode, which the program sets itself. {way}")
+    for key in sorted(_BUDGETS & state.keys()) if norm == "linf" else ():
+        if isinstance(state[key], int | float) and state[key] > 1:
+            way = f"Build it with {key} and steps in this unit, such as {key}=8/255."
+            raise ValueError(f"{name} has {key}={state[key]:g}, but pixels are in [0, 1]. {way}")
 
-    def __init__(self, model: Any) -> None:
-        super().__init__()
-        self.model = model.transform_bounds((0, 1))
 
-    def forward(self, images: Tensor) -> Any:
-        """Return the logits of images in [0, 1], of shape (N, 3, H, W)."""
-        return self.model(images)
-
-
-torchattacks = Library("torchattacks", "torchattacks", _norms_of_torchattacks, _run_torchattacks)
-foolbox = Library("foolbox.attacks", "foolbox eagerpy", _norms_of_foolbox, _run_foolbox)
-torchattack = Library("torchattack", "torchattack", _norms_of_torchattack, _run_torchattack)
+torchattacks = Torchattacks()

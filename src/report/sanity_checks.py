@@ -40,6 +40,8 @@ CAUSES = {
     "acos at 1, or an overflow in the network or in the attack",
     "gradients_not_as_stated": "the count is reported; plans need the right number in `about`",
     "steps_too_short": "usual cause: attack.step_size_255 in another unit (2 stands for 2/255)",
+    "steps_too_long": "usual cause: another unit (step_size_255 counts grey levels; eps and alpha "
+    "of another library are in [0, 1])",
     "loss_not_rising": "usual causes: masked gradients, wrong normalisation, a wrong sign of the "
     "loss, or steps so long that they overshoot at every budget",
     "above_chance": "usual causes: masked gradients, wrong normalisation, too few steps, or a "

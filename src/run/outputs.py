@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from inspect import signature
@@ -21,6 +22,7 @@ from ..artifacts import layout
 from ..artifacts.jobs import FinishedJob, JobInMemory
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
+from ..attacks.libraries import LENGTHS
 from ..attacks.steps import steepest_ascent
 from ..data import to_unit
 from ..defences import Defended
@@ -232,6 +234,28 @@ def _attack_alarms(
         if has["steps"] * step < 1 - 1e-6:
             finding = f"its steps add up to {has['steps'] * step:.2g} of the budget {budgets[-1]:g}"
             yield Alarm("steps_too_short", f"{label}: {finding}/255")
+    for key, share in _shares_of_budget(job, function).items():
+        if share > 2:
+            finding = f"{key} is {share:.3g} times the budget {budgets[-1]:g}/255"
+            yield Alarm("steps_too_long", f"{label}: {finding}")
+
+
+def _shares_of_budget(job: JobContext, function: Any) -> dict[str, float]:
+    """Return typed step sizes, and an object's budget and step size, over the largest budget."""
+    attack, largest = getattr(function, "func", function), job.budgets[-1]
+    units = {"step_size_255": 1 / largest, "relative_step_size": 1.0}
+    if getattr(attack, "draws_per_batch", False):  # of another library, with an L2 norm for L2
+        values = job.images[:1].images[0].numel() if job.norm == "l2" else 1
+        units |= dict.fromkeys(LENGTHS, 255 / largest / math.sqrt(values))
+    now, usual = signature(function).parameters, signature(attack).parameters
+    typed = {
+        key: now[key].default
+        for key in units.keys() & usual.keys()
+        if now[key].default != usual[key].default
+    }
+    lengths = typed | getattr(attack, "lengths", {})
+    numbers = {key: value for key, value in lengths.items() if isinstance(value, int | float)}
+    return {key: numbers[key] * units[key] for key in sorted(numbers)}
 
 
 def _write_tables(result: JobResults, folder: Path) -> None:

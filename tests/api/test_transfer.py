@@ -250,10 +250,9 @@ def make_values() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("library", DIFFS)
-def test_three_changed_lines_give_the_predictions_of_another_library(library):
+def test_the_changed_lines_of_the_page_give_the_predictions_of_another_library(library):
     pytest.importorskip(library)
     lines = DIFFS[library].splitlines()
-    assert sum(line.startswith("+") for line in lines) <= 3
     old, new = ("\n".join(line[1:] for line in lines if not line.startswith(sign)) for sign in "+-")
     theirs, ours = make_values(), make_values()
     with warnings.catch_warnings():

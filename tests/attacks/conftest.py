@@ -19,7 +19,7 @@ from src.utils.call_target import call_target
 from src.utils.hydra_versions import VERSION_BASE
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-OTHERS = {"none", "saved", "torchattack", "torchattacks", "foolbox", "transferattack"}
+OTHERS = {"none", "saved", "torchattacks", "transferattack"}
 """Those of libraries have tests of their own."""
 EVERY = sorted({file.stem for file in (CONF / "attack").glob("*.yaml")} - OTHERS)
 CLASSES = 5

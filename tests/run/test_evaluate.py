@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from src.attacks import bim, fgsm, pgd, pgd_l2, pi_patchwise
+from src.attacks import adapt, bim, fgsm, gi, pgd, pgd_l2, pi_patchwise
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
 from src.defences import AttackedDefence
 from src.images.attacker import Attacker, CountedModel
@@ -165,6 +165,16 @@ class Edged(nn.Sequential):
         return super().forward(images.pow(2).sqrt())
 
 
+class Stepping(type("Attack", (), {"__module__": "torchattack.attack"})):
+    """An object of another library that leaves images as they are."""
+
+    def __init__(self, eps=8 / 255, alpha=2 / 255):
+        self.model, self.eps, self.alpha = nn.Identity(), eps, alpha
+
+    def __call__(self, images, labels):
+        return images
+
+
 def beyond(model, images, labels, eps, *, share=0.5):
     """Add three times the budget to some of the images, the budget to the others, and clip none."""
     size = torch.where(torch.arange(len(images)) < share * len(images), 3.0, 1.0)
@@ -283,6 +293,7 @@ def test_what_is_no_image_is_refused(model, change, said):
 
 
 STEPS, CLIPPED, GRADIENTS = "steps_too_short", "clipped", "gradients_not_as_stated"
+LONG = "steps_too_long"
 FINITE = "gradients_not_finite"
 TAKEN = "mine: 5 gradients per image and member, but {} are stated or assumed"
 SHORT = "mine: its steps add up to {} of the budget 16/255"
@@ -300,6 +311,13 @@ MOVED = "mine: {} of the images exceeded the budget and were clipped to it, by u
         (partial(bim, steps=8, step_size_255=2), {}, STEPS, None),
         (partial(pgd_l2, step_size_255=1), {"norm": "l2"}, STEPS, None),
         (partial(pi_patchwise, step_size_255=1), {}, STEPS, None),  # it amplifies its steps
+        (partial(bim, step_size_255=255), {}, LONG, "mine: step_size_255 is 15.9 times the budget"),
+        (partial(bim, relative_step_size=3), {}, LONG, "mine: relative_step_size is 3 times the"),
+        (partial(bim, step_size_255=32), {}, LONG, None),
+        (gi, {}, LONG, None),  # its warm-up takes long steps
+        (adapt(Stepping(eps=1.0)), {}, LONG, "mine: eps is 15.9 times the budget 16/255"),
+        (adapt(Stepping(alpha=1.0)), {}, LONG, "mine: alpha is 15.9 times the budget 16/255"),
+        (adapt(Stepping()), {}, LONG, None),
         (beyond, {}, CLIPPED, MOVED.format("6 / 11 = 54.55%")),
         (partial(beyond, share=0), {}, CLIPPED, None),  # outside [0, 1] alone
         (fgsm, {"edged": True}, FINITE, "a: NaN or infinity in gradients for 7 / 11"),  # have a 0
