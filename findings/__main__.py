@@ -23,6 +23,7 @@ from findings.trainings import Trainings
 from src import curves, ranking
 from src.analysis import KINDS, MEAN_OF
 from src.artifacts import FinishedJob, find_jobs
+from src.report import standing
 from src.utils.files import atomic_write, write_text
 from src.utils.formats import format_cell
 from src.utils.model_names import NO_DEFENCE
@@ -30,6 +31,7 @@ from src.utils.model_names import NO_DEFENCE
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = DOCS / "results"
+REFERENCES = HERE.parent / "tests" / "attacks" / "references" / "references.csv"
 MODELS = ("mobilenet", "squeezenet")
 PAIRS = (("mobilenet", "squeezenet"), ("squeezenet", "mobilenet"))
 CIFAR_MODELS = ("vgg16", "resnet50", "inception")
@@ -137,6 +139,8 @@ def page_values() -> dict[str, Any]:
         networks=networks,
         step_rules={name: step_rule(RESULTS / card) for name, card in STEP_RULES.items()},
         trainings=Trainings(RESULTS / "trainings.card"),
+        standing=lambda ranked: standing(ranked.assign(attack="`" + ranked["attack"] + "`")),
+        libraries=pd.read_csv(REFERENCES)["library"].value_counts(),
         published_small=Networks(RESULTS / "published-small.card"),
         study=Networks(RESULTS / "networks-grid.card"),
         frequencies=frequencies(pd.read_parquet(RESULTS / FREQUENCIES)),

@@ -85,7 +85,8 @@ def rankings(outcomes: Outcomes, against: str | None = None) -> pd.DataFrame:
         - `detectable`: the difference that this number of images decides with a power of 80 %, at
           the median discordance;
         - `depends_on`: for a first attack that is significantly ahead of all others, the targets
-          without any one of which it is not; empty for other attacks;
+          without any one of which it is not; empty for other attacks, and if tests with `against`
+          leave out a pair of the first;
         - `lacks`: pairs that the attack lacks; empty if it is ranked.
     """
     ranked: list[Row] = []
@@ -307,7 +308,7 @@ def _tested(
         names: What is ranked; the index's name is the column's.
         numbers: Columns, as arrays with a value for each name or one value for all.
         values: What images contribute to each mean.
-        against: Name that the others are compared with; None: the first, and `depends_on` is set.
+        against: Name that the others are compared with; None: the first.
         targets: Positions of the targets that count an image, by name.
         values_of: Function that returns the contributions from some of the targets alone.
     """
@@ -324,7 +325,7 @@ def _tested(
     difference, margin, p, discordance = columns
     usual = float(np.nanmedian(discordance)) if np.isfinite(discordance).any() else np.nan
     depends = list[str]()
-    if against is None and others and len(targets) > 1 and (p[others] < LEVEL).all():
+    if others and len(targets) > 1 and (tests.p[first, others] < LEVEL).all():
         for name in targets:
             rest = compare_pairs(
                 values_of([targets[other] for other in targets if other != name]), one=first

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .page.images import PageData, compute_page_data
     from .results import Results, open_results, results_of
     from .terminal import print_matrices
+    from .words import standing
 else:  # the page and the charts load Altair
     _HOMES = {
         "beside": "at_reference cost_of rank_untuned read_preset",
@@ -21,5 +22,6 @@ else:  # the page and the charts load Altair
         "page.images": "PageData compute_page_data",
         "results": "Results open_results results_of",
         "terminal": "print_matrices",
+        "words": "standing",
     }
     __getattr__ = lazily(__name__, **_HOMES)

@@ -23,14 +23,14 @@ from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
 from ..utils.package import PACKAGE
 from .grid import Grid
-from .words import absent_sentence, alike_sentence, rank_sentence, said
+from .words import absent_sentence, alike_sentences, rank_sentence, said
 
 DIFFERENCES = ("difference", "difference_low", "difference_high")
 """Columns with the difference from the attack and its interval."""
 NEAR = 0.05
 """Largest relative difference of two equal costs."""
 _COLUMNS = ["rank", "attack", "gradients", "mean", "low", "high", "mean_tuned"]
-_COLUMNS += [*DIFFERENCES, "p", "undecided", "lacks"]
+_COLUMNS += [*DIFFERENCES, "p", "undecided", "discordance", "depends_on", "lacks"]
 _COLUMNS += ["images", "targets", "sources", "storage"]
 _TOLERATED = {"images", "epsilon.reference", "protocol", "program's code", "model"}
 """Facts in which jobs of one attack may differ; images and models are compared one by one."""
@@ -103,7 +103,7 @@ class Beside:
             if table.empty:
                 continue
             absent = absent_sentence(table, self.named)
-            notes = said((alike_sentence(table, self.attack), True), (absent, True))
+            notes = [*alike_sentences(table, self.attack), *said((absent, True))]
             caption = f"{heading}:\n{rank_sentence(table, self.attack)}"
             rows = neighbours(table, self.attack, *self.named)
             grids.append(Grid(heads, [*rows], caption, notes=notes, left=(0, 1)))
@@ -276,7 +276,7 @@ def _beside(
         notes[f"{lack} ({', '.join(sorted(lost)[:3])}{', ...' * (len(lost) > 3)})."] = None
     leader = tables[0]["attack"].iloc[0]
     for name in (name for name in (leader, title) if not cost[name]):
-        leads = " leads, but it" * (name == leader)
+        leads = " has the highest mean, but" * (name == leader)
         notes[f"{name}{leads} used no gradient of the source."] = None
     version = f"preset {facts['preset']}, version {facts['preset_version']}"
     place = f"source {tables[0]['source'].iloc[0]}, eps = {first.reference:g}/255"

@@ -1,4 +1,4 @@
-"""Cells of a table by attack, source, target and defence, with marks for the best attacks."""
+"""Cells of a table by attack, source, target and defence, with marks for the first attacks."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ValidationError
 
 from ..analysis import CLEAN, MEAN, MEAN_OF, clean_rows, rankings, with_cell_columns
 from ..analysis.diagnostics import SIZES
+from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER
 from ..analysis.quantities import QUANTITIES, Quantity
 from ..analysis.ranking import GROUP
 from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER, relation
@@ -37,7 +38,7 @@ _ALONE = {"attack": "attack", "defence": "defence", "source": "source_defence", 
 _NEAR = 1e-9
 _ENDS = [DIFFERENCE, f"{DIFFERENCE}_low", f"{DIFFERENCE}_high"]
 _FOLDED = "has means over trainings: leave out differences and value=counts."
-_FLAGS = ["best", "undecided", "untested"]
+_FLAGS = ["best", "undecided", "untested", "few"]
 _KIND = ["relation", "ensemble", "source_defence"]
 """Columns that all pairs of a mean share."""
 _PLACE = ["group", "attack", "source", "target", "defence", *_KIND]
@@ -234,7 +235,8 @@ def _cells(
     cells = cells.assign(white=white, partial=_partial(cells, used, names) & ~white)
     if "attack" in names and spec.value in ("success", "accuracy") and not spec.networks:
         return _marked(cells, results, spec, names)
-    return cells.assign(**dict.fromkeys(_FLAGS, False), **dict.fromkeys(_ENDS, np.nan))
+    marks = dict.fromkeys(_FLAGS, False) | dict.fromkeys(_ENDS, np.nan)
+    return cells.assign(**marks, depends_on="")
 
 
 def single_sources(rows: pd.DataFrame) -> pd.Series:
@@ -280,6 +282,8 @@ def _marked(
 ) -> pd.DataFrame:
     """Mark the `best` attacks, those `undecided` (not significantly weaker) and the `untested`.
 
+    Best attacks over too few images for a winner are `few`, and `depends_on` is the ranking's.
+
     The marks, and the `difference` from the first with its simultaneous interval, are those of the
     ranking of the sources, the target and the defence that a cell names. What it does not rank has
     no marks: white boxes, means that lack a pair, and means over several ensembles. A ranking has
@@ -306,8 +310,9 @@ def _marked(
     tested = unlike & (rows["p"].transform("count") > 0)
     best = unlike & (marks["mean"] == rows["mean"].transform("max"))
     undecided = marks["undecided"].astype(bool) & tested & ~best
-    marks = marks.assign(best=best, undecided=undecided, untested=unlike & ~tested)
-    marks = marks[["attack", *keys, "mean", *_FLAGS, *_ENDS]]
+    few = best & (marks["images"] < FEWEST_FOR_WINNER)
+    marks = marks.assign(best=best, undecided=undecided, untested=unlike & ~tested, few=few)
+    marks = marks[["attack", *keys, "mean", "depends_on", *_FLAGS, *_ENDS]]
     defended = cells["source_defence"].notna() & (cells["source_defence"] != NO_DEFENCE)
     cells = cells.assign(source_defended=defended).merge(marks, how="left", on=["attack", *keys])
     values = cells["value"] if spec.value == "success" else 1 - cells["value"]

@@ -43,7 +43,7 @@ def table(
     r"""Lay out a table, with a caption that explains its numbers and marks.
 
     In the table of transfer, a cell shows the value for one pair of source and target, or the mean
-    over several pairs without white boxes. The best of the comparable attacks is bold. Attacks that
+    over several pairs without white boxes. The highest of comparable attacks is bold. Attacks that
     are not significantly weaker are in italics, as tested in the report's ranking.
 
     Args:

@@ -197,7 +197,8 @@ def _answer(jobs: Jobs, sides: Sequence[Side], images: NDArray[np.int64]) -> dic
     rows = rows.set_index("attack").to_dict("index")
     attacks = dict.fromkeys(side[:2] for side in sides)
     costs = [np.mean([_cost(job) for job in jobs[attack]]) for attack in attacks]
-    numbers = {"other": rows["other"]["mean"], "costs": costs}
+    lead = "".join(row["depends_on"] for row in rows.values())
+    numbers = {"other": rows["other"]["mean"], "costs": costs, "depends_on": lead}
     return {**rows["one"], **numbers, "source": ", ".join(sources) or mean}
 
 

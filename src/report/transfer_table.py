@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ..analysis import CLEAN
-from ..analysis.multiple_comparisons import FEWEST_TESTED
+from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
 from ..analysis.transfer_rates import ANOTHER_TRAINING
 from ..artifacts.record import JobRecord
 from ..utils.formats import span
@@ -16,7 +16,7 @@ from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of, s
 from .grid import DAGGER, PARTIAL, Cell, Grid
 from .published import add_published
 from .results import Results
-from .words import said
+from .words import dependence, said
 
 _MARKS = {"best": "bold", "undecided": "italic", "partial": "partial", "white": "white"}
 
@@ -96,6 +96,16 @@ def _cell(cell: Mapping[Hashable, Any], spec: TableSpec) -> Cell:
     return Cell(value + spread, [*marks, *["grey"] * bool(verdict)], interval, note)
 
 
+def _leads(cells: pd.DataFrame, spec: TableSpec, names: Mapping[str, str]) -> Iterator[str]:
+    """Say of each best attack whose lead depends on one target that it leads on average."""
+    depends = cells["best"].eq(True) & cells["depends_on"].fillna("").ne("")
+    for row in cells[depends].to_dict("records"):
+        source = f" from {renamed(row['source'], names)}" * ("source" in spec.keys)
+        targets = ", ".join(renamed(name, names) for name in row["depends_on"].split(", "))
+        attack = renamed(row["attack"], names)
+        yield f"{attack}{source} leads on average; {dependence(targets)}"
+
+
 _SINGLE = {"attack": "under", "source": "from", "target": "on"}
 """Prepositions of a caption before what neither rows nor columns name."""
 _OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictions}
@@ -119,7 +129,7 @@ def _caption(
     single = "".join(f" {_SINGLE[axis]} {renamed(name, names)}" for axis, name in alone.items())
     first = f"{title}{single} at eps = {budgets}, {_distinct(map(_set_of_images, records))}"
     averaged = " and ".join(axis for axis in hidden if axis not in alone) * of_images
-    columns, marks = {*cells[spec.columns[0]]}, cells[[*_MARKS, "untested"]].any()
+    columns, marks = {*cells[spec.columns[0]]}, cells[[*_MARKS, "untested", "few"]].any()
     over_sources = "source" not in (spec.rows if AVERAGE in columns else spec.keys)
     unknown = quantity.fewest > 0 and cells.loc[~cells["white"], "value"].isna().any()
     apart = over_sources and single_sources(pairs).nunique() > 1
@@ -128,7 +138,9 @@ def _caption(
     few = f"source not evaluated, or fooled on fewer than {quantity.fewest} of these images"
     trained = " and other trainings of the source" * (ANOTHER_TRAINING in {*pairs["relation"]})
     legend = said(
-        ("bold: the best attack, none where all are", marks["best"]),
+        ("bold: the highest success, none where all are equal", marks["best"]),
+        (f"below {FEWEST_FOR_WINNER} images bold names no winner (fixed floor)", marks["few"]),
+        *((text, True) for text in dict.fromkeys(_leads(cells, spec, names))),
         ("italic: not significantly weaker (5 %)", marks["undecided"]),
         (f"below {FEWEST_TESTED} common images nothing is tested", marks["untested"]),
         (f"{DAGGER}: white boxes{trained}", spec.white_boxes and marks["white"]),

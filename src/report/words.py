@@ -32,6 +32,11 @@ Answer = tuple[str, str, str]
 
 _ROUNDING = 1e-9
 _UNTESTED = f"not tested: that needs {FEWEST_TESTED} images"
+_FLOOR = (
+    f"the floor of {FEWEST_FOR_WINNER} images is fixed, not a power; below it, up to 10 % of "
+    "rankings err if one of the ranked gains much on few images"
+)
+_SAME = "the same outcome on every image as"
 _TIED = "not significantly weaker than the first (all pairs tested together, p >= 0.05)"
 _COMPARED = "sources are compared on images that a target counts for every source"
 
@@ -58,40 +63,62 @@ def is_tied(ranked: pd.DataFrame) -> bool:
     return bool(ranked["p"].notna().any() and ranked["undecided"].sum() > 1)
 
 
-def verdict(ranked: pd.DataFrame, named: str = "") -> list[str]:
+def verdict(ranked: pd.DataFrame, of: str, listed: bool = True) -> list[str]:
     """Say what the tests of a ranking decide, and what a lead depends on; empty for a single row.
 
-    Tied rows have the mark `=`, or are named by the column `named`.
+    Tied rows are listed by the column `of`, or have the mark `=`.
     """
-    first, untested, tied = ranked.iloc[0], ranked["p"].isna().all(), is_tied(ranked)
-    few, targets = too_few(first), first.get("depends_on", "").replace(", ", " or without ")
-    lead = f"{'on average' if targets else 'decided:'} the first is ahead of all others"
-    tie = f"{_TIED}: {_listed(_others_alike(ranked, named))}" if named else f"= {_TIED}"
-    (text, *_) = said(
-        (_UNTESTED, untested),
+    if len(ranked) < 2:
+        return []
+    first, tied = ranked.iloc[0], is_tied(ranked)
+    few, same = too_few(first), _listed(ranked.loc[_is_same(ranked), of].tolist())
+    tie = f"{_TIED}: {_listed(_others_alike(ranked, of))}" if listed else f"= {_TIED}"
+    lead = "on average" if first["depends_on"] else "decided:"
+    decided = said(
+        (_UNTESTED, ranked["p"].isna().all()),
         (tie, tied),
-        (few, True),
-        (f"{lead} (all pairs tested together, p < 0.05)", True),
+        (f"{lead} the first is ahead of all others (all pairs tested together, p < 0.05)", not few),
     )
-    alone = f"without target {targets}, no lead is significant"
-    return said((text, len(ranked) > 1), (alone, targets and not few))
+    return said(
+        *((text, True) for text in decided[:1]),
+        (f"{_SAME} the first: {same}", same),
+        (_few_note(first), True),
+        (dependence(first["depends_on"]), True),
+    )
 
 
-def too_few(first: pd.Series) -> str:
+def standing(ranked: pd.DataFrame, of: str = "attack") -> str:
+    """Say what tests decide on the first row of a ranking, and what its lead depends on."""
+    lead = " ".join(_lead(ranked, of)).strip().removesuffix(",")
+    return "; ".join(said((lead, True), (dependence(ranked.iloc[0]["depends_on"]), True)))
+
+
+def dependence(targets: str) -> str:
+    """Say that a lead depends on targets, those in the column `depends_on`; empty without any."""
+    either = targets.replace(", ", " or without ")
+    return f"without target {either}, the lead is not significant" * bool(targets)
+
+
+def too_few(first: Any) -> str:
     """Say that the images of a ranking are too few to name a winner; empty if they are enough."""
     few = first["images"] < FEWEST_FOR_WINNER
     return f"{first['images']:g} images are too few to name a winner" * bool(few)
 
 
+def _few_note(first: Any) -> str:
+    few = too_few(first)
+    return f"{few}: {_FLOOR}" * bool(few)
+
+
 def needed(ranked: pd.DataFrame) -> str:
-    """Say how many images decide between the first two rows, if there are too few."""
+    """Say how many images decide between the first two rows, if there are too few and none does."""
     first = ranked.iloc[0]
     if len(ranked) < 2 or not too_few(first) or not abs(ranked["difference"].iloc[1]) > _ROUNDING:
         return ""
     second = ranked.iloc[1]
     count = images_for(abs(second["difference"]), second["discordance"], len(ranked))
-    count = max(count, FEWEST_FOR_WINNER)
-    return f"to decide between the first two takes about {count:,} images"
+    text = f"to decide between the first two takes about {max(count, FEWEST_FOR_WINNER):,} images"
+    return text * bool(second["undecided"])
 
 
 def unranked(rows: pd.DataFrame, of: str) -> list[str]:
@@ -108,7 +135,7 @@ def on_target(ranked: pd.DataFrame) -> str:
     (compared, *_) = said(
         (_UNTESTED, ranked["p"].isna().all()),
         ("cannot be told apart", len(tied) == len(ranked) - 1),
-        (too_few(first), True),
+        (f"{too_few(first)} (fixed floor: {FEWEST_FOR_WINNER})", too_few(first)),
         (f"{first['source']} is ahead" + f", except of {', '.join(tied)}" * bool(tied), True),
     )
     levels = ", ".join(ranked["source"] + ranked["mean"].map(" {:.1%}".format))
@@ -142,7 +169,7 @@ def ranking_notes(rows: pd.DataFrame, of: str, most: int = 0) -> list[str]:
         return [*single, *lacking, *tested]
     images, least = ranked[["images", "detectable"]].iloc[0]
     left = said((f"{of}s.csv has {len(ranked) - most} more", 0 < most < len(ranked)))
-    decided, *alone = verdict(ranked, "" if most else of) or [""]
+    decided, *alone = verdict(ranked, of, listed=not most) or [""]
     detected = f"{images:g} images detect differences of {100 * least:.1f} points or more"
     return said(
         ("; ".join([*left, *filter(None, [decided])]), True),
@@ -183,7 +210,8 @@ def answer(ranked: pd.DataFrame, of: str, where: str, details: Sequence[str]) ->
     levels = [f"{name} {100 * mean:.1f} %" for name, mean in ranked[[of, "mean"]].to_numpy()]
     lead = " ".join(_lead(ranked, of)).strip()
     by = said((_listed(levels), few), (_ahead(ranked, of), not (few or equal)))
-    tests = [text for text in [*verdict(ranked, of), needed(ranked)] if text not in ("", few)]
+    tests = said(*((text.removeprefix(f"{few}: "), True) for text in verdict(ranked, of)))
+    tests += said((needed(ranked), True))
     return lead, ": ".join([where + reaches, *by]), " ".join(sentences([*details, *tests]))
 
 
@@ -192,12 +220,18 @@ def _lead(ranked: pd.DataFrame, of: str) -> tuple[str, str]:
     first, few = ranked.iloc[0], too_few(ranked.iloc[0])
     text, *_ = said(
         (few, True),
-        (f"and {len(ranked) - 1} more are equal", _are_equal(ranked)),
+        (f"and {len(ranked) - 1} more have equal outcomes", _is_same(ranked)[1:].all()),
+        (f"and {len(ranked) - 1} more are equal on average", _are_equal(ranked)),
         ("leads, undecided,", is_tied(ranked)),
         ("leads on average", first["depends_on"]),
         ("transfers best", True),
     )
     return "" if few else first[of], text
+
+
+def _is_same(ranked: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows have the outcomes of the one that they are compared with, on all images."""
+    return ranked["discordance"] < _ROUNDING
 
 
 def _are_equal(ranked: pd.DataFrame) -> bool:
@@ -266,7 +300,7 @@ def pair_answer(row: pd.Series, where: str) -> Answer:
     """State what an attack reaches on one pair."""
     if row["n"] < FEWEST_IMAGES:
         least = f"That needs {FEWEST_IMAGES} counted images."
-        return "Too few images to name a first", where, least
+        return "Too few images for a rate", where, least
     white = " (white box)" * (row["relation"] == WHITE_BOX)
     counts = f"{row['success']:g} of {row['n']:g} images"
     fools = f" from {row['source']}{where} {_fools(row)} {row['target']}{white} on {counts}"
@@ -302,19 +336,26 @@ def rank_sentence(table: pd.DataFrame, attack: str) -> str:
     ranked = table.dropna(subset="rank")
     row = ranked[ranked["attack"] == attack].iloc[0]
     ends = "" if np.isnan(row["low"]) else f" [{row['low']:.1%}, {row['high']:.1%}]"
+    rank = f"rank {row['rank']:.0f} of {len(ranked)}: " * (not too_few(row))
     return (
-        f"rank {row['rank']:.0f} of {len(ranked)}: mean success {row['mean']:.1%}{ends} on "
-        f"{row['images']:g} {row['storage']} images"
+        f"{rank}mean success {row['mean']:.1%}{ends} on {row['images']:g} {row['storage']} images"
     )
 
 
-def alike_sentence(table: pd.DataFrame, attack: str) -> str:
-    """Name the stored attacks that an attack cannot be told apart from."""
+def alike_sentences(table: pd.DataFrame, attack: str) -> list[str]:
+    """Name the stored attacks that an attack cannot be told apart from, and what a lead needs."""
     ranked = table.dropna(subset="rank")
-    alike = ranked.loc[ranked["undecided"].astype(bool) & (ranked["attack"] != attack), "attack"]
-    if len(alike):
-        return f"cannot be told apart from: {', '.join(alike)}"
-    return f"{attack} differs from every other attack (paired tests of it against each, p < 0.05)"
+    others, first = ranked[ranked["attack"] != attack], ranked.iloc[0]
+    same = others.loc[_is_same(others), "attack"]
+    alike = others.loc[others["undecided"].astype(bool), "attack"]
+    few, tests = too_few(first), "paired tests of it against each, p < 0.05"
+    return said(
+        (f"{_SAME} {', '.join(same)}", len(same)),
+        (f"cannot be told apart from: {', '.join(alike)}", len(alike)),
+        (_few_note(first), True),
+        (f"{attack} differs from every other attack ({tests})", not (few or len(alike))),
+        (dependence(first["depends_on"]), first["attack"] == attack),
+    )
 
 
 def absent_sentence(table: pd.DataFrame, named: Mapping[str, str]) -> str:
@@ -399,9 +440,11 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     others = ranked.drop(index=attack)
     alike = others["undecided"].astype(bool)
     ahead, tied = int((~alike & (others["mean"] > row["mean"])).sum()), int(alike.sum())
-    lead = f"{attack} is {ordinal(int(row['rank']))} of {len(ranked)} attacks"
+    place = f"{ordinal(int(row['rank']))} of {len(ranked)} attacks"
+    lead = f"{attack} {'leads on average,' if row['depends_on'] else 'is'} {place}"
     if few := too_few(row).replace("name a winner", f"rank {attack}"):
-        return few, f": it fools {100 * row['mean']:.1f} % at {eps:g}/255", ""
+        rest = f": it fools {100 * row['mean']:.1f} % at {eps:g}/255"
+        return few, rest, " ".join(sentences([_FLOOR]))
     if others.empty:
         return lead, f" at {eps:g}/255", ""
     other: Any = others.loc[base] if base in others.index else others.iloc[0]
@@ -409,6 +452,7 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
     points, behind = 100 * other["difference"], len(others) - ahead - tied
     side = "behind" if points > 0 else "ahead of"
     rest, *_ = said(
+        (f"{_SAME} {place}, {other.name}", other["discordance"] < _ROUNDING),
         (f"cannot be told apart from {place}, {other.name}", other["undecided"]),
         (f"{abs(points):.1f} points {side} {place}, {other.name}", True),
     )
@@ -417,6 +461,7 @@ def rank_answer(table: pd.DataFrame, attack: str, base: str, eps: float) -> Answ
         f"Tests place it {best}{f' to {worst}' * bool(tied)}: ahead {_are(ahead)}, not told apart "
         f"{_are(tied)}, behind {_are(behind)}."
     )
+    details = " ".join([details, *sentences(said((dependence(row["depends_on"]), True)))])
     return lead, f" at {eps:g}/255: {rest}", details
 
 
@@ -429,6 +474,8 @@ def margins_sentence(rows: Sequence[Any], attack: str, at: str, aimed: bool = Fa
     texts = [
         f"{row['what']}{', ' * bool(row['what'])}{attack} {_side(row)} {row['than']}: "
         f"{row['mean']:.1%} and {row['other']:.1%} {does}"
+        + f" ({dependence(row['depends_on'])})"
+        * bool(row["depends_on"])
         for row in rows
     ]
     points = f", points: {rows[0]['text']}" * (len(rows) == 1)
@@ -436,7 +483,8 @@ def margins_sentence(rows: Sequence[Any], attack: str, at: str, aimed: bool = Fa
     costs = ", ".join(dict.fromkeys(costs_text(row["costs"]) for row in rows))
     sources = " or ".join(dict.fromkeys(row["source"] for row in rows))
     counts = f"n = {n} of the {rows[0]['of']}; from {sources}{at}; {costs} gradients per image"
-    return f"{'; '.join(texts)}{points} ({counts})"
+    few = _few_note(min(rows, key=lambda row: row["images"]))
+    return "; ".join(said((f"{'; '.join(texts)}{points} ({counts})", True), (few, True)))
 
 
 def costs_text(costs: Sequence[float]) -> str:
@@ -445,11 +493,13 @@ def costs_text(costs: Sequence[float]) -> str:
 
 
 def _side(row: Any) -> str:
+    better = "better" if row["difference"] > 0 else "worse"
     return said(
         ("is not tested against", np.isnan(row["p"])),
+        (f"has {_SAME}", row["discordance"] < _ROUNDING),
         ("cannot be told apart from", row["undecided"]),
-        ("is better than", row["difference"] > 0),
-        ("is worse than", True),
+        ("is beside", too_few(row)),
+        (f"is {better}{' on average' * bool(row['depends_on'])} than", True),
     )[0]
 
 

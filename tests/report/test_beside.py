@@ -28,6 +28,7 @@ from src.report.page.frame import build_report
 from src.report.published import load_published
 from src.report.results import results_of
 from src.report.source_choice import choose_source
+from src.report.words import rank_answer
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
 from tests.report.conftest import make_sweep as write_sweep
@@ -97,6 +98,25 @@ def test_a_stored_attack_run_as_mine_differs_from_itself_by_nothing(named):
     assert row["difference"] == 0 and row["undecided"] and row["p"] == 1
     assert mine["mean"] == row["mean"] and len(table) == len(NAMES) + 1
     assert "cannot be told apart from: mi" in str(result)
+
+
+def test_a_rank_says_what_its_lead_needs_and_names_no_winner_below_100_images(named, changed):
+    def fooled(rows, images=300, target="vit"):
+        there = (rows["target"] == target) & (rows["eps_255"] > 0)
+        wrong = rows["predicted"].mask(there & (rows["predicted"] == rows["label"]), 2)
+        return rows.assign(predicted=wrong.mask(there & (rows["label"] == 2), 1))[
+            rows["index"] < images
+        ]
+
+    (result,) = beside(named("mi"), "made-up")
+    best = next(name for name in result.own_settings["attack"] if name in NAMES)
+    (result,) = beside(changed(named(best), fooled), "made-up")
+    said, (lead, _, details) = str(result), rank_answer(result.own_settings, result.attack, "", 4)
+    assert lead.startswith(f"{result.attack} leads on average, 1st of ")
+    assert all("ithout target vit, the lead is not significant" in text for text in (said, details))
+    (few,) = beside(changed(named(best), partial(fooled, images=120), "few"), "made-up")
+    assert "rank 1" not in str(few) and "differs from every other" not in str(few)
+    assert "too few to name a winner: the floor of 100 images is fixed, not a power" in str(few)
 
 
 @pytest.mark.slow
@@ -219,7 +239,7 @@ def test_costs_decide_who_is_of_equal_cost_and_who_used_no_gradient(
     assert {*result.equal_cost["attack"]} == {"mi (mine)", "mi", "bim"} and result.cost == 100
     assert "not ranked here: dim" in str(result).partition("equal cost")[2]
     assert result.own_settings["attack"].iloc[0] == "weak"
-    assert "weak leads, but it used no gradient of the source." in result.notes
+    assert "weak has the highest mean, but used no gradient of the source." in result.notes
     assert "not ranked" not in str(replace(result, named={}))
 
 

@@ -8,15 +8,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from src import images_needed, load_sweep, rankings, table, tries
+from src import analysis, images_needed, load_sweep, rankings, table, tries
 from src.artifacts.jobs import find_jobs
 from src.report import figure as charts
 from src.report.named_tables import matrices
 from src.report.page.frame import build_report
 from src.report.page.html import as_json
 from src.report.results import results_of
-from src.report.words import answer, ranking_notes
+from src.report.words import answer, margins_sentence, ranking_notes, standing
 from tests.records import JOBS, results_of_frame
+from tests.report import frames
 from tests.report.conftest import make_sweep as write_sweep
 from tests.report.frames import frame_of, rows_of
 
@@ -77,6 +78,7 @@ def ranking(images: int, difference: float, undecided: bool = False, p: float = 
         (ranking(150, -0.1, True, 0.2), "a0 leads, undecided,", "= not significantly "),
         (ranking(150, 0.0, True, 1.0), "a0 and 1 more are equal", "= not significantly "),
         (ranking(50, -0.1), "50 images are too few", "50 images are too few"),
+        (ranking(50, -0.1, True, 0.2), "50 images are too few", "= not significantly "),
         (ranking(20, -0.1, True, np.nan), "20 images are too few", "not tested: "),
     ],
 )
@@ -86,11 +88,72 @@ def test_answer_and_notes_agree_on_what_the_tests_decide(ranked, lead, note):
     assert said_first.startswith(lead) and notes[0].startswith(note)
     assert details.startswith("Counted: all images. ") and rest.startswith(" at 8/255")
     assert ("10.0 points ahead of a1" in rest) == lead.startswith(("a0 trans", "a0 leads"))
-    assert (": a1 (" in details or ": a1." in details) == ("undecided" in lead or "equal" in lead)
+    tied = bool(ranked["undecided"].iloc[1] and ranked["p"].notna().any())
+    assert (": a1 (" in details or ": a1." in details) == tied
     takes = f"takes about {max(100, images_needed(0.1, 0.1, 2))} images"
+    few, undecided = "too few" in lead, ranked["undecided"].iloc[1]
     for text in (" ".join(notes), details):
-        assert (takes in text) == ("too few" in lead)
+        assert (takes in text) == (few and undecided)
+        assert ("floor of 100 images is fixed, not a power" in text) == few
     assert "differences of 7.0 points" in " ".join(notes)
+
+
+def sweep_of(monkeypatch, images: int, **counts: tuple[int, ...]):
+    """Return results of attacks that fool so many of 20 images of the targets x, y and z."""
+    monkeypatch.setattr(frames, "IMAGES", images)
+    fooled = {
+        (attack, "net", target): count
+        for attack, its in counts.items()
+        for target, count in zip(("net", *"xyz"), (20, *its), strict=True)
+    }
+    return results_of_frame(frame_of(fooled))
+
+
+def texts_of(results) -> list[str]:
+    """Return what table, ranking and page say of the first attack."""
+    report, grid = build_report(results), table(results, name="ranking")
+    ranked = rankings(results).query("eps_255 == 8")
+    tables = [table(results, rows="attack", to=form) for form in ("markdown", "latex", "html")]
+    shown = [" ".join(report.answer), json.dumps(report.page["rankings"])]
+    return [*tables, grid.markdown(), standing(ranked), *shown]
+
+
+def test_a_lead_that_needs_one_target_is_an_average_in_every_output(monkeypatch):
+    one = {"mi": (20, 10, 10), "di": (4, 10, 10)}
+    for text in texts_of(sweep_of(monkeypatch, 200, **one)):
+        assert "ithout target x, the lead is not significant" in text and "n average" in text
+    for text in texts_of(sweep_of(monkeypatch, 200, mi=(20, 20, 20), di=(4, 4, 4))):
+        assert "n average" not in text and "the lead" not in text
+    (outcomes,) = sweep_of(monkeypatch, 200, **one).outcomes(8.0).values()
+    row = analysis.rankings(outcomes, against="di").to_dict("records")[0]
+    row |= {"what": "", "than": "di", "other": 0.4, "costs": (1, 1), "of": "200 images", "text": ""}
+    said = margins_sentence([row | {"p": 0.01, "undecided": False}], "mi", "")
+    assert "mi is better on average than di" in said and "without target x, the lead" in said
+
+
+def test_below_100_images_no_output_names_a_winner(monkeypatch):
+    *tables, ranked, stands, answered, notes = texts_of(
+        sweep_of(monkeypatch, 60, mi=(20, 20, 20), di=(4, 4, 4))
+    )
+    assert all("images bold names no winner (fixed floor)" in text for text in tables)
+    few = "60 images are too few to name a winner"
+    assert stands == few and answered.startswith(few)
+    for text in (ranked, answered, notes):
+        assert "floor of 100 images is fixed, not a power" in text and "ahead" not in text
+    row = ranking(60, -0.1).to_dict("records")[0] | {"p": 0.01, "undecided": False}
+    row |= {"what": "", "than": "di", "other": 0.4, "costs": (1, 1), "of": "60 images", "text": ""}
+    said = margins_sentence([row], "mi", "")
+    assert said.startswith("mi is beside di: ") and f"{few}: the floor" in said
+
+
+def test_equal_outcomes_are_called_so(monkeypatch):
+    results = sweep_of(monkeypatch, 200, mi=(20, 10, 10), di=(20, 10, 10))
+    *_, ranked, stands, answered, notes = texts_of(results)
+    assert stands == "di and 1 more have equal outcomes" and answered.startswith(stands)
+    assert all("he same outcome on every image as the first: mi" in x for x in (ranked, notes))
+    row = rankings(results).query("eps_255 == 8").to_dict("records")[1]
+    row |= {"what": "", "than": "di", "other": 0.4, "costs": (1, 1), "of": "200 images", "text": ""}
+    assert "mi has the same outcome on every image as di: " in margins_sentence([row], "mi", "")
 
 
 UNEVEN = {

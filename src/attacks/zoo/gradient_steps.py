@@ -57,7 +57,7 @@ def pgd() -> None:
     Name: Projected Gradient Descent.
     Reference: Madry et al. (2018), arXiv 1706.06083.
 
-    Deviation: 10 steps of eps / 4; the paper takes 100 of eps / 40.
+    Deviation: 10 steps of eps / 4, as the authors' code for CIFAR-10; for MNIST 40 of eps / 30.
     """
 
 
@@ -67,6 +67,8 @@ def pgd_l2() -> None:
 
     Name: Projected Gradient Descent in L2.
     Reference: Madry et al. (2018), arXiv 1706.06083.
+
+    Deviation: 10 steps of eps / 4; the authors' L2 code takes 100 of eps / 40.
     """
 
 
