@@ -105,6 +105,7 @@ class Beside:
             absent = absent_sentence(table, self.named)
             notes = [*alike_sentences(table, self.attack), *said((absent, True))]
             caption = f"{heading}:\n{rank_sentence(table, self.attack)}"
+            caption += " for reporting" * self.reported
             rows = neighbours(table, self.attack, *self.named)
             grids.append(Grid(heads, [*rows], caption, notes=notes, left=(0, 1)))
         return grids

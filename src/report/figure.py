@@ -20,6 +20,7 @@ from ..analysis.outcomes import job_outcomes
 from ..utils.model_names import ModelRef, renamed
 from . import charts
 from .charts.theme import DASHES, LINE, MEAN, PALETTE, SHADES, SHAPES, inline
+from .images_text import images_text
 from .printed import BELOW, LETTER, VALUES, Figure, Pair, on_paper, to_points
 from .view import pairs_of
 from .words import COUNTED
@@ -289,8 +290,8 @@ def image(pair: Pair, number: int | str) -> ChartType:
 
     There is a line per attack, with a cross where the class is wrong. The likeliest classes are
     those of the clean image, and at the smallest budget at which the first attack makes the class
-    wrong, or else at the budget with the lowest confidence. Keywords, result and errors are as for
-    `confidence_groups`.
+    wrong, or else at the budget with the lowest confidence. A class that is already wrong when
+    clean is called so. Keywords, result and errors are as for `confidence_groups`.
 
     Keywords:
         number: The image's number, or its file such as cat/17.jpg, as in images.csv.
@@ -303,9 +304,11 @@ def image(pair: Pair, number: int | str) -> ChartType:
     rows, attacked = styled(rows, pair.order(rows)), parts[0][parts[0]["eps_255"] > 0]
     wrong = attacked[~attacked["right"]]
     turn = wrong.iloc[0] if len(wrong) else attacked.sort_values("confidence").iloc[0]
-    when = f"{'wrong' if len(wrong) else 'lowest'} at {turn['eps_255']:g}/255"
-    images = {"clean": parts[0].iloc[0], f"{labels[0]}: {when}": turn}
-    key = "Cross: wrong class. Bars: likeliest classes, the true one grey."
+    clean, key = parts[0].iloc[0], "Cross: wrong class. Bars: likeliest classes, the true one grey."
+    what = "wrong at " if len(wrong) else "lowest at "
+    if not clean["right"]:
+        what, key = "", f"{key} The class is already wrong when clean."
+    images = {"clean": clean, f"{labels[0]}: {what}{turn['eps_255']:g}/255": turn}
 
     def draw(width: float, height: float) -> Any:
         curve = _curves(rows, height, "confidence").properties(width=0.55 * width)
@@ -368,5 +371,5 @@ def profiles(pair: Pair) -> ChartType:
         raise ValueError(
             "profiles need stored likeliest classes of clean images with 57.5 % confidence or more."
         )
-    heading = f"{renamed(pair.target[0], pair.names)}, clean images"
-    return pair.printed(charts.profiles(inline(rows)), heading)
+    heading = [f"{renamed(pair.target[0], pair.names)}, clean images", images_text(pair.jobs[:1])]
+    return pair.printed(charts.profiles(inline(rows)), ", ".join(filter(None, heading)))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from inspect import Parameter, signature
 from typing import Any
@@ -21,6 +22,7 @@ from .audit import tries_table
 from .beside import DIFFERENCES
 from .cells import TableSpec
 from .grid import FORMATS, Grid
+from .images_text import images_text
 from .paper import paper_table
 from .results import Results, open_results
 from .transfer_table import transfer_table
@@ -110,6 +112,8 @@ def table(
         raise ValueError(f"A table needs jobs with an attack{targets}; there are none.")
     if not isinstance(grid := make(results, **options), Grid):
         raise ValueError(f"name={name}: the function returns {type(grid).__name__}, no Grid.")
+    if name != "paper" and (part := images_text(results.jobs)):  # whose answers say it themselves
+        grid = replace(grid, legend=[*grid.legend, part])
     if to == "latex":
         return grid.latex(wide, small)
     return grid if to is None else str(getattr(grid, to)())

@@ -27,6 +27,7 @@ from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import NO_DEFENCE, renamed
 from ..utils.refusals import shortened
 from .charts.theme import INK, LINE, MEAN, PALETTE, PRINT, paper_theme
+from .images_text import images_text
 from .page.html import VEGA_LITE
 from .results import Results, open_results
 from .view import View, view_of
@@ -168,6 +169,11 @@ class Figure:
         return rows
 
     def heading(self, rows: pd.DataFrame, eps: float | None = None) -> str:
+        """Name the place of rows, see `place`, and how many of their images are for tuning."""
+        jobs = [job for job in self.results.jobs if job.attack in {*rows["attack"]}]
+        return ", ".join(filter(None, [self.place(rows, eps), images_text(jobs)]))
+
+    def place(self, rows: pd.DataFrame, eps: float | None = None) -> str:
         """Name the rows' attack, source and target, or `attacks` and so on, and a budget."""
         attack, source, target = (
             f"{axis}s" if rows[axis].nunique() > 1 else renamed(rows[axis].iloc[0], self.names)
@@ -288,7 +294,7 @@ class Pair(Figure):
         if image is None:
             return self.heading(rows)
         label = self.predictions(self.jobs[0], image)["label"].iloc[0]
-        return f"Image {image} ({self.class_name(label)}), {self.heading(rows)}"
+        return f"Image {image} ({self.class_name(label)}), {self.place(rows)}"
 
     def predictions(self, job: FinishedJob, number: int) -> pd.DataFrame:
         """Return the target's predictions of an image by budget, and whether they are `right`."""

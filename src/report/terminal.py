@@ -12,6 +12,7 @@ from ..artifacts.layout import ATTACKS, SOURCES
 from ..utils.files import write_csv
 from ..utils.formats import format_cells, format_rate
 from .grid import fitting
+from .images_text import images_text
 from .named_tables import MARKS, defences, matrices, matrix_of, ranking_grid, rankings
 from .results import Results
 from .sanity_checks import CAUSES
@@ -44,6 +45,7 @@ def print_matrices(results: Results, console: Console) -> None:
             behind = defences(results, attack)
             console.print(behind.rich_table(), soft_wrap=False)
             legend += behind.legend
+    legend += filter(None, [images_text(results.jobs)])
     if legend:
         console.print(Text("\n".join(dict.fromkeys(legend)), style="italic"), soft_wrap=False)
         console.print()

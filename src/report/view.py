@@ -12,6 +12,7 @@ from ..analysis.quantities import STATISTICS
 from ..analysis.ranking import GROUP, MEAN_OF
 from ..utils.model_names import NO_DEFENCE
 from .charts.theme import MEAN
+from .images_text import images_text
 from .results import Results
 from .words import Answer, answer, counted, pair_answer, said, source_answer
 
@@ -117,7 +118,8 @@ def answer_of(results: Results, view: View) -> Answer:
         pair = pd.Series([*view.pairs[0], first.defence, first.eps, first.protocol], keys)
         return pair_answer(_alike(view.rows, pair, keys).iloc[0], where)
     row, jobs = rows.iloc[0], (row_[0].job for row_ in results.attacked)
-    details = counted(row, next(j.record.images for j in jobs if j.attack == row["attack"]))
+    job = next(job for job in jobs if job.attack == row["attack"])
+    details = [*counted(row, job.record.images), *filter(None, [images_text([job])])]
     if len(rows) > 1:
         source = f" from {first.source}" * bool(first.source)
         return answer(rows, "attack", source + where, details)

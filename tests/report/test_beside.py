@@ -1,5 +1,6 @@
 """A sweep beside stored attacks, with `rank`, and beside studies that others published."""
 
+import re
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -217,6 +218,23 @@ def test_stored_clean_predictions_decide_which_images_count(named, changed):
 
     with pytest.raises(ValueError, match="1 images have other labels"):
         beside(changed(jobs, relabelled), "made-up")
+
+
+def test_tables_and_figures_say_how_many_of_their_images_are_for_tuning(named, changed):
+    (job,) = named("mi", ["vgg"])
+    tuning = read_preset("made-up")[0]["tuning"]
+    few = partial(pd.DataFrame.query, expr="index in @tuning", local_dict={"tuning": tuning})
+    config = job.record.config | {"beside": "made-up"}
+    for part_of, text in (
+        (lambda rows: rows, "300 images 60 of them for tuning"),
+        (few, "60 images all for tuning"),
+    ):
+        results = results_of(changed([job], part_of, config=config))
+        shown = [str(results.table(name=name)) for name in ("transfer", "matrix", "ranking")]
+        for name in ("curves", "matrix", "ranking", "confidence_groups"):
+            shown.append(str(results.figure(name).to_dict()["title"]))
+        assert all(text in " ".join(re.split(r"[',\s]+", one)) for one in shown)
+    assert "tuning" not in str(results_of([job]).table())
 
 
 def priced(rows: pd.DataFrame, gradients: float) -> pd.DataFrame:

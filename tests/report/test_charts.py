@@ -78,6 +78,15 @@ def test_an_image_is_found_by_its_file(sweep):
         src.strip(files[1][1:], sweep, **PAIR)
 
 
+def test_an_image_that_is_wrong_when_clean_is_called_so(sweep):
+    rows = predictions_of(sweep).query("target == 'vit' and eps_255 == 0 and attack == 'fgsm'")
+    right = (rows["predicted"] == rows["label"]).groupby(rows["index"]).first()
+    for number in (right.idxmin(), right.idxmax()):
+        text = text_of(src.image(int(number), sweep, **PAIR))
+        assert ("already wrong when clean" in text) == (not right[number])
+        assert ("wrong at" in text or "lowest at" in text) == right[number]
+
+
 REFUSED = [
     (src.curves, {"attack": "mj"}, "attack=mj: choose from"),
     (src.curves, {"names": {"fgsm": "a", "bim": "a"}}, "'a' is the printed name of several"),
