@@ -74,6 +74,10 @@ def explain(error: BaseException) -> str:
         near = suggestion(stem, options)
         listed = f" {group} has {', '.join(options)}." if options and not near else ""
         return f"{text.rstrip('.')}.{near}{listed}"
+    if (found := text.partition(", possible interpolation keys: "))[1]:  # `~` has deleted a group
+        groups = re.findall(r"\$\{(\w+)\}", found[0])
+        key = next((name for name in groups if name not in found[2].split(", ")), "")
+        return f"{key} is missing: the program needs this key. Leave out ~{key}"
     if isinstance(cause, ConfigAttributeError | ConfigKeyError) and cause.full_key:
         text = first_line(error).partition(". Did you mean")[0]  # of OmegaConf 2.4
         if text.endswith("is not in struct"):  # `~` has deleted a key of the program

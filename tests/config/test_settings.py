@@ -43,6 +43,13 @@ def read(*words: str, extra: Path | None = None) -> Settings:
     return settings
 
 
+def test_the_audit_takes_a_kernel_that_fits_its_images():
+    for words, size in (("", 3), ("dataset=cifar10", 3), ("dataset=nips17", 15)):
+        ti = read(*f"experiment=audit attack=ti source=vgg_small targets=vit {words}".split())
+        assert ti.attack.settings["kernel_size"] == size
+    assert "kernel_size" not in read("experiment=audit", "attack=di", "targets=vit").attack.settings
+
+
 # Keys that are left open, and what they become.
 RULES: list[tuple[str, dict[str, Any]]] = [
     ("", {"targets": DEFAULT_TARGETS, "reference": 8, "protocol": "joint", "storage": "float32"}),
