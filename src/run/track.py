@@ -15,8 +15,9 @@ from ..analysis import TRANSFER, WHITE_BOX
 from ..analysis.estimates import MEAN
 from ..analysis.quantities import QUANTITIES
 from ..analysis.ranking import GROUP, MEAN_OF
-from ..artifacts.layout import PAGE, files_of_sweep, folder_of_command
+from ..artifacts.layout import MANIFEST, PAGE, files_of_sweep, folder_of_command
 from ..artifacts.record import JobRecord, files_of_job
+from ..artifacts.sweep_state import CONFIG_OF_JOB
 from ..cache.code_digest import code_of
 from ..cache.keys import content_key
 from ..config.sections import job_name
@@ -24,7 +25,7 @@ from ..config.settings import Settings
 from ..data import ImageDataset
 from ..report.results import JobResults, Results
 from ..report.sanity_checks import explained
-from ..tracking import Point, Tracker
+from ..tracking import STARTED, Point, Tracker
 from ..utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
 from ..utils.package import FOLDER
 
@@ -49,6 +50,7 @@ def publish_sweep(
         "targets": [name for job in jobs for name in job.targets],
         "attacks": [job.attack.label for job in jobs],
         "budgets_255": [f"{budget:g}" for job in crafted for budget in job.budgets],
+        "reference_eps_255": [f"{job.reference:g}" for job in crafted],
         "protocol": [job.protocol or "" for job in jobs],
         "n_images": [str(job.n_images or "all") for job in jobs],
         "seed": [str(job.seed) for job in jobs],
@@ -61,6 +63,7 @@ def publish_sweep(
         note = f"{pairs} pairs are too many for MLflow's charts. Compare them at {page}.\n\n{note}"
     tags = {"folder": str(folder.absolute()), "note": note, "error": error}
     tags = {name: text for name, text in tags.items() if text} | sweep_tags(sweep)
+    tags |= _start(folder / MANIFEST)
     parameters = {name: text for name, text in listed.items() if text}
     name, points = jobs[0].tracking.name or folder.name, sweep_points(results)
     tags["run_key"] = content_key(["sweep", sweep])
@@ -78,6 +81,11 @@ def publish_failure(tracker: Tracker, sweep: str, job: Settings, error: str) -> 
     tags = {"error": error, "run_key": content_key(["failed job", content, error])}
     parameters = _parameters(job.source_name, job.attack.label, job.targets, job.budgets, job.seed)
     tracker.publish("job", job.job, parameters, [], tags | sweep_tags(sweep))
+
+
+def _start(file: Path) -> dict[str, str]:
+    """Return the tag of a run's start, in ms: when a file of its beginning was written."""
+    return {STARTED: f"{1000 * file.stat().st_mtime:.0f}"} if file.exists() else {}
 
 
 def _parameters(
@@ -98,7 +106,7 @@ def publish_job(tracker: Tracker, results: Results) -> None:
     analysis = sorted(code_of(str(FOLDER / "analysis")).values())
     key = content_key([record.key, *chosen, analysis])
     shared = data_tags(record.config, record.data, record.images, len(record.class_names))
-    shared |= sweep_tags(record.config["sweep"])
+    shared |= sweep_tags(record.config["sweep"]) | _start(result.job.folder / CONFIG_OF_JOB)
     tags, metrics = {"run_key": key}, dict[str, float]()
     if record.attack:
         for alarm in result.alarms:
@@ -166,7 +174,7 @@ def _pair(
     attack = record.config["attack"]
     points, intervals = pair_points(rows, record.reference)
     radius = record.reference / 255 * math.sqrt(record.values) * (record.norm == "l2")
-    single: dict[str, float] = {"seconds": record.seconds or 0.0, "l2_radius": radius}
+    single = {"seconds": record.seconds or 0.0, f"l2_radius/{_at(record.reference)}": radius}
     points += [(name, value, 0) for name, value in result.cost.items()]
     points += [(name, value, 0) for name, value in single.items() if value]
     arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
@@ -204,13 +212,19 @@ def _pair(
         names = {name: parameters[name] for name in ("attack", "source", *TARGET_COLUMNS)}
         page = (folder_of_command(result.job.folder) / PAGE).absolute().as_uri()
         tags["note"] = f"This pair in the report: `{page}#{urlencode(names, quote_via=quote)}`"
-    name = _run_name(f"{job_name(record.label, record.source)} -> {pair}", record)
+    at = f"at {record.reference:g}/255"
+    name = _run_name(f"{job_name(record.label, record.source)} -> {pair} {at}", record)
     return name, parameters, points, tags
 
 
 def _run_name(name: str, record: JobRecord) -> str:
     """Return a run's name, with the arithmetic added unless it is float32."""
     return name if record.arithmetic == "float32" else f"{name} ({record.arithmetic})"
+
+
+def _at(eps_255: float) -> str:
+    """Name a budget in metrics: those of other budgets must not have the same name."""
+    return f"at_{eps_255:g}"
 
 
 def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict[str, str]]:
@@ -230,7 +244,7 @@ def pair_points(rows: pd.DataFrame, reference: float) -> tuple[list[Point], dict
         if metric == "curve" and any(step > 0 for *_, step in curve):
             points += curve
         if name in values:
-            single = name if metric == "reference" else f"{name}/reference"
+            single = name if name == "clean_accuracy" else f"{name}/{_at(reference)}"
             points.append((single, values[name], 0))
         if f"{name}_low" in values:
             ends = (values[f"{name}_{end}"] for end in ("low", "high"))
@@ -243,10 +257,10 @@ def sweep_points(results: Results) -> list[Point]:
     """Return each attack's success by whole budget above 0, and at the reference budget.
 
     Metrics are `transfer_success/ATTACK`, the mean over other models, `white_box_success/ATTACK`,
-    the mean over white boxes, and `difference_from_first/ATTACK` in the ranking over all sources (0
-    for the first), each with `/curve` and `/reference`. There are also metrics for `ATTACK of
-    ensembles`, `ATTACK through DEFENCE` (of the sources) and `ATTACK behind DEFENCE` (of the
-    targets).
+    the mean over white boxes, and `versus_first/ATTACK`, the difference from the first in the
+    ranking over all sources (0 for the first), each with `/curve` and `/at_EPS`. There are also
+    metrics for `ATTACK of ensembles`, `ATTACK through DEFENCE` (of the sources) and `ATTACK behind
+    DEFENCE` (of the targets). MLflow sorts charts by name: success comes first.
     """
     if not results.attacked:
         return []
@@ -260,7 +274,7 @@ def sweep_points(results: Results) -> list[Point]:
         if row.eps_255 % 1 == 0:  # MLflow accepts no other steps
             points.append((f"{metric}/{name}/curve", value, int(row.eps_255)))
         if row.eps_255 == reference:
-            points.append((f"{metric}/{name}/reference", value, 0))
+            points.append((f"{metric}/{name}/{_at(reference)}", value, 0))
 
     row: Any
     means = results.select(source=MEAN, target=MEAN).dropna(subset="success_rate")
@@ -274,7 +288,7 @@ def sweep_points(results: Results) -> list[Point]:
         difference = 0 if row.rank == 1 else row.difference
         if (of_mean or len(rows) == 1) and not math.isnan(difference):
             defence = NO_DEFENCE if of_mean else ModelRef.parse(row.source).defence
-            add("difference_from_first", row, difference, defence)
+            add("versus_first", row, difference, defence)
     return points
 
 

@@ -1,3 +1,3 @@
 """Publish runs of finished jobs to MLflow, to another store, or to none."""
 
-from .tracker import Point, Tracker, open_tracker
+from .tracker import STARTED, Point, Tracker, open_tracker

@@ -34,7 +34,7 @@ from ..artifacts.sweep_state import is_dead
 from ..utils.files import remove_temporaries, temporary_name
 from ..utils.package import FOLDER, PACKAGE
 from ..utils.refusals import first_line, quoted, warn_once
-from .tracker import Point, without_password
+from .tracker import STARTED, Point, without_password
 
 log = logging.getLogger(__name__)
 
@@ -128,9 +128,11 @@ class MlflowStore(MlflowClient):
         if kind == "pair" and "note" in tags:
             note = f"{tags['note']} [Sweep and report]({self._page('-sweeps', tags['sweep'])})"
             tags = {**tags, "note": note}
+        tags = dict(tags)
+        start = int(tags.pop(STARTED)) if STARTED in tags else None
         texts = {**self.source, **_tags(tags)}
         run = next(self._runs(experiment, f"tags.run_key = '{key}'"), None)
-        run = run or self._send(self.create_run, experiment, tags=texts, run_name=name)
+        run = run or self._send(self.create_run, experiment, start, texts, name)
         if run is None:
             return
         number, now = run.info.run_id, run.info.start_time

@@ -19,11 +19,13 @@ log = logging.getLogger(__name__)
 
 Point = tuple[str, float, int]
 """Name, value and step of a metric."""
+STARTED = "started"
+"""Tag of the time at which a run began, in milliseconds since 1970."""
 _LOST = (
     "%s: tracking stops, but all files are written. When the store works again, run the same "
     "command: it tracks every job, without computing it again."
 )
-_TAGS = {"kind", "name", "note", "error", "sweep", "job", "run_key"}
+_TAGS = {"kind", "name", "note", "error", "sweep", "job", "run_key", STARTED}
 """Tags that are not the user's."""
 _PUBLISH = "publish(kind, name, parameters, metrics, tags, files)"
 
@@ -59,8 +61,8 @@ class Tracker:
 
         Equal runs have an equal tag `run_key`: a store has one of them, and adds the tags that are
         new to it. The tag `sweep.ID` names a sweep that the run belongs to, and `sweep` the first
-        one. The tag `job` is the `run_key` of a pair's job, `note` describes the run, and `error`
-        says why it has failed.
+        one. The tag `job` is the `run_key` of a pair's job, `note` describes the run, `started` is
+        when it began, and `error` says why it has failed.
         """
         files = [path for path in files if self.tables or path.suffix not in (".parquet", ".npz")]
         tags = {"kind": kind, **dict(self.tags), **tags}

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import time
 from types import SimpleNamespace
 from urllib.parse import unquote
 from uuid import uuid4
@@ -84,6 +85,14 @@ def test_a_run_ends_as_what_happened_and_jobs_are_below_their_first_sweep(tracke
     first = found["first"].info.run_id
     assert {found[job].data.tags["mlflow.parentRunId"] for job in ("good", "bad")} == {first}
     assert len(store.get_metric_history(first, "n")) == 1200
+
+
+def test_a_run_has_the_duration_of_its_job(tracker, store):
+    began = 1000 * int(time.time()) - 120_000
+    publish(tracker, started=f"{began}")
+    (run,) = runs(store)
+    assert run.info.start_time == began and "started" not in run.data.tags
+    assert 120_000 <= run.info.end_time - run.info.start_time < 240_000
 
 
 def test_a_run_that_was_left_open_is_completed(settings, store, monkeypatch, caplog):
