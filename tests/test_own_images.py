@@ -142,8 +142,13 @@ def test_arrays_in_two_files_or_with_training_images_and_class_names(nearest, sh
     images, labels = images[:4], labels[:4]
     many = {"train_images": np.concatenate([images] * 20), "train_labels": np.tile(labels, 20)}
     named = {"images": images, "labels": labels, "class_names": np.array(["a", "b", "c", "d"])}
-    np.savez(nearest / "a.npz", **named, **many)
-    assert shown(*FILE, *QUICK, model="new").endswith(" / 4")
+    for shared in (4, 1, 0):  # classes whose evaluated images are also training images
+        many["train_images"][:, 0, 0] = 255
+        many["train_images"][np.tile(labels, 20) < shared] = np.tile(images[:shared], (20, 1, 1, 1))
+        np.savez(nearest / "a.npz", **named, **many)
+        assert shown(*FILE, *QUICK, model="new").endswith(" / 4")
+        finding = f"new: trained on {shared} / 4 = {shared / 4:.2%} of the evaluated images"
+        assert alarms().get("trained_on_images") == (finding if shared else None)
     np.savez(nearest / "a.npz", **named)
     assert "train_labels" in shown(*FILE, *QUICK, model="new")
 

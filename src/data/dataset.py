@@ -24,6 +24,8 @@ from .classes import check_labels, choose_names, number_by, printable_names
 from .files import CODE, content_of, to_rgb
 from .subset import balanced_subset, check_names, listed_subset
 
+_READ_TWICE = 100  # images of a data set
+
 
 class SizeError(ValueError):
     """Error: images are not square, or differ in size, and no `image_size` is set."""
@@ -220,7 +222,8 @@ class ImageDataset(Dataset[Batch]):
         bytes of files, regardless of their path, and the pixels of other images; see `content_of`.
 
         Raises:
-            ValueError: A file is not an image, or an image has a different size from the others.
+            ValueError: A file is not an image, or an image has a different size from the others,
+                or one of the first images differs between two reads.
         """
         if not self._digest:
             total = hashlib.sha256(f"{self.image_size} {self.num_classes}".encode())
@@ -230,6 +233,11 @@ class ImageDataset(Dataset[Batch]):
                 total.update(b"none" if numbers is None else numbers.astype("<i8").tobytes())
             for i in with_progress(range(len(self)), "reading images", len(self)):
                 content, height, width = self._read(i, by=content_of)
+                if i < _READ_TWICE and self._read(i, by=content_of)[0] != content:
+                    raise ValueError(
+                        f"image {self._chosen[i]} differs between two reads. Remove random "
+                        "transforms from the data set"
+                    )
                 if self._size is None:
                     self._check_size(i, height, width, self.image_size)
                 total.update(f"{content} {height} {width}\n".encode())
@@ -251,6 +259,11 @@ class ImageDataset(Dataset[Batch]):
         The first covers an image's pixels as stored, the second those after resizing.
         """
         return self._digests[:, 1:]
+
+    def shared_with(self, other: "ImageDataset") -> NDArray[np.bool_]:
+        """Return a mask of the images, (n,), that another data set has, whatever their labels."""
+        shared: NDArray[np.bool_] = np.isin(self.pixel_digests, other.pixel_digests)
+        return np.any(shared, axis=1)
 
     @cached_property
     def _digests(self) -> np.ndarray:

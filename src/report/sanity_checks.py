@@ -52,6 +52,8 @@ CAUSES = {
     "timm or torchvision, than the images; without class names, renumber the labels",
     "copies_of_images": "each copy counts, so intervals are too narrow; usual causes: one image "
     "under several names or in several classes, or frames of a film",
+    "trained_on_images": "its accuracy on them says nothing of new images; usual cause: one folder "
+    "for training and test. A few copies are in some public data sets",
     "over_budget": "the rates are listed at the stated budget; usual causes: eps_255 in another "
     "unit or norm, other clean images, resizing or JPEG after the attack",
     "clipped": "the rates are those of the clipped images; usual causes: a budget that the attack "

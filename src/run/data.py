@@ -167,7 +167,7 @@ def open_fit_images(
         sizes = f"{training.image_size} pixels, but the images have {images.image_size}"
         raise ValueError(f"{key} of {sizes}.")
     chosen = training.subset(part.fit_n_images, settings.seed)
-    if (both := np.isin(images.pixel_digests, chosen.pixel_digests).any(axis=1)).any():
+    if (both := images.shared_with(chosen)).any():
         raise ValueError(
             f"attack={name} would be fitted on {both.sum():,} of the evaluated images, "
             f"such as image {images.indices[both][0]}. Set attack.fit_images=FOLDER to use others."

@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -88,12 +88,14 @@ class ModelPool:
         for name in names:
             key = _make_key(planned, name, images)
             if name in built:
-                classifier = built[name]
+                classifier, trained_on = built[name], None
                 if settings.model[name].weights is None:
                     trainings = Trainings(settings, images, self.sets)
                     classifier, self._files[key] = trainings.run(name, built, tracker)
+                    trained_on = self.sets.training_images(settings, images)
                 keep = _keeps_layers(planned, name)
-                self._frozen[key] = freeze(settings, name, classifier, images, keep)
+                model = freeze(settings, name, classifier, images, keep)
+                self._frozen[key] = replace(model, trained_on=trained_on)
                 del built[name], self._built[key]
             if key in self._files:  # each job's log warns
                 check, file = settings.clean_accuracy_check, self._files[key]

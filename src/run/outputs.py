@@ -169,6 +169,10 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
         yield from sanity_checks.clean_at_chance(finished.predictions, classes)
     yield from sanity_checks.labels_permuted(finished.predictions, record.class_names)
     yield from sanity_checks.copies_of_images(job.images.pixel_digests[:, 1])
+    for name, model in job.models.items():
+        if model.trained_on is not None and (k := job.images.shared_with(model.trained_on).sum()):
+            text = f"{name}: trained on {format_cell(k, len(job.images))} of the evaluated images"
+            yield Alarm("trained_on_images", text)
     if not finished.attacked:
         return
     yield from sanity_checks.alarms(

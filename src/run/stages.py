@@ -162,6 +162,7 @@ class Model:
         is_stated: True if the expected share is from its settings.
         as_built: The classifier with its layers as built, without folded batch norms; kept for
             attacks that train it.
+        trained_on: The images that it was trained on here; None for given weights.
     """
 
     classifier: nn.Module
@@ -170,6 +171,7 @@ class Model:
     expected_accuracy: float | None = None
     is_stated: bool = False
     as_built: nn.Module | None = None
+    trained_on: ImageDataset | None = None
 
     @property
     def key_parts(self) -> dict[str, Any]:

@@ -147,6 +147,18 @@ REFUSED = [
 ]
 
 
+def test_images_that_differ_between_two_reads_are_refused():
+    class Flipping(list):
+        def __getitem__(self, place):
+            image = super().__getitem__(place)
+            return image[:, :: np.random.default_rng().choice([-1, 1])]
+
+    with pytest.raises(
+        ValueError, match=r"^image \d+ differs between two reads\. Remove random tr"
+    ):
+        ImageDataset(split(Flipping(random_images()))).digest()
+
+
 def test_labels_and_sizes_out_of_range_are_refused():
     for words, message in REFUSED:
         with pytest.raises(ValueError, match=message):
