@@ -85,6 +85,20 @@ def test_attacks_of_two_names_are_two_rows_and_a_repeated_job_is_named(run_job, 
     assert "2-fgsm-coarse repeats out/0" in printed and "copy repeats" not in printed
 
 
+NOTED = """
+from src.attacks import fgsm
+def noted(model, images, labels, eps, size: {"a": 1} = 1, kind: 3 = 1, share: "in [0, 1]" = 1):
+    return fgsm(model, images, labels, eps * share * size * kind)
+noted.all_budgets = True
+"""
+
+
+def test_annotations_of_an_attack_may_be_no_types(run_job, workspace):
+    keys = "_target_: noted_code.noted\nsize: 1\nkind: 1\nshare: 0.5"
+    own_attack(workspace, "noted", keys, NOTED)
+    assert run_job("attack=noted", "n_images=20") == 0
+
+
 def test_a_failed_job_leaves_the_others_alone(run_job, workspace, store, capsys):
     wanted = ["model.fine.expected_accuracy=0.999", "clean_accuracy_check.tolerance=0.0001"]
     words = ["clean_accuracy_check.action=stop,warn", "tracking=mlflow"]

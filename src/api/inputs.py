@@ -17,7 +17,7 @@ from ..run.check_job import build_job
 from ..run.data import DataSets, mixing_pool, open_fit_images
 from ..run.models import with_ensemble
 from ..run.stages import JobContext, Model, Planned
-from ..utils.devices import is_cuda
+from ..utils.devices import arithmetic, is_cuda
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.networks import copy_network
 from ..utils.package import canonical_name
@@ -56,7 +56,7 @@ class Inputs:
         self.networks = {
             name: _classifier(name, module).to(self.device) for name, module in modules.items()
         }
-        with torch.autocast(self.device.type, enabled=False):  # as when a job runs
+        with arithmetic(self.device.type, "32-true"):  # as when a job runs
             tried = (try_classifier(net, None, levels.shape[-1]) for net in self.networks.values())
             counts = sorted({logits.shape[1] for logits in tried})
         if len(counts) > 1:

@@ -7,9 +7,10 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from inspect import signature
+from inspect import Parameter, signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import RLock
 from typing import Any
 from uuid import uuid4
 
@@ -39,6 +40,7 @@ from ..run.job import finish_job
 from ..run.outputs import choose_pictures, write_results
 from ..run.stages import Planned
 from ..run.trainer import for_device
+from ..utils.devices import float32_by_default
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
 from .inputs import Inputs, name_of
@@ -49,6 +51,28 @@ Images = ArrayLike | Tensor | Sequence[Any] | Dataset[Any] | DataLoader[Any]
 """Images in one of the forms of `src.api.inputs.read_images`."""
 
 
+_ONE_CALL = RLock()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence harmless warnings of libraries, and restore what a call changes for all threads.
+
+    That are the random state, levels of logs and switches of torch, so calls of several threads
+    wait for each other.
+    """
+    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
+
+    with _ONE_CALL, warnings.catch_warnings(), isolate_rng(), ExitStack() as restored:
+        restored.enter_context(float32_by_default())
+        ignore_harmless_warnings()
+        for logger in map(logging.getLogger, ("pytorch_lightning", "lightning")):
+            restored.callback(logger.setLevel, logger.level)
+            logger.setLevel(logging.WARNING)
+        yield
+
+
+@quiet()
 def transfer(
     sources: Models,
     targets: Models,
@@ -156,7 +180,7 @@ def transfer(
         },
     }
     planned, call = list[Planned](), uuid4().hex
-    with quiet(), TemporaryDirectory() as temporary:
+    with TemporaryDirectory() as temporary:
         # Only the images of pictures are stored.
         plain |= {"cache": {"dir": temporary, "images_mb": 0}}
         try:
@@ -218,7 +242,9 @@ def craft(
     if "target_label" in keywords and "targeted" not in accepted(function):
         raise ValueError(f"{key}: {name} has no argument `targeted`, which target_labels need.")
     if "norm" in face:
-        function = partial(function, norm=keywords.get("norm", face["norm"].default))
+        default = face["norm"].default
+        usual = "linf" if default is Parameter.empty else default
+        function = partial(function, norm=keywords.get("norm", usual))
     words = {
         word: value if isinstance(value, int | float | str | None) else repr(value)
         for word, value in getattr(function, "keywords", {}).items()
@@ -251,19 +277,6 @@ def _run(planned: Planned, inputs: Inputs, cache: Rows, folder: Path | None) -> 
     if folder is not None:
         write_results(evaluation, finished, choose_pictures(evaluation, finished))
     return finished
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Silence harmless warnings and messages of libraries, and restore the global random state."""
-    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
-
-    with warnings.catch_warnings(), isolate_rng(), ExitStack() as restored:
-        ignore_harmless_warnings()
-        for logger in map(logging.getLogger, ("pytorch_lightning", "lightning")):
-            restored.callback(logger.setLevel, logger.level)
-            logger.setLevel(logging.WARNING)
-        yield
 
 
 def _levels(key: str, eps: ArrayLike | Tensor) -> list[float]:

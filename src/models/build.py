@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.call_target import call_target
-from ..utils.devices import named_errors
+from ..utils.devices import arithmetic, named_errors
 from ..utils.refusals import first_line
 from .pixel_classifier import ModelError, PixelClassifier
 from .weights import MisfitError, load_weights
 
 
+@arithmetic("cpu", "32-true")
 def build_classifier(
     name: str,
     network: Mapping[str, Any],
@@ -91,6 +92,7 @@ def _outline(settings: Mapping[str, Any]) -> Any:
     return call_target(settings)
 
 
+@arithmetic("cpu", "32-true")
 def check_gradient(name: str, classifier: nn.Module, image_size: int) -> None:
     """Raise ValueError if a classifier's logits have no gradient; a zero gradient is allowed."""
     grey = torch.full((1, 3, image_size, image_size), 0.5).requires_grad_()

@@ -120,6 +120,7 @@ class PixelClassifier(nn.Module):
         return cast(Tensor, logits)
 
 
+@arithmetic("cpu", "32-true")
 def use_channels_last(classifier: PixelClassifier, image_size: int) -> None:
     """Store the weights as channels_last, faster on CPUs, if the network allows.
 

@@ -125,6 +125,8 @@ def text_digest(text: str) -> str:
 def tensor_bytes(value: Tensor) -> Iterable[bytes | memoryview]:
     """Yield what identifies a tensor; device, memory format and gradients make no difference."""
     yield f"{value.dtype} {tuple(value.shape)}\n".encode()
+    if not value.numel():
+        return  # its strides may be 0, which no view as bytes can have
     plain = type(value) in (Tensor, nn.Parameter) and value.layout == torch.strided
     if plain and not value.is_quantized:
         yield value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data

@@ -7,10 +7,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+from warnings import catch_warnings
 
 import numpy as np
 import torch
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from ..attacks import adapt
 from ..cache.keys import attack_parts, clean_parts, code_keys, defence_parts
@@ -439,7 +440,7 @@ def _check_keywords(attack: AttackSettings, call: Any) -> dict[str, inspect.Para
 def _signature(function: Callable[..., Any]) -> inspect.Signature:
     try:
         return inspect.signature(function, eval_str=True)
-    except NameError:  # an annotation uses a type that is imported only for type checkers
+    except Exception:  # an annotation is no code, or uses a type imported for type checkers alone
         return inspect.signature(function)
 
 
@@ -450,12 +451,13 @@ def _convert(key: str, value: Any, named: Mapping[str, inspect.Parameter]) -> An
         return value
     config = ConfigDict(arbitrary_types_allowed=True, allow_inf_nan=False)
     try:
-        adapter = TypeAdapter(annotation, config=config)
+        with catch_warnings(action="error"):  # pydantic warns of what is no type
+            adapter = TypeAdapter(annotation, config=config)
         try:
             return adapter.validate_json(json.dumps(value), strict=True)
         except TypeError:  # an object built from a nested `_target_`
             return adapter.validate_python(value)
-    except PydanticUserError:
-        return value
     except ValidationError as error:
         raise ValueError(refusal(error, within=f"attack.{key}")) from error
+    except Exception:  # the annotation is no type that pydantic knows
+        return value

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -124,6 +125,44 @@ def test_any_function_is_an_attack_with_its_gradients_counted(images):
         slow[columns].reset_index(drop=True), bim[columns].reset_index(drop=True)
     )
     assert set(mine["gradients"]) == {0, 1} and set(bim["gradients"]) == {0, 1 + 2 * 2}
+
+
+def test_float64_by_default_and_two_threads_change_no_row(images):
+    one, keys = module(0), {"attacks": ["mi"], "progress_bar": False}
+    one.register_buffer("roi", torch.empty_strided((0,), (0,)))  # as of an ONNX Resize
+    expected = transfer({"a": one}, {"a": one}, *images, **keys).predictions
+    torch.set_default_dtype(torch.float64)
+    try:
+        with ThreadPoolExecutor(2) as threads:
+            calls = [threads.submit(transfer, {"a": one}, {"a": one}, *images, **keys)] * 2
+            frames = [call.result().predictions for call in calls]
+        assert torch.get_default_dtype() == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for frame in frames:
+        pd.testing.assert_frame_equal(frame, expected)
+
+
+def test_a_model_is_tried_in_the_arithmetic_of_the_job(images, caplog):
+    one = module(0)
+    torch.set_float32_matmul_precision("medium")
+    try:
+        transfer({"a": one}, {"a": one}, *images, progress_bar=False)
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert "the same image gets different logits" not in caplog.text
+
+
+def test_a_function_may_need_a_norm(images):
+    def theirs(model, pictures, labels, eps, norm):
+        assert norm == "linf"
+        return attacks.fgsm(model, pictures, labels, torch.tensor([eps]))[0]
+
+    one = module(0)
+    named = {"theirs": theirs, "ours": attacks.fgsm}
+    frame = transfer({"a": one}, {"a": one}, *images, attacks=named, progress_bar=False).predictions
+    theirs, ours = (rows.reset_index(drop=True) for _, rows in frame.groupby("attack", sort=False))
+    pd.testing.assert_frame_equal(theirs.drop(columns="attack"), ours.drop(columns="attack"))
 
 
 def test_a_store_holds_the_jobs_of_its_last_call_and_the_users_files(images, tmp_path):
