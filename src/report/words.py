@@ -71,26 +71,19 @@ def verdict(ranked: pd.DataFrame, of: str, listed: bool = True) -> list[str]:
     if len(ranked) < 2:
         return []
     first, tied = ranked.iloc[0], is_tied(ranked)
-    few, same = too_few(first), _listed(ranked.loc[_is_same(ranked), of].tolist())
+    same = _listed(ranked.loc[_is_same(ranked), of].tolist())
     tie = f"{_TIED}: {_listed(_others_alike(ranked, of))}" if listed else f"= {_TIED}"
     lead = "on average" if first["depends_on"] else "decided:"
-    decided = said(
-        (_UNTESTED, ranked["p"].isna().all()),
-        (tie, tied),
-        (f"{lead} the first is ahead of all others (all pairs tested together, p < 0.05)", not few),
-    )
-    return said(
-        *((text, True) for text in decided[:1]),
-        (f"{_SAME} the first: {same}", same),
-        (_few_note(first), True),
-        (dependence(first["depends_on"]), True),
-    )
+    ahead = f"{lead} the first is ahead of all others (all pairs tested together, p < 0.05)"
+    text = _UNTESTED if ranked["p"].isna().all() else tie if tied else ahead
+    few = text == ahead and too_few(first)
+    return said((text, not few), (f"{_SAME} the first: {same}", same)) + _caveats(first)
 
 
 def standing(ranked: pd.DataFrame, of: str = "attack") -> str:
     """Say what tests decide on the first row of a ranking, and what its lead depends on."""
     lead = " ".join(_lead(ranked, of)).strip().removesuffix(",")
-    return "; ".join(said((lead, True), (dependence(ranked.iloc[0]["depends_on"]), True)))
+    return "; ".join([lead, *said((dependence(ranked["depends_on"].iloc[0]), True))])
 
 
 def dependence(targets: str) -> str:
@@ -105,9 +98,9 @@ def too_few(first: Any) -> str:
     return f"{first['images']:g} images are too few to name a winner" * bool(few)
 
 
-def _few_note(first: Any) -> str:
+def _caveats(first: Any) -> list[str]:
     few = too_few(first)
-    return f"{few}: {_FLOOR}" * bool(few)
+    return said((f"{few}: {_FLOOR}", few), (dependence(first["depends_on"]), True))
 
 
 def needed(ranked: pd.DataFrame) -> str:
@@ -348,14 +341,13 @@ def alike_sentences(table: pd.DataFrame, attack: str) -> list[str]:
     others, first = ranked[ranked["attack"] != attack], ranked.iloc[0]
     same = others.loc[_is_same(others), "attack"]
     alike = others.loc[others["undecided"].astype(bool), "attack"]
-    few, tests = too_few(first), "paired tests of it against each, p < 0.05"
-    return said(
+    tests = "paired tests of it against each, p < 0.05"
+    texts = said(
         (f"{_SAME} {', '.join(same)}", len(same)),
         (f"cannot be told apart from: {', '.join(alike)}", len(alike)),
-        (_few_note(first), True),
-        (f"{attack} differs from every other attack ({tests})", not (few or len(alike))),
-        (dependence(first["depends_on"]), first["attack"] == attack),
+        (f"{attack} differs from every other attack ({tests})", not len(alike)),
     )
+    return texts + _caveats(first)
 
 
 def absent_sentence(table: pd.DataFrame, named: Mapping[str, str]) -> str:
@@ -483,8 +475,8 @@ def margins_sentence(rows: Sequence[Any], attack: str, at: str, aimed: bool = Fa
     costs = ", ".join(dict.fromkeys(costs_text(row["costs"]) for row in rows))
     sources = " or ".join(dict.fromkeys(row["source"] for row in rows))
     counts = f"n = {n} of the {rows[0]['of']}; from {sources}{at}; {costs} gradients per image"
-    few = _few_note(min(rows, key=lambda row: row["images"]))
-    return "; ".join(said((f"{'; '.join(texts)}{points} ({counts})", True), (few, True)))
+    few = too_few(min(rows, key=lambda row: row["images"]))
+    return f"{'; '.join(texts)}{points} ({counts})" + f"; {few}: {_FLOOR}" * bool(few)
 
 
 def costs_text(costs: Sequence[float]) -> str:
