@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ..utils.networks import copy_network
 from ..utils.refusals import first_line
-from .libraries import base_of, from_object, keep_layout
+from .libraries import TARGETED_WAY, base_of, from_object, keep_layout
 from .transferattack_clone import from_class
 
 _WAY = "A function that takes all budgets at once must state all_budgets = True."
@@ -25,9 +25,11 @@ def adapt(attack: Any) -> Any:
             `from_object`; or a class of TransferAttack or with a base class of it.
 
     Raises:
-        ValueError: An object or a class cannot be used.
+        ValueError: An object or a class cannot be used, or the attack is set to targeted mode.
     """
     if isinstance(attack, partial) and not attack.args:
+        if attack.keywords.get("targeted"):
+            raise ValueError(f"targeted=True: the program sets this itself. {TARGETED_WAY}")
         return partial(adapt(attack.func), **attack.keywords)
     if base := base_of(attack):
         name = getattr(attack, "__name__", type(attack).__name__)

@@ -24,6 +24,7 @@ _FILLED = _BUDGETS | {
 """Arguments of the libraries' classes that the program fills in; they are not keywords."""
 LENGTHS = {*_BUDGETS, "alpha"}
 """Arguments of the libraries' classes for the budget, and for the step in its unit."""
+TARGETED_WAY = "Build it without target labels, and pass target_labels= to choose them."
 _WAY = "Pass: lambda model, images, labels, eps: {}(model, eps=eps)(images, labels)"
 
 
@@ -269,8 +270,8 @@ def _check_mode_and_unit(attack: Any, norm: str) -> None:
     """Refuse an object in targeted mode, or with a budget for pixels from 0 to 255."""
     name, state = type(attack).__name__, vars(attack)
     if state.get("attack_mode", "default") != "default" or state.get("targeted"):
-        way = "Build it without target labels, and pass target_labels= to choose them."
-        raise ValueError(f"{name} is set to targeted mode, which the program sets itself. {way}")
+        text = "is set to targeted mode, which the program sets itself"
+        raise ValueError(f"{name} {text}. {TARGETED_WAY}")
     for key in sorted(_BUDGETS & state.keys()) if norm == "linf" else ():
         if isinstance(state[key], int | float) and state[key] > 1:
             way = f"Build it with {key} and steps in this unit, such as {key}=8/255."

@@ -266,6 +266,7 @@ UNUSABLE = {
     "foolbox": (lambda _: of_foolbox(), "LinfPGD is an attack of foolbox"),
     "target labels": (lambda model: Own(model, targeted=True), "Own is set to .* target_labels="),
     "mode": (lambda model: changed(Own(model), attack_mode="random"), "target_labels="),
+    "a function": (lambda _: partial(attacks.mi, targeted=True), "target_labels="),
     "inside": (lambda model: changed(Own(model), other=Own(model, targeted=True)), "target_labels"),
     "unit": (lambda model: Own(model, eps=8), r"Own has eps=8, but pixels are in \[0, 1\]"),
     "None": (returns(lambda x: None), "^Odd returns NoneType"),
