@@ -150,3 +150,26 @@ def test_a_stored_job_is_told_by_the_content_of_its_files(plan, run_job, workspa
     assert "Already stored" in plan(*words)
     save_file({name: 2 * value for name, value in load_file(own).items()}, own)
     assert "Already stored" not in plan(*words)
+
+
+SEEDLESS = """
+def blend(model, images, labels, eps):
+    return (images + eps * (images.mean(0) - images).sign()).clamp(0, 1)
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "stored"),
+    [
+        ("cache.images_mb=0", "cache.images_mb=300", False),  # adversarial images are kept
+        ("cache.images_mb=0 report.examples=1", "cache.images_mb=0 report.examples=5", False),
+        ("attack=blend trainer.batch_size=6", "attack=blend trainer.batch_size=3", False),
+        ("attack=blend trainer.batch_size=6", "attack=blend trainer.batch_size=6", True),
+        ("trainer.batch_size=6", "trainer.batch_size=3", True),
+    ],
+)
+def test_a_stored_job_needs_no_work(plan, run_job, workspace, first, then, stored):
+    own_attack(workspace, "blend", "_target_: blend_code.blend", SEEDLESS)
+    words = ["n_images=6", "epsilon.grid=[4]", "rerun=false"]
+    assert run_job(*words, *first.split(), "hydra.run.dir=out") == 0
+    assert ("Already stored" in plan(*words, *then.split())) == stored

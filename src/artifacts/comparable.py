@@ -19,11 +19,8 @@ _FACTS = {
     *("class_names", "values", "device", "code", "versions"),
 }
 _SECTIONS = ("attack", "ensemble", "source_defence", "source_draws", "defence")
-_CHOICE = {"n_images", "seed", "images"}
-"""Keys of `dataset` that choose images, and change nothing about them.
-
-Records of version 0.4.0 and earlier ones have `n_images` there.
-"""
+_CHOICE = {"seed", "images"}
+"""Keys of `dataset` that choose images, and change nothing about them."""
 _TAGGED = ("timm/", "torchvision/")
 """Providers whose names end in a tag of the weights, as in `resnet50.a1_in1k`."""
 RELATED_BY = {"same weights", "same architecture", "same family"}

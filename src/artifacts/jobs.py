@@ -145,7 +145,7 @@ class FinishedJob:
     def image_files(self) -> dict[int, str]:
         """The images' files by number, as in `images.csv`; empty without a list of files."""
         path, types = self.folder / IMAGE_LIST, {"index": np.int64, "file": str}
-        with suppress(OSError, ValueError):  # it cannot be read, or is an older version's
+        with suppress(OSError, ValueError):  # it cannot be read
             if path.is_file():  # reading a named pipe would block for ever
                 listed = pd.read_csv(path, usecols=[*types], dtype=types).dropna()
                 names = listed["file"].str.replace(r"^'(?=[=+\-@])", "", regex=True)  # no formulas

@@ -25,8 +25,16 @@ from ..utils.package import (
 
 _RULES = ("attacks", "data", "defences", "images", "measure", "models", "cache/keys.py")
 _RUN = ("check_job", "craft", "data", "evaluate", "models", "passes", "stages", "trainer")
-_SHARED = ("artifacts", "config", "utils")
-"""Packages of which those modules decide rows that the rules import."""
+_OTHERS = (
+    "api",
+    "cache",
+    "report",
+    "run/clean_accuracy.py",
+    "run/track.py",
+    "tracking",
+    "training.py",
+)
+"""What rules import, although it decides no row: it reads, stores and tells, or has own keys."""
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
 _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module
@@ -59,22 +67,32 @@ def digest_rules(folder: Path) -> str:
 def rule_files(folder: Path) -> list[Path]:
     """Return the modules in a program's folder that decide rows.
 
-    They are the packages of rules, what makes rows in `run`, and what these import from shared
-    packages, recursively.
+    They are the packages of rules, what makes rows in `run`, and what these import, recursively.
     """
     files = {file for name in _RULES for file in (folder / name, *(folder / name).rglob("*.py"))}
     files |= {folder / "run" / f"{name}.py" for name in _RUN}
+    others = [folder / name for name in _OTHERS]
     pending = files = {file for file in files if file.is_file()}
     while pending:
-        modules = {
-            file: ".".join(file.relative_to(folder).with_suffix("").parts) for file in pending
-        }
-        names = {name for file, module in modules.items() for name in _imports(file, module)}
-        places = {place for name in names for place in accumulate(name.split("."), "{}/{}".format)}
-        shared = {folder / f"{at}.py" for at in places if at.partition("/")[0] in _SHARED}
-        pending = {file for file in shared if file.is_file()} - files
+        names = {name for file in pending for name in _own_imports(folder, file)}
+        found = {module for name in names if (module := _module_of(folder, name))}
+        pending = {file for file in found if not {file, *file.parents} & {*others}} - files
         files = files | pending
     return sorted(files)
+
+
+def _own_imports(folder: Path, file: Path) -> list[str]:
+    parts = file.relative_to(folder).with_suffix("").parts
+    return _imports(file, ".".join(parts[:-1] if parts[-1] == "__init__" else parts))
+
+
+def _module_of(folder: Path, name: str) -> Path | None:
+    """Return the file of the module that a dotted name is in, or is."""
+    for place in reversed([*accumulate(name.split("."), "{}/{}".format)]):
+        for file in (folder / f"{place}.py", folder / place / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
 
 
 def _is_docstring(node: ast.AST) -> bool:

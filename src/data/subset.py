@@ -57,7 +57,7 @@ def listed_subset(path: str, numbers: np.ndarray, labels: np.ndarray) -> np.ndar
 def check_names(path: str, images: pd.DataFrame) -> None:
     """Refuse images whose file names differ from those in the list, see `listed_subset`.
 
-    Folders may differ: lists of earlier versions have none.
+    Folders may differ.
     """
     rows = _read_list(path).sort_values("index", kind="stable").reset_index(drop=True)
     files = images["file"].str.split("/").str[-1].map(csv_cell)  # the list may be written so

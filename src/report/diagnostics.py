@@ -110,7 +110,7 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
         if len(rows):
             tables[name] = rows[rows["eps_255"] == record.reference]
     for name, diagnostic in DIAGNOSTICS.items():
-        # A table of this name may be that of an earlier version's user.
+        # A table of this name may be the user's.
         if diagnostic.of_job and name in job.files and name not in users:
             tables[name] = diagnostic.of_job(job.table(name), job)
     if "low_passed" in tables:  # of models, whatever attacks them

@@ -32,7 +32,7 @@ from .check_job import check_weights, open_job
 from .evaluate import Evaluation, JobTables
 from .models import ModelPool, with_ensemble
 from .outputs import choose_pictures, make_job, save_adversarial_images, write_results
-from .plan import finished_key
+from .plan import finished_key, planned_job
 from .stages import JobContext, Planned
 from .sweep import Sweep
 from .track import publish_job
@@ -46,7 +46,7 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
 
     Return its statistics, but None if another process writes the results.
     """
-    cache = Rows(Path(planned.settings.cache.dir))
+    typed, cache = planned.settings, Rows(Path(planned.settings.cache.dir))
     planned, evaluation = prepare_job(planned, pool, tracker, cache)
     start_clock(folder)
     finished = finish_job(planned, evaluation, folder)
@@ -58,7 +58,8 @@ def run_job(planned: Planned, pool: ModelPool, tracker: Tracker, folder: Path) -
     statistics = write_results(evaluation, finished, pictures)
     if settings.save_adversarial:
         save_adversarial_images(evaluation, finished)
-    cache.finish(evaluation.folder, finished_key(planned, len(job.images)), job.images.digest())
+    key = finished_key(planned_job(replace(planned, settings=typed), job.images))
+    cache.finish(evaluation.folder, key, job.images.digest())
     cache.shrink(settings.cache.total_gb)
     publish_job(tracker, statistics)
     return statistics

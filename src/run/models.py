@@ -213,7 +213,7 @@ def build(
             way += "and dataset.num_classes=null."
         elif chosen is not None:
             raise
-        raise ValueError(f"{error} {way}") from error
+        raise ValueError(f"{str(error).rstrip('.')}. {way}") from error
 
 
 def fetches(model: ModelSettings) -> bool:

@@ -5,15 +5,18 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
+from torch import nn
 
-from ..cache.keys import clean_parts, content_key
+from ..cache.code_digest import code_of
+from ..cache.keys import content_key
 from ..cache.rows import Rows
-from ..config.sections import ModelSettings
+from ..config.sections import ModelSettings, network_settings
 from ..config.settings import Settings
 from ..data import ImageDataset
 from ..models.providers import LOADER, find
@@ -21,26 +24,19 @@ from ..report.grid import Grid
 from ..utils import stopping
 from ..utils.devices import device_of
 from ..utils.files import remembered, sha256_of
-from ..utils.model_names import ModelRef
 from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration
 from .check_job import build_job, open_job
 from .craft import name_fit
 from .data import DataSets, open_images
-from .models import ModelPool, build, fetches
-from .stages import GRADIENT, Planned, parts_of, work_of
+from .models import ModelPool, build, fetches, with_ensemble
+from .stages import GRADIENT, JobContext, Model, Part, Planned, parts_of, work_of
 from .trainer import read_notes
 
 log = logging.getLogger(__name__)
 
 _SHOWN = 30  # maximum number of jobs in the table
-_UNKEYED = {
-    *("cache", "tracking", "report", "beside", "base", "question", "plan", "rerun"),
-    *("sweep", "clean_accuracy_check"),
-    *("trainer", "training", "model"),
-}
-"""Sections that decide no row, or of which `finished_key` has some keys."""
 
 
 @dataclass(frozen=True)
@@ -150,49 +146,55 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
     return plan
 
 
-def finished_key(planned: Planned, images: int) -> str:
-    """Return a key of what a plan knows of a job: settings, code, and digests of files."""
+def planned_job(planned: Planned, images: ImageDataset) -> JobContext:
+    """Return a job whose models stand for those that its settings and weight files describe.
+
+    So its rows have keys before any model is built. The images stand for those of a fit.
+    """
     settings, trainer = planned.settings, planned.settings.trainer
-    return content_key(
-        {
-            "settings": settings.model_dump(exclude=_UNKEYED),
-            "trainer": [trainer.attack_precision, trainer.gradient_batch],
-            "models": {name: _model_key(settings, name) for name in settings.model},
-            "training": settings.training.model_dump(exclude={"device"}),
-            "code": [planned.code, *(table.stored_as for table in planned.measurements)],
-            "files": [images, planned.saved and planned.saved.digest],
-        }
-    )
+    if trainer.batch_size == "auto":
+        trainer = trainer.model_copy(update={"batch_size": 1000})
+    planned = replace(planned, settings=settings.model_copy(update={"trainer": trainer}))
+    models = {
+        name: Model(nn.Identity(), digest="", parts={"settings": _model_key(settings, name)})
+        for name in settings.models
+    }
+    device = torch.device(device_of(trainer.accelerator))
+    return build_job(planned, images, device, with_ensemble(settings, models), fit_images=images)
+
+
+def finished_key(job: JobContext) -> str:
+    """Return a key of all rows of a `planned_job`."""
+    parts = parts_of(job, job.measurements)
+    return content_key([(str(part.target), *_place_of(part)) for part in parts])
+
+
+def _place_of(part: Part) -> tuple[str, ...]:
+    """Return what tells a part's rows apart from others."""
+    return *part.place, sha256(part.index.tobytes()).hexdigest()
 
 
 def _model_key(settings: Settings, name: str) -> str:
     """Return a key of what a plan knows of a model's logits, with a digest of its weight file."""
-    model, trainer, recipe = settings.model[name], settings.trainer, settings.training
-    others = {"weights", "expected_accuracy", "training_of", "url"}
+    model, recipe = settings.model[name], settings.training
     weights, path = model.weights or recipe.model_dump(exclude={"device"}), Path(str(model.weights))
     if path.is_file():
         weights = str(remembered("weights", [path], lambda: sha256_of(path)))
-    device = device_of(trainer.accelerator)
-    arithmetic = clean_parts(device, trainer.precision, trainer.fold_batch_norms)
-    return content_key([model.model_dump(exclude=others), weights, arithmetic])
+    network = network_settings(model.model_dump())
+    return content_key([network, code_of(network), weights, model.averaged])
 
 
 def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]) -> JobPlan:
     """Plan a job whose images are there; clean predictions in `seen` are another job's."""
-    settings = planned.settings
-    names: Any = dict.fromkeys([*settings.models, "+".join(settings.source)])
-    names.pop("", None)
-    job = build_job(planned, images, torch.device("cpu"), names)
+    settings, job = planned.settings, planned_job(planned, images)
     rows = Rows(Path(settings.cache.dir))
-    done = rows.is_finished(finished_key(planned, len(images)), images.digest)
-    if done and not settings.rerun:
+    if rows.is_finished(finished_key(job), images.digest) and not settings.rerun:
         return JobPlan(settings.job, len(images), seconds=0, stored=True)
-    missing = {part: part.index for part in parts_of(job, job.measurements)}
-    for part in [item for item in missing if not item.measurement.attacked]:
-        place = (len(images), part.measurement.name, *_list_keys(planned, part.target))
-        if place in seen:
-            del missing[part]
-        seen.add(place)
+    data = settings.dataset.model_dump_json()
+    places = {part: (data, *_place_of(part)) for part in parts_of(job, job.measurements)}
+    clean = {part for part in places if not part.measurement.attacked}
+    missing = {part: part.index for part in places if part not in clean or places[part] not in seen}
+    seen |= {places[part] for part in clean}
     work = work_of(job, missing)
     result = JobPlan(settings.job, len(images), work.gradients, work.predictions)
     if work.gradients is None or not plan.here:
@@ -216,14 +218,6 @@ def _check_files(job: Settings, images: ImageDataset, checked: dict[str, str]) -
                 checked[key] = str(error)
         if checked[key]:
             raise ValueError(checked[key])
-
-
-def _list_keys(planned: Planned, target: ModelRef | None) -> list[str]:
-    """Return keys of what a plan knows of a target's clean rows."""
-    settings, members = planned.settings, () if target is None else target.members
-    keys = [settings.dataset.model_dump_json(), settings.ensemble * (len(members) > 1)]
-    keys += [_model_key(settings, name) for name in members]
-    return [*keys, planned.defences[target.defence].key] if target and target.is_defended else keys
 
 
 def _count_gradients(job: Settings) -> JobPlan:

@@ -192,7 +192,7 @@ class MlflowStore(MlflowClient):
                 self.set_tag(job.info.run_id, _PARENT, run)
 
     def _end_leftovers(self) -> None:
-        """End the open runs of dead sweeps, and of their parts in version 0.5.0 and earlier."""
+        """End the open runs of dead sweeps, and of their parts."""
         wanted = "attributes.status = 'RUNNING' and tags.`mlflow.source.name` LIKE '%.main'"
         for experiment in self.experiments.values():
             for run in self._runs(experiment, wanted):

@@ -319,9 +319,16 @@ def digest_with(tmp_path) -> Callable[[str, str], str]:
     """A function that puts text into a file of a small program, and returns its digest."""
     program = {
         "attacks/rule.py": "from ..utils.one import x",
+        "attacks/__init__.py": "from ..utils import three",
         "utils/one.py": "from .two import x",
-        "utils/two.py": "x = 1",
+        "utils/two.py": "from .deep import x",
+        "utils/three.py": "x = 1",
+        "utils/deep/__init__.py": "from .inner import x",
+        "utils/deep/inner.py": "from ...analysis import x",
+        "analysis/__init__.py": "x = 1",
         "utils/other.py": "x = 1",
+        "run/craft.py": "from .helper import x",
+        "run/helper.py": "x = 1",
         "run/sweep.py": "x = 1",
         "report/page.py": "x = 1",
     }
@@ -372,13 +379,18 @@ def test_rules_of_the_program_count(digest_with, old: str, new: str):
     [
         ("utils/one.py", True),
         ("utils/two.py", True),  # a rule imports it by another one
+        ("utils/three.py", True),
+        ("utils/deep/__init__.py", True),
+        ("utils/deep/inner.py", True),
+        ("analysis/__init__.py", True),
+        ("run/helper.py", True),
         ("utils/other.py", False),
         ("run/sweep.py", False),
         ("report/page.py", False),
         ("conf/attack/mi.yaml", False),  # resolved settings are in the keys
     ],
 )
-def test_of_shared_packages_only_what_rules_import_counts(digest_with, file: str, counts: bool):
+def test_what_rules_import_counts_and_nothing_else(digest_with, file: str, counts: bool):
     assert (digest_with(file, "x = 1") != digest_with(file, "x = 2")) == counts
 
 
@@ -394,7 +406,7 @@ groups = {file: file.relative_to(folder).parts[0] for file in files}
 left = {file.stem for file in groups.keys() - {*rule_files(folder)} if groups[file] != "cache"}
 print(sorted(left), len(files) > 100)
 """
-    # `artifacts` itself loads these, of which no rule imports anything.
+    # Packages load these, of which no rule imports anything.
     left = ["__init__", "card", "comparable", "jobs", "sweep_state"]
     assert run_python("-c", script, folder=tmp_path) == f"{left} True\n"
 

@@ -220,7 +220,7 @@ def listed(tmp_path):
 
 
 def test_a_list_brings_the_same_images(listed, tmp_path):
-    """In any order, by an earlier version without folders, and with odd names."""
+    """In any order, without folders, and with odd names."""
     chosen = listed(n_images=3, seed=3)
     rows = chosen.listed().sample(frac=1, random_state=0)
     for names in (rows["file"], rows["file"].str[2:]):
