@@ -23,6 +23,7 @@ from ..utils.package import command
 from ..utils.vocabulary import CONTROLS
 from .beside import NEAR, Ranks, beside, margin_text, read_preset, tested_images
 from .grid import Grid
+from .images_text import images_text
 from .results import Results, titled_anew
 from .sanity_checks import explained
 from .words import COUNTED, costs_text, margins_sentence, said
@@ -311,11 +312,13 @@ def paper_text(results: Results, missing: int = 0) -> str:
     stated, folder = record.config["attack"]["settings"], first[0].sweep_folder
     rest = [f"{key}={stated[key]}" for key in stated if key not in {"_target_", *varied}]
     table = f"{command('table')} {shlex.quote(str(folder))} --as paper --to latex --question NAME"
-    budgets = shlex.join(str(job.folder) for side in (False, True) for job in jobs["budgets", side])
-    figure = f"{command('figure')} curves {budgets} --out curves.pdf"
+    budgets = [job for side in (False, True) for job in jobs["budgets", side]]
+    places = shlex.join(str(job.folder) for job in budgets)
+    figure = f"{command('figure')} curves {places} --out curves.pdf"
+    drawn = ", ".join(filter(None, ["PDF of the budgets", images_text(budgets)]))
     lines += said(
         (f"Not varied: {', '.join(rest) or 'none'}.", "function" not in stated),
         (f"LaTeX of a table: `{table}`, where NAME is {', '.join(grids)}.", folder != Path()),
-        (f"PDF of the budgets: `{figure}`", budgets and folder != Path()),
+        (f"{drawn}: `{figure}`", budgets and folder != Path()),
     )
     return "\n\n".join(lines) + "\n"
