@@ -119,7 +119,7 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
     Without `plan=only`, models of these jobs are built for them, so that those that do not fit are
     refused before the first job. With it, only names and shapes in weight files are checked.
     """
-    first, sets, checked = jobs[0].settings.plan, pool.sets, dict[str, str]()
+    first, sets = jobs[0].settings.plan, pool.sets
     plan, seen, missing = Plan(here), set[Any](), dict[str, None]()
     for planned in jobs:
         stopping.raise_if_interrupted()
@@ -131,7 +131,7 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
             else:
                 images = open_images(planned, sets)
                 if first.only:
-                    _check_files(settings, images, checked)
+                    _check_files(settings, images, seen)
                 elif here:
                     opened, job = open_job(planned, sets)
                     pool.build(opened, job.images)
@@ -203,21 +203,15 @@ def _plan_job(planned: Planned, images: ImageDataset, plan: Plan, seen: set[Any]
     return replace(result, seconds=result.work * speed)
 
 
-def _check_files(job: Settings, images: ImageDataset, checked: dict[str, str]) -> None:
-    """Refuse a weight file that does not fit its network; `checked` are the errors by model."""
+def _check_files(job: Settings, images: ImageDataset, seen: set[Any]) -> None:
+    """Refuse a weight file that does not fit its network; the models in `seen` fit."""
     for name in job.models:
         model = job.model[name]
-        if model.weights in (None, "included") or model.missing or fetches(model):
-            continue
+        in_file = model.weights not in (None, "included") and not model.missing
         key = content_key([name, model.model_dump(), job.dataset.model_dump()])
-        if key not in checked:
-            checked[key] = ""
-            try:
-                build(job, name, images, tried=False)
-            except ValueError as error:
-                checked[key] = str(error)
-        if checked[key]:
-            raise ValueError(checked[key])
+        if in_file and not fetches(model) and key not in seen:
+            build(job, name, images, tried=False)
+            seen.add(key)
 
 
 def _count_gradients(job: Settings) -> JobPlan:

@@ -246,9 +246,8 @@ class JobContext(Job):
 
     def gradients(self, budgets: int) -> float | None:
         """Return the gradients per image that the attack states, or else took in earlier jobs."""
-        stated, counted = self.attack.stated(budgets), None
-        if stated is None:
-            counted = read_notes(self.cache_dir).get(self.cost_key)
+        stated = self.attack.stated(budgets)
+        counted = read_notes(self.cache_dir).get(self.cost_key) if stated is None else None
         return stated if counted is None else budgets * counted
 
     @property
