@@ -24,9 +24,14 @@ BROKEN = 'raise SystemExit("the src of somebody else was imported")'
 NOTEBOOK = f"""
 import nbclient, nbformat
 notebook = nbformat.read({str(REPOSITORY / "docs" / "notebook.ipynb")!r}, as_version=4)
+def shown():
+    return [one.get("data", {{}}) for cell in notebook.cells for one in cell.get("outputs", ())]
+def captions():
+    htmls = [data.get("text/html", "") for data in shown()]
+    return [html.partition(" Images: ")[0] for html in htmls if "caption" in html]
+stored = captions()
 nbclient.NotebookClient(notebook, timeout=600).execute()
-outputs = [one for cell in notebook.cells for one in cell.get("outputs", ())]
-print(sum("image/png" in one.get("data", {{}}) for one in outputs), "pictures")
+print(sum("image/png" in data for data in shown()), "pictures", stored == captions())
 """
 
 
@@ -139,7 +144,7 @@ def test_the_example_of_the_readme_runs_from_the_wheel(run, tmp_path):
 def test_the_notebook_runs_from_the_wheel(run, tmp_path):
     for name in ("nbformat", "nbclient", "ipykernel"):
         pytest.importorskip(name)
-    assert "2 pictures" in run("python", "-c", NOTEBOOK, folder=tmp_path)
+    assert "2 pictures True" in run("python", "-c", NOTEBOOK, folder=tmp_path)
 
 
 def test_rows_computed_under_one_name_are_reused_under_the_other(run, project):
