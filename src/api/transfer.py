@@ -40,7 +40,7 @@ from ..run.job import finish_job
 from ..run.outputs import choose_pictures, write_results
 from ..run.stages import Planned
 from ..run.trainer import for_device
-from ..utils.devices import float32_by_default
+from ..utils.devices import arithmetic
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
 from .inputs import Inputs, name_of
@@ -64,7 +64,7 @@ def quiet() -> Iterator[None]:
     from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
 
     with _ONE_CALL, warnings.catch_warnings(), isolate_rng(), ExitStack() as restored:
-        restored.enter_context(float32_by_default())
+        restored.enter_context(arithmetic("cpu", "32-true"))
         ignore_harmless_warnings()
         for logger in map(logging.getLogger, ("pytorch_lightning", "lightning")):
             restored.callback(logger.setLevel, logger.level)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
-from itertools import chain, count, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,11 @@ def write_card(jobs: Sequence[CardJob], path: Path, **facts: Any) -> None:
         **facts: Further facts about the card, such as the name of a preset; `coarse` says that
             confidences of some jobs are the middles of 16 equal steps.
     """
-    names = _names([job.place[0] for job in jobs])
+    names = dict[str, str]()
+    for folder in dict.fromkeys(job.place[0] for job in jobs):
+        names[folder] = Path(folder).name
+        while [*names.values()].count(names[folder]) > 1:  # folders of one last name
+            names[folder] += " 2"
     parts = [part for job in jobs for part in _parts(job, (names[job.place[0]], job.place[1]))]
     table = pa.concat_tables(parts).unify_dictionaries()
     if len(table) > _MOST_ROWS:
@@ -117,16 +121,6 @@ def read_card(path: Path) -> list[CardJob]:
         RecursionError,  # of JSON with a million brackets
     ) as error:
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
-
-
-def _names(folders: Sequence[str]) -> dict[str, str]:
-    """Return a name for each folder, its last part, with a number after those that repeat."""
-    names = dict[str, str]()
-    for folder in dict.fromkeys(folders):
-        last = Path(folder).name
-        choices = chain([last], (f"{last} {number}" for number in count(2)))
-        names[folder] = next(name for name in choices if name not in names.values())
-    return names
 
 
 def _parts(job: CardJob, place: tuple[str, int]) -> Iterator[pa.Table]:

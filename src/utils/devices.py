@@ -91,20 +91,11 @@ def arithmetic(device: str, precision: str) -> Iterator[None]:
     with (
         torch.autocast(device, torch.bfloat16 if low else None, enabled=low),
         _products("tf32" if precision == "tf32" else "ieee"),
-        float32_by_default(),
+        ExitStack() as restored,
     ):
+        restored.callback(torch.set_default_dtype, torch.get_default_dtype())
+        torch.set_default_dtype(torch.float32)  # some libraries set float64
         yield
-
-
-@contextmanager
-def float32_by_default() -> Iterator[None]:
-    """Create tensors in float32 if nothing says otherwise; some libraries set float64."""
-    previous = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(previous)
 
 
 @contextmanager
