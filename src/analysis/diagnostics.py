@@ -1,4 +1,4 @@
-"""Tables of diagnostics: frequency bands, similarity, visibility, iterations, controls."""
+"""Tables of diagnostics: frequency bands, similarity, visibility, controls."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from ..utils.vocabulary import CONTROLS
 from .estimates import share_columns
 from .intervals import FEWEST_IMAGES, Z, paired_interval
 from .outcomes import at_budget, job_outcomes, ratio, row_positions, target_labels, with_defence
-from .transfer_rates import evaluated_budgets, rates, relation
+from .transfer_rates import evaluated_budgets, relation
 
 SIZES = ("rms_255", "linf_255", "psnr", "ssim")
 
@@ -25,27 +25,6 @@ def mean_visibility(rows: pd.DataFrame) -> pd.DataFrame:
     """
     finite = rows.replace({"psnr": {np.inf: np.nan}}).groupby("eps_255", as_index=False)
     return finite.agg(images=("index", "size"), **{name: (name, "mean") for name in SIZES})
-
-
-def success_over_iterations(
-    iterations: pd.DataFrame,
-    predictions: pd.DataFrame,
-    source: str,
-    targets: Sequence[str],
-    protocol: str,
-) -> pd.DataFrame:
-    """Compute the `rates` of each target by iterate; iterate 0 is the clean image.
-
-    The images are those of `iterations`, which may be a part of those in `predictions`.
-    The column `iteration` replaces the budget. `eps_255` is the budget of the run, `step_255` the
-    step size.
-    """
-    predictions, moved = with_defence(predictions), with_defence(iterations)
-    clean = _clean_of(predictions, moved)
-    moved = moved.assign(eps_255=iterations["iteration"].astype(float))
-    rows = rates(pd.concat([clean, moved], ignore_index=True), source, targets, protocol)
-    rows = rows.rename(columns={"eps_255": "iteration"}).astype({"iteration": int})
-    return rows.assign(**iterations.iloc[0][["eps_255", "step_255"]])
 
 
 def _clean_of(predictions: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:

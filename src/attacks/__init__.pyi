@@ -139,7 +139,6 @@ class _Bpa(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 bpa: _Bpa
@@ -180,7 +179,6 @@ class _Linbp(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 linbp: _Linbp
@@ -222,7 +220,6 @@ class _Ghost(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 ghost: _Ghost
@@ -263,7 +260,6 @@ class _Sgm(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 sgm: _Sgm
@@ -311,7 +307,6 @@ class _Att(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 att: _Att
@@ -354,7 +349,6 @@ class _PnaPatchout(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 pna_patchout: _PnaPatchout
@@ -398,7 +392,6 @@ class _Tgr(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 tgr: _Tgr
@@ -441,7 +434,6 @@ class _Cwa(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 cwa: _Cwa
@@ -483,7 +475,6 @@ class _Svre(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 svre: _Svre
@@ -525,7 +516,6 @@ class _Bfa(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 bfa: _Bfa
@@ -567,7 +557,6 @@ class _Fia(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 fia: _Fia
@@ -609,7 +598,6 @@ class _Naa(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 naa: _Naa
@@ -652,7 +640,6 @@ class _Rpa(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 rpa: _Rpa
@@ -697,7 +684,6 @@ class _Cfm(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 cfm: _Cfm
@@ -738,7 +724,6 @@ class _Ila(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 ila: _Ila
@@ -780,7 +765,6 @@ class _Ilpd(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 ilpd: _Ilpd
@@ -802,7 +786,6 @@ class _Generator(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 generator: _Generator
@@ -832,7 +815,6 @@ class _Uap(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 uap: _Uap
@@ -880,7 +862,6 @@ class _Lgv(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 lgv: _Lgv
@@ -932,7 +913,6 @@ class _Mba(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 mba: _Mba
@@ -974,7 +954,6 @@ class _Emi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 emi: _Emi
@@ -1015,7 +994,6 @@ class _Gi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 gi: _Gi
@@ -1056,7 +1034,6 @@ class _Mi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 mi: _Mi
@@ -1097,7 +1074,6 @@ class _Ni(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 ni: _Ni
@@ -1138,7 +1114,6 @@ class _PiPregradient(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 pi_pregradient: _PiPregradient
@@ -1182,7 +1157,6 @@ class _Mumodig(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 mumodig: _Mumodig
@@ -1223,7 +1197,6 @@ class _Gra(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 gra: _Gra
@@ -1267,7 +1240,6 @@ class _Mef(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 mef: _Mef
@@ -1310,7 +1282,6 @@ class _Pgn(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 pgn: _Pgn
@@ -1353,7 +1324,6 @@ class _Rap(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 rap: _Rap
@@ -1395,7 +1365,6 @@ class _Vmi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 vmi: _Vmi
@@ -1437,7 +1406,6 @@ class _Vni(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 vni: _Vni
@@ -1478,7 +1446,6 @@ class _Bim(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 bim: _Bim
@@ -1510,7 +1477,6 @@ class _Fgsm(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 fgsm: _Fgsm
@@ -1542,7 +1508,6 @@ class _FgsmL2(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 fgsm_l2: _FgsmL2
@@ -1583,7 +1548,6 @@ class _Pgd(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 pgd: _Pgd
@@ -1624,7 +1588,6 @@ class _PgdL2(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 pgd_l2: _PgdL2
@@ -1666,7 +1629,6 @@ class _PiPatchwise(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 pi_patchwise: _PiPatchwise
@@ -1704,7 +1666,6 @@ class _Rfgsm(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 rfgsm: _Rfgsm
@@ -1748,7 +1709,6 @@ class _Bsr(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 bsr: _Bsr
@@ -1791,7 +1751,6 @@ class _Sia(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 sia: _Sia
@@ -1835,7 +1794,6 @@ class _Decowa(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 decowa: _Decowa
@@ -1879,7 +1837,6 @@ class _Dem(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 dem: _Dem
@@ -1923,7 +1880,6 @@ class _Di(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 di: _Di
@@ -1967,7 +1923,6 @@ class _MiDiTi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 mi_di_ti: _MiDiTi
@@ -2008,7 +1963,6 @@ class _Ti(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 ti: _Ti
@@ -2050,7 +2004,6 @@ class _L2T(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 l2t: _L2T
@@ -2092,7 +2045,6 @@ class _Ops(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 ops: _Ops
@@ -2136,7 +2088,6 @@ class _Admix(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 admix: _Admix
@@ -2178,7 +2129,6 @@ class _SiNi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 si_ni: _SiNi
@@ -2220,7 +2170,6 @@ class _SiNiDiTi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 si_ni_di_ti: _SiNiDiTi
@@ -2264,7 +2213,6 @@ class _Ssa(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 ssa: _Ssa
@@ -2311,7 +2259,6 @@ class _Usmm(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 usmm: _Usmm
@@ -2354,7 +2301,6 @@ class _LogitMiDiTi(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 logit_mi_di_ti: _LogitMiDiTi
@@ -2399,7 +2345,6 @@ class _S4St(_Stated):
         seeds: Tensor | None = None,
         pool: tuple[Tensor, Tensor] | None = None,
         max_batch: int | None = None,
-        iterates: Sequence[int] | None = None,
     ) -> Tensor: ...
 
 s4st: _S4St

@@ -63,7 +63,7 @@ def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
             if not isinstance(result, Tensor):
                 kind, way = type(result).__name__, "torch.as_tensor converts an array."
                 raise ValueError(f"it returns {kind} instead of a tensor. {way}")
-            if result.shape != images.shape and "iterates" not in keywords:
+            if result.shape != images.shape:
                 returned, expected = tuple(result.shape), tuple(images.shape)
                 raise ValueError(f"it returns {returned} instead of {expected}. {_WAY}")
             results.append(result.detach().clone())  # the function may reuse its memory

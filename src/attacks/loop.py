@@ -1,7 +1,7 @@
 """Gradient ascent inside a ball around each image: the loop of all attacks."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -27,7 +27,6 @@ def ascend(
     seeds: Tensor | None = None,
     pool: tuple[Tensor, Tensor] | None = None,
     max_batch: int | None = None,
-    iterates: Sequence[int] | None = None,
 ) -> Tensor:
     """Maximise the loss of the source model inside a ball around each image.
 
@@ -54,15 +53,14 @@ def ascend(
         seeds: Seed of each image's random numbers, whole numbers of shape (N,); None: 0, 1, ...
         pool: Images to mix in and their classes, (P, 3, H, W) and (P,); None: the batch itself.
         max_batch: Largest number of images in a gradient batch; None: no limit.
-        iterates: Numbers of steps after which to return an iterate; None: only the last iterate.
 
     Returns:
         Adversarial images in [0, 1], detached: shaped like `images` for one budget, otherwise
-        (K, N, 3, H, W). `iterates` adds a leading axis.
+        (K, N, 3, H, W).
 
     Raises:
-        ValueError: A budget or a pixel is outside [0, 1], there is not one label and one seed per
-            image, or an iterate is asked for after the last step.
+        ValueError: A budget or a pixel is outside [0, 1], or there is not one label and one seed
+            per image.
 
     Reference: Dong et al. (2018), arXiv 1710.06081. As in the authors' code, the gradient is
     divided by its mean absolute value instead of its L1 norm; this matters for `lookahead` only.
@@ -76,10 +74,7 @@ def ascend(
     seeds = check_numbers("seeds", torch.arange(len(images)) if seeds is None else seeds, images)
     classes = labels if true_labels is None else check_numbers("true_labels", true_labels, images)
     pool = (images, labels) if pool is None else pool
-    after = [settings.steps] if iterates is None else list(iterates)
-    if beyond := [step for step in after if not 1 <= step <= settings.steps]:
-        raise ValueError(f"iterates={beyond[0]}: the attack has attack.steps={settings.steps}.")
-    result = images.new_empty((len(after), len(flat), *images.shape))
+    result = images.new_empty((len(flat), *images.shape))
     with evaluation_mode(model):
         rule, changed = settings.backward_rule, model
         if rule is not None:
@@ -91,9 +86,8 @@ def ascend(
             radii = flat[rows, part if per_image else slice(None)]
             batch = (images[part], labels[part], targeted, random, radii, settings.norm)
             problem = Problem(source, *batch)
-            result[:, rows, part] = _best_iterates(Landscape(problem, settings), after)
-    result = result.reshape(len(after), *budgets.shape[:1], *images.shape)
-    return result[0] if iterates is None else result
+            result[rows, part] = _best_restart(Landscape(problem, settings))
+    return result.reshape(*budgets.shape[:1], *images.shape)
 
 
 def _warn_of_kernel(size: int, side: int) -> None:
@@ -121,20 +115,18 @@ def _split(
             yield slice(first, first + rows), slice(left, left + columns)
 
 
-def _best_iterates(landscape: Landscape, after: Sequence[int]) -> Tensor:
-    """Return each image's iterates from the restart that ends with the highest loss."""
-    ends = [*after, landscape.settings.steps]
-    best = trajectory(landscape, ends)
+def _best_restart(landscape: Landscape) -> Tensor:
+    """Return each image's result of the restart that ends with the highest loss."""
+    best = last_iterate(landscape)
     for _ in range(landscape.settings.restarts - 1):
-        other = trajectory(landscape, ends)
-        highest, losses = landscape.values(best[-1], other[-1])
+        other = last_iterate(landscape)
+        highest, losses = landscape.values(best, other)
         best = torch.where((losses > highest)[..., None, None, None], other, best)
-    return best[:-1]
+    return best
 
 
-def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
-    """Run the loop once and return the iterates after the steps `after`, (S, K, N, 3, H, W)."""
-    iterates: dict[int, Tensor] = {}
+def last_iterate(landscape: Landscape) -> Tensor:
+    """Run the loop once and return its last iterate, or the best, (K, N, 3, H, W)."""
     settings, problem, random = landscape.settings, landscape.problem, landscape.problem.random
     eps, images = problem.eps, problem.images
     images = images.expand(len(eps), *problem.images.shape)
@@ -175,9 +167,7 @@ def trajectory(landscape: Landscape, after: Sequence[int]) -> Tensor:
             (losses,) = landscape.values(x)
             best = torch.where((losses > highest)[..., None, None, None], x, best)
             highest = torch.maximum(highest, losses)
-        if step + 1 in after:
-            iterates[step + 1] = best if settings.keep_best else x
-    return torch.stack([iterates[step] for step in after])
+    return best if settings.keep_best else x
 
 
 def _start(settings: Settings, images: Tensor, eps: Tensor, random: PerImageRandom) -> Tensor:

@@ -26,7 +26,7 @@ from ..utils.package import CLONE, INSTALLED, find_asset
 from .fields import Budget, Budgets, Distinct, Name, Place, check_units
 
 TargetLabelRule = Literal["data", "least_likely", "random", "next", "next_image"]
-PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "iterates", "states")
+PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "states")
 """Keyword arguments of attacks that the program sets."""
 DEFAULT_TARGETS = ("vgg16", "resnet50", "inception")
 """Default targets in addition to the source."""
@@ -183,7 +183,6 @@ class DiagnosticSettings(Section):
     """
 
     bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more would exceed float32 precision
-    iterations: Distinct[PositiveInt] = ()
     tables: Distinct[Name] = ()
     n_images: PositiveInt | None = None
 

@@ -112,13 +112,7 @@ class Settings(Section):
         if attack.kind != "crafted":
             return self
         check_among("epsilon.reference", self.epsilon.reference or 0, self.epsilon.grid)
-        who, steps = f"attack={attack.name}", attack.settings.get("steps", 1)
-        last = max(self.diagnostics.iterations, default=0)
-        if isinstance(steps, int) and last > steps and attack.cost is None:
-            raise ValueError(
-                f"diagnostics.iterations={last}: {who} ends after {steps} steps. Set attack.steps "
-                "to at least the largest iteration, or raise attack.gradients"
-            )
+        who = f"attack={attack.name}"
         if rule is not None and not about.targeted:
             raise ValueError(f"attack.target_label={rule}: {who} is untargeted only")
         if rule is None and about.targeted == "only":

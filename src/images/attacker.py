@@ -205,15 +205,6 @@ class Attacker:
         target_labels = self.target_labels(images, batch)
         return self._attack_batch(self.make_counted(), images, batch, target_labels, eps)
 
-    def iterates(
-        self, images: Tensor, batch: Batch, eps: float, steps: Sequence[int]
-    ) -> AdversarialBatch:
-        """Return a batch's iterates from one run at one budget, (S, N, 3, H, W), uncounted."""
-        target_labels, budgets = self.target_labels(images, batch), images.new_tensor([eps])
-        counted = self.make_counted()
-        iterates = self._attack_batch(counted, images, batch, target_labels, budgets, steps)
-        return AdversarialBatch(iterates, (255 * eps,) * len(steps), target_labels)
-
     def make_counted(self) -> CountedModel:
         """Return a copy of the source that counts its passes."""
         return CountedModel(copy_network(self.source), self.precision == "bf16", self.on_pass)
@@ -225,9 +216,8 @@ class Attacker:
         batch: Batch,
         target_labels: Tensor | None,
         eps: Tensor,
-        steps: Sequence[int] = (),
     ) -> Tensor:
-        """Return the attack's images inside their balls, or its iterates for a single budget."""
+        """Return the attack's images inside their balls."""
         labels = batch.labels if target_labels is None else target_labels
         keywords = {
             "targeted": target_labels is not None,
@@ -238,7 +228,6 @@ class Attacker:
             "states": self.states,
         }
         arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
-        arguments |= {"iterates": list(steps)} if steps else {}
         counted.counts.not_finite = torch.zeros(len(images), dtype=torch.bool)
         copies = images.clone(), labels.clone(), eps.clone()
         device = images.device.type
@@ -248,8 +237,6 @@ class Attacker:
         refusal = refused_calls(targets, counted) if targets else nullcontext()
         with self.named_errors(), torch.enable_grad(), self.arithmetic(device), refusal:
             adversarial = self.attack(counted, *copies, **arguments)
-        if steps:
-            adversarial, eps = adversarial[:, 0], eps.expand(len(steps))
         self._check_images(adversarial, images, batch, eps)
         pairs = zip(adversarial.detach(), eps[..., None, None, None], strict=True)
         inside = torch.stack([project(image, images, size, self.norm) for image, size in pairs])

@@ -19,13 +19,12 @@ from ..utils.devices import is_out_of_memory, named_errors
 from ..utils.refusals import first_line
 from ..utils.vocabulary import CONTROLS
 from .attack_cost import AdversarialImages, AttackCost
-from .iterations import Iterations
 from .minimum_budget import MinimumBudget
 from .protocol import EvaluatedBatch, Job, Measurement, Needs
 from .registry import TABLES
 
 _RESERVED = {PREDICTIONS, TOP_FIVE, "float32", "uint8", "stored", *CONTROLS, *TABLES}
-_RESERVED |= {kind.name for kind in (AttackCost, AdversarialImages, MinimumBudget, Iterations)}
+_RESERVED |= {kind.name for kind in (AttackCost, AdversarialImages, MinimumBudget)}
 _ADDED = {*(field.name for field in (*NAMES, IMAGE)), "attack", "source", "key", "file"}
 """Columns that are added to a table: by the job, by `load_table`, and in the cache."""
 

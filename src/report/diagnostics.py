@@ -15,15 +15,13 @@ import pandas as pd
 from pandas.api.types import is_numeric_dtype
 from scipy.special import stdtrit
 
-from ..analysis import OWN, TRANSFER, relation
+from ..analysis import OWN, TRANSFER
 from ..analysis.confidence import initial_confidence_effect
 from ..analysis.diagnostics import (
     filtered_rates,
     low_pass_accuracy,
     pair_similarity,
-    success_over_iterations,
 )
-from ..artifacts.comparable import networks_of
 from ..artifacts.jobs import FinishedJob
 from ..config.errors import explain
 from ..config.sections import ChartSettings
@@ -235,16 +233,6 @@ def _visibility(rows: pd.DataFrame, choice: View) -> pd.DataFrame:
     return points.rename(columns={"low": "mean_low", "high": "mean_high"})
 
 
-def _iterations(table: pd.DataFrame, job: FinishedJob) -> pd.DataFrame:
-    """Compute the success of the iterates of one run."""
-    record = job.record
-    pair = record.source, record.targets
-    rows = success_over_iterations(table, job.predictions, *pair, record.protocol)
-    targets = map(ModelRef.parse, rows["target"])
-    pairs, networks = ((record.source_model, target) for target in targets), networks_of(record)
-    return rows.assign(relation=[relation(*pair, networks) for pair in pairs])
-
-
 def _defences(results: Results) -> pd.DataFrame:
     """Return the accuracy behind each defence, clean and attacked, if there are defences."""
     rates = pairs_of(results.primary_rows)
@@ -275,7 +263,6 @@ def panel_of(y: str, x: str, colour: str, more: Mapping[str, Any], **titles: str
 _JOB = ["attack", "source"]
 _ROWS, _POINTS = {"marks": "rows"}, {"marks": "points"}
 _TICKS = {"marks": "ticks", "percent": False}
-_ITERATES = {"dash": "relation", "x_scale": "sqrt"}
 _CUTOFF = "frequencies kept (cycles per pixel; last: everything)"
 _SPECTRA = {"share": "share of power", "of": "perturbations from"}
 _SPECTRA |= {"frequency": "spatial frequency (cycles per pixel)"}
@@ -342,14 +329,6 @@ DIAGNOSTICS = {
         ],
         {},
         arranged=_visibility,
-    ),
-    "iterations": Diagnostic(
-        "Success over iterations",
-        "Success of the iterates of one run at the reference budget; dashed: white box. A shorter "
-        "run can differ, because the step size may depend on the number of steps. 95 % Wilson "
-        "intervals.",
-        [panel_of("success_rate", "iteration", "target", _ITERATES, success_rate="")],
-        of_job=_iterations,
     ),
     "defences": Diagnostic(
         "Behind defences",

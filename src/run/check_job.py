@@ -24,11 +24,10 @@ from ..config.settings import Settings
 from ..data import Batch, ImageDataset
 from ..data.dataset import SizeError
 from ..defences import Defence
-from ..images.attacker import Attack, accepted
+from ..images.attacker import Attack
 from ..images.saved import UNKNOWN, SavedImages
 from ..images.storage import AS_SAVED, TOLERANCE_255
 from ..measure.attack_cost import AdversarialImages, AttackCost, most_pictures
-from ..measure.iterations import Iterations
 from ..measure.minimum_budget import MinimumBudget
 from ..measure.own_measurement import own_measurements
 from ..measure.predictions import Clean, Control, Predictions
@@ -242,11 +241,6 @@ def _measurements(
             measured += [Control(name, storage, seed, universal) for name in CONTROLS]
         if asked.bisection:
             measured.append(MinimumBudget(asked.bisection))
-        if asked.iterations:
-            keys, eps_255 = settings.attack.settings, settings.reference
-            relative = keys.get("relative_step_size") or 1 / keys.get("steps", 1)
-            step_255 = float(keys.get("step_size_255") or relative * eps_255)
-            measured.append(Iterations(asked.iterations, eps_255, step_255))
     return measured + [
         table
         for table in make_tables(settings.reference, seed, max_batch)
@@ -267,22 +261,13 @@ def _check_precision(settings: Settings) -> None:
 
 
 def _check_diagnostics(planned: Planned) -> None:
-    """Refuse diagnostics that the attack cannot give, or for whose budgets it is not fitted."""
-    attack, diagnostics = planned.attack, planned.settings.diagnostics
-    part, function = attack.fitted, attack.function
-    if function and diagnostics.iterations and "iterates" not in accepted(function):
+    """Refuse a bisection for whose budgets the attack is not fitted."""
+    part, halvings = planned.attack.fitted, planned.settings.diagnostics.bisection
+    if part is not None and not part.one_state and halvings:
         raise ValueError(
-            f"diagnostics.iterations: attack={attack.name} has no keyword "
-            "`iterates`. The attacks of src.attacks have it."
+            f"diagnostics.bisection={halvings}: attack={planned.attack.name} is fitted only for "
+            "the budgets in epsilon.grid. Leave the diagnostic out."
         )
-    if part is None or part.one_state:
-        return
-    for key in ("bisection", "iterations"):
-        if value := getattr(diagnostics, key):
-            raise ValueError(
-                f"diagnostics.{key}={value}: attack={attack.name} is fitted only "
-                "for the budgets in epsilon.grid. Leave the diagnostic out."
-            )
 
 
 def _check_tables(names: Sequence[str]) -> None:

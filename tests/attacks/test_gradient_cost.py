@@ -103,7 +103,6 @@ REFUSED = {
     "attack.gradients=10 attack=mi attack.steps=10": "sets attack.steps",
     "attack.spend=copies attack=sia": "needs attack.gradients",
     "attack.gradients=90 attack=sia attack.copies=0": "copies: Input should be greater than 0",
-    "attack.gradients=9 attack=mi diagnostics.iterations=[10]": "ends after 9 steps",
     "attack.gradients=9 attack=none source=null": "attack.gradients needs an attack",
     "attack.gradients=5 attack=bim attack.random_start=uniform": "attack.random_start",
 }

@@ -87,12 +87,10 @@ def test_the_best_restart_and_the_best_iterate_have_the_highest_loss(targeted, n
 
     one, five = (losses(attack(steps=2, restarts=restarts)) for restarts in (1, 5))
     assert (five >= one - 1e-6).all() and (five > one + 1e-6).any(dim=1).all()
-    words = {"steps": 6, "relative_step_size": 1.5}
-    iterates = attack(**words, iterates=range(1, 7))
+    steps = partial(attack, relative_step_size=1.5)
+    iterates = torch.stack([steps(steps=number) for number in range(1, 7)])
     every = torch.stack([losses(grid) for grid in iterates])
     assert (every[-1] < every.amax(dim=0)).any()
-    found = attack(**words, iterates=[2, 6], keep_best=True)
-    for number, steps in enumerate((2, 6)):
-        best = every[:steps].argmax(dim=0)[None, ..., None, None, None].expand_as(iterates[:1])
-        assert torch.equal(found[number], iterates.gather(0, best)[0])
-    assert torch.equal(attack(**words, keep_best=True), found[1])
+    for number in (2, 6):
+        best = every[:number].argmax(dim=0)[None, ..., None, None, None].expand_as(iterates[:1])
+        assert torch.equal(steps(steps=number, keep_best=True), iterates.gather(0, best)[0])

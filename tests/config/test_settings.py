@@ -173,7 +173,6 @@ REFUSED: list[tuple[str, str]] = [
     ("attack.target_label=data", "^attack.target_label=data.* no target labels"),
     ("attack=saved", "attack.path"),
     ("attack=saved attack.path=x save_adversarial=true", "save_adversarial=true .*=saved"),
-    ("attack=bim diagnostics.iterations=[1,20]", "diagnostics.iterations=20: .* 10 .*.steps"),
     ("controls=true n_images=1", "^controls=true .* 2 images"),
     # other sections
     ("plan=true", "^plan=true is not .* only"),

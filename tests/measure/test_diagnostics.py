@@ -13,8 +13,7 @@ from scipy.fft import dctn, idctn
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import nn
 
-from src.analysis.diagnostics import success_over_iterations
-from src.attacks import bim, fgsm, noise_signs, pgd, vmi
+from src.attacks import bim, fgsm, noise_signs, pgd
 from src.data import Batch
 from src.images.storage import AttackedImages
 from src.measure import frequencies as measured
@@ -190,63 +189,6 @@ def test_the_upper_bound_flips_and_the_lower_does_not_when_run_again(attack, ave
 
 
 BATCH = 6
-
-
-@pytest.mark.parametrize(
-    "attack",
-    [
-        partial(pgd, step_size_255=2.0),
-        partial(vmi, step_size_255=1.0, neighbours=2),
-        partial(bim, norm="l2", relative_step_size=0.5),
-    ],
-)
-def test_an_iterate_is_the_result_of_as_many_equal_steps(attack):
-    model, random = curved(0), torch.Generator().manual_seed(0)
-    images = torch.rand(BATCH, 3, 8, 8, generator=random)
-    labels, eps = torch.arange(BATCH) % 3, torch.tensor([4 / 255, 8 / 255])
-    given = (model, images, labels, eps)
-    found = attack(*given, steps=5, iterates=[1, 3, 5])
-    assert found.shape == (3, 2, BATCH, 3, 8, 8)
-    for steps, iterate in zip((1, 3, 5), found, strict=True):
-        assert torch.equal(iterate, attack(*given, steps=steps))
-    parts = attack(*given, steps=5, iterates=[3], max_batch=4)
-    torch.testing.assert_close(parts[0], found[1])
-    assert attack(*given[:3], 8 / 255, steps=5, iterates=[2]).shape == (1, BATCH, 3, 8, 8)
-
-
-def test_targets_see_the_iterates_and_the_last_is_the_attacks_result():
-    networks = {"a": curved(0), "b": curved(1)}
-    dataset = make_images(model=networks["a"])
-    attack = partial(bim, steps=4)
-    only = {"only": {"iterations": (1, 2, 4)}, "keys": {"steps": 4}}
-    run = diagnosed(dataset, networks["a"], networks, attack, batch_size=11, **only)
-    rows, whole = run.iterations, run.tables["float32"]
-    assert set(rows["eps_255"]) == {8.0} and rows.groupby("iteration").size().tolist() == [22] * 3
-    last = rows[rows["iteration"] == 4].sort_values(["target", "index"]).reset_index(drop=True)
-    wanted = whole[whole["eps_255"] == 8].sort_values(["target", "index"]).reset_index(drop=True)
-    assert last["predicted"].tolist() == wanted["predicted"].tolist()
-    np.testing.assert_allclose(last["confidence"], wanted["confidence"], atol=1e-5)
-    assert (whole["gradients"] == 1 + 3 * 3).all()
-
-
-def test_rates_are_counted_by_hand():
-    def rows(target, predicted, **more):
-        numbers = {"label": [0, 1, 0, 1], "index": range(4), "confidence": 0.5}
-        return pd.DataFrame(
-            {**numbers, "predicted": predicted, "true_confidence": 0.5, "target": target, **more}
-        )
-
-    clean = [rows("a", [0, 1, 0, 0]), rows("b", [0, 1, 1, 1])]
-    clean = pd.concat(clean).assign(eps_255=0.0, defence="none")
-    moved = {1: [0, 1, 1, 1], 5: [1, 1, 0, 0], 9: [1, 0, 0, 0]}
-    moved = pd.concat([rows("b", classes, iteration=each) for each, classes in moved.items()])
-    moved = moved.assign(eps_255=8.0, step_255=2.0)
-    part = moved.query("index < 2")  # `diagnostics.n_images`
-    for chosen, protocol in ((moved, "joint"), (part, "all")):
-        found = success_over_iterations(chosen, clean, "a", ["b"], protocol)
-        assert found["iteration"].tolist() == [0, 1, 5, 9] and set(found["denominator"]) == {2}
-        assert found["success_rate"].tolist() == [0, 0, 0.5, 1]
-        assert set(found["eps_255"]) == {8} and set(found["step_255"]) == {2}
 
 
 def radii(height: int, width: int) -> np.ndarray:

@@ -269,9 +269,7 @@ def _diagnostics(random, label, models, reference, missing) -> dict[str, pd.Data
     cosine = random.uniform(0, 0.4, size=(len(models), len(label)))
     cosine[:, : len(label) * missing // 2] = np.nan
     images = {"eps_255": reference, "index": np.arange(len(label))}
-    steps = predicted(iteration=(1, 5, 10)).assign(eps_255=reference, step_255=reference / 10)
     return {
-        "iterations": steps.assign(target_label=pd.array([pd.NA] * len(steps), dtype="Int64")),
         "visibility": pd.DataFrame(
             {**images, "rms_255": 5.0, "linf_255": reference, "psnr": 33.0, "ssim": 0.9}
         ),

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 
 from .. import GreyLevels, Landscape, Problem, Settings, Share, attack, checked, loss_of_each
-from ..loop import trajectory
+from ..loop import last_iterate
 from ..source import members_of, module_of
 from .feature_importance import unit, weighted
 from .input_geometry import DiverseInput
@@ -41,7 +41,7 @@ class IntermediateLevel:
     def prepare(self, problem: Problem) -> list[Tensor]:
         """Return v / ||v||_2 for each budget and image, one tensor (K, N, ...) per member."""
         first = Settings(loss=self.loss, steps=self.first_steps, norm=problem.norm)
-        (moved,) = trajectory(Landscape(problem, first), [first.steps])
+        moved = last_iterate(Landscape(problem, first))
         problem.source.draw(problem.random, 1)  # all images go through the same network
         with torch.no_grad():
             passes = [problem.source.features(batch) for batch in (problem.images, *moved)]
