@@ -90,6 +90,7 @@ def test_mlflow_alone_makes_the_matrix(sweep, printed, monkeypatch):
     snippet = re.search(r"```python\n(import mlflow.*?)```", text, re.S)[1]
     sweep_id = json.loads((sweep / "sweep.json").read_text())["id"]
     code = snippet.replace('"D"', '"cifar10_mini"').replace("sweep.ID", f"sweep.{sweep_id}")
+    code = code.replace("/at_4", f"/at_{EPS}")
     for attack in ATTACKS:
         shown = dict[str, pd.DataFrame]()
         exec(code.replace("'bim'", f"'{attack}'"), shown)

@@ -298,8 +298,8 @@ def _marked(
             of_group = rankings(outcomes.select(**where))
             ranked.append(of_group.assign(group=group, **where, budget=budget))
     marks = pd.concat(ranked)
-    shown = (name for name in ("source", "target", "budget") if name in names)
-    keys = ["group", *GROUP, "defence", *shown]
+    axes = (name for name in ("source", "target", "budget") if name in names)
+    keys = ["group", *GROUP, "defence", *axes]
     of_means = marks["source"].str.startswith(MEAN_OF)
     alone = marks.groupby(keys)["source"].transform("nunique") == 1
     marks = marks[(~of_means if "source" in names else of_means | alone) & marks["rank"].notna()]

@@ -315,10 +315,10 @@ def paper_text(results: Results, missing: int = 0) -> str:
     budgets = [job for side in (False, True) for job in jobs["budgets", side]]
     places = shlex.join(str(job.folder) for job in budgets)
     figure = f"{command('figure')} curves {places} --out curves.pdf"
-    drawn = ", ".join(filter(None, ["PDF of the budgets", images_text(budgets)]))
+    title = ", ".join(filter(None, ["PDF of the budgets", images_text(budgets)]))
     lines += said(
         (f"Not varied: {', '.join(rest) or 'none'}.", "function" not in stated),
         (f"LaTeX of a table: `{table}`, where NAME is {', '.join(grids)}.", folder != Path()),
-        (f"{drawn}: `{figure}`", budgets and folder != Path()),
+        (f"{title}: `{figure}`", budgets and folder != Path()),
     )
     return "\n\n".join(lines) + "\n"

@@ -192,15 +192,12 @@ class MlflowStore(MlflowClient):
                 self.set_tag(job.info.run_id, _PARENT, run)
 
     def _end_leftovers(self) -> None:
-        """End the open runs of dead sweeps, and of their parts."""
+        """End the open runs of dead sweeps."""
         wanted = "attributes.status = 'RUNNING' and tags.`mlflow.source.name` LIKE '%.main'"
         for experiment in self.experiments.values():
             for run in self._runs(experiment, wanted):
-                tags = run.data.tags
-                with suppress(MlflowException, KeyError):  # `sweep` is no run now, or is deleted
-                    sweep = tags if "folder" in tags else self.get_run(tags["sweep"]).data.tags
-                    if tags["kind"] in _KINDS and is_dead(Path(sweep["folder"])):
-                        self.set_terminated(run.info.run_id, "FAILED")
+                if (folder := run.data.tags.get("folder")) and is_dead(Path(folder)):
+                    self.set_terminated(run.info.run_id, "FAILED")
 
     def _moved_from(self, folder: Path) -> list[Path]:
         """Return the local places of these experiments that are not in the store's folder."""
