@@ -100,12 +100,10 @@ def table(
         raise ValueError(f"to={to}: choose from {', '.join(FORMATS)}.")
     make, takes = _table(name), keywords_of(name)
     if unknown := ", ".join(options.keys() - takes.keys()):
-        accepted = ", ".join(key for key in takes if key not in signature(table).parameters)
+        rest = ", ".join(key for key in takes if key not in signature(table).parameters)
         way = " Of the table transfer, rows=source and value=counts are this matrix."
         way *= name == "matrix"
-        raise ValueError(
-            f"{unknown}: the table {name} takes only {accepted or 'shared options'}.{way}"
-        )
+        raise ValueError(f"{unknown}: the table {name} takes only {rest or 'shared options'}.{way}")
     if name == "transfer":
         options = {"spec": TableSpec.of(**options, related=related)}
     results = open_results(folder, *more, related=related)
