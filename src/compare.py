@@ -38,15 +38,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _print_changes(
-    old: Path,
-    new: Path,
-    pairs: list[Any],
-    max_fall: float | None,
-    json_only: bool,
-    equal: bool,
-    **options: Any,
+    old: Path, new: Path, pairs: list[Any], max_fall: float | None, json_only: bool, **options: Any
 ) -> int:
-    if equal:
+    if options.pop("equal"):
         return _print_equal(old, new, any([pairs, max_fall, json_only, *options.values()]))
     if max_fall is not None and not 0 < max_fall < 100:
         raise ValueError(f"--max-fall {max_fall:g}: it must be above 0 and below 100, in points.")

@@ -19,7 +19,7 @@ from rich.console import Console
 
 from .artifacts.record import job_record
 from .artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
-from .cache.rows import FOLDER, Rows
+from .cache.rows import Rows
 from .config.command_line import CommandParser, run_command
 from .config.sections import CacheSettings
 from .report.grid import Grid
@@ -111,9 +111,7 @@ def cache_of(jobs: list[JobStatus]) -> str:
     settings = CacheSettings.model_validate(config["cache"])
     cache = Path(settings.dir)
     rows = sum(Rows(cache).sizes().values())
-    text = f"{cache}: {rows / 1e9:.1f} of {settings.total_gb:g} GB of rows."
-    others = [str(path) for path in sorted(cache.glob("rows*")) if path.name != FOLDER]
-    return text + f" Of another version, safe to delete: {', '.join(others)}." * bool(others)
+    return f"{cache}: {rows / 1e9:.1f} of {settings.total_gb:g} GB of rows."
 
 
 def _clock(seconds: float) -> str:

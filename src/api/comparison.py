@@ -11,7 +11,7 @@ from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.outcomes import Values
 from ..analysis.transfer_rates import TRANSFER, relation
 from ..artifacts.comparable import differences, differing
-from ..artifacts.jobs import name_jobs
+from ..artifacts.jobs import FinishedJob, name_jobs
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps
 from ..report.grid import Grid
@@ -25,7 +25,7 @@ ROBUST, CLEAN = "robust accuracy", "clean accuracy"
 OUTCOME = ["image", "index", "target", "defence", "eps_255"]
 """Columns that name an outcome."""
 SAME = (
-    *("settings", "seed", "program's code", "weights", "preprocessing", "defence"),
+    *("attack", "storage", "seed", "program's code", "weights", "preprocessing", "defence"),
     *("trainer.precision", "trainer.attack_precision"),
 )
 """Facts in which jobs with equal outcomes may differ."""
@@ -111,8 +111,9 @@ def compare(
 def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, list[str]]:
     """Count the outcomes that are equal in two sweeps, on the images that both have.
 
-    An outcome is the class that a target predicts for an image at a budget. Jobs are the same if
-    they have one attack, one source and one norm. Equal images have equal digests.
+    An outcome is the class that a target predicts for an image at a budget. A job is compared with
+    that of the same attack, source and norm whose settings differ least. Equal images have equal
+    digests.
 
     Returns:
         Whether all of these outcomes are equal, and a line per job of `old`.
@@ -120,22 +121,24 @@ def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, 
     Raises:
         ValueError: No outcome is in both.
     """
-    jobs, lines, counts = [], list[str](), np.zeros(2, int)
-    for sweep in (old, new):
-        named = name_jobs(open_jobs(sweep), ())
-        jobs.append({(job.attack, job.record.source, job.record.norm): job for job in named})
-    for key, job in jobs[0].items():
-        name = " from ".join(filter(None, key[:2]))
-        if (other := jobs[1].get(key)) is None:
+    lines, counts = list[str](), np.zeros(2, int)
+    others = open_jobs(new)
+    for job in name_jobs(open_jobs(old), ()):
+        name = " from ".join(filter(None, [job.attack, job.record.source]))
+        one, alike = job.record, dict[tuple[str, ...], FinishedJob]()
+        for other in others:
+            two = other.record
+            if (one.attack, one.source, one.norm) == (two.attack, two.source, two.norm):
+                alike.setdefault((*differing(one, two, fields=SAME),), other)
+        if not alike:
             lines.append(f"{name}: only in the first")
             continue
-        both = job.defended.merge(other.defended, on=OUTCOME, suffixes=("", "_new"))
-        are_equal = (both["predicted"] == both["predicted_new"]) & (
-            both["label"] == both["label_new"]
-        )
-        equal = int(are_equal.sum())
+        unlike = min(alike, key=len)
+        other = alike[unlike]
+        both = job.defended.merge(other.defended, on=OUTCOME)
+        equal = len(job.defended.merge(other.defended, on=[*OUTCOME, "label", "predicted"]))
         counts += equal, len(both)
-        images, unlike = both["image"].nunique(), differing(job.record, other.record, fields=SAME)
+        images = both["image"].nunique()
         line = f"{name}: {equal:,} of {len(both):,} outcomes equal, {images:,} images in common"
         lines.append(line + f"; other {shortened([*unlike])}" * bool(unlike))
     if not counts[1]:

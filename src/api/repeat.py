@@ -18,10 +18,10 @@ from ..utils.package import command
 UNKNOWN = "???"
 """Stands for a text that `conf/` does not have: it may name code or a file."""
 _PLAIN = "source targets ensemble defences source_defence source_draws protocol storage variants"
-_PLAIN += " seed n_images"
+_PLAIN += " controls seed n_images"
 _ARITHMETIC = "precision attack_precision fold_batch_norms"
 _LISTED = re.compile(r"attack\.(norm|target_label)|model\.[^.]+\.channels")  # see `Settings`
-_NAME = re.compile(r"[\w.+@/-]{1,200}", re.ASCII)
+_NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)  # with a slash it may be code or a file
 _DEFAULTS = {"model": ModelSettings.model_fields, "defence": DefenceSettings.model_fields}
 
 
@@ -29,23 +29,34 @@ def repeat_command(record: JobRecord) -> str:
     """Return a command for a shell that repeats a job.
 
     The words set what differs from the program's files in `conf/`. A text of an attack, a data set,
-    a model or a defence that its file lacks is printed as `KEY=???`.
+    a model or a defence that its file lacks is printed as `KEY=???`, as is a name with a slash.
+
+    Raises:
+        ValueError: The record lacks settings.
     """
+    try:
+        return shlex.join([*shlex.split(command("main")), *_words(record)])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"The record of {record.label} lacks settings: {error}.") from error
+
+
+def _words(record: JobRecord) -> list[str]:
     config, attack = record.config, record.config["attack"]
-    words = {"attack": record.attack or "none"}
+    words: dict[str, Any] = {"attack": record.attack or "none"}
     if attack["kind"] == "saved":
         words = {"attack": "saved", "attack.path": UNKNOWN}
     words |= {"dataset": record.dataset}
-    words |= {key: config[key] for key in _PLAIN.split()}
+    words |= {key: config[key] for key in _PLAIN.split()} | {"source": config["source"] or None}
     words |= {f"epsilon.{key}": config["epsilon"][key] for key in ("grid", "reference")}
     words |= {f"trainer.{key}": config["trainer"][key] for key in _ARITHMETIC.split()}
+    if any(model["weights"] is None for model in config["model"].values()):
+        words |= {f"++training.{key}": value for key, value in config["training"].items()}
     typed = [f"{key}={_text(value)}" for key, value in words.items()]
     parts = [("attack", record.attack, attack["settings"])]
     parts.append(("dataset", record.dataset, config["dataset"]))
     for group in ("model", "defence"):
         parts += [(f"{group}.{name}", name, part) for name, part in config[group].items()]
-    typed += [word for part in parts for word in _changed(*part)]
-    return shlex.join([*shlex.split(command("main")), *typed])
+    return typed + [word for part in parts for word in _changed(*part)]
 
 
 def _changed(start: str, name: str, section: dict[str, Any]) -> Iterator[str]:
@@ -78,14 +89,15 @@ def _text(value: Any) -> str:
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, str):
         return value if _NAME.fullmatch(value) else UNKNOWN
-    return json.dumps(value)
+    return json.dumps(value) if _is_plain(value) else UNKNOWN
 
 
 def _of_file(path: Path, place: str) -> Iterator[tuple[str, Any]]:
     """Yield the values by place in the files that a file includes, and in the file."""
     content = yaml.safe_load(path.read_bytes())
-    for base in {*content.get("defaults", ())} - {"_self_"}:
-        yield from _of_file(path.with_stem(base.partition("@")[0]), place)
+    for base in content.get("defaults", ()):
+        if isinstance(base, str) and base != "_self_":
+            yield from _of_file(path.with_stem(base.partition("@")[0]), place)
     yield from _values(content, place)
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..utils.refusals import warn_once
 from .landscape import Landscape, evaluation_mode
-from .parts import Problem, State, stateful
+from .parts import Problem, State, stateful, take_step
 from .per_image_random import PerImageRandom
 from .projection import Budgets, check_budgets, check_numbers, direction, mean_size, project
 from .settings import Settings
@@ -139,7 +139,7 @@ def last_iterate(landscape: Landscape) -> Tensor:
     for step in range(-settings.warm_up_steps, settings.steps):
         if step in (-settings.warm_up_steps, 0):  # the warm-up leaves its momentum only
             x, last_gradient = start, 0.0
-            estimator_memory, update_memory = estimator.init(problem), update.init(problem)
+            memory, update_memory = estimator.init(problem), update.init(problem)
         step_size = size * settings.warm_up_scale if step < 0 else size
         at = x
         if not isinstance(momentum, float):
@@ -158,10 +158,10 @@ def last_iterate(landscape: Landscape) -> Tensor:
             is_last_step=step == settings.steps - 1,
             last_gradient=last_gradient,
         )
-        gradient, estimator_memory = estimator.step(landscape.gradient, state, estimator_memory)
+        gradient, memory = take_step(estimator, landscape.gradient, state, memory)
         last_gradient = gradient / mean_size(gradient)
         momentum = settings.decay * momentum + (last_gradient if settings.normalised else gradient)
-        change, update_memory = update.step(momentum, state, update_memory)
+        change, update_memory = take_step(update, momentum, state, update_memory)
         x = project(x + change, images, eps, settings.norm)
         if settings.keep_best and step >= 0:
             (losses,) = landscape.values(x)

@@ -134,6 +134,18 @@ def stateful(part: Estimator | Update) -> StatefulPart:
     return part if isinstance(part, StatefulPart) else _WithoutMemory(part)
 
 
+def take_step(part: StatefulPart, argument: Any, state: State, memory: Any) -> tuple[Tensor, Any]:
+    """Return a part's result, (K, N, 3, H, W), and its new memory.
+
+    Raises:
+        ValueError: The part returns anything else.
+    """
+    pair, shape = part.step(argument, state, memory), state.iterate.shape
+    if isinstance(pair, tuple) and len(pair) == 2 and getattr(pair[0], "shape", ()) == shape:
+        return pair
+    raise ValueError(f"{part}: a step is a tensor of shape {(*shape,)}, with a new memory.")
+
+
 BackwardRule = Callable[[nn.Module], nn.Module]
 """Function from a copy of the source, which it may change, to the module that yields gradients.
 

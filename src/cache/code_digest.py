@@ -25,15 +25,8 @@ from ..utils.package import (
 
 _RULES = ("attacks", "data", "defences", "images", "measure", "models", "cache/keys.py")
 _RUN = ("check_job", "craft", "data", "evaluate", "models", "passes", "stages", "trainer")
-_OTHERS = (
-    "api",
-    "cache",
-    "report",
-    "run/clean_accuracy.py",
-    "run/track.py",
-    "tracking",
-    "training.py",
-)
+_OTHERS = ("api", "cache", "report", "tracking", "training.py")
+_OTHERS += ("run/clean_accuracy.py", "run/track.py")
 """What rules import, although it decides no row: it reads, stores and tells, or has own keys."""
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
@@ -74,25 +67,21 @@ def rule_files(folder: Path) -> list[Path]:
     others = [folder / name for name in _OTHERS]
     pending = files = {file for file in files if file.is_file()}
     while pending:
-        names = {name for file in pending for name in _own_imports(folder, file)}
+        modules = {
+            file: ".".join(file.relative_to(folder).with_suffix("").parts) for file in pending
+        }
+        names = {name for file in pending for name in _imports(file, modules[file])}
         found = {module for name in names if (module := _module_of(folder, name))}
         pending = {file for file in found if not {file, *file.parents} & {*others}} - files
         files = files | pending
     return sorted(files)
 
 
-def _own_imports(folder: Path, file: Path) -> list[str]:
-    parts = file.relative_to(folder).with_suffix("").parts
-    return _imports(file, ".".join(parts[:-1] if parts[-1] == "__init__" else parts))
-
-
 def _module_of(folder: Path, name: str) -> Path | None:
     """Return the file of the module that a dotted name is in, or is."""
-    for place in reversed([*accumulate(name.split("."), "{}/{}".format)]):
-        for file in (folder / f"{place}.py", folder / place / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
+    places = reversed([*accumulate(name.split("."), "{}/{}".format)])
+    files = (folder / at for place in places for at in (f"{place}.py", f"{place}/__init__.py"))
+    return next(filter(Path.is_file, files), None)
 
 
 def _is_docstring(node: ast.AST) -> bool:
@@ -202,7 +191,8 @@ def _state(file: Path, module: str) -> Any:
 
 
 def _imports(file: Path, module: str) -> list[str]:
-    names, parts = list[str](), module.split(".") + [""] * (file.stem == "__init__")
+    names, parts = list[str](), module.removesuffix(".__init__").split(".")
+    parts += [""] * (file.stem == "__init__")
     try:
         tree = ast.parse(file.read_bytes() if file.suffix == ".py" else b"")
     except (SyntaxError, ValueError):  # another Python version's syntax; nothing imports it

@@ -340,12 +340,14 @@ def alike_sentences(table: pd.DataFrame, attack: str) -> list[str]:
     ranked = table.dropna(subset="rank")
     others, first = ranked[ranked["attack"] != attack], ranked.iloc[0]
     same = others.loc[_is_same(others), "attack"]
-    alike = others.loc[others["undecided"].astype(bool), "attack"]
+    tested = others["p"].notna()
+    alike = others.loc[others["undecided"].astype(bool) & tested, "attack"]
     tests = "paired tests of it against each, p < 0.05"
     texts = said(
         (f"{_SAME} {', '.join(same)}", len(same)),
         (f"cannot be told apart from: {', '.join(alike)}", len(alike)),
-        (f"{attack} differs from every other attack ({tests})", not len(alike)),
+        (f"{attack} differs from every other attack ({tests})", tested.all() and not len(alike)),
+        (f"differences are not tested: that needs {FEWEST_TESTED} images", not tested.any()),
     )
     return texts + _caveats(first)
 

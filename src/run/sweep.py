@@ -146,9 +146,8 @@ class Sweep:
         """Print why the command stops early, and summarise the finished jobs."""
         interrupted = isinstance(error, KeyboardInterrupt)
         self.stopped = "Interrupted." if interrupted else f"{first_line(error)}."
-        print(
-            f"\n{self.stopped} Finished jobs are in {self.folder}. Run the same command to resume."
-        )
+        way = "Run the same command to resume."
+        print(f"\n{self.stopped} Finished jobs are in {self.folder}. {way}")
         self._sum_up()
 
     def summarise(self) -> None:

@@ -123,6 +123,7 @@ def publish_job(tracker: Tracker, results: Results) -> None:
         }
     points = [(name, value, 0) for name, value in metrics.items() if not math.isnan(value)]
     files, parameters = files_of_job(result.job.folder), _parameters(*place, record.seed)
+    parameters["reference_eps_255"] = f"{record.reference:g}"
     name = _run_name(job_name(record.label, record.source), record)
     tracker.publish("job", name, parameters, points, shared | tags, files)
     if record.attack:
@@ -189,7 +190,7 @@ def _pair(
         "dataset": record.dataset,
         "n_images": record.images,
         "seed": record.seed,
-        "reference_eps_255": record.reference,
+        "reference_eps_255": f"{record.reference:g}",
         "denominator": int(rows["denominator"].iloc[0]),
     }
     repeated = ("attack", "attack_precision", "source", "target", "defence", "dataset", "seed")

@@ -54,7 +54,6 @@ NOTES = {
 }
 """Descriptions of the experiments, by suffix of their names."""
 _ENDS = {"pair": "", "training": "-training"}
-_KINDS = ("sweep", "job", *_ENDS)
 _IN_SWEEP = "tags.`sweep.{}` = 'true'"
 _PARENT = "mlflow.parentRunId"
 _RENAMED = {"note": "mlflow.note.content", "name": "mlflow.runName"}

@@ -112,9 +112,8 @@ def open_tracker(settings: TrackingSettings, dataset: str) -> Tracker:
     try:
         signature(_publish_of(store)).bind(*_PUBLISH.split(", "))
     except TypeError as error:
-        raise ValueError(
-            f"tracking: {target} is no tracker: give it one method {_PUBLISH}."
-        ) from error
+        way = f"give it one method {_PUBLISH}."
+        raise ValueError(f"tracking: {target} is no tracker: {way}") from error
     remote = bool(getattr(store, "remote", False))
     tables = remote if settings.tables is None else settings.tables
     return Tracker(store, name, tables, settings.tags)

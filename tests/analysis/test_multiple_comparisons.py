@@ -5,7 +5,7 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 from scipy.special import xlogy
-from scipy.stats import binomtest, chi2, norm, studentized_range
+from scipy.stats import binom, binomtest, chi2, norm, studentized_range
 
 from findings.paired_tests import mcnemar_p
 from src import images_needed
@@ -126,9 +126,24 @@ def test_the_number_needed_is_mcnemars_for_two_and_worth_whole_images_for_more()
         for images in (42, 1000):
             least = detectable(cutoff, discordance, images)
             assert least * (images - 2 / least) >= cutoff - 1e-6  # the floor: whole images
-            if least**2 <= discordance:
+            if least**2 <= discordance and discordance * images >= 6:
                 assert images_needed(least + 1e-9, discordance, attacks) == images
     assert np.isnan(detectable(np.nan, 0.2, 20))
+
+
+@pytest.mark.parametrize("images", [31, 200])
+@pytest.mark.parametrize("differing", [0, 3, 5, 8])
+def test_a_detectable_difference_is_detected_in_four_of_five_cases(images, differing):
+    """All images that differ favour one of two attacks; few differ in the images at hand."""
+
+    def tests_of(count):
+        return compare_pairs(np.array([np.arange(images) < count, np.zeros(images)], float))
+
+    tests = tests_of(differing)
+    least = detectable(tests.cutoff, tests.discordance[0, 1], images)
+    p = [tests_of(count).p[0, 1] for count in range(20)]
+    missed = [binom.pmf(count, images, least) for count in range(20) if p[count] >= LEVEL]
+    assert sum(missed) <= 0.2
 
 
 @pytest.mark.parametrize("wrong", [(0, 0.2, 3), (0.5, 0.2, 3), (0.1, 1.2, 3), (0.1, 0.2, 1)])

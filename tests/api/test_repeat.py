@@ -77,6 +77,10 @@ NETWORK, WEIGHTS = "model.vgg_small.network", "model.vgg_small.weights"
         ("defence", {"mine": {**CANARY, "repeats": 1}}, "++defence.mine._target_=???"),
         ("source", ["vgg_small; touch RAN\nagrees"], "source=[???]"),
         ("attack.kind", "saved", "attack.path=???"),
+        ("source", [], "source=null"),
+        ("targets", ["hub/me/nets@0123456789abcdef/evil"], "targets=[???]"),
+        ("seed", CANARY, "seed=???"),
+        (WEIGHTS, None, "++training.flip=true"),
     ],
 )
 def test_a_text_that_may_name_code_or_a_file_is_not_printed(
@@ -102,7 +106,25 @@ def test_each_changed_outcome_counts_and_other_settings_are_named(made, run_in, 
     write_card([forged], made / "forged.card")
     assert run_in(made, "--equal", "forged.card", "mine", module="src.compare") == 1
     told = capsys.readouterr().out
-    assert "45 of 48 outcomes" in told and "other settings, weights.vgg_small" in told
+    assert "45 of 48 outcomes" in told and "other weights.vgg_small" in told
+
+
+def test_a_job_is_compared_with_the_one_of_its_settings(made, run_in, run_tiny, capsys):
+    words = [*MODELS, "attack=di", "epsilon.grid=[8]", "n_images=6"]
+    assert run_tiny(made, "-m", *words, "attack.steps=2,4", "hydra.sweep.dir=two") == 0
+    assert run_tiny(made, *words, "attack.gradients=4", "hydra.run.dir=four") == 0
+    capsys.readouterr()
+    assert run_in(made, "--equal", "four", "two", module="src.compare") == 0
+    assert "24 of 24 outcomes are equal" in capsys.readouterr().out
+
+
+def test_a_record_without_settings_is_one_sentence(made, run_in, capsys):
+    (job,) = read_card(made / "mine.card")
+    config = {key: value for key, value in job.record.config.items() if key != "trainer"}
+    record = job.record.model_copy(update={"config": config})
+    write_card([replace(job, record=record)], made / "short.card")
+    assert run_in(made, "short.card", "--commands", module="src.card") == 2
+    assert "bim (steps=2) lacks settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -65,3 +65,25 @@ def test_refuses_what_is_no_budget_no_image_and_no_number_for_each_image(network
     for words, named in [*cases, ({"seeds": labels[:3]}, "^seeds .* 4 images")]:
         with pytest.raises(ValueError, match=named):
             pgd(network(), **given | words)
+
+
+class Forgetful:
+    """An estimator with a memory whose step returns something else than it must."""
+
+    def __init__(self, result):
+        self.result = result
+
+    def init(self, problem):
+        """Return no memory."""
+
+    def step(self, gradient, state, memory):
+        """Return the result of a function of the gradient and the memory."""
+        return self.result(gradient(state.at), memory)
+
+
+@pytest.mark.parametrize(
+    "result", [lambda step, _: step, lambda *pair: (pair[0][0], 1), lambda *pair: (*pair, 1)]
+)
+def test_a_step_without_its_memory_or_of_another_shape_is_refused(network, batch, result):
+    with pytest.raises(ValueError, match=r"Forgetful.* shape \(2, .* with a new memory"):
+        mi(network(), *batch(), torch.tensor([1, 8]) / 255, estimator=Forgetful(result))
