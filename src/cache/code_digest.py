@@ -25,8 +25,8 @@ from ..utils.package import (
 
 _RULES = ("attacks", "data", "defences", "images", "measure", "models", "cache/keys.py")
 _RUN = ("check_job", "craft", "data", "evaluate", "models", "passes", "stages", "trainer")
-_OTHERS = ("api", "cache", "report", "tracking", "training.py")
-_OTHERS += ("run/clean_accuracy.py", "run/track.py")
+_OTHERS = ["api", "cache", "report", "tracking", "training.py"]
+_OTHERS += ["run/clean_accuracy.py", "run/track.py"]
 """What rules import, although it decides no row: it reads, stores and tells, or has own keys."""
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
