@@ -28,7 +28,6 @@ _ONE_SIDED = float(ndtri(1 - LEVEL))
 _NONE_SEEN = -log(LEVEL)
 """Images whose loss no image shows with a probability of `LEVEL`: the rule of three."""
 _WHOLE = 1.0  # least sum of squared differences: one image fooled on all targets
-_FEWEST_DIFFERING = 6  # images: sign flips of five never reach p < 0.05
 _UNSEEN = 4.0  # images that may differ although none does: the square of the cutoff 1.96
 
 
@@ -170,15 +169,13 @@ def _compare_rows(
 def detectable(cutoff: float, discordance: float, images: float) -> float:
     """Compute the smallest difference of two means that `images` decide: see `images_for`.
 
-    At least six images are taken to differ, and the cutoff is at least that of one normal variable:
-    with fewer, the power would be far below 80 %.
+    The cutoff is at least that of one normal variable.
     """
     from scipy.optimize import brentq  # slow to import
 
     if not isfinite(cutoff * discordance):  # too few images, or one attack
         return nan
-    cutoff, discordance = max(cutoff, _NORMAL), max(discordance, _FEWEST_DIFFERING / images)
-    return brentq(lambda size: _needed(cutoff, discordance, size) - images, 1e-9, 1e9)
+    return brentq(lambda size: _needed(max(cutoff, _NORMAL), discordance, size) - images, 1e-9, 1e9)
 
 
 def images_for(difference: float, discordance: float, attacks: int) -> int:

@@ -83,7 +83,7 @@ def rankings(outcomes: Outcomes, against: str | None = None) -> pd.DataFrame:
         - `undecided`: the attack is the first, or not significantly weaker at level 0.05 (with
           `against`: neither weaker nor stronger); True if nothing is tested;
         - `detectable`: the difference that this number of images decides with a power of 80 %, at
-          the median discordance;
+          the median discordance; NaN if fewer than six images differ in half of the pairs;
         - `depends_on`: for a first attack that is significantly ahead of all others, the targets
           without any one of which it is not; empty for other attacks, and if tests with `against`
           leave out a pair of the first;
@@ -323,7 +323,10 @@ def _tested(
         columns[:] = [matrix[:, place] for matrix in matrices]
         columns[:, place] = np.nan
     difference, margin, p, discordance = columns
-    usual = float(np.nanmedian(discordance)) if np.isfinite(discordance).any() else np.nan
+    differing = (np.abs(values - values[first]) > _ROUNDING).sum(axis=1)
+    # Sign flips of five images never reach p < 0.05.
+    is_usual = np.isfinite(discordance).any() and np.median(differing[others]) >= 6
+    usual = float(np.nanmedian(discordance)) if is_usual else np.nan
     depends = list[str]()
     if others and len(targets) > 1 and (tests.p[first, others] < LEVEL).all():
         for name in targets:

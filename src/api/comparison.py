@@ -133,8 +133,7 @@ def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, 
         if not alike:
             lines.append(f"{name}: only in the first")
             continue
-        unlike = min(alike, key=len)
-        other = alike[unlike]
+        unlike, other = min(alike.items(), key=lambda pair: len(pair[0]))
         both = job.defended.merge(other.defended, on=OUTCOME)
         equal = len(job.defended.merge(other.defended, on=[*OUTCOME, "label", "predicted"]))
         counts += equal, len(both)

@@ -126,15 +126,15 @@ def test_the_number_needed_is_mcnemars_for_two_and_worth_whole_images_for_more()
         for images in (42, 1000):
             least = detectable(cutoff, discordance, images)
             assert least * (images - 2 / least) >= cutoff - 1e-6  # the floor: whole images
-            if least**2 <= discordance and discordance * images >= 6:
+            if least**2 <= discordance:
                 assert images_needed(least + 1e-9, discordance, attacks) == images
     assert np.isnan(detectable(np.nan, 0.2, 20))
 
 
 @pytest.mark.parametrize("images", [31, 200])
-@pytest.mark.parametrize("differing", [0, 3, 5, 8])
+@pytest.mark.parametrize("differing", [6, 8])
 def test_a_detectable_difference_is_detected_in_four_of_five_cases(images, differing):
-    """All images that differ favour one of two attacks; few differ in the images at hand."""
+    """All images that differ favour one of two attacks; six or more differ here."""
 
     def tests_of(count):
         return compare_pairs(np.array([np.arange(images) < count, np.zeros(images)], float))

@@ -239,6 +239,13 @@ def test_attacks_that_count_no_image_in_common_have_no_ranking():
     assert rankings(outcomes_of({("mi", "a", "b"): [1, -1], ("bim", "a", "b"): [-1, 1]})).empty
 
 
+@pytest.mark.parametrize(("differing", "stated"), [(0, False), (5, False), (6, True)])
+def test_few_images_that_differ_state_no_detectable_difference(differing, stated):
+    fooled = [1] * differing + [0] * (100 - differing)
+    ranked = rankings(outcomes_of({("mi", "a", "b"): fooled, ("bim", "a", "b"): [0] * 100}))
+    assert ranked["detectable"].notna().eq(stated).all()
+
+
 def test_seeds_are_averaged_per_image():
     parts = [outcomes_of({("mi", "a", "b"): its}) for its in ([1, 1, 0, -1], [1, 0, 0, 0])]
     ranked = rankings(joined(parts))
