@@ -63,7 +63,8 @@ def compare_pairs(scores: Values, draws: int = _DRAWS, one: int | None = None) -
     pairs together, if differences of equal attacks have a symmetric distribution. Where p is at
     least 0.05, the interval has `_UNSEEN` whole images more that differ, and the cutoff is at least
     that of one normal variable: with few images that differ, it would be too short. This floor is
-    the same in every set of rows, so a correction for more pairs makes no interval narrower.
+    the same in every set of rows. Where p is below 0.05, the drawn cutoffs of two sets of rows may
+    differ by a few percent, so a corrected interval can be that much narrower than a plain one.
 
     Args:
         scores: Scores of images, shape (A, N), whose means over images are compared.

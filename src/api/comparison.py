@@ -125,11 +125,11 @@ def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, 
     others = open_jobs(new)
     for job in name_jobs(open_jobs(old), ()):
         name = " from ".join(filter(None, [job.attack, job.record.source]))
-        one, alike = job.record, dict[tuple[str, ...], FinishedJob]()
+        left, alike = job.record, dict[tuple[str, ...], FinishedJob]()
         for other in others:
-            two = other.record
-            if (one.attack, one.source, one.norm) == (two.attack, two.source, two.norm):
-                alike.setdefault((*differing(one, two, fields=SAME),), other)
+            right = other.record
+            if (left.attack, left.source, left.norm) == (right.attack, right.source, right.norm):
+                alike.setdefault((*differing(left, right, fields=SAME),), other)
         if not alike:
             lines.append(f"{name}: only in the first")
             continue

@@ -27,7 +27,7 @@ _RULES = ("attacks", "data", "defences", "images", "measure", "models", "cache/k
 _RUN = ("check_job", "craft", "data", "evaluate", "models", "passes", "stages", "trainer")
 _OTHERS = ["api", "cache", "report", "tracking", "training.py"]
 _OTHERS += ["run/clean_accuracy.py", "run/track.py"]
-"""What rules import, although it decides no row: it reads, stores and tells, or has own keys."""
+"""Modules that rules import and that decide no row: they read, store and tell, or have own keys."""
 version = cache(metadata.version)
 _distributions = cache(metadata.packages_distributions)
 _known: dict[tuple[Path, str], tuple[Any, tuple[str, list[str]]]] = {}  # code by file and module

@@ -1,4 +1,4 @@
-"""Which part of the images of jobs are for tuning: a preset's settings were chosen on them."""
+"""Number of a job's images that are for tuning: a preset's settings were chosen on them."""
 
 from collections.abc import Iterable
 from functools import cache

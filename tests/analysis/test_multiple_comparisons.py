@@ -72,7 +72,7 @@ def similar_attacks(random, share):
 
 
 @pytest.mark.parametrize("share", [0.0, 0.9, 0.98])
-def test_a_corrected_interval_is_never_narrower_than_the_plain_one(share):
+def test_corrected_intervals_of_similar_attacks_are_no_narrower_than_plain_ones(share):
     random = np.random.default_rng(1)
     for scores in (similar_attacks(random, share) for _ in range(40)):
         every = compare_pairs(scores, draws=999)
