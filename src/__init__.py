@@ -43,43 +43,11 @@ import os
 import sys
 from tempfile import mkdtemp
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .utils.package import lazily
 
-if TYPE_CHECKING:
-    from . import attacks
-    from .api.classifier import load_classifier
-    from .api.comparison import compare
-    from .api.frames import images_needed, load_sweep, load_table, rankings, rates
-    from .api.rank import paper, rank
-    from .api.transfer import transfer
-    from .report.audit import tries
-    from .report.figure import (
-        confidence_groups,
-        cost,
-        curves,
-        image,
-        matrix,
-        profiles,
-        ranking,
-        strip,
-    )
-    from .report.named_tables import table
-
-_HOMES = {
-    "report.figure": "confidence_groups cost curves image matrix profiles ranking strip",
-    "api.classifier": "load_classifier",
-    "api.comparison": "compare",
-    "api.frames": "images_needed load_sweep load_table rankings rates",
-    "api.rank": "paper rank",
-    "api.transfer": "transfer",
-    "attacks": "attacks",
-    "report.audit": "tries",
-    "report.named_tables": "table",
-}
-__all__ = " ".join(_HOMES.values()).split()
-__getattr__ = lazily(__name__, **_HOMES)  # importing torch alone takes seconds
+__all__, __getattr__ = lazily(__name__, __file__)  # importing torch alone takes seconds
 
 # Streams that were closed, as in `command >&-`, are opened on the null device before other imports
 # open files. Otherwise libraries fail, and a data file gets the number of a closed stream.

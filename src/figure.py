@@ -1,19 +1,31 @@
 """Draw a figure of finished jobs for a paper: `python -m src.figure`."""
 
 import sys
-from argparse import Namespace
+from argparse import SUPPRESS, Namespace
 from collections.abc import Sequence
-from inspect import getdoc, signature, unwrap
+from inspect import getdoc, signature
 from pathlib import Path
 from typing import Any
 
-from .api.frames import add_options, add_sweeps, distinct, warn
+from .api.frames import add_sweeps, distinct, warn
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
 
-_ELSEWHERE = {"folder", "more", "number", "names"}
-"""Keywords that are no options, or an option of several commands."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "attack": {"nargs": "+", "help": "attacks; default: all, or the first in the ranking"},
+    "source": {"nargs": "+", "help": "sources; default: all, or that of the most fooled pair"},
+    "target": {"nargs": "+", "help": "targets; default: all, or that of the most fooled pair"},
+    "eps_255": {"type": float, "help": "budget in 1/255; default: the reference budget"},
+    "budgets": {"nargs": "+", "type": float, "help": "budgets in 1/255; default: all stored ones"},
+    "protocol": {"help": "images to count; default: the job's protocol"},
+    "value": {"help": "success (default), accuracy, confidence or true_confidence"},
+    "groups": {"type": int, "help": "number of groups of equal size; default: 3"},
+    "bins": {"type": float, "help": "width of fixed groups instead, in points of confidence"},
+    "width": {"help": "printed width: 3.3in (default), 84mm or 240pt; the text is set in 7 pt"},
+    "height": {"help": "printed height; default: 2in"},
+}
+"""Options of figures by the keywords that they set; a kind of figure has those that it takes."""
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -30,14 +42,16 @@ def _parse(words: Sequence[str] | None) -> Namespace:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="kind")
     for kind, draw in FIGURES.items():
         text = (getdoc(draw) or "").partition("\n\nKeywords:")[0]
-        one = kinds.add_parser(kind, help=text.partition("\n")[0], description=text)
+        one = kinds.add_parser(
+            kind, help=text.partition("\n")[0], description=text, argument_default=SUPPRESS
+        )
         keywords = signature(draw).parameters
-        of = next(iter(signature(unwrap(draw)).parameters.values())).annotation
         if "number" in keywords:
             one.add_argument("number", metavar="image", help="number or file, as in images.csv")
         add_sweeps(one)
-        options = [option for name, option in keywords.items() if name not in _ELSEWHERE]
-        add_options(one, options, draw, of, FIGURES["matrix"], budgets="eps")
+        for key in filter(keywords.__contains__, OPTIONS):
+            option = "eps" if key in ("eps_255", "budgets") else key
+            one.add_argument(f"--{option}", dest=key, metavar=option.upper(), **OPTIONS[key])
         one.add_argument("--out", type=Path, required=True, help="file: .pdf, .svg or .png")
     for option in (word.partition("=")[0] for word in parser.parse_known_args(words)[1]):
         usages = {kind: parser.format_usage() for kind, parser in kinds.choices.items()}

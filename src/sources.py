@@ -3,13 +3,11 @@
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from .api.frames import add_options
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
 from .utils.package import command
@@ -21,13 +19,13 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _parse(words: Sequence[str] | None) -> Namespace:
-    from .report.source_choice import choose_source
-
     parser = CommandParser(command("sources"), description=__doc__)
-    _, *keywords = signature(choose_source).parameters.values()
-    newest = "folders of sweeps; default: the newest"
-    parser.add_argument("folder", nargs="*", type=Path, help=newest)
-    add_options(parser, keywords, choose_source)
+    add = parser.add_argument
+    add("folder", nargs="*", type=Path, help="folders of sweeps; default: the newest")
+    add("--attack", nargs="+", help="attacks to use; default: all that every source has")
+    add("--eps", dest="eps_255", type=float, help="budget in 1/255; default: the reference budget")
+    related = "leave out pairs of models that share weights, architecture or family"
+    add("--no-related", dest="related", action="store_false", help=related)
     return parser.parse_intermixed_args(words)
 
 

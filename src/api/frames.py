@@ -1,10 +1,8 @@
 """Results of finished sweeps: predictions, rates and rankings; commands that name sweeps."""
 
 import argparse
-import re
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from inspect import Parameter, getdoc
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -148,42 +146,6 @@ def add_sweeps(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", nargs="*", type=_sweep, default=[], help=named)
     text = "printed names of attacks and models, such as vgg_small=VGG-16"
     parser.add_argument("--names", **NEW_NAMES, help=text)
-
-
-def add_options(
-    parser: argparse.ArgumentParser, keywords: Iterable[Parameter], *documented: Any, **names: str
-) -> None:
-    """Add an option for each keyword of a function; docstrings describe them, the first wins.
-
-    Its type says how an option is read; without one, its default does. A flag sets a truth value to
-    its other value. `names` has the options whose names are not those of their keywords.
-
-    Raises:
-        ValueError: A keyword has the name of an option that the command has for all functions.
-    """
-    docs = "\n\n".join(getdoc(function) or "" for function in documented)
-    lines = re.findall(r"(?ms)^ *(?:- `)?(\w+)[^`:\n]*`?: (.*?)[;.]$", docs)
-    texts = {key: " ".join(text.removeprefix("False: ").split()) for key, text in lines[::-1]}
-    for keyword in keywords:
-        key, default = keyword.name, keyword.default
-        option = names.get(key, key.removesuffix("_255")).replace("_", "-")
-        described = texts.get(key, "").replace("None:", "default:").replace("%", "%%")
-        kind: dict[str, Any] = {"dest": key, "help": described, "default": argparse.SUPPRESS}
-        if isinstance(default, bool):
-            option = f"no-{option}" if default else option
-            kind["action"] = "store_false" if default else "store_true"
-        else:
-            typed = keyword.annotation is not Parameter.empty
-            types = re.findall(r"\w+", str(keyword.annotation) if typed else type(default).__name__)
-            number = next((kind for kind in (float, int) if kind.__name__ in types), str)
-            several = {"Sequence", "list", "tuple"} & {*types}
-            kind |= {"type": number, "metavar": option.upper()}
-            kind |= {"nargs": "+"} if several else {}
-            kind["required"] = default is Parameter.empty
-        try:
-            parser.add_argument(f"--{option}", **kind)
-        except argparse.ArgumentError as error:
-            raise ValueError(f"{key} is an option of every table. Rename the keyword.") from error
 
 
 def warn(folders: Mapping[Path, str], names: Iterable[str]) -> None:

@@ -1,7 +1,7 @@
 """Tables of results by name: each is a function from `Results` and options to a `Grid`."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from inspect import Parameter, signature
@@ -100,7 +100,7 @@ def table(
         raise ValueError(f"to={to}: choose from {', '.join(FORMATS)}.")
     make, takes = _table(name), keywords_of(name)
     if unknown := ", ".join(options.keys() - takes.keys()):
-        rest = ", ".join(key for key in takes if key not in signature(table).parameters)
+        rest = ", ".join(key for key in takes if key != "related")
         way = " Of the table transfer, rows=source and value=counts are this matrix."
         way *= name == "matrix"
         raise ValueError(f"{unknown}: the table {name} takes only {rest or 'shared options'}.{way}")
@@ -129,11 +129,10 @@ def _table(name: str) -> Callable[..., Grid]:
     return made
 
 
-def keywords_of(name: str) -> dict[str, Parameter]:
-    """Return the keywords of the table of this name, and those of all tables."""
+def keywords_of(name: str) -> Mapping[str, Parameter]:
+    """Return the keywords of the table of this name, but for those of all tables."""
     made = TableSpec if name == "transfer" else partial(_table(name), Results())
-    shared = [signature(table).parameters[key] for key in ("wide", "small", "related")]
-    return {key.name: key for key in [*signature(made).parameters.values(), *shared]}
+    return signature(made).parameters
 
 
 def matrices(results: Results) -> dict[str, list[Grid]]:

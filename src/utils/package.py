@@ -1,5 +1,6 @@
 """Names and files of this package: `src` in a clone, `transferability` where it is installed."""
 
+import ast
 import os
 from collections.abc import Callable, Iterator
 from importlib import import_module
@@ -79,9 +80,18 @@ def resolve(name: str) -> Any:
     return resolve_name(importable_name(name))
 
 
-def lazily(package: str, **homes: str) -> Callable[[str], Any]:
-    """Return the `__getattr__` of a package that imports names on first use, by their modules."""
-    home_of = {name: home for home, names in homes.items() for name in names.split()}
+def lazily(package: str, file: str) -> tuple[list[str], Callable[[str], Any]]:
+    """Return the `__all__` and the `__getattr__` of a package that imports names on first use.
+
+    The names and their modules are the imports of the stub beside its `file`, which gives editors
+    and type checkers the names' types.
+    """
+    home_of = {
+        name.name: node.module or name.name
+        for node in ast.parse(Path(file).with_suffix(".pyi").read_bytes()).body
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
 
     def get(name: str) -> Any:
         if name not in home_of:
@@ -89,7 +99,7 @@ def lazily(package: str, **homes: str) -> Callable[[str], Any]:
         home = import_module(f".{home_of[name]}", package)
         return home if name == home_of[name] else getattr(home, name)
 
-    return get
+    return [*home_of], get
 
 
 def values_in(section: Any) -> Iterator[Any]:

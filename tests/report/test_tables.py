@@ -150,3 +150,20 @@ def test_the_command_line_writes_the_table_of_a_folder(run_in, tmp_path, capfd):
     assert (tmp_path / "t.csv").read_text() == src.table(DEMO, to="csv", **shown)
     assert line(str(DEMO), "--eps", "1", "2", "4") == 2
     assert "--eps takes one budget, not 2, too. All: --columns budget." in capfd.readouterr().err
+    assert line(str(DEMO), "--as", "matrix", "--rows", "attack") == 2
+    assert "rows: the table matrix takes only attack" in capfd.readouterr().err
+
+
+def test_keywords_of_a_table_of_the_users_are_options(run_in, tmp_path, capfd, monkeypatch):
+    code = """from src.report import Grid
+def own(results, limits: list[float], count: int | None = None, upper=False):
+    return Grid(["limits", "count", "upper"], [[repr(limits), repr(count), repr(upper)]])
+def taken(results, beside=1): ..."""
+    (tmp_path / "mytables.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    line = partial(run_in, tmp_path, str(DEMO), "--to", "csv", "--as", module="src.table")
+    assert line("mytables.own", "--limits", "1", "2.5", "--count", "3", "--upper") == 0
+    assert '"[1.0, 2.5]",3,True' in capfd.readouterr().out
+    assert line("mytables.own") == 2 and "--limits" in capfd.readouterr().err
+    assert line("mytables.taken") == 2
+    assert "beside is an option of every table. Rename the" in capfd.readouterr().err
