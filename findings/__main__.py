@@ -249,11 +249,9 @@ def between(shares: pd.Series) -> str:
 
 def write_figures() -> None:
     """Draw the figures of the pages."""
-    photographs = sweep_of("photographs")
     charts = {
         "photographs": curves(RESULTS / "photographs", width="5in", height="2.5in"),
-        "hypothesis": photographs.chart("effects"),
-        "filtered": photographs.chart("filtered"),
+        "filtered": sweep_of("photographs").chart("filtered"),
         "cifar": ranking(RESULTS / "cifar"),
     }
     for name, chart in charts.items():

@@ -14,6 +14,7 @@ from rich.console import Console
 from findings.paired_tests import both_ways, holm, paired_tests
 from src import analysis
 from src.analysis import wilson_interval
+from src.artifacts import FinishedJob
 from src.report import (
     build_report,
     compute_page_data,
@@ -25,6 +26,8 @@ from src.report import (
 
 WIDTH = 120
 """Characters of a line of a matrix."""
+CLOSER = "flips"
+"""Table of minimum budgets between those of the grid."""
 
 
 class Sweep:
@@ -38,7 +41,11 @@ class Sweep:
     def tables(self) -> dict[str, pd.DataFrame]:
         """The report's tables of statistics, and paired `tests`."""
         tests = [paired_tests(group) for group in self.results.outcomes().values()]
-        tables = compute_page_data(self.results).tables
+        tables = dict(compute_page_data(self.results).tables)
+        if any(CLOSER in job.files for job in self.jobs):
+            images = {(job.attack, job.record.source): describe_images(job) for job in self.jobs}
+            effects = {pair: analysis.initial_confidence_effect(images[pair]) for pair in images}
+            tables["effects"] = pd.concat(effects, names=["attack", "source"]).reset_index()
         return {**tables, "tests": pd.concat(tests, ignore_index=True)}
 
     def row(self, table: str, **where: object) -> pd.Series:
@@ -72,9 +79,10 @@ class Sweep:
         return "\n".join(line.rstrip() for line in console.export_text().strip().splitlines())
 
     def images(self, attack: str, source: str, target: str) -> pd.DataFrame:
-        """Describe every image of a pair over the budgets; see `trajectories`."""
+        """Return the rows of `describe_images` of a pair."""
         job = next(job for job in self.jobs if (job.attack, job.record.source) == (attack, source))
-        return analysis.trajectories(job.predictions, source, [target], "joint", job.flips)
+        images = describe_images(job)
+        return images[images["target"] == target]
 
     def attacks(self, *, targeted: bool = False) -> list[str]:
         """Return the names of the attacks, in the order of the jobs, with target labels or none."""
@@ -102,6 +110,21 @@ class Sweep:
             rows = rows[rows[column] == rows[column].iloc[0]]
         records = json.loads(rows.to_json(orient="records"))
         return figure.chart.properties(datasets={"rows": records}).configure(**theme())
+
+
+def describe_images(job: FinishedJob) -> pd.DataFrame:
+    """Describe every image of a job over the budgets, by `trajectories`.
+
+    A stored table `flips` has minimum budgets between those of the grid, which take their place.
+    """
+    record, pair = job.record, ["target", "index"]
+    images = analysis.trajectories(job.predictions, record.source, record.targets, "joint")
+    if CLOSER not in job.files:
+        return images
+    closer = images[pair].merge(job.table(CLOSER)[[*pair, "eps_255"]], how="left")["eps_255"]
+    first = images["first_flip_eps_255"].combine(closer, np.fmin)
+    dips = images["dip_and_recovery"] & first.isna()
+    return images.assign(first_flip_eps_255=first, dip_and_recovery=dips, below_8_bits=first < 1)
 
 
 def beside_published(

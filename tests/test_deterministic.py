@@ -213,7 +213,7 @@ PASSES = {
     "every diagnostic": {
         "attack": partial(pgd, steps=2),
         "keys": {"steps": 2},
-        "diagnostics": {"bisection": 1, "tables": ["all"]},
+        "diagnostics": {"tables": ["all"]},
         "defences": {name: DEFENCES[name] for name in DEFENCES if name != "random_resize_pad"},
         "measurements": OWN,
         "controls": True,

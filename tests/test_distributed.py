@@ -16,7 +16,7 @@ from src.run.data import DataSets
 from tests.conftest import ATTACK, TINY_RUN, free_port, kill_at, own_attack, run_python, same_tables
 
 JOB = ["attack=pgd", "attack.steps=3", "controls=true", "attack.target_label=random"]
-JOB += ["save_adversarial=true", "diagnostics=full", "diagnostics.bisection=2", "tracking=mlflow"]
+JOB += ["save_adversarial=true", "diagnostics=full", "tracking=mlflow"]
 JOB += ["diagnostics.n_images=21", "defences=[none,jpeg,random_resize_pad]"]
 JOB += ["defence.random_resize_pad.repeats=2", "epsilon.grid=[1.5,8]"]
 JOB += ["measurements={changes: {_target_: tests.own_measurement.Changes}}"]
@@ -24,7 +24,7 @@ JOB += ["report.examples=3", "++model.coarse.feature_layer='0'"]
 DDP = ["trainer.strategy=ddp", "hydra.run.dir=many"]
 BOTH = Path("one"), Path("many")
 PREDICTIONS = ["predictions", "predictions-noise", "predictions-shuffled"]
-DIAGNOSTICS = ["flips", "spectra", "filtered", "low_passed", "similarity", "changes"]
+DIAGNOSTICS = ["spectra", "filtered", "low_passed", "similarity", "changes"]
 
 
 def as_torchrun(number, count, port, run_job, words):

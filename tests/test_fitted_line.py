@@ -87,10 +87,6 @@ def test_a_killed_fit_goes_on_after_its_last_epoch_and_equals_that_of_two_proces
     assert np.array_equal(success(Path("many")), success(Path("one")))
 
 
-def test_diagnostics_at_other_budgets_are_refused(run_job):
-    assert run_job(*UAP, "diagnostics.bisection=2") == 2
-
-
 def save_images(place, count=40, split="train", names=CLASSES):
     """Write images to class folders, with paths in the order of the data; return their classes."""
     data, classes = load_dataset(split, DATA).subset(count), {}

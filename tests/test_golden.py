@@ -48,7 +48,7 @@ OF_SWEEP = {
     "minimum-budgets.csv": "*/minimum-budgets.csv",
     "flip-summary.csv": "*/flip-summary.csv",
 }
-TABLES = ("predictions", "flips", "filtered", "low_passed", "similarity", "spectra", "visibility")
+TABLES = ("predictions", "filtered", "low_passed", "similarity", "spectra", "visibility")
 OF_JOBS = {f"{name}.parquet": f"*/{name}*.parquet" for name in TABLES}
 OF_JOBS |= {"attacks.csv": "*/attacks.csv", "frame.csv": "frame.csv"}
 # Columns that tell rows apart, as far as a table has them.
@@ -170,8 +170,6 @@ def write(table: pd.DataFrame, path: Path) -> None:
 def told_apart(name: str, table: pd.DataFrame) -> pd.DataFrame:
     """Return a table under its keys, of which each must stand for one row."""
     keys = [key for key in KEYS if key in table]
-    if "below_eps_255" in table:  # a minimum budget is a number like any other
-        keys.remove("eps_255")
     index = pd.MultiIndex.from_frame(table[keys].astype(object).fillna("none"))
     assert index.is_unique, f"{name}: twice {index[index.duplicated()][:3].tolist()}"
     return table.drop(columns=keys).set_index(index)  # whatever the order of the rows

@@ -1,5 +1,6 @@
 """Statistics: pure functions of the table of predictions, without a model, GPU or rerun."""
 
+from .confidence import initial_confidence_effect
 from .diagnostics import excess, excess_by_control
 from .estimates import MEAN
 from .intervals import Values, is_at_chance, paired_interval, wilson_interval

@@ -43,9 +43,8 @@ TERMS = {
         "because they hold for any values in [0, 1]."
     ),
     "minimum adversarial budget": (
-        "The smallest tried budget at which a counted image is misclassified, refined by bisection "
-        "if the job did that. Some images are correct again at larger budgets. A smaller budget "
-        "between those tried may suffice."
+        "The smallest tried budget at which a counted image is misclassified. Some images are "
+        "correct again at larger budgets. A smaller budget between those tried may suffice."
     ),
     "galleries": (
         "Dip and recovery: never misclassified; loses at least 5 points of confidence at some "

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..utils.model_names import ModelRef
 from .intervals import Values
-from .outcomes import JobOutcomes, Mask, job_outcomes, row_positions
+from .outcomes import JobOutcomes, Mask, job_outcomes
 
 KINDS: dict[str, str] = {
     "dip_and_recovery": "keeps its class, confidence dips and recovers",
@@ -46,25 +46,23 @@ def trajectories(
     source: str,
     targets: Sequence[str],
     protocol: str = "joint",
-    flips: pd.DataFrame | None = None,
     norm: str = "linf",
 ) -> pd.DataFrame:
     """Describe how each counted, initially correct image changes over the budgets.
 
-    An image flips when it gets any class but the true one, for targeted attacks too. `flips` holds
-    minimum budgets from bisection: they replace larger budgets that were tried. If bisection
-    covered only some images that flip, the images without a row in `flips` are left out. The other
-    arguments and the errors are as for `rates`.
+    An image flips when it gets any class but the true one, for targeted attacks too. The arguments
+    and the errors are as for `rates`.
 
     Returns:
         One row per target and image, in the order of `targets` and by index:
 
         - `target`, `index`, `label`, `initial_confidence`;
-        - `first_flip_eps_255`: the minimum adversarial budget; NaN if it never flips;
+        - `first_flip_eps_255`: the smallest tried budget that flips the image; NaN if it never
+          flips;
         - `lowest_confidence` and `lowest_eps_255`: the lowest probability of the true class over
           the tried budgets above 0, and the smallest budget that has it;
         - `recovered_confidence`: the highest such probability above `lowest_eps_255`, or NaN;
-        - `back_eps_255`: the smallest budget above the first tried flip at which the image is
+        - `back_eps_255`: the smallest budget above the first flip at which the image is
           correct again, or NaN;
         - `end_confidence`: the confidence of a wrong prediction at the largest budget, or NaN;
         - `dip_and_recovery`: the image never flips, its lowest confidence is at least 0.05 below
@@ -75,11 +73,7 @@ def trajectories(
     """
     result = job_outcomes(predictions, source, list(map(ModelRef.parse, targets)), protocol)
     counted = result.counted & result.target_clean
-    columns = _numbers(result)
-    if flips is not None and len(flips):
-        first = columns["first_flip_eps_255"]
-        counted, columns["first_flip_eps_255"] = _refine(result, counted, first, flips)
-    numbers = {name: values[counted] for name, values in columns.items()}
+    numbers = {name: values[counted] for name, values in _numbers(result).items()}
     target, image = np.nonzero(counted)
     names = {"target": pd.Index(targets).take(target), "index": result.index[image]}
     table = pd.DataFrame({**names, "label": result.label[image], **numbers})
@@ -176,17 +170,6 @@ def _kinds(table: pd.DataFrame) -> dict[str, pd.Series]:
         "ends_more_confident_wrong": table["end_confidence"] > initial,
         "below_8_bits": first < SMALLEST_8_BIT_STEP,
     }
-
-
-def _refine(
-    result: JobOutcomes, counted: Mask, first: Values, flips: pd.DataFrame
-) -> tuple[Mask, Values]:
-    """Return the counted images, and the smaller of minimum and tried budget, shape (T, N)."""
-    row = row_positions(flips.assign(eps_255=0.0), result.targets, result.index, [0.0])[:, :, 0]
-    if (counted & ~np.isnan(first) & (row < 0)).any():  # bisection covered only some images
-        counted = counted & (row >= 0)
-    eps = np.where(row >= 0, flips["eps_255"].to_numpy(np.float64)[row], np.nan)
-    return counted, np.fmin(first, eps)
 
 
 def _first_budget(mask: Mask, eps: Values) -> Values:

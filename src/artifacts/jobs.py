@@ -106,15 +106,8 @@ class FinishedJob:
 
     def forget(self) -> None:
         """Release the tables from memory."""
-        for name in ("defended", "predictions", "clean", "flips", "pictures"):
+        for name in ("defended", "predictions", "clean", "pictures"):
             self.__dict__.pop(name, None)
-
-    @cached_property
-    def flips(self) -> pd.DataFrame | None:
-        """Minimum adversarial budgets; None for rounded images, as bisection does not round."""
-        if "flips" not in self.files or self.record.storage != "float32":
-            return None
-        return self.read("flips").to_pandas()
 
     def variants(self) -> dict[str, pd.DataFrame]:
         """Return the predictions by variant, the primary one (`defended`) first, controls last."""

@@ -44,8 +44,6 @@ def _each_budget(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(face, updated=())
     def attack(model: Any, images: Tensor, labels: Tensor, eps: Tensor, **keywords: Any) -> Tensor:
-        if eps.ndim == 2:
-            raise ValueError("it takes one budget for all images, not one per image.")
         results = []
         for budget in eps.tolist():
             network, *batch = copy_network((model, images.contiguous(), labels))

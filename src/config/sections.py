@@ -182,7 +182,6 @@ class DiagnosticSettings(Section):
         tables: Names of tables of `src.measure`, or `all`.
     """
 
-    bisection: Annotated[int, Field(ge=0, le=20)] = 0  # more would exceed float32 precision
     tables: Distinct[Name] = ()
     n_images: PositiveInt | None = None
 

@@ -200,11 +200,6 @@ class Attacker:
         cost[5] = 255 * counts.clipped.to(cost)
         return AdversarialBatch(attacked, budgets, target_labels, cost)
 
-    def perturbed(self, images: Tensor, batch: Batch, eps: Tensor) -> Tensor:
-        """Attack a batch at other budgets in [0, 1] units, (K,) or (K, N), without counting."""
-        target_labels = self.target_labels(images, batch)
-        return self._attack_batch(self.make_counted(), images, batch, target_labels, eps)
-
     def make_counted(self) -> CountedModel:
         """Return a copy of the source that counts its passes."""
         return CountedModel(copy_network(self.source), self.precision == "bf16", self.on_pass)

@@ -19,12 +19,11 @@ from ..utils.devices import is_out_of_memory, named_errors
 from ..utils.refusals import first_line
 from ..utils.vocabulary import CONTROLS
 from .attack_cost import AdversarialImages, AttackCost
-from .minimum_budget import MinimumBudget
 from .protocol import EvaluatedBatch, Job, Measurement, Needs
 from .registry import TABLES
 
 _RESERVED = {PREDICTIONS, TOP_FIVE, "float32", "uint8", "stored", *CONTROLS, *TABLES}
-_RESERVED |= {kind.name for kind in (AttackCost, AdversarialImages, MinimumBudget)}
+_RESERVED |= {kind.name for kind in (AttackCost, AdversarialImages)}
 _ADDED = {*(field.name for field in (*NAMES, IMAGE)), "attack", "source", "key", "file"}
 """Columns that are added to a table: by the job, by `load_table`, and in the cache."""
 
@@ -126,8 +125,7 @@ class OwnMeasurement(Measurement):
             raise ValueError("an image of the batch has no row")
         if not pc.all(pc.is_in(table["index"], images), min_count=0).as_py():
             raise ValueError("rows of images that are not in the batch")
-        # Attacked rows without budgets find theirs, as a bisection does. Tensors of float32 may
-        # have held a budget.
+        # Attacked rows without budgets state theirs. Tensors of float32 may have held a budget.
         if "eps_255" in table.column_names and (batch.budgets or not self.attacked):
             budgets = pa.array(batch.budgets or (0.0,), pa.float32())
             is_budget = pc.is_in(table["eps_255"].cast(pa.float32()), budgets)

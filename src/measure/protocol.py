@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from ..data import Batch, ImageDataset, to_unit
 from ..defences import Defended, classify_behind
-from ..images.attacker import Attacker
 from ..images.storage import AdversarialBatch, AttackedImages
 from ..utils.about import Norm
 from ..utils.model_names import ModelRef
@@ -56,7 +55,6 @@ class EvaluatedBatch:
         batch: Images in 8 bits, labels and index.
         job: The job.
         networks: Classifiers by name; those behind a defence also take the index.
-        attacker: The attack; None: images of a saved set, or a pass over clean images.
         adversarial: Adversarial images at the needed budgets; None: none is needed.
         target: The target that the rows belong to; None: no single target.
         budgets: Budgets of the adversarial images that the rows need, in units of 1/255.
@@ -65,7 +63,6 @@ class EvaluatedBatch:
     batch: Batch
     job: Job
     networks: Mapping[ModelRef, nn.Module]
-    attacker: Attacker | None = None
     adversarial: AdversarialBatch | None = None
     target: ModelRef | None = None
     budgets: tuple[float, ...] = ()
@@ -162,7 +159,6 @@ class Measurement(ABC):
         by_target: False: the rows belong to no single target.
         key_parts: What else the rows depend on: not images, models, budgets, attack and code.
         passes: How often a target classifies an image; a gradient counts as three.
-        attacks: How often an image is attacked again for a target, with one budget.
     """
 
     name: str
@@ -175,7 +171,6 @@ class Measurement(ABC):
     by_target: bool = True
     key_parts: Any = None
     passes: int = 1
-    attacks: int = 0
 
     @property
     def stored_as(self) -> str:

@@ -327,10 +327,10 @@ def _titled(result: JobResults, title: str) -> JobResults:
 
 
 def described_images(job: FinishedJob) -> pd.DataFrame:
-    """Return the `trajectories` of a job's images, with minimum budgets refined by bisection."""
+    """Return the `trajectories` of a job's images."""
     record = job.record
     pair = (record.source, record.targets)
-    return trajectories(job.predictions, *pair, record.protocol, job.flips, record.norm)
+    return trajectories(job.predictions, *pair, record.protocol, record.norm)
 
 
 def _read(job: FinishedJob) -> JobResults:

@@ -28,7 +28,6 @@ from ..images.attacker import Attack
 from ..images.saved import UNKNOWN, SavedImages
 from ..images.storage import AS_SAVED, TOLERANCE_255
 from ..measure.attack_cost import AdversarialImages, AttackCost, most_pictures
-from ..measure.minimum_budget import MinimumBudget
 from ..measure.own_measurement import own_measurements
 from ..measure.predictions import Clean, Control, Predictions
 from ..measure.protocol import Measurement
@@ -72,7 +71,6 @@ def check_job(settings: Settings, sets: DataSets) -> Planned:
     images = None if saved is None else sets.open_saved(saved)
     settings = settings if images is None else _with_set(settings, images)
     planned = make_planned(settings, function, defences, images, measurements=measurements)
-    _check_diagnostics(planned)
     return planned
 
 
@@ -239,8 +237,6 @@ def _measurements(
         measured += [Predictions(name, name == storage) for name in formats]
         if settings.controls:
             measured += [Control(name, storage, seed, universal) for name in CONTROLS]
-        if asked.bisection:
-            measured.append(MinimumBudget(asked.bisection))
     return measured + [
         table
         for table in make_tables(settings.reference, seed, max_batch)
@@ -258,16 +254,6 @@ def _check_precision(settings: Settings) -> None:
                 f"trainer.{key}=tf32: this device ({device}) has no TF32. Use 32-true, or an "
                 "NVIDIA GPU from A100 on."
             )
-
-
-def _check_diagnostics(planned: Planned) -> None:
-    """Refuse a bisection for whose budgets the attack is not fitted."""
-    part, halvings = planned.attack.fitted, planned.settings.diagnostics.bisection
-    if part is not None and not part.one_state and halvings:
-        raise ValueError(
-            f"diagnostics.bisection={halvings}: attack={planned.attack.name} is fitted only for "
-            "the budgets in epsilon.grid. Leave the diagnostic out."
-        )
 
 
 def _check_tables(names: Sequence[str]) -> None:

@@ -244,7 +244,6 @@ class Evaluation:
             by_name.setdefault(part.measurement.name, []).append(part)
         by_name.pop(AdversarialImages.name, None)
         made = {name: self._table(group) for name, group in by_name.items()}
-        # A measurement without rows has no table, e.g. bisection if no image is counted.
         tables = {name: table for name, table in made.items() if table is not None}
         cost = tables.pop(AttackCost.name, None)
         variants = {

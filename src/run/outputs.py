@@ -112,14 +112,10 @@ def _top_five(evaluation: Evaluation, primary: str, numbers: Sequence[int]) -> p
     """Return the top five classes of all clean images, and of the shown ones at each budget."""
     results = evaluation.tables
     assert results is not None
-    tables = [results.diagnostics.get("flips"), results.predictions.get(primary)]
-    index = pa.array(numbers, pa.int64())
-    attacked = [
-        table.filter(pc.and_(pc.is_valid(table["eps_255"]), pc.is_in(table["index"], index)))
-        for table in tables
-        if table is not None
-    ]
-    return pa.concat_tables(_fit(table, TOP_FIVE) for table in [results.clean, *attacked])
+    tables, index = [results.clean], pa.array(numbers, pa.int64())
+    if (attacked := results.predictions.get(primary)) is not None:
+        tables.append(attacked.filter(pc.is_in(attacked["index"], index)))
+    return pa.concat_tables(_fit(table, TOP_FIVE) for table in tables)
 
 
 def _write_pictures(

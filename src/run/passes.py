@@ -262,7 +262,7 @@ class JobPass(pl.LightningModule):
     ) -> dict[Part, pa.Table]:
         """Return the rows of a batch by part."""
         networks = dict(zip(self.names, self.networks, strict=True))
-        whole = EvaluatedBatch(batch, self.job, networks, self.attacker, adversarial)
+        whole = EvaluatedBatch(batch, self.job, networks, adversarial)
         selected, tables = dict[int, EvaluatedBatch](), dict[Part, pa.Table]()
         groups = dict[tuple[Measurement, int, tuple[float, ...]], list[Part]]()
         for part in parts:

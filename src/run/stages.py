@@ -555,19 +555,17 @@ class Work:
 
 def work_of(job: JobContext, missing: Mapping[Part, np.ndarray]) -> Work:
     """Return the work for the missing images, from what attack and measurements state."""
-    predictions, runs, lacking = 0, Counter[int](), Counter[int]()  # runs: images by budgets
+    predictions, lacking = 0, Counter[int]()
     for part, index in missing.items():
         measurement, target = part.measurement, part.target
         if type(measurement) is AttackCost:
             lacking.update(index.tolist())
-        runs[1] += len(index) * measurement.attacks
         if target is not None:
             passes = job.defences[target.defence].passes if target.is_defended else 1
             predictions += len(index) * measurement.passes * len(target.members) * passes
     images = len(np.unique(np.concatenate([*missing.values(), []])))
-    runs.update(lacking.values())
     total = 0.0
-    for budgets, count in runs.items():
+    for budgets, count in Counter(lacking.values()).items():  # images by number of budgets
         each = job.gradients(budgets)
         if count and each is None:
             return Work(images, None, predictions)

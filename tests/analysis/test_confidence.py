@@ -247,8 +247,6 @@ def test_numbers_and_kinds_are_those_worked_out_by_hand():
 def test_a_dip_is_five_points_and_a_recovery_is_half_of_it(lowest, last, dips):
     way = [(0, c, c) for c in (0.8, 0.79, lowest, last, last)]
     assert found_in(make_rows({1: way}))["dip_and_recovery"].item() is dips
-    flips = pd.DataFrame({"index": [1], "target": "b", "eps_255": 3.0})
-    assert not found_in(make_rows({1: way}), flips=flips)["dip_and_recovery"].any()
 
 
 @pytest.mark.parametrize(
@@ -263,29 +261,6 @@ def test_the_protocol_decides_which_images_are_counted(protocol, counted):
     rows = make_rows()
     rows.loc[(rows["target"] == "a") & (rows["index"] == 12), "predicted"] = 1
     assert found_in(rows, protocol)["index"].tolist() == counted
-
-
-@pytest.mark.parametrize(
-    ("refined", "first", "below"),
-    [
-        # 12 flips at 0.5 already; 15, which no tried budget flips, does flip between them.
-        (
-            {13: 0.75, 16: 1, 12: 3, 15: 3.5, 99: 0.1},
-            [np.nan, np.nan, 0.5, 0.75, 3.5, 1],
-            [12, 13],
-        ),
-        # 16 flips too, and was not bisected: those without a row are left out.
-        ({10: np.nan, 12: 0.4, 13: 1}, [np.nan, 0.4, 1], [12]),
-    ],
-)
-def test_refined_flips_take_the_place_of_tried_ones(refined, first, below):
-    flips = pd.DataFrame({"index": refined.keys(), "target": "b", "eps_255": refined.values()})
-    other = pd.DataFrame({"index": [13], "target": "a", "eps_255": 0.0})
-    found = found_in(make_rows(), flips=pd.concat([flips, other]))
-    there = [name in refined or len(first) == 6 for name in COLUMNS["index"]]
-    numbers = {name: np.array(values)[there] for name, values in COLUMNS.items()}
-    check(found, **numbers | {"first_flip_eps_255": first})
-    assert found.index[found["below_8_bits"]].tolist() == below
 
 
 def test_the_clearest_image_of_each_kind_comes_first():

@@ -46,15 +46,18 @@ def test_other_files_are_told_from_this_programs(tmp_path):
         read_record(path)
     pq.write_table(table, path)
     assert read_record(path) is None
-    pq.write_table(with_record(table, "flips", RECORD), path)
-    assert read_record(path) == ("flips", RECORD)
-    flipped = with_record(table, "flips", RECORD).schema.metadata[b"transferability"]
-    flipped = flipped.replace(b'"logits"', b'"logitz"')
+    pq.write_table(with_record(table, "sizes", RECORD), path)
+    assert read_record(path) == ("sizes", RECORD)
+    changed = with_record(table, "sizes", RECORD).schema.metadata[b"transferability"]
+    changed = changed.replace(b'"logits"', b'"logitz"')
     for content, message in (
         (b'{"format": 99}', r"x\.parquet has the format 99, "),
-        (b'{"format": 3, "table": "flips", "job": {}}', "has the format 3, "),
-        (b'{"format": 6, "table": "flips", "job": {"surprise": 1}}', "no valid record of its job"),
-        (flipped, "its record is damaged"),
+        (b'{"format": 3, "table": "sizes", "job": {}}', "has the format 3, "),
+        (
+            b'{"format": 6, "table": "sizes", "job": {"surprise": 1}}',
+            "no valid record of its job",
+        ),
+        (changed, "its record is damaged"),
     ):
         pq.write_table(table.replace_schema_metadata({b"transferability": content}), path)
         with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from src.attacks import adapt, bim, fgsm, gi, pgd, pgd_l2, pi_patchwise
+from src.attacks import adapt, bim, fgsm, gi, pgd_l2, pi_patchwise
 from src.data import Batch, ImageDataset, LabelledImages, to_unit
 from src.defences import AttackedDefence
 from src.images.attacker import Attacker, CountedModel
@@ -230,27 +230,6 @@ def test_gradients_have_a_precision_of_their_own(precision):
         attacked(Noting(), precision=precision)
         assert torch.is_autocast_enabled("cpu")
     assert {*seen} == {("tf32" if precision == "tf32" else "ieee", precision == "bf16")}
-
-
-AT = (0.5, 4.0, 16.0)
-
-
-@pytest.mark.parametrize(
-    ("norm", "rule", "rows"),
-    [("linf", None, (4, 1, 3)), ("l2", "least_likely", (2,)), ("linf", "random", (4, 1, 3))],
-)
-def test_budgets_of_its_own_for_each_image(norm, rule, rows):
-    """The budgets of the grid, each for another image: the grid's own images come back."""
-    words = {"num_classes": 5, "seed": 3, "max_batch": 2, "norm": norm, "target_label_rule": rule}
-    model = Ensemble([linear(0, 5), linear(1, 5)], "loss")
-    attacker, whole = Attacker(model, partial(pgd, steps=3, norm=norm), **words), batch()
-    grid = attacker(to_unit(whole.images), whole, AT).images
-    part = Batch(*(column[list(rows)] for column in whole))
-    clean, eps = to_unit(part.images), torch.tensor([AT[: len(rows)]]) / 255
-    (again,) = attacker.perturbed(clean, part, eps)
-    expected = grid[torch.arange(len(rows)), list(rows)]
-    torch.testing.assert_close(again, expected, rtol=0, atol=1e-6)
-    assert again.dtype == torch.float32 and not torch.equal(again, clean)
 
 
 def test_an_attack_may_change_all_that_it_is_given():

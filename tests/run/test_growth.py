@@ -41,7 +41,7 @@ STEPS = {
     "variants": {"variants": ["uint8"]},
     "controls": {"controls": True},
     "defences": {"defences": {"noisy": noisy}},
-    "diagnostics": {"diagnostics": {"tables": ["all"], "bisection": 2}, "measurements": OWN},
+    "diagnostics": {"diagnostics": {"tables": ["all"]}, "measurements": OWN},
 }
 
 
