@@ -31,6 +31,8 @@ def main(words: Sequence[str] | None = None) -> int:
 def _pack(folder: list[Path], out: Path | None, commands: bool) -> None:
     sweeps = folder or [newest_sweep(finished=True)]
     jobs = find_jobs(named_folders(*sweeps))
+    if commands and out:
+        raise ValueError(f"--commands writes no file. Leave out -o {out}.")
     if commands:
         from .api.repeat import repeat_command  # slow to import
 

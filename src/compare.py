@@ -41,7 +41,9 @@ def _print_changes(
     old: Path, new: Path, pairs: list[Any], max_fall: float | None, json_only: bool, **options: Any
 ) -> int:
     if options.pop("equal"):
-        return _print_equal(old, new, any([pairs, max_fall, json_only, *options.values()]))
+        typed = [pairs, json_only, options["common"]]
+        typed += [value is not None for value in (max_fall, options["eps_255"])]
+        return _print_equal(old, new, any(typed))
     if max_fall is not None and not 0 < max_fall < 100:
         raise ValueError(f"--max-fall {max_fall:g}: it must be above 0 and below 100, in points.")
     from rich.console import Console

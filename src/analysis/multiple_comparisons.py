@@ -141,7 +141,7 @@ def compare_versions(
     half = _ONE_SIDED * most / 2
     lost = np.maximum(_ONE_SIDED * (half + np.sqrt(squares + half**2)), _NONE_SEEN * most)
     fall = np.ceil(1000 * np.maximum(lost / images - change, 0) - _ROUNDING) / 1000 + 0.0
-    low, high = np.clip([change - margin, change + margin], -1, 1)
+    low, high, fall = np.clip([change - margin, change + margin, fall], -1, 1)
     return {"change": change, "low": low, "high": high, "p_adjusted": p, "largest_fall": fall}
 
 

@@ -323,9 +323,10 @@ def _tested(
         columns[:] = [matrix[:, place] for matrix in matrices]
         columns[:, place] = np.nan
     difference, margin, p, discordance = columns
-    differing = (np.abs(values - values[first]) > _ROUNDING).sum(axis=1)
+    differing = (np.abs(values - values[place or 0]) > _ROUNDING).sum(axis=1)
     # Sign flips of five images never reach p < 0.05.
-    is_usual = np.isfinite(discordance).any() and np.median(differing[others]) >= 6
+    compared = np.isfinite(discordance)
+    is_usual = compared.any() and np.median(differing[compared]) >= 6
     usual = float(np.nanmedian(discordance)) if is_usual else np.nan
     depends = list[str]()
     if others and len(targets) > 1 and (tests.p[first, others] < LEVEL).all():

@@ -1,5 +1,6 @@
 """Accuracy in two sweeps on the same images: did a network become weaker?"""
 
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from ..analysis.multiple_comparisons import FEWEST_TESTED, compare_versions
 from ..analysis.outcomes import Values
 from ..analysis.transfer_rates import TRANSFER, relation
 from ..artifacts.comparable import differences, differing
-from ..artifacts.jobs import FinishedJob, name_jobs
+from ..artifacts.jobs import name_jobs
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps
 from ..report.grid import Grid
@@ -112,11 +113,11 @@ def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, 
     """Count the outcomes that are equal in two sweeps, on the images that both have.
 
     An outcome is the class that a target predicts for an image at a budget. A job is compared with
-    that of the same attack, source and norm whose settings differ least. Equal images have equal
-    digests.
+    those of the same attack, source and norm whose settings differ least; the order of an
+    ensemble's members does not matter. Equal images have equal digests and places in their set.
 
     Returns:
-        Whether all of these outcomes are equal, and a line per job of `old`.
+        Whether all of these outcomes are equal, a line per job of `old`, and the sum.
 
     Raises:
         ValueError: No outcome is in both.
@@ -125,17 +126,18 @@ def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, 
     others = open_jobs(new)
     for job in name_jobs(open_jobs(old), ()):
         name = " from ".join(filter(None, [job.attack, job.record.source]))
-        left, alike = job.record, dict[tuple[str, ...], FinishedJob]()
+        alike = defaultdict[tuple[str, ...], list[pd.DataFrame]](list)
         for other in others:
-            right = other.record
-            if (left.attack, left.source, left.norm) == (right.attack, right.source, right.norm):
-                alike.setdefault((*differing(left, right, fields=SAME),), other)
+            if _job_name(job.record) == _job_name(other.record):
+                unlike = (*differing(job.record, other.record, fields=SAME),)
+                alike[unlike].append(other.defended)
         if not alike:
             lines.append(f"{name}: only in the first")
             continue
-        unlike, other = min(alike.items(), key=lambda pair: len(pair[0]))
-        both = job.defended.merge(other.defended, on=OUTCOME)
-        equal = len(job.defended.merge(other.defended, on=[*OUTCOME, "label", "predicted"]))
+        unlike, tables = min(alike.items(), key=lambda pair: len(pair[0]))
+        both = job.defended.merge(pd.concat(tables), on=OUTCOME, suffixes=("", "_new"))
+        columns = both[["label", "predicted"]], both[["label_new", "predicted_new"]]
+        equal = int((columns[0].to_numpy() == columns[1].to_numpy()).all(axis=1).sum())
         counts += equal, len(both)
         images = both["image"].nunique()
         line = f"{name}: {equal:,} of {len(both):,} outcomes equal, {images:,} images in common"
@@ -144,6 +146,17 @@ def equal_outcomes(old: Sweeps | Results, new: Sweeps | Results) -> tuple[bool, 
         raise ValueError("No outcome is in both: they have no job, image and budget in common.")
     lines.append(f"{counts[0]:,} of {counts[1]:,} outcomes are equal")
     return bool(counts[0] == counts[1]), lines
+
+
+def _job_name(record: JobRecord) -> tuple[str, ...]:
+    """Return what the jobs of two sweeps are paired by."""
+    return record.attack, _without_order(record.source), record.norm
+
+
+def _without_order(model: str) -> str:
+    """Return a model's name with an ensemble's members in alphabetical order."""
+    ref = ModelRef.parse(model)
+    return str(ModelRef(tuple(sorted(ref.members)), ref.defence))
 
 
 def _in_both(
@@ -247,8 +260,7 @@ def _read(
     labels, doubled, models = [], [], set[str]()
 
     def called(model: str) -> str:
-        ref = ModelRef.parse(renamed(model, pairs))
-        return str(ModelRef(tuple(sorted(ref.members)), ref.defence))  # a+b is b+a
+        return _without_order(renamed(model, pairs))
 
     right: dict[str, dict[tuple[Any, ...], pd.Series]] = {ROBUST: {}, CLEAN: {}}
     for job in name_jobs([job for job in open_jobs(sweep) if job.attacked], ()):

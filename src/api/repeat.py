@@ -19,9 +19,11 @@ UNKNOWN = "???"
 """Stands for a text that `conf/` does not have: it may name code or a file."""
 _PLAIN = "source targets ensemble defences source_defence source_draws protocol storage variants"
 _PLAIN += " controls seed n_images"
+_BUDGETS = "grid reference below_one"
 _ARITHMETIC = "precision attack_precision fold_batch_norms"
 _LISTED = re.compile(r"attack\.(norm|target_label)|model\.[^.]+\.channels")  # see `Settings`
 _NAME = re.compile(r"\w[\w.+-]{0,99}", re.ASCII)  # with a slash it may be code or a file
+_NO_TEXT = re.compile(r"[+-]?(\d[\d_.]*(e[+-]?\d+)?|inf|nan)|true|false|null", re.IGNORECASE)
 _DEFAULTS = {"model": ModelSettings.model_fields, "defence": DefenceSettings.model_fields}
 
 
@@ -42,17 +44,19 @@ def repeat_command(record: JobRecord) -> str:
 
 def _words(record: JobRecord) -> list[str]:
     config, attack = record.config, record.config["attack"]
-    words: dict[str, Any] = {"attack": record.attack or "none"}
+    named = record.attack if "." not in record.attack else UNKNOWN  # a file in a folder, a library
+    words: dict[str, Any] = {"attack": named or "none"}
     if attack["kind"] == "saved":
         words = {"attack": "saved", "attack.path": UNKNOWN}
     words |= {"dataset": record.dataset}
     words |= {key: config[key] for key in _PLAIN.split()} | {"source": config["source"] or None}
-    words |= {f"epsilon.{key}": config["epsilon"][key] for key in ("grid", "reference")}
+    words |= {f"epsilon.{key}": config["epsilon"][key] for key in _BUDGETS.split()}
     words |= {f"trainer.{key}": config["trainer"][key] for key in _ARITHMETIC.split()}
-    if any(model["weights"] is None for model in config["model"].values()):
-        words |= {f"++training.{key}": value for key, value in config["training"].items()}
+    words["clean_accuracy_check.action"] = config["clean_accuracy_check"]["action"]
     typed = [f"{key}={_text(value)}" for key, value in words.items()]
     parts = [("attack", record.attack, attack["settings"])]
+    if record.fit_gradients or any(model["weights"] is None for model in config["model"].values()):
+        parts.append(("training", "", config["training"]))  # of models, or of the attack
     parts.append(("dataset", record.dataset, config["dataset"]))
     for group in ("model", "defence"):
         parts += [(f"{group}.{name}", name, part) for name, part in config[group].items()]
@@ -71,7 +75,7 @@ def _changed(start: str, name: str, section: dict[str, Any]) -> Iterator[str]:
         file = PureWindowsPath(str(value)).name
         if value == usual or (key == "weights" and str(usual).endswith(f"/{file}")):
             continue
-        is_safe = _LISTED.fullmatch(place) or _is_plain(value)
+        is_safe = _LISTED.fullmatch(place) or _is_plain(value) or group == "training"
         word = place if _NAME.fullmatch(place) else UNKNOWN
         yield f"{'++' * (place not in stated)}{word}={_text(value) if is_safe else UNKNOWN}"
 
@@ -88,7 +92,8 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(_text, value))}]"
     if isinstance(value, str):
-        return value if _NAME.fullmatch(value) else UNKNOWN
+        text = f"'{value}'" if _NO_TEXT.fullmatch(value) else value
+        return text if _NAME.fullmatch(value) else UNKNOWN
     return json.dumps(value) if _is_plain(value) else UNKNOWN
 
 

@@ -141,9 +141,15 @@ def take_step(part: StatefulPart, argument: Any, state: State, memory: Any) -> t
         ValueError: The part returns anything else.
     """
     pair, shape = part.step(argument, state, memory), state.iterate.shape
-    if isinstance(pair, tuple) and len(pair) == 2 and getattr(pair[0], "shape", ()) == shape:
+    step = pair[0] if isinstance(pair, tuple) and len(pair) == 2 else None
+    if isinstance(step, Tensor) and (step.shape, step.dtype) == (shape, state.iterate.dtype):
         return pair
-    raise ValueError(f"{part}: a step is a tensor of shape {(*shape,)}, with a new memory.")
+    function = getattr(part, "function", None)  # it has no memory
+    name = getattr(function, "__name__", function) or part
+    wanted = f"a {state.iterate.dtype} tensor of shape {(*shape,)}" + ", with a new memory" * (
+        function is None
+    )
+    raise ValueError(f"{name}: a step is {wanted}.")
 
 
 BackwardRule = Callable[[nn.Module], nn.Module]

@@ -83,7 +83,8 @@ def verdict(ranked: pd.DataFrame, of: str, listed: bool = True) -> list[str]:
 def standing(ranked: pd.DataFrame, of: str = "attack") -> str:
     """Say what tests decide on the first row of a ranking, and what its lead depends on."""
     lead = " ".join(_lead(ranked, of)).strip().removesuffix(",")
-    return "; ".join([lead, *said((dependence(ranked["depends_on"].iloc[0]), True))])
+    first = ranked.iloc[0]
+    return "; ".join([lead, *said((dependence(first["depends_on"]), not too_few(first)))])
 
 
 def dependence(targets: str) -> str:
@@ -100,7 +101,7 @@ def too_few(first: Any) -> str:
 
 def _caveats(first: Any) -> list[str]:
     few = too_few(first)
-    return said((f"{few}: {_FLOOR}", few), (dependence(first["depends_on"]), True))
+    return said((f"{few}: {_FLOOR}", few), (dependence(first["depends_on"]), not few))
 
 
 def needed(ranked: pd.DataFrame) -> str:

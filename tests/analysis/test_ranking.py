@@ -246,6 +246,12 @@ def test_few_images_that_differ_state_no_detectable_difference(differing, stated
     assert ranked["detectable"].notna().eq(stated).all()
 
 
+def test_images_that_differ_are_counted_from_the_attack_that_others_are_compared_with():
+    fooled = {"mi": 40, "bim": 10, "fgsm": 10, "pgd": 10}
+    rows = {(name, "a", "b"): [1] * k + [0] * (100 - k) for name, k in fooled.items()}
+    assert rankings(outcomes_of(rows), "bim")["detectable"].isna().all()
+
+
 def test_seeds_are_averaged_per_image():
     parts = [outcomes_of({("mi", "a", "b"): its}) for its in ([1, 1, 0, -1], [1, 0, 0, 0])]
     ranked = rankings(joined(parts))

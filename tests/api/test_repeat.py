@@ -80,6 +80,9 @@ NETWORK, WEIGHTS = "model.vgg_small.network", "model.vgg_small.weights"
         ("source", [], "source=null"),
         ("targets", ["hub/me/nets@0123456789abcdef/evil"], "targets=[???]"),
         ("seed", CANARY, "seed=???"),
+        ("source", ["18"], "source=['18']"),
+        ("epsilon.below_one", True, "epsilon.below_one=true"),
+        ("clean_accuracy_check.action", "warn", "clean_accuracy_check.action=warn"),
         (WEIGHTS, None, "++training.flip=true"),
     ],
 )
@@ -93,6 +96,15 @@ def test_a_text_that_may_name_code_or_a_file_is_not_printed(
     (line,) = capsys.readouterr().out.splitlines()
     assert word in shlex.split(line) if word else "???" not in line
     assert not any(text in line for text in ("touch", "canary", "\x1b", "HOME", "Users"))
+
+
+def test_a_fit_is_printed_with_its_training(made, run_in, capsys):
+    (job,) = read_card(made / "mine.card")
+    training = {"flip": False, "optimizer": "adamw", "a=1\n;touch RAN": 1}
+    write_card([with_setting(job, "training", training, fit_gradients=4.0)], made / "fit.card")
+    assert run_in(made, "fit.card", "--commands", module="src.card") == 0
+    words = shlex.split(capsys.readouterr().out)
+    assert {"++training.flip=false", "++training.optimizer=adamw", "++???=1"} <= {*words}
 
 
 def test_each_changed_outcome_counts_and_other_settings_are_named(made, run_in, capsys):
@@ -118,6 +130,30 @@ def test_a_job_is_compared_with_the_one_of_its_settings(made, run_in, run_tiny, 
     assert "24 of 24 outcomes are equal" in capsys.readouterr().out
 
 
+def test_a_job_is_compared_with_all_jobs_that_have_its_images(made, run_in, capsys):
+    (job,) = read_card(made / "mine.card")
+    index = job.tables["predictions"]["index"].to_numpy()
+    halves = [
+        replace(job, tables={"predictions": job.tables["predictions"].filter(pa.array(half))})
+        for half in (index < np.median(index), index > np.median(index))
+    ]
+    wrong = with_column(halves[1], "predicted", lambda its: 9 - its)
+    for second, equal, code in ((halves[1], 48, 0), (wrong, 24, 1)):
+        write_card([halves[0], second], made / "halves.card")
+        for pair in (["mine.card", "halves.card"], ["halves.card", "mine.card"]):
+            assert run_in(made, "--equal", *pair, module="src.compare") == code
+            assert f"{equal} of 48 outcomes are equal" in capsys.readouterr().out
+
+
+def test_the_order_of_an_ensemble_does_not_matter(made, run_in, capsys):
+    (job,) = read_card(made / "mine.card")
+    for name in ("a+b", "b+a"):
+        record = job.record.model_copy(update={"source": name})
+        write_card([replace(job, record=record)], made / f"{name}.card")
+    assert run_in(made, "--equal", "a+b.card", "b+a.card", module="src.compare") == 0
+    assert "48 of 48 outcomes are equal" in capsys.readouterr().out
+
+
 def test_a_record_without_settings_is_one_sentence(made, run_in, capsys):
     (job,) = read_card(made / "mine.card")
     config = {key: value for key, value in job.record.config.items() if key != "trainer"}
@@ -133,6 +169,7 @@ def test_a_record_without_settings_is_one_sentence(made, run_in, capsys):
         (["mine.card", "shifted.card"], "No outcome is in both"),
         (["mine.card", "nowhere"], "nowhere"),
         (["mine.card", "mine", "--max-fall=1"], "--equal goes with no other option"),
+        (["mine.card", "mine", "--eps=0"], "--equal goes with no other option"),
     ],
 )
 def test_nothing_in_common_is_a_refusal(made, run_in, capsys, words, refusal):

@@ -87,3 +87,18 @@ class Forgetful:
 def test_a_step_without_its_memory_or_of_another_shape_is_refused(network, batch, result):
     with pytest.raises(ValueError, match=r"Forgetful.* shape \(2, .* with a new memory"):
         mi(network(), *batch(), torch.tensor([1, 8]) / 255, estimator=Forgetful(result))
+
+
+def short(gradient, state):
+    return gradient(state.at)[0]
+
+
+def double(gradient, state):
+    return gradient(state.at).double()
+
+
+@pytest.mark.parametrize("function", [short, double])
+def test_a_function_is_named_if_its_step_has_another_shape_or_type(network, batch, function):
+    refusal = rf"^{function.__name__}: a step is a torch.float32 tensor of shape \(2, .*\)\.$"
+    with pytest.raises(ValueError, match=refusal):
+        mi(network(), *batch(), torch.tensor([1, 8]) / 255, estimator=function)
