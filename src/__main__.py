@@ -11,7 +11,7 @@ from runpy import run_module
 from .utils.package import CLONE, PACKAGE, command
 
 COMMANDS = ["main", "attacks", "card", "compare"]
-COMMANDS += ["figure", "models", "report", "sources", "status", "table"]
+COMMANDS += ["figure", "models", "report", "status", "table"]
 
 
 def main() -> None:

@@ -73,7 +73,7 @@ def _add_contents(parser: CommandParser) -> None:
         "clean": "add a first row with the accuracies on all clean images",
         "differences": "add the differences from the first attack in the ranking, in points",
         "published": "add published success rates below each attack, and a verdict on each",
-        "networks": "fold the trainings of one network into one row or column",
+        "networks": "fold the trainings of one network into one row or column; also of sources",
     }.items():
         add(f"--{option}", action="store_true", help=text)
     add = parser.add_argument_group("contents of the tables transfer and tries").add_argument

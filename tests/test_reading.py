@@ -29,7 +29,6 @@ from src.report.beside import beside
 from src.report.grid import Grid
 from src.report.named_tables import table
 from src.report.results import Results, results_of
-from src.report.source_choice import choose_source
 from src.report.terminal import print_alarms, print_matrices, print_rankings
 from src.report.words import change_sentence
 from src.run.track import pair_points, sweep_points
@@ -146,15 +145,13 @@ def test_summaries_are_the_stored_texts(results: dict[str, Results]) -> None:
     check_text("summary", "\n".join(texts))
 
 
-def test_comparisons_and_choices_are_the_stored_texts(results: dict[str, Results]) -> None:
+def test_comparisons_are_the_stored_texts(results: dict[str, Results]) -> None:
     texts = io.StringIO()
     console = Console(file=texts, markup=False, highlight=False, soft_wrap=True, width=120)
     old = results["demo"]
     changes = compare(old, results_of([*map(_corrected, old.jobs)]))
     sentences = [change_sentence(row) for _, row in changes.iterrows()]
     console.print(*sentences, change_table(changes).terminal(), sep="\n")
-    ranking, choices = choose_source([RESULTS / "demo"])
-    console.print(ranking.terminal(ruled=False), "", choices.terminal(ruled=False))
     console.print(*map(str, beside(results["kinds"].jobs, "small")), sep="\n")
     check_text("comparisons", texts.getvalue())
 

@@ -17,7 +17,7 @@ from .estimates import contributions, intervals, nested_weights
 from .multiple_comparisons import LEVEL, compare_pairs, detectable
 from .outcomes import Mask, Outcomes, Values
 from .quantities import statistics_of
-from .source_choice import missing_target, source_values
+from .source_values import missing_target, source_values
 
 ALL_TARGETS = "all targets"
 """Target of a ranking of sources over several targets."""

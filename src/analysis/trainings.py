@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import stdtr, stdtrit
 
 from .multiple_comparisons import FEWEST_TESTED, LEVEL
 from .outcomes import Mask, Outcomes, Values, network_of
-from .source_choice import runs_of, source_values
+from .source_values import source_values
 
 FEWEST_TRAININGS = 3
 """With fewer trainings nothing is said about networks in general."""
@@ -121,8 +122,25 @@ def network_rankings(outcomes: Outcomes) -> pd.DataFrame:
     networks = {name: network_of(name, outcomes.networks) for name in (*sources, *targets)}
     if len({networks[name] for name in sources}) in (1, len(sources)):
         return pd.DataFrame(columns=NETWORK_COLUMNS)
-    runs = runs_of(outcomes, sources)
+    runs = _runs(outcomes, sources)
     measured: Mask = np.all(outcomes.transfers[runs], axis=0)
     counted = outcomes.counted_for_all(runs.ravel().tolist(), range(len(targets)))
     fooled = outcomes.fooled[runs].mean(axis=0)
     return compare_networks(fooled, counted, measured, (sources, targets), networks)
+
+
+def _runs(outcomes: Outcomes, sources: Sequence[str]) -> NDArray[np.intp]:
+    """Return the positions of the jobs of each attack and seed, shape (runs, S).
+
+    The seeds of a job that has fewer of them than another are used again.
+    """
+    jobs = dict[str, dict[str, list[int]]]()
+    for at, (attack, source) in enumerate(outcomes.jobs):
+        jobs.setdefault(attack, {}).setdefault(source, []).append(at)
+    return np.array(
+        [
+            [seeds[source][number % len(seeds[source])] for source in sources]
+            for seeds in jobs.values()
+            for number in range(max(map(len, seeds.values())))
+        ]
+    )

@@ -23,10 +23,11 @@ from .beside import DIFFERENCES
 from .cells import TableSpec
 from .grid import FORMATS, Grid
 from .images_text import images_text
+from .network_table import network_table
 from .paper import paper_table
 from .results import Results, open_results
 from .transfer_table import transfer_table
-from .words import is_tied, ranking_heading, ranking_notes, said
+from .words import is_tied, points, ranking_heading, ranking_notes, said
 
 MARKS = {WHITE_BOX: "*", OWN: "+"}
 """Marks of cells by the relation of target and source."""
@@ -62,9 +63,9 @@ def table(
         small: LaTeX: use smaller type and less space between columns.
         related: False: leave out pairs of networks with the same weights, architecture or
             family.
-        **options: Keywords of the table. `matrix` and `defences` take `attack`, `tries` takes
-            `eps_255`, `defence`, `protocol` and `names`, and `paper` takes `question`. `transfer`
-            takes all of these but `attack` and `question`:
+        **options: Keywords of the table. `matrix` and `defences` take `attack`, `sources` takes
+            `networks`, `tries` takes `eps_255`, `defence`, `protocol` and `names`, and `paper`
+            takes `question`. `transfer` takes all of these but `attack` and `question`:
 
             - `rows`: one or more of `attack`, `source` (both by default), `target`, `defence` and
               `budget` (all budgets, not one); if there are several defences, rows or columns have
@@ -85,7 +86,8 @@ def table(
             - `published=True`: add a grey row below each attack with comparable published success
               rates, and a verdict on each;
             - `networks=True`: fold the trainings of one network into one row or column: means over
-              trainings, and the range of their pairs in small print;
+              trainings, and the range of their pairs in small print; of `sources`: rank networks,
+              for new trainings and new images;
             - `differences=True`: add a column of differences from the first attack in the ranking,
               in points, with simultaneous 95 % intervals;
             - `defence`: show only targets behind this defence, such as `none`;
@@ -265,6 +267,11 @@ def ranking(of: str, results: Results) -> Grid:
     return ranking_grid(rows, of, len(rows))
 
 
+def sources(results: Results, networks: bool = False) -> Grid:
+    """Lay out the first ranking of sources, or that of their networks, over trainings."""
+    return network_table(results) if networks else ranking("source", results)
+
+
 def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
     """Lay out the first rows of a ranking of attacks, or of sources, `most` of them.
 
@@ -295,18 +302,11 @@ def ranking_grid(rows: pd.DataFrame, of: str, most: int = 5) -> Grid:
     return Grid([*frame], frame.to_numpy().tolist(), heading, notes, left=(1,), data=data)
 
 
-def points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
-    """Format shares in percent, or differences in points, leaving out unknown intervals."""
-    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
-    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
-    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
-
-
 TABLES: dict[str, Callable[..., Grid]] = {
     "transfer": transfer_table,
     "matrix": matrix,
     "ranking": partial(ranking, "attack"),
-    "sources": partial(ranking, "source"),
+    "sources": sources,
     "tries": tries_table,
     "defences": defences,
     "paper": paper_table,

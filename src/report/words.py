@@ -13,7 +13,6 @@ import pandas as pd
 from ..analysis.intervals import FEWEST_IMAGES
 from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED, LEVEL, images_for
 from ..analysis.ranking import ALL_TARGETS, MEAN_OF
-from ..analysis.source_choice import FEWEST_FOR_INTERVAL
 from ..analysis.trainings import FEWEST_TRAININGS
 from ..analysis.transfer_rates import WHITE_BOX
 from ..utils.model_names import ModelRef
@@ -522,28 +521,11 @@ def classes_sentence(classes: pd.DataFrame, p: float, names: Sequence[str]) -> s
     return f"Classes most often fooled: {', '.join(most)} {test}."
 
 
-def choice_notes(choices: pd.DataFrame) -> list[str]:
-    """Say what a choice of sources for unseen targets reaches, from the rows of `choices`."""
-    if choices.empty:
-        return ["No target has two sources that share a further network: add one as a target."]
-    mean = choices.iloc[-1]
-    either = f"either of two sources: {share(mean, 'best_2')}"
-    return [
-        f"chosen: {share(mean, 'success')}; at random: {share(mean, 'any')}; best on each target: "
-        f"{share(mean, 'most')}",
-        either + f"; of three: {share(mean, 'best_3')}" * bool(choices["candidates"].max() > 2),
-        "95 % intervals are for new networks as targets and new images."
-        if np.isfinite(mean["success_low"])
-        else f"Below {FEWEST_FOR_INTERVAL} networks of targets there is no interval.",
-    ]
-
-
-def trainings_note(ranking: pd.DataFrame, networks: pd.DataFrame) -> str:
-    """Say that a ranking of sources is of these trainings, or what it lacks."""
-    if lacking := unranked(ranking, "source"):
-        return lacking[0]
-    general = f"networks in general need {FEWEST_TRAININGS} trainings of each (training_of)"
-    return "These trainings alone" + ("." if networks["p"].notna().any() else f": {general}.")
+def points(rows: pd.DataFrame, columns: Sequence[str], form: str) -> list[str]:
+    """Format shares in percent, or differences in points, leaving out unknown intervals."""
+    numbers, alone = (100 * rows[[*columns]]).to_numpy(), form.partition(" [")[0]
+    forms = ["" if pd.isna(row[0]) else alone if pd.isna(row).any() else form for row in numbers]
+    return [form.format(*row) for form, row in zip(forms, numbers, strict=True)]
 
 
 def networks_notes(networks: pd.DataFrame) -> list[str]:

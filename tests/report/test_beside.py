@@ -28,7 +28,6 @@ from src.report.named_tables import table
 from src.report.page.frame import build_report
 from src.report.published import load_published
 from src.report.results import results_of
-from src.report.source_choice import choose_source
 from src.report.words import rank_answer
 from tests.conftest import REPOSITORY
 from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
@@ -356,8 +355,7 @@ def test_another_training_is_no_target_and_networks_are_compared_over_trainings(
     differ = rates["source"].map(NETWORKS) != rates["target"].map(NETWORKS)
     mean = rates[differ].groupby("target")["rate"].mean().mean()
     assert results.rankings["mean"].iloc[0] == pytest.approx(mean)
-    ranking, choice, networks = choose_source([results])
-    assert "these trainings" in ranking.caption and not choice.texts  # unseen: in no training
+    networks = table(results, name="sources", networks=True)
     names, trainings, _, differences = zip(*networks.texts, strict=True)
     assert dict(zip(names, trainings, strict=True)) == {"net": "3", "vgg": "3", "vit": "1"}
     tested = {"net", "vgg"} if names[0] != "vit" else set()
@@ -365,7 +363,7 @@ def test_another_training_is_no_target_and_networks_are_compared_over_trainings(
     assert {name for name, text in rows if text} == tested - {names[0]}
     frame.attrs[JOBS][0]["weights"]["net"] = frame.attrs[JOBS][1]["weights"]["net_seed1"] = "equal"
     with pytest.raises(ValueError, match="net and net_seed1 are the same training"):
-        choose_source([results_of_frame(frame)])
+        table(results_of_frame(frame), name="sources", networks=True)
 
 
 def sweep_over_trainings(tmp_path, epochs=(1, 1, 1), channels=("RGB", "RGB", "RGB")):
@@ -391,9 +389,9 @@ def test_trainings_that_differ_in_more_than_the_seed_do_not_fold(tmp_path):
         r"network\.a \(": {"channels": ("RGB", "BGR", "RGB")},
     }.items():
         results, _ = sweep_over_trainings(tmp_path / named[:7], **facts)
-        for read in (partial(table, results, networks=True), partial(choose_source, [results])):
+        for name in ("transfer", "sources"):
             with pytest.raises(ValueError, match=named):
-                read()
+                table(results, name=name, networks=True)
     with pytest.raises(ValueError, match="networks and clean"):
         table(results, networks=True, clean=True, value="accuracy")
 
@@ -407,7 +405,7 @@ def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path)
         for target in "abcd":
             found = [float(row[f"{target}{end}"]) for end in ("", " low", " high")]
             assert found == pytest.approx(means.loc[(row["source"], target)].tolist())
-    networks = choose_source([results])[2].data
+    networks = table(results, name="sources", networks=True).data
     assert sorted(networks["source"]) == [*"abcd"] and networks["trainings"].eq(3).all()
     assert networks["p"].notna().tolist() == [False, True, True, True]
 
