@@ -1,0 +1,169 @@
+"""Judge attacks of several libraries by the update rules of their authors' code.
+
+    python -m findings.implementations FOLDER [LIBRARY/VARIANT ...]
+
+Each library lies in a folder of its own, such as `pip install --no-deps --target
+FOLDER/torchattack torchattack==1.7.2`; TransferAttack is a clone. Without a name, all rows of the
+table are computed again and stored.
+"""
+
+import json
+import sys
+from functools import cache, partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from unittest.mock import MagicMock, patch
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor, nn
+
+from findings.update_rules import OTHERS, RULES, Tools, judge, run
+from src import attacks, load_classifier, transfer
+from src.data import load_dataset
+
+TABLE = Path(__file__).parents[1] / "docs" / "results" / "implementations.csv"
+NETWORKS = ("resnet_small", "vgg_small", "inception_small", "mobilenet_small", "vit_small")
+PUBLISHED: dict[str, Any] = {"steps": 10, "step": 0.8 / 255, "mu": 1.0, "kernel": 3, "copies": 5}
+"""Settings for success at 8/255: ten steps, and a kernel for images of 32 pixels."""
+
+
+@cache
+def _network(name: str) -> Any:
+    network = load_classifier(name, "dataset=cifar10_mini")
+    return network.to(memory_format=torch.contiguous_format)  # a class takes views of gradients
+
+
+def _settings(words: str, meanings: dict[str, Any]) -> dict[str, Any]:
+    """Read pairs such as `alpha=step steps=10`: a name and a meaning, or a value in JSON."""
+    pairs = (pair.split("=") for pair in words.split())
+    return {
+        name: meanings[value] if value in meanings else json.loads(value) for name, value in pairs
+    }
+
+
+def craft(
+    row: Any, c: Tools, network: Any, images: Tensor, labels: Tensor, steps: int = Tools.steps
+) -> Tensor:
+    """Return the images that a row's class makes in some steps, with the settings of `c`."""
+    meanings = {name: getattr(c, name) for name in vars(Tools)} | {
+        "n": steps,
+        "step_255": 255 * c.step,
+        "step_of_eps": c.step / c.eps,
+        "radius_of_eps": c.radius / c.eps,
+        "amplified_255": 255 * c.step * c.amplified,
+        "amplified_of_eps": c.steps * c.step * c.amplified / c.eps,
+    }
+    words = _settings(row.arguments, meanings)
+    if row.library == "this program":
+        return getattr(attacks, row["class"])(network, images, labels, c.eps, **words)
+    module, _, name = row["class"].rpartition(".")
+    made = getattr(import_module(module), name)
+    match row.library:
+        case "foolbox":
+            foolbox, eps = import_module("foolbox"), words.pop("eps")
+            model = foolbox.PyTorchModel(network, bounds=(0, 1), device=images.device)
+            return made(**words).run(model, images, foolbox.Misclassification(labels), epsilon=eps)
+        case "ART":
+            classifier = import_module("art.estimators.classification").PyTorchClassifier
+            size, loss = tuple(images.shape[1:]), nn.CrossEntropyLoss()
+            attack = made(classifier(network, loss, size, 10, clip_values=(0, 1)), **words)
+            return torch.from_numpy(attack.generate(images.numpy(), np.eye(10)[labels.numpy()]))
+        case "adv-lib":
+            return made(network, images, labels, **words)
+        case "cleverhans":
+            return made(network, images, y=labels, norm=np.inf, clip_min=0, clip_max=1, **words)
+    start = torch.zeros_like(images)
+    if row.library == "TransferAttack":  # it returns the change, and loads a network itself
+        made, start = type(name, (made,), {"load_model": lambda self, model: network}), images
+    with patch.object(Tensor, "cuda", lambda tensor: tensor):
+        attack = made(network, **words)
+        vars(attack).update({"alpha": c.step} if "alpha" in words else {})  # which some replace
+        return start + attack(images, labels)
+
+
+def compute(row: Any) -> dict[str, Any]:
+    """Judge a row by the readings of its rule, and by the rule that explains it.
+
+    The images are of CIFAR-10 or, for a kernel that is wide for these, parts of two photographs.
+    Their classes are those that the network predicts.
+
+    Returns:
+        What `judge` returns for the `nearest` reading, and whether the row is `explained`.
+    """
+    network = _network(NETWORKS[0]).double()
+    pixels = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})[:8].images
+    if row.images == "photographs":
+        whole = np.stack(import_module("sklearn.datasets").load_sample_images().images)
+        parts = [whole[:, top : top + 64, 200:264] for top in (0, 120, 240)]
+        pixels = torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2)
+    images = pixels.contiguous().to(getattr(torch, row.numbers)) / 255
+    with torch.no_grad():
+        labels = network(images.double()).argmax(1)
+    c = Tools(network, images, labels, **_settings(row.settings, {}))
+    judged = partial(
+        judge,
+        attack=partial(craft, row, c),
+        c=c,
+        random_start=row.variant == "pgd",
+        visited=row.iterates == "visited",
+    )
+    results = {
+        name: judged(rule) for name, rule in RULES.items() if name.split(",")[0] == row.variant
+    }
+    nearest = max(
+        results, key=lambda name: (results[name]["equal_steps"], -results[name]["different"])
+    )
+    other = row.explanation and judged((RULES | OTHERS)[row.explanation])["equal_steps"]
+    return {"nearest": nearest, "steps": c.steps, **results[nearest], "as_explained": other}
+
+
+def points(row: Any) -> dict[str, Any]:
+    """Compare how much a row's class and the rule `nearest` fool of the other networks.
+
+    Returns:
+        `points` that the class fools more in the mean over the networks, and their 95 % interval
+        from `low` to `high` over the `counted` images.
+    """
+    settings = PUBLISHED | ({"copies": 20, "radius": 28 / 255} if row.variant == "gra" else {})
+    networks = {name: _network(name).float() for name in NETWORKS}
+    images, labels, _ = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})[
+        :500
+    ]
+    both = {
+        "class": lambda *batch: craft(row, Tools(*batch[:3], **settings), *batch[:3], steps=10),
+        "rule": lambda *batch: run(RULES[row.nearest], Tools(*batch[:3], **settings)),
+    }
+    source = {NETWORKS[0]: networks[NETWORKS[0]]}
+    second = transfer(
+        source, networks, images, labels, attacks=both, progress_bar=False
+    ).rankings.iloc[1]
+    sign = 100 if second.attack == "class" else -100
+    low, high = sorted(sign * second[f"difference_{end}"] for end in ("low", "high"))
+    return {"points": sign * second.difference, "low": low, "high": high, "counted": second.images}
+
+
+def main(folder: str, *names: str) -> None:
+    """Compute some rows of the table, or all, with the libraries in a folder."""
+    sys.path[:0] = [str(library.resolve()) for library in Path(folder).iterdir()]
+    sys.modules["visdom"] = MagicMock()  # adv-lib imports it for its plots
+    table = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
+    for place, row in table.iterrows():
+        if not names or f"{row.library}/{row.variant}" in names:
+            results = compute(row)
+            if row.verdict == "another rule":
+                results |= points(row)
+            texts = {
+                key: f"{value:.4g}" if isinstance(value, float) else str(value)
+                for key, value in results.items()
+            }
+            print(f"{row.library}/{row.variant}", texts, flush=True)
+            table.loc[place, [*texts]] = [*texts.values()]
+    if not names:
+        table.to_csv(TABLE, index=False)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
