@@ -15,6 +15,7 @@ from findings.board import CONVOLUTIONAL, EQUAL_COST, Boards
 from findings.collect import collect
 from findings.costs import COSTS, MOST, MOST_OF_TRANSFORMERS
 from findings.defences import adaptive, behind_defences, loss_behind, through_defences, undefended
+from findings.implementations import markdown
 from findings.networks import Networks, frequencies
 from findings.numbers import Sweep, beside_published, difference, p_value, span
 from findings.own_settings import OwnSettings
@@ -148,6 +149,10 @@ def page_values() -> dict[str, Any]:
         six_means=preset.board("own", networks.sources).rows.set_index("attack"),
         span=span,
         p_value=p_value,
+        markdown=markdown,
+        implementations=lambda name: pd.read_csv(
+            RESULTS / "implementations" / f"{name}.csv", dtype=str, keep_default_na=False
+        ),
     )
 
 

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor, nn
 
 from findings.update_rules import OTHERS, RULES, Tools, judge, run
-from src import attacks, load_classifier, transfer
+from src import load_classifier, transfer
 from src.data import load_dataset
 
-TABLE = Path(__file__).parents[1] / "docs" / "results" / "implementations.csv"
+TABLE = Path(__file__).parents[1] / "docs" / "results" / "implementations" / "rows.csv"
+DATA = {"_target_": "src.data.cifar10_mini.cifar10_mini"}
 NETWORKS = ("resnet_small", "vgg_small", "inception_small", "mobilenet_small", "vit_small")
 PUBLISHED: dict[str, Any] = {"steps": 10, "step": 0.8 / 255, "mu": 1.0, "kernel": 3, "copies": 5}
 """Settings for success at 8/255: ten steps, and a kernel for images of 32 pixels."""
@@ -50,18 +51,16 @@ def craft(
     """Return the images that a row's class makes in some steps, with the settings of `c`."""
     meanings = {name: getattr(c, name) for name in vars(Tools)} | {
         "n": steps,
-        "step_255": 255 * c.step,
+        "labels": labels,
         "step_of_eps": c.step / c.eps,
         "radius_of_eps": c.radius / c.eps,
-        "amplified_255": 255 * c.step * c.amplified,
-        "amplified_of_eps": c.steps * c.step * c.amplified / c.eps,
     }
     words = _settings(row.arguments, meanings)
-    if row.library == "this program":
-        return getattr(attacks, row["class"])(network, images, labels, c.eps, **words)
     module, _, name = row["class"].rpartition(".")
     made = getattr(import_module(module), name)
     match row.library:
+        case "this program" | "adv-lib" | "cleverhans":
+            return made(network, images, **words)
         case "foolbox":
             foolbox, eps = import_module("foolbox"), words.pop("eps")
             model = foolbox.PyTorchModel(network, bounds=(0, 1), device=images.device)
@@ -71,10 +70,6 @@ def craft(
             size, loss = tuple(images.shape[1:]), nn.CrossEntropyLoss()
             attack = made(classifier(network, loss, size, 10, clip_values=(0, 1)), **words)
             return torch.from_numpy(attack.generate(images.numpy(), np.eye(10)[labels.numpy()]))
-        case "adv-lib":
-            return made(network, images, labels, **words)
-        case "cleverhans":
-            return made(network, images, y=labels, norm=np.inf, clip_min=0, clip_max=1, **words)
     start = torch.zeros_like(images)
     if row.library == "TransferAttack":  # it returns the change, and loads a network itself
         made, start = type(name, (made,), {"load_model": lambda self, model: network}), images
@@ -94,7 +89,7 @@ def compute(row: Any) -> dict[str, Any]:
         What `judge` returns for the `nearest` reading, and whether the row is `explained`.
     """
     network = _network(NETWORKS[0]).double()
-    pixels = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})[:8].images
+    pixels = load_dataset("test", DATA)[:8].images
     if row.images == "photographs":
         whole = np.stack(import_module("sklearn.datasets").load_sample_images().images)
         parts = [whole[:, top : top + 64, 200:264] for top in (0, 120, 240)]
@@ -117,7 +112,9 @@ def compute(row: Any) -> dict[str, Any]:
         results, key=lambda name: (results[name]["equal_steps"], -results[name]["different"])
     )
     other = row.explanation and judged((RULES | OTHERS)[row.explanation])["equal_steps"]
-    return {"nearest": nearest, "steps": c.steps, **results[nearest], "as_explained": other}
+    first = results[nearest]["equal_steps"] + 1
+    found = {"nearest": nearest, "first_different": first if first <= c.steps else ""}
+    return found | results[nearest] | {"as_explained": other == c.steps if other else ""}
 
 
 def points(row: Any) -> dict[str, Any]:
@@ -129,20 +126,23 @@ def points(row: Any) -> dict[str, Any]:
     """
     settings = PUBLISHED | ({"copies": 20, "radius": 28 / 255} if row.variant == "gra" else {})
     networks = {name: _network(name).float() for name in NETWORKS}
-    images, labels, _ = load_dataset("test", {"_target_": "src.data.cifar10_mini.cifar10_mini"})[
-        :500
-    ]
+    images, labels, _ = load_dataset("test", DATA)[:500]
     both = {
-        "class": lambda *batch: craft(row, Tools(*batch[:3], **settings), *batch[:3], steps=10),
+        "class": lambda *batch: craft(row, Tools(*batch[:3], **settings), *batch[:3], 10),
         "rule": lambda *batch: run(RULES[row.nearest], Tools(*batch[:3], **settings)),
     }
     source = {NETWORKS[0]: networks[NETWORKS[0]]}
-    second = transfer(
-        source, networks, images, labels, attacks=both, progress_bar=False
-    ).rankings.iloc[1]
+    results = transfer(source, networks, images, labels, attacks=both, progress_bar=False)
+    second = results.rankings.iloc[1]
     sign = 100 if second.attack == "class" else -100
     low, high = sorted(sign * second[f"difference_{end}"] for end in ("low", "high"))
     return {"points": sign * second.difference, "low": low, "high": high, "counted": second.images}
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Lay out a table in Markdown."""
+    lines = [[*table], ["---"] * table.shape[1], *table.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(folder: str, *names: str) -> None:

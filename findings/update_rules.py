@@ -277,12 +277,8 @@ def judge(
             break
         x, equal_steps = following, equal_steps + 1
     what = "" if equal_steps == c.steps else (missed or ["step"])[0]
-    shares = {"different": _share(wrong), "left_out": _share(replay.unclear)}
-    return {"equal_steps": equal_steps, "what": what, **shares}
-
-
-def _share(values: Tensor) -> float:
-    return float(values.double().mean())
+    different, left_out = (float(part.double().mean()) for part in (wrong, replay.unclear))
+    return dict(equal_steps=equal_steps, what=what, different=different, left_out=left_out)
 
 
 def _recorded(attack: Attack, c: Tools, steps: int) -> tuple[list[Tensor], Tensor]:
