@@ -40,14 +40,10 @@ def _network(name: str) -> Any:
 def _settings(words: str, meanings: dict[str, Any]) -> dict[str, Any]:
     """Read pairs such as `alpha=step steps=10`: a name and a meaning, or a value in JSON."""
     pairs = (pair.split("=") for pair in words.split())
-    return {
-        name: meanings[value] if value in meanings else json.loads(value) for name, value in pairs
-    }
+    return {key: meanings[word] if word in meanings else json.loads(word) for key, word in pairs}
 
 
-def craft(
-    row: Any, c: Tools, network: Any, images: Tensor, labels: Tensor, steps: int = Tools.steps
-) -> Tensor:
+def craft(row: Any, c: Tools, network: Any, images: Tensor, labels: Tensor, steps: int) -> Tensor:
     """Return the images that a row's class makes in some steps, with the settings of `c`."""
     meanings = {name: getattr(c, name) for name in vars(Tools)} | {
         "n": steps,
@@ -63,7 +59,7 @@ def craft(
             return made(network, images, **words)
         case "foolbox":
             foolbox, eps = import_module("foolbox"), words.pop("eps")
-            model = foolbox.PyTorchModel(network, bounds=(0, 1), device=images.device)
+            model = foolbox.PyTorchModel(network.eval(), bounds=(0, 1), device=images.device)
             return made(**words).run(model, images, foolbox.Misclassification(labels), epsilon=eps)
         case "ART":
             classifier = import_module("art.estimators.classification").PyTorchClassifier
@@ -98,27 +94,18 @@ def compute(row: Any) -> dict[str, Any]:
     with torch.no_grad():
         labels = network(images.double()).argmax(1)
     c = Tools(network, images, labels, **_settings(row.settings, {}))
-    judged = partial(
-        judge,
-        attack=partial(craft, row, c),
-        c=c,
-        random_start=row.variant == "pgd",
-        visited=row.iterates == "visited",
-    )
-    results = {
-        name: judged(rule) for name, rule in RULES.items() if name.split(",")[0] == row.variant
-    }
-    nearest = max(
-        results, key=lambda name: (results[name]["equal_steps"], -results[name]["different"])
-    )
-    other = row.explanation and judged((RULES | OTHERS)[row.explanation])["equal_steps"]
-    first = results[nearest]["equal_steps"] + 1
-    found = {"nearest": nearest, "first_different": first if first <= c.steps else ""}
-    return found | results[nearest] | {"as_explained": other == c.steps if other else ""}
+    start, visited = row.variant == "pgd", row.iterates == "visited"
+    judged = partial(judge, attack=partial(craft, row, c), c=c, random_start=start, visited=visited)
+    names = [name for name in RULES if name.split(",")[0] == row.variant]
+    results = [{"nearest": name, **judged(RULES[name])} for name in names]
+    best = max(results, key=lambda result: (result["equal_steps"], -result["different"]))
+    different = "" if best["equal_steps"] == c.steps else best["equal_steps"] + 1
+    other = judged(OTHERS[row.variant])["what"] if row.verdict == "another rule" else None
+    return {"first_different": different, **best, "as_explained": other == "" if different else ""}
 
 
-def points(row: Any) -> dict[str, Any]:
-    """Compare how much a row's class and the rule `nearest` fool of the other networks.
+def points(row: Any, reading: str) -> dict[str, Any]:
+    """Compare how much a row's class and a reading of its rule fool of the other networks.
 
     Returns:
         `points` that the class fools more in the mean over the networks, and their 95 % interval
@@ -129,7 +116,7 @@ def points(row: Any) -> dict[str, Any]:
     images, labels, _ = load_dataset("test", DATA)[:500]
     both = {
         "class": lambda *batch: craft(row, Tools(*batch[:3], **settings), *batch[:3], 10),
-        "rule": lambda *batch: run(RULES[row.nearest], Tools(*batch[:3], **settings)),
+        "rule": lambda *batch: run(RULES[reading], Tools(*batch[:3], **settings)),
     }
     source = {NETWORKS[0]: networks[NETWORKS[0]]}
     results = transfer(source, networks, images, labels, attacks=both, progress_bar=False)
@@ -154,11 +141,8 @@ def main(folder: str, *names: str) -> None:
         if not names or f"{row.library}/{row.variant}" in names:
             results = compute(row)
             if row.verdict == "another rule":
-                results |= points(row)
-            texts = {
-                key: f"{value:.4g}" if isinstance(value, float) else str(value)
-                for key, value in results.items()
-            }
+                results |= points(row, results["nearest"])
+            texts = {k: f"{v:.4g}" if isinstance(v, float) else f"{v}" for k, v in results.items()}
             print(f"{row.library}/{row.variant}", texts, flush=True)
             table.loc[place, [*texts]] = [*texts.values()]
     if not names:

@@ -6,7 +6,6 @@ before the first iteration and is kept. `c` has settings and functions, see `Too
 
 from collections.abc import Callable
 from functools import partial
-from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -68,7 +67,7 @@ class Tools:
 Rule = Callable[[Tensor, Memory, Tools], Tensor]
 
 
-def momentum_step(x: Tensor, m: Memory, c: Tools, gradient: Tensor, kept: bool = True) -> Tensor:
+def climb(x: Tensor, m: Memory, c: Tools, gradient: Tensor, kept: bool = True) -> Tensor:
     """Step along the sign of the momentum; if it is not kept, the gradient stands in for it."""
     m["g"] = c.accumulate(m.get("g", 0.0) if kept else gradient, gradient)
     return c.clip(x + c.step * c.sign(m["g"]))
@@ -98,8 +97,9 @@ def scaled(x: Tensor, c: Tools, floor: float, cleared: bool = True) -> Tensor:
 
     If gradients are not cleared between copies, the first copy counts once for each of them.
     """
-    gradients = [c.grad(floor + (x - floor) / 2**i) / 2**i for i in range(c.copies)]
-    return torch.stack(gradients if cleared else [*accumulate(gradients)]).sum(0)
+    counts = [1 if cleared else c.copies - i for i in range(c.copies)]
+    copies = enumerate(floor + (x - floor) / 2**i for i in range(c.copies))
+    return torch.stack([counts[i] * c.grad(copy) / 2**i for i, copy in copies]).sum(0)
 
 
 def nearby(x: Tensor, c: Tools) -> Tensor:
@@ -119,18 +119,12 @@ def patchwise(x: Tensor, m: Memory, c: Tools) -> Tensor:
     return c.clip(x + step + given)
 
 
-def pregradient(x: Tensor, m: Memory, c: Tools) -> Tensor:
-    """Take the gradient a step along the last one."""
-    m["last"] = gradient = c.unit(c.grad(x + c.step * m.get("last", 0.0)))
-    return momentum_step(x, m, c, gradient)
-
-
 def enhanced(x: Tensor, m: Memory, c: Tools) -> Tensor:
     """Average the gradients on a line along the last average."""
     line = c.step * torch.linspace(-c.reach, c.reach, c.copies, dtype=x.dtype)
     last = m.get("last", torch.zeros_like(x))
     m["last"] = gradient = c.unit(torch.stack([c.grad(x + far * last) for far in line]).mean(0))
-    return momentum_step(x, m, c, gradient)
+    return climb(x, m, c, gradient)
 
 
 def tuned(x: Tensor, m: Memory, c: Tools, point: Tensor, moved: bool = False) -> Tensor:
@@ -139,7 +133,7 @@ def tuned(x: Tensor, m: Memory, c: Tools, point: Tensor, moved: bool = False) ->
     The points nearby are around x, or around the point ahead of it by the new momentum.
     """
     gradient = c.grad(point)
-    following = momentum_step(x, m, c, gradient + m.get("variance", 0.0))
+    following = climb(x, m, c, gradient + m.get("variance", 0.0))
     m["variance"] = nearby(ahead(x, m, c) if moved else x, c) - gradient
     return following
 
@@ -157,16 +151,15 @@ def relevant(x: Tensor, m: Memory, c: Tools, signs: bool = True) -> Tensor:
 RULES: dict[str, Rule] = {
     "fgsm": lambda x, m, c: c.clip(x + c.eps * c.sign(c.grad(x))),
     "bim": lambda x, m, c: c.clip(x + c.step * c.sign(c.grad(x))),
-    "mi": lambda x, m, c: momentum_step(x, m, c, c.grad(x)),
-    "ni": lambda x, m, c: momentum_step(x, m, c, c.grad(ahead(x, m, c))),
+    "mi": lambda x, m, c: climb(x, m, c, c.grad(x)),
+    "ni": lambda x, m, c: climb(x, m, c, c.grad(ahead(x, m, c))),
     "ti_bim": lambda x, m, c: c.clip(x + c.step * c.sign(smooth(c.grad(x), c))),
-    "ti_mi": lambda x, m, c: momentum_step(x, m, c, smooth(c.grad(x), c)),
-    "si_mi": lambda x, m, c: momentum_step(x, m, c, scaled(x, c, 0.5)),
-    "si_mi, black": lambda x, m, c: momentum_step(x, m, c, scaled(x, c, 0.0)),
-    "si_ni": lambda x, m, c: momentum_step(x, m, c, scaled(ahead(x, m, c), c, 0.5)),
-    "si_ni, black": lambda x, m, c: momentum_step(x, m, c, scaled(ahead(x, m, c), c, 0.0)),
+    "ti_mi": lambda x, m, c: climb(x, m, c, smooth(c.grad(x), c)),
+    "si_mi": lambda x, m, c: climb(x, m, c, scaled(x, c, 0.5)),
+    "si_mi, black": lambda x, m, c: climb(x, m, c, scaled(x, c, 0.0)),
+    "si_ni": lambda x, m, c: climb(x, m, c, scaled(ahead(x, m, c), c, 0.5)),
+    "si_ni, black": lambda x, m, c: climb(x, m, c, scaled(ahead(x, m, c), c, 0.0)),
     "pi_patchwise": patchwise,
-    "pi_pregradient": pregradient,
     "emi": enhanced,
     "vmi": lambda x, m, c: tuned(x, m, c, x),
     "vni": lambda x, m, c: tuned(x, m, c, ahead(x, m, c)),
@@ -176,18 +169,16 @@ RULES |= {"pgd": RULES["bim"], "di": RULES["bim"], "mdi": RULES["mi"], "ti_dim":
 """Rules by variant and reading. Random transforms are off, and `pgd` begins at a random point."""
 
 OTHERS: dict[str, Rule] = {
-    "sum of signs": lambda x, m, c: momentum_step(x, m, c, c.grad(x).sign()),
-    "ni without sum": lambda x, m, c: momentum_step(x, m, c, c.grad(ahead(x, m, c)), kept=False),
-    "ti without sum, wide": lambda x, m, c: momentum_step(
-        x, m, c, smooth(c.grad(x), c, wide=True), kept=False
+    "mi": lambda x, m, c: climb(x, m, c, c.grad(x).sign()),
+    "ni": lambda x, m, c: climb(x, m, c, c.grad(ahead(x, m, c)), False),
+    "ti_mi": lambda x, m, c: climb(x, m, c, smooth(c.grad(x), c, True), False),
+    "si_ni": lambda x, m, c: climb(
+        x, m, c, scaled(ahead(x, m, c), c, 0.0, False) / c.copies, False
     ),
-    "si_ni without sum, not cleared": lambda x, m, c: momentum_step(
-        x, m, c, scaled(ahead(x, m, c), c, 0.0, cleared=False) / c.copies, kept=False
-    ),
-    "vni, ahead": lambda x, m, c: tuned(x, m, c, ahead(x, m, c), moved=True),
-    "gra of values": partial(relevant, signs=False),
+    "vni": lambda x, m, c: tuned(x, m, c, ahead(x, m, c), True),
+    "gra": partial(relevant, signs=False),
 }
-"""Rules that explain attacks which follow none of their own."""
+"""Rules of classes that do not follow their own."""
 
 
 def run(rule: Rule, c: Tools, start: Tensor | None = None) -> Tensor:

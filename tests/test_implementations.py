@@ -1,10 +1,13 @@
 """The judge of attacks tells a rule from its mutants, and accepts harmless rewrites."""
 
+import pandas as pd
 import pytest
 import torch
 
+from findings.implementations import TABLE, compute
 from findings.update_rules import RULES, Tools, judge, run
 
+ROWS = pd.read_csv(TABLE, dtype=str, keep_default_na=False)
 WITHOUT_MOMENTUM = {"fgsm", "bim", "pgd", "di", "ti_bim", "pi_patchwise"}
 
 
@@ -96,3 +99,17 @@ def test_a_rule_follows_itself_and_its_mutants_are_caught(name):
 @pytest.mark.parametrize("change", [sum_of_one, pixels_first, summed_loss])
 def test_a_harmless_rewrite_follows(change):
     assert all(judged(name, change) for name in ("mi", "ti_mi", "si_mi", "vmi", "gra"))
+
+
+def test_stored_verdicts_are_those_of_the_comparison():
+    differs, another = ROWS["first_different"] != "", ROWS["verdict"] == "another rule"
+    assert len(ROWS) >= 30 and (differs == (ROWS["verdict"] != "follows")).all()
+    needed = ROWS.loc[another, ["place", "does", "points", "low", "high"]]
+    assert (needed != "").all(axis=None) and (ROWS.loc[another, "as_explained"] == "True").all()
+
+
+@pytest.mark.parametrize("variant", ["ni", "ti_mi", "vni"])
+def test_a_row_of_this_program_is_computed_again(variant):
+    (row,) = ROWS.query("library == 'this program' and variant == @variant").iloc
+    result = compute(row)
+    assert (result["nearest"], result["what"]) == (variant, "")
