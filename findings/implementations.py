@@ -115,8 +115,10 @@ def points(row: Any, reading: str) -> dict[str, Any]:
     networks = {name: _network(name).float() for name in NETWORKS}
     images, labels, _ = load_dataset("test", DATA)[:500]
     both = {
-        "class": lambda *batch: craft(row, Tools(*batch[:3], **settings), *batch[:3], 10),
-        "rule": lambda *batch: run(RULES[reading], Tools(*batch[:3], **settings)),
+        "class": lambda model, x, y, eps: craft(
+            row, Tools(model, x, y, **settings), model, x, y, 10
+        ),
+        "rule": lambda model, x, y, eps: run(RULES[reading], Tools(model, x, y, **settings)),
     }
     source = {NETWORKS[0]: networks[NETWORKS[0]]}
     results = transfer(source, networks, images, labels, attacks=both, progress_bar=False)
