@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 from findings.board import tuned_ways, way_of
 from findings.collect import ABSOLUTE
 from findings.costs import COSTS
-from src.artifacts import CardJob, FinishedJob, JobRecord, find_jobs, write_card
+from src.artifacts import PREDICTIONS, FinishedJob, JobRecord, find_jobs, write_card
 from src.config import PRESETS
 from src.data import balanced_subset
 
@@ -51,12 +51,13 @@ def pack_preset(name: str, folders: Sequence[Path], images: int, page: str = "")
     for cost in COSTS:
         rows = tuned_ways(jobs, cost, jobs[0].record, facts).sort_values("mean", kind="stable")
         better |= dict(zip(rows["attack"] + f" at {cost} gradients", rows["way"], strict=True))
-    packed = list[CardJob]()
+    packed = list[FinishedJob]()
     for job in _packed(jobs):
         title, _, way = job.record.label.partition(": ")
         if not way or better.get(title, way) == way:
             record = job.record.model_copy(update={"label": title})
-            tables = {variant: _coarse(table) for variant, table in job.tables.items()}
+            names = (name for name in job.tables if name.startswith(PREDICTIONS))
+            tables = {name: _coarse(job.read(name)) for name in names}
             packed.append(replace(job, record=record, tables=tables))
     _write(PRESETS / f"{name}.card", packed, coarse=True, **facts)
 
@@ -66,10 +67,11 @@ def pack(path: Path, jobs: Sequence[FinishedJob]) -> None:
     _write(path, [*_packed(jobs)])
 
 
-def _write(path: Path, jobs: Sequence[CardJob], **facts: Any) -> None:
+def _write(path: Path, jobs: Sequence[FinishedJob], **facts: Any) -> None:
     """Write a card, its jobs in the order of their names."""
     ordered = sorted(jobs, key=lambda job: (job.record.source, job.record.label))
-    placed = [replace(job, place=(path.stem, number)) for number, job in enumerate(ordered)]
+    places = (Path(path.stem, f"{number}-job") for number in range(len(jobs)))
+    placed = [replace(job, folder=place) for job, place in zip(ordered, places, strict=True)]
     write_card(placed, path, **facts)
     print(f"{path}: {len(placed)} jobs, {path.stat().st_size / 1e6:.2f} MB")
 
@@ -83,7 +85,7 @@ def _coarse(table: pa.Table) -> pa.Table:
     return table
 
 
-def _packed(jobs: Sequence[FinishedJob]) -> Iterator[CardJob]:
+def _packed(jobs: Sequence[FinishedJob]) -> Iterator[FinishedJob]:
     """Yield the jobs under the names that they have in a ranking."""
     for job in jobs:
         attack, label = job.record.attack, job.record.label
@@ -95,9 +97,9 @@ def _packed(jobs: Sequence[FinishedJob]) -> Iterator[CardJob]:
         config = job.record.config
         dataset = {key: value for key, value in config["dataset"].items() if key != "n_images"}
         facts["config"] = config | {"model": _models(config["model"]), "dataset": dataset}
-        card, record = job.as_card(), job.record.model_copy(update=facts)
+        record = job.record.model_copy(update=facts)
         record = JobRecord.model_validate_json(ABSOLUTE.sub("", record.model_dump_json()))
-        yield CardJob(record, card.place, (), card.tables)
+        yield replace(job, record=record, written=job.record, raised=())
         job.forget()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from src.artifacts import TOP_FIVE, JobRecord, find_jobs, read_job_table, with_record
+from src.artifacts import TOP_FIVE, JobRecord, find_jobs, with_record
 from src.utils.files import atomic_write, write_text
 
 TOLD = {"overrides", "flags", "commit", "created", "versions", "device", "data", "weights"}
@@ -40,10 +40,8 @@ def collect(sweeps: Sequence[Path], results: Path) -> None:
         record = JobRecord.model_validate_json(ABSOLUTE.sub("", job.record.model_dump_json()))
         numbers = tuple(map(str, range(len(record.class_names))))
         record = record.model_copy(update={"class_names": numbers})
-        for name, path in job.files.items():
-            if name == TOP_FIVE:
-                continue
-            table = read_job_table(path, name, job.record)
+        for name in job.tables.keys() - {TOP_FIVE}:
+            table = job.read(name)
             with atomic_write(folder / f"{name}.parquet") as temporary:
                 pq.write_table(with_record(table, name, record), temporary, compression="zstd")
         provenance.append({"folder": folder.name, **record.model_dump(mode="json", include=TOLD)})

@@ -42,8 +42,8 @@ def _pack(folder: list[Path], out: Path | None, commands: bool) -> None:
     out = out or Path(f"{sweeps[0].absolute().name.removesuffix('.card')}.card")
     if out.exists() and out.suffix != ".card":
         raise ValueError(f"{out} exists, and its name does not end in .card. Name another file.")
-    write_card([job.as_card() for job in jobs], out)
-    tables = {name for job in jobs for name in job.files if not name.startswith(PREDICTIONS)}
+    write_card(jobs, out)
+    tables = {name for job in jobs for name in job.tables if not name.startswith(PREDICTIONS)}
     pictures = any((job.folder / IMAGES).exists() for job in jobs)
     left_out = ", ".join([*sorted(tables), *["pictures"] * pictures]) or "nothing"
     print(f"{out}: {len(jobs)} jobs, {out.stat().st_size / 1000:.0f} KB; left out: {left_out}")

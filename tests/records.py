@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from src.artifacts.jobs import JobInMemory, name_jobs
+from src.artifacts.finished_job import FinishedJob
+from src.artifacts.jobs import name_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.artifacts.record import JobRecord
 from src.artifacts.tables import NAMES, PREDICTION_SCHEMA
@@ -57,14 +58,14 @@ def results_of_frame(frame: pd.DataFrame) -> Results:
     return results_of(name_jobs(jobs_of_frame(frame)))
 
 
-def jobs_of_frame(frame: pd.DataFrame) -> list[JobInMemory]:
+def jobs_of_frame(frame: pd.DataFrame) -> list[FinishedJob]:
     """Return the jobs of a frame of predictions, whose `attrs` have their records."""
     columns = [field.name for field in (*PREDICTION_SCHEMA, *NAMES) if field.name in frame]
     rows = frame.copy(deep=False)
     rows.attrs = {}
     parts, jobs = dict(iter(rows.groupby(["attack", "source"], sort=False))), []
     for record in map(JobRecord.model_validate, frame.attrs[JOBS]):
-        job = JobInMemory(record, Path(), {PREDICTIONS: Path()})
+        job = FinishedJob(record, Path(), {}, raised=())
         if (part := parts.get((job.attack, record.source))) is None:
             continue
         there = set(part.loc[part["eps_255"] > 0, "target"])

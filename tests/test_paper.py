@@ -3,7 +3,8 @@
 import pandas as pd
 import pytest
 
-from src.artifacts.jobs import FinishedJob, find_jobs
+from src.artifacts.finished_job import FinishedJob
+from src.artifacts.jobs import find_jobs
 from tests.conftest import replaced
 
 PAPER = ["-m", "experiment=paper", "base=bim", "source=coarse", "defences=none", "beside=null"]

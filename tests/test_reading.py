@@ -12,6 +12,7 @@ writes the files anew, and their diff shows what has changed.
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ import pytest
 from rich.console import Console
 
 from src.api.comparison import change_table, compare
-from src.artifacts.jobs import FinishedJob, JobInMemory, find_jobs
+from src.artifacts.finished_job import FinishedJob
+from src.artifacts.jobs import find_jobs
 from src.artifacts.layout import PREDICTIONS
 from src.report import figure as charts
 from src.report.audit import audited, print_audits
@@ -161,8 +163,7 @@ def _corrected(job: FinishedJob) -> FinishedJob:
     table = job.defended
     right = table["predicted"].where(table["index"] % 7 > 0, table["label"])
     table = pa.Table.from_pandas(table.assign(predicted=right), preserve_index=False)
-    files = {PREDICTIONS: job.files[PREDICTIONS]}
-    return JobInMemory(job.record, job.folder, files, job.title, tables={PREDICTIONS: table})
+    return replace(job, tables={PREDICTIONS: table})
 
 
 def check(name: str, frame: pd.DataFrame) -> None:

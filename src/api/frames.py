@@ -88,10 +88,10 @@ def load_table(name: str, *folders: str | Path, **named: str | Path) -> pd.DataF
     frames = [
         job.table(name).assign(attack=job.attack, source=job.record.source)
         for job in jobs
-        if name in job.files
+        if name in job.tables
     ]
     if not frames:
-        tables = ", ".join(sorted({table for job in jobs for table in job.files}))
+        tables = ", ".join(sorted({table for job in jobs for table in job.tables}))
         raise ValueError(f"No job has the table {name}. There are {tables}.")
     rows = pd.concat(frames, ignore_index=True)
     return rows[[*dict.fromkeys(["attack", "source", *rows])]]

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from omegaconf import DictConfig
 
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.sweep_folders import Sweeps
 from ..cache.rows import Rows
 from ..config.catalogue import files

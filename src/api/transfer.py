@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.sweep_state import take_store
 from ..attacks import adapt
 from ..cache.rows import Rows

@@ -1,8 +1,8 @@
 """A card: the predictions and records of finished jobs in one small parquet file."""
 
 import json
+import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -16,8 +16,9 @@ from pydantic import TypeAdapter
 
 from ..utils.files import atomic_write
 from ..utils.refusals import first_line, printable_all
+from .finished_job import FinishedJob
 from .layout import PREDICTIONS, ReadError, kind_of
-from .record import JobRecord, parse_record, sealed
+from .record import parse_record, sealed
 from .tables import NAMES, PREDICTION_SCHEMA, TEXT, Alarm, checked
 
 VERSION = 2
@@ -33,37 +34,26 @@ _MOST_ROWS, _MOST_BYTES = 10_000_000, 1 << 30  # of a card, unpacked
 _LONGEST = {"record": 1 << 20}  # bytes of a text, which may be repeated in every row; else 1,024
 
 
-@dataclass(frozen=True)
-class CardJob:
-    """A job in a card.
-
-    Attributes:
-        place: The sweep's folder, in a card a name for it, and the job's number in the sweep; they
-            stand for the job's folder.
-        tables: Tables of predictions by name, as in the job's folder.
-    """
-
-    record: JobRecord
-    place: tuple[str, int]
-    alarms: Sequence[Alarm]
-    tables: dict[str, pa.Table]
-
-
-def write_card(jobs: Sequence[CardJob], path: Path, **facts: Any) -> None:
-    """Write jobs to a card, atomically.
+def write_card(jobs: Sequence[FinishedJob], path: Path, **facts: Any) -> None:
+    """Write the predictions, records and alarms of jobs to a card, atomically.
 
     Args:
-        jobs: The jobs.
+        jobs: The jobs; the folder of a job's sweep is a name in the card.
         path: The card.
         **facts: Further facts about the card, such as the name of a preset; `coarse` says that
             confidences of some jobs are the middles of 16 equal steps.
     """
     names = dict[str, str]()
-    for folder in dict.fromkeys(job.place[0] for job in jobs):
+    places = [_place(job) for job in jobs]
+    for folder in dict(places):
         names[folder] = Path(folder).name
         while [*names.values()].count(names[folder]) > 1:  # folders of one last name
             names[folder] += " 2"
-    parts = [part for job in jobs for part in _parts(job, (names[job.place[0]], job.place[1]))]
+    parts = [
+        part
+        for job, (folder, number) in zip(jobs, places, strict=True)
+        for part in _parts(job, (names[folder], number))
+    ]
     table = pa.concat_tables(parts).unify_dictionaries()
     if len(table) > _MOST_ROWS:
         raise ValueError(
@@ -91,7 +81,7 @@ def read_facts(path: Path) -> dict[str, Any]:
     return facts
 
 
-def read_card(path: Path) -> list[CardJob]:
+def read_card(path: Path) -> list[FinishedJob]:
     """Read the jobs of a card.
 
     Nothing in a card is evaluated. Its size is checked before it is unpacked, and its tables are
@@ -101,7 +91,7 @@ def read_card(path: Path) -> list[CardJob]:
         ValueError: The file is no card, is damaged, or has another version.
     """
     try:
-        jobs = dict[str, CardJob]()
+        jobs = dict[str, FinishedJob]()
         for text, variant, rows in _runs(_read(path)):
             if text not in jobs:
                 jobs[text] = _parse(text, path)
@@ -123,12 +113,20 @@ def read_card(path: Path) -> list[CardJob]:
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
 
 
-def _parts(job: CardJob, place: tuple[str, int]) -> Iterator[pa.Table]:
+def _place(job: FinishedJob) -> tuple[str, int]:
+    """Return the folder of a job's sweep, and the job's number in the sweep."""
+    number = re.match(r"\d+(?=-)", job.folder.name)
+    return str(job.sweep_folder.absolute()), int(number[0]) if number else 0
+
+
+def _parts(job: FinishedJob, place: tuple[str, int]) -> Iterator[pa.Table]:
     """Yield the rows of each variant of a job in a card's columns."""
     sealed_record = sealed(PREDICTIONS, job.record)
     alarms = [alarm._asdict() for alarm in job.alarms]
     text = json.dumps({**sealed_record, "place": place, "alarms": alarms})
-    for name, table in job.tables.items():
+    names = [name for name in job.tables if name.partition("-")[0] == PREDICTIONS]
+    for name in sorted(names, key=PREDICTIONS.__ne__):
+        table = job.read(name)
         variant = job.record.storage if name == PREDICTIONS else name.partition("-")[2]
         columns = {field.name: table[field.name] for field in (*PREDICTION_SCHEMA, *NAMES)}
         columns["variant"] = _repeat(variant, len(table))
@@ -174,12 +172,17 @@ def _read(path: Path) -> pa.Table:
     return table
 
 
-def _parse(text: str, path: Path) -> CardJob:
-    """Return the job that a text in the column `record` describes, without tables."""
+def _parse(text: str, path: Path) -> FinishedJob:
+    """Return the job that a text in the column `record` describes, without tables.
+
+    Its folder stands for the one that it was packed from.
+    """
     _, record = parse_record(text.encode(), path)
     content = json.loads(text)
     place, alarms = (printable_all(content[key]) for key in ("place", "alarms"))
-    return CardJob(record, _PLACE.validate_python(place), _ALARMS.validate_python(alarms), {})
+    sweep, number = _PLACE.validate_python(place)
+    folder = path / Path(sweep).name / f"{number}-job"
+    return FinishedJob(record, folder, {}, raised=_ALARMS.validate_python(alarms))
 
 
 def _runs(table: pa.Table) -> Iterator[tuple[str, str, pa.Table]]:

@@ -1,22 +1,15 @@
-"""Finished jobs, read from their files: tables with provenance, and pictures."""
+"""Finished jobs in folders and cards: found, told apart and named."""
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, replace
-from functools import cached_property
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from ..utils.model_names import NO_DEFENCE
 from ..utils.refusals import warn_once
-from ..utils.vocabulary import CONTROLS
-from .card import CardJob, read_card
+from .card import read_card
 from .comparable import (
     ALIKE,
     FIELDS,
@@ -29,145 +22,12 @@ from .comparable import (
     recipe,
     titles_of,
 )
-from .layout import IMAGE_LIST, IMAGES, PREDICTIONS, TOP_FIVE, folder_of_command, kind_of
+from .finished_job import FinishedJob
+from .layout import PREDICTIONS, kind_of
 from .record import JobRecord, read_record
 from .sweep_state import noted_failure
-from .tables import Alarm, read_alarms, read_images, read_job_table
 
 MORE_IMAGES = "For more images of one data set, raise n_images: stored rows are reused."
-
-
-@dataclass(frozen=True)
-class FinishedJob:
-    """A finished job: its record, and the paths of its tables by name.
-
-    Attributes:
-        title: The label plus what tells the job apart from others, except the seed; empty: the
-            label alone.
-        shows_seed: Whether the seed tells the job apart from others.
-        sweeps: Names of the sweeps that contain the job.
-        written: The record in its files, if `record` has fewer targets.
-    """
-
-    record: JobRecord
-    folder: Path
-    files: dict[str, Path]
-    title: str = ""
-    shows_seed: bool = False
-    sweeps: tuple[str, ...] = ()
-    written: JobRecord | None = None
-
-    @property
-    def attack(self) -> str:
-        """The job's name among others: its title, and the seed if that tells it apart."""
-        return self.row_title + f" seed={self.record.seed}" * self.shows_seed
-
-    @property
-    def row_title(self) -> str:
-        """The name of the row that combines all seeds."""
-        return self.title or self.record.label
-
-    @property
-    def attacked(self) -> bool:
-        """True if there are adversarial images, False if only clean ones."""
-        return bool(self.record.attack)
-
-    @property
-    def sweep_folder(self) -> Path:
-        """Return the folder of the job's command."""
-        return folder_of_command(self.folder)
-
-    @cached_property
-    def predictions(self) -> pd.DataFrame:
-        """The primary variant's predictions without defences, plus the source behind its own."""
-        rows = self.defended
-        source = self.record.source_model
-        source_rows = (rows["target"] == source.model) & (rows["defence"] == source.defence)
-        return rows[(rows["defence"] == NO_DEFENCE) | source_rows]
-
-    @cached_property
-    def defended(self) -> pd.DataFrame:
-        """The primary variant's predictions, with and without defences."""
-        return self.table(PREDICTIONS)
-
-    @cached_property
-    def clean(self) -> pd.DataFrame:
-        """The predictions on clean images, with the top five classes if stored."""
-        clean = pc.field("eps_255") == 0
-        if self.attacked:
-            clean &= pc.field("defence") == NO_DEFENCE
-        table = self.read(TOP_FIVE if TOP_FIVE in self.files else PREDICTIONS)
-        return table.filter(clean).to_pandas()
-
-    @property
-    def alarms(self) -> Sequence[Alarm]:
-        """Alarms that the job raised."""
-        return read_alarms(self.folder)
-
-    def forget(self) -> None:
-        """Release the tables from memory."""
-        for name in ("defended", "predictions", "clean", "pictures"):
-            self.__dict__.pop(name, None)
-
-    def variants(self) -> dict[str, pd.DataFrame]:
-        """Return the predictions by variant, the primary one (`defended`) first, controls last."""
-        start = f"{PREDICTIONS}-"
-        others = [name.removeprefix(start) for name in self.files if name.startswith(start)]
-        others.sort(key=CONTROLS.__contains__)
-        tables = {name: self.table(f"{start}{name}") for name in others}
-        return {self.record.storage: self.defended} | tables
-
-    def table(self, name: str) -> pd.DataFrame:
-        """Return the table of this name."""
-        return self.read(name).to_pandas()
-
-    def read(self, name: str) -> pa.Table:
-        """Return the table of this name."""
-        return read_job_table(self.files[name], name, self.written or self.record)
-
-    def as_card(self) -> CardJob:
-        """Return what a card holds of the job."""
-        number = re.match(r"\d+(?=-)", self.folder.name)
-        names = [name for name in self.files if name.partition("-")[0] == PREDICTIONS]
-        names.sort(key=PREDICTIONS.__ne__)
-        tables = {name: self.read(name) for name in names}
-        place = str(self.sweep_folder.absolute()), int(number[0]) if number else 0
-        return CardJob(self.record, place, self.alarms, tables)
-
-    @cached_property
-    def image_files(self) -> dict[int, str]:
-        """The images' files by number, as in `images.csv`; empty without a list of files."""
-        path, types = self.folder / IMAGE_LIST, {"index": np.int64, "file": str}
-        with suppress(OSError, ValueError):  # it cannot be read
-            if path.is_file():  # reading a named pipe would block for ever
-                listed = pd.read_csv(path, usecols=[*types], dtype=types).dropna()
-                names = listed["file"].str.replace(r"^'(?=[=+\-@])", "", regex=True)  # no formulas
-                return dict(zip(listed["index"], names, strict=True))
-        return {}
-
-    @cached_property
-    def pictures(self) -> dict[int, dict[float, np.ndarray]]:
-        """Stored pictures, uint8 (3, H, W), by image and budget; the clean one has budget 0."""
-        if not (arrays := read_images(self.folder / IMAGES)):
-            return {}
-        budgets = [0.0, *arrays["eps_255"].tolist()]
-        versions = zip(arrays["clean"], *arrays["adversarial"], strict=True)
-        return {
-            index: dict(zip(budgets, paths, strict=True))
-            for index, paths in zip(arrays["index"].tolist(), versions, strict=True)
-        }
-
-
-@dataclass(frozen=True)
-class JobInMemory(FinishedJob):
-    """A finished job whose tables and alarms are in memory."""
-
-    tables: Mapping[str, pa.Table] = field(default_factory=dict)
-    alarms: Sequence[Alarm] = ()  # none for the jobs of a frame
-
-    def read(self, name: str) -> pa.Table:
-        """Return the table of this name."""
-        return self.tables[name]
 
 
 def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[FinishedJob]:
@@ -207,30 +67,20 @@ def find_jobs(folders: Iterable[Path], *, of_jobs: bool = False) -> list[Finishe
             if not stale and (name_and_record := read_record(path)):
                 name, record = name_and_record
                 job = add(FinishedJob(record, path.parent, {}), sweep)
-                job.files.setdefault(name, path)
+                job.tables.setdefault(name, path)
     for card in cards:
-        for job in _jobs_of_card(card):
+        for job in read_card(card):
             add(job, names[card])
-    finished = [
-        replace(job, folder=job.files[PREDICTIONS].parent)
-        for job in jobs.values()
-        if PREDICTIONS in job.files
-    ]
+    finished = [job for job in jobs.values() if PREDICTIONS in job.tables]
+    for number, job in enumerate(finished):
+        if isinstance(path := job.tables[PREDICTIONS], Path):
+            finished[number] = replace(job, folder=path.parent)
     if not finished and not of_jobs:
         where = ", ".join(map(str, names)) or "An empty list of folders"
         raise ValueError(
             f"{where} has no predictions of this program (parquet files written by jobs)."
         )
     return name_jobs(finished)
-
-
-def _jobs_of_card(card: Path) -> Iterator[FinishedJob]:
-    """Yield a card's jobs; their folders do not exist, and stand for those that it was made of."""
-    for job in read_card(card):
-        sweep, number = job.place
-        folder = card / Path(sweep).name / f"{number}-job"
-        files = {name: folder / f"{name}.parquet" for name in job.tables}
-        yield JobInMemory(job.record, folder, files, tables=job.tables, alarms=tuple(job.alarms))
 
 
 def without_related(jobs: Iterable[FinishedJob]) -> list[FinishedJob]:

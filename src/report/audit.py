@@ -14,7 +14,8 @@ from ..analysis.intervals import paired_interval
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.tries import class_success, success_within
 from ..artifacts.comparable import differences
-from ..artifacts.jobs import FinishedJob, rows_of_seeds, without_related
+from ..artifacts.finished_job import FinishedJob
+from ..artifacts.jobs import rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, renamed
 from ..utils.vocabulary import Protocol

@@ -16,7 +16,8 @@ from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.ranking import rankings
 from ..artifacts.card import read_facts
 from ..artifacts.comparable import ALIKE, differences, differing, networks_of
-from ..artifacts.jobs import FinishedJob, find_jobs, name_jobs
+from ..artifacts.finished_job import FinishedJob
+from ..artifacts.jobs import find_jobs, name_jobs
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps, named_folders
@@ -348,7 +349,7 @@ def _comparable_rows(
     """Return a job's rows on stored images, with the stored clean classes; and what differs."""
     notes, pair = list[str](), ["index", "target", "defence"]
     variant = f"{PREDICTIONS}-{first.storage}"
-    rows = job.table(variant) if variant in job.files else job.predictions
+    rows = job.table(variant) if variant in job.tables else job.predictions
     if "image" not in rows:
         raise ValueError(
             "A frame has no digests of images: name the folder of the sweep, or a card."
@@ -377,7 +378,7 @@ def _comparable_rows(
 def _common(job: FinishedJob, first: JobRecord, stored: JobRecord) -> tuple[list[str], list[str]]:
     """Return the targets of a job that can be compared with the stored ones, and why others not."""
     record, start = job.record, "Not compared:"
-    both_stored = f"{PREDICTIONS}-{first.storage}" in job.files
+    both_stored = f"{PREDICTIONS}-{first.storage}" in job.tables
     fields = ["norm", "trainer.precision", "attack.target_label", *["storage"] * (not both_stored)]
     if unlike := differences(record, stored, fields=fields):
         return [], [f"{start} the job and the stored one differ in {', '.join(unlike)}."]

@@ -22,7 +22,7 @@ from ..analysis.diagnostics import (
     low_pass_accuracy,
     pair_similarity,
 )
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..config.errors import explain
 from ..config.sections import ChartSettings
 from ..utils.formats import span
@@ -109,7 +109,7 @@ def statistics_of(result: JobResults, images: pd.DataFrame, rename: Rename) -> T
             tables[name] = rows[rows["eps_255"] == record.reference]
     for name, diagnostic in DIAGNOSTICS.items():
         # A table of this name may be the user's.
-        if diagnostic.of_job and name in job.files and name not in users:
+        if diagnostic.of_job and name in job.tables and name not in users:
             tables[name] = diagnostic.of_job(job.table(name), job)
     if "low_passed" in tables:  # of models, whatever attacks them
         names = tables["low_passed"]["target"].astype(str).map(rename)
@@ -151,14 +151,14 @@ def own_statistics(job: FinishedJob) -> dict[str, pd.DataFrame]:
             if chart := _chart_of(job, name):
                 statistics[name] = _means(job.table(name).assign(source=job.record.source), chart)
         except ValueError as error:
-            raise ValueError(f"{job.files[name]}: its chart: {explain(error)}") from error
+            raise ValueError(f"{job.folder / name}.parquet: its chart: {explain(error)}") from error
     return statistics
 
 
 def _chart_of(job: FinishedJob, name: str) -> ChartSettings | None:
     """Return the chart of a user's table, if the job has both."""
     chart = job.record.config["measurements"].get(name, {}).get("chart")
-    return ChartSettings.model_validate(chart) if chart and name in job.files else None
+    return ChartSettings.model_validate(chart) if chart and name in job.tables else None
 
 
 def _means(rows: pd.DataFrame, chart: ChartSettings) -> pd.DataFrame:

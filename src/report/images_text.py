@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..artifacts.card import read_facts
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.layout import PREDICTIONS
 from ..config.fields import find_preset
 

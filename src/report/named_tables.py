@@ -12,7 +12,7 @@ import pandas as pd
 from ..analysis import CLEAN, OWN, TRANSFER, WHITE_BOX, transfer_matrix
 from ..analysis.estimates import MEAN
 from ..analysis.ranking import GROUP
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.layout import SUMMARY
 from ..artifacts.sweep_folders import Sweeps
 from ..utils.formats import format_cell, format_cells, format_rate, percents

@@ -15,7 +15,7 @@ from ..analysis.diagnostics import PERTURBATIONS
 from ..analysis.outcomes import Outcomes, joined, outcomes_of, target_labels, with_defence
 from ..analysis.ranking import rankings
 from ..artifacts.comparable import ALIKE, SETTINGS, differences, networks_of
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.layout import PREDICTIONS
 from ..artifacts.record import JobRecord
 from ..utils.model_names import ModelRef
@@ -167,7 +167,7 @@ def _compared(jobs: Jobs) -> Iterator[tuple[str, str, str, Side, Side]]:
 
 def _outcomes(jobs: Jobs, side: Side, name: str) -> Iterator[Outcomes]:
     """Yield the outcomes of each job of a side, the defences of its source and targets aside."""
-    for job in (job for job in jobs[side[:2]] if side.table in job.files):  # a card lacks some
+    for job in (job for job in jobs[side[:2]] if side.table in job.tables):  # a card lacks some
         record, clean = job.record, job.defended.query("eps_255 == 0")
         rows = with_defence(job.table(side.table)).query(f"eps_255 > 0 and {side.where}")
         if rows.empty:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..analysis.ranking import falling_order
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.layout import TOP_FIVE
 from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import NO_DEFENCE, renamed
@@ -325,7 +325,7 @@ class Pair(Figure):
     def classes(self, row: pd.Series) -> pd.DataFrame:
         """Return the five likeliest classes; if they are not stored, the predicted and true one."""
         shares = {row["predicted"]: row["confidence"], row["label"]: row["true_confidence"]}
-        if TOP_FIVE in (job := self.jobs[0]).files:
+        if TOP_FIVE in (job := self.jobs[0]).tables:
             top = job.table(TOP_FIVE)
             top = top[(top["target"] == self.target[0]) & (top["defence"] == NO_DEFENCE)]
             top = top[(top["index"] == row["index"]) & (top["eps_255"] == row["eps_255"])]

@@ -30,7 +30,8 @@ from ..analysis.ranking import ATTACK_COLUMNS, SOURCE_COLUMNS, rankings, source_
 from ..analysis.trajectories import trajectories
 from ..analysis.transfer_rates import rates_of
 from ..artifacts.comparable import Group, groups_of, networks_of, overlaps, training_of
-from ..artifacts.jobs import FinishedJob, find_jobs, name_jobs, rows_of_seeds, without_related
+from ..artifacts.finished_job import FinishedJob
+from ..artifacts.jobs import find_jobs, name_jobs, rows_of_seeds, without_related
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..artifacts.tables import Alarm
 from ..utils.model_names import ModelRef
@@ -365,7 +366,7 @@ def _read(job: FinishedJob) -> JobResults:
     if record.fit_gradients:
         fit = {"": record.fit_gradients, "_per_image": record.fit_gradients / record.images}
         cost |= {f"fit_gradients{name}": value for name, value in fit.items()}
-    sizes = mean_visibility(job.table("visibility")) if "visibility" in job.files else None
+    sizes = mean_visibility(job.table("visibility")) if "visibility" in job.tables else None
     job.forget()
     return JobResults(job, rates, excess, alarms, cost, pd.DataFrame(sizes), bits)
 

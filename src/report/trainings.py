@@ -17,7 +17,7 @@ from ..artifacts.comparable import (
     networks_of,
     training_of,
 )
-from ..artifacts.jobs import FinishedJob
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.record import JobRecord
 
 _KEYS = ["attack", "source", "target", "defence", "norm", "protocol", "eps_255"]

@@ -10,7 +10,7 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ..artifacts.jobs import JobInMemory
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.record import JobRecord, clear, record_of
 from ..artifacts.sweep_state import fail, running, start_clock
 from ..cache.rows import Rows
@@ -93,7 +93,7 @@ def prepare_job(
     return planned, evaluation
 
 
-def finish_job(planned: Planned, evaluation: Evaluation, folder: Path | None) -> JobInMemory | None:
+def finish_job(planned: Planned, evaluation: Evaluation, folder: Path | None) -> FinishedJob | None:
     """Compute a job's tables and what they give; None unless this is the first process."""
     evaluation.rest()
     if (tables := evaluation.tables) is None:

@@ -19,7 +19,7 @@ import yaml
 from ..analysis import flip_summary, trajectories
 from ..analysis.trajectories import by_kind, typical_images
 from ..artifacts import layout
-from ..artifacts.jobs import FinishedJob, JobInMemory
+from ..artifacts.finished_job import FinishedJob
 from ..artifacts.record import JobRecord, clear, job_record, with_record
 from ..artifacts.tables import NAMES, PREDICTION_SCHEMA, Alarm, checked, write_table
 from ..attacks.libraries import LENGTHS
@@ -48,21 +48,20 @@ _IMAGES = 100  # clean images on which models are checked
 _TOGETHER = 256  # adversarial images written at once
 
 
-def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Path) -> JobInMemory:
+def make_job(job: JobContext, results: JobTables, record: JobRecord, folder: Path) -> FinishedJob:
     """Return a finished job: the tables of its files, checked, and the alarms that it raises."""
     schemas = {measurement.name: measurement.schema for measurement in job.measurements}
     tables = {
         name: _fit(table, schemas[name], NAMES[:1]) for name, table in results.diagnostics.items()
     } | _predictions(results, record)
-    files = {name: folder / f"{name}.parquet" for name in tables}
-    for name, path in files.items():
-        tables[name] = checked(tables[name], path, name, record)
-    finished = JobInMemory(record, folder, files, tables=tables)
-    return replace(finished, alarms=[*_raised_alarms(finished, job, results)])
+    for name, table in tables.items():
+        tables[name] = checked(table, folder / f"{name}.parquet", name, record)
+    finished = FinishedJob(record, folder, {**tables})
+    return replace(finished, raised=[*_raised_alarms(finished, job, results)])
 
 
 def write_results(
-    evaluation: Evaluation, finished: JobInMemory, pictures: Sequence[int]
+    evaluation: Evaluation, finished: FinishedJob, pictures: Sequence[int]
 ) -> Results:
     """Write a finished job's files to its folder, and return its statistics.
 
@@ -79,7 +78,8 @@ def write_results(
         _write_tables(attacked, folder)
     if pictures:
         _write_pictures(evaluation, pictures, record.storage, folder)
-    tables = {**finished.tables, layout.TOP_FIVE: _top_five(evaluation, record.storage, pictures)}
+    tables = {name: finished.read(name) for name in finished.tables}
+    tables[layout.TOP_FIVE] = _top_five(evaluation, record.storage, pictures)
     tables[layout.PREDICTIONS] = tables.pop(layout.PREDICTIONS)
     for name, table in tables.items():
         write_table(with_record(table, name, record), folder / f"{name}.parquet")
@@ -136,7 +136,7 @@ def _write_pictures(
         )
 
 
-def save_adversarial_images(evaluation: Evaluation, finished: JobInMemory) -> None:
+def save_adversarial_images(evaluation: Evaluation, finished: FinishedJob) -> None:
     """Write a job's set of adversarial images to its folder."""
     record, folder = finished.record, finished.folder
     assert evaluation.tables is not None
@@ -277,7 +277,7 @@ def _unrounded(job: FinishedJob) -> pd.DataFrame:
     For a saved set, return those on its 8-bit images: it has no others.
     """
     name = f"{layout.PREDICTIONS}-float32"
-    return job.table(name) if name in job.files else job.predictions
+    return job.table(name) if name in job.tables else job.predictions
 
 
 def clear_sweep(folder: Path) -> None:

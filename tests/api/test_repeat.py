@@ -11,7 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from src.artifacts.card import CardJob, read_card, write_card
+from src.artifacts.card import read_card, write_card
+from src.artifacts.finished_job import FinishedJob
 
 MODELS = ["source=vgg_small", "targets=[vgg_small,resnet_small]", "n_images=12"]
 BIM = ["attack=bim", "attack.steps=2", "epsilon.grid=[8]", "variants=[uint8]"]
@@ -26,7 +27,7 @@ def made(new_workspace, run_tiny, run_in) -> Path:
     return folder
 
 
-def with_setting(job: CardJob, place: str, value: Any, **facts: Any) -> CardJob:
+def with_setting(job: FinishedJob, place: str, value: Any, **facts: Any) -> FinishedJob:
     """Return a job with another setting, and other facts in its record."""
     config: Any = copy.deepcopy(job.record.config)
     section, (*path, last) = config, place.split(".")
@@ -37,9 +38,9 @@ def with_setting(job: CardJob, place: str, value: Any, **facts: Any) -> CardJob:
     return replace(job, record=record)
 
 
-def with_column(job: CardJob, name: str, change: Callable[[np.ndarray], Any]) -> CardJob:
+def with_column(job: FinishedJob, name: str, change: Callable[[np.ndarray], Any]) -> FinishedJob:
     """Return a job with another column in its predictions."""
-    table = job.tables["predictions"]
+    table = job.read("predictions")
     place, cells = table.schema.get_field_index(name), change(table[name].to_numpy().copy())
     changed = table.set_column(place, table.schema.field(place), pa.array(cells))
     return replace(job, tables={**job.tables, "predictions": changed})

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from src.artifacts.comparable import VARYING, WITHOUT_EFFECT, groups_of, networks_of
-from src.artifacts.jobs import FinishedJob, name_jobs
+from src.artifacts.finished_job import FinishedJob
+from src.artifacts.jobs import name_jobs
 from src.artifacts.record import JobRecord, record_of
 from tests.config.test_settings import read
 

@@ -106,7 +106,7 @@ def test_values_are_read_if_they_are_inside_the_ranges_of_their_columns(
 )
 def test_unknown_columns_are_left_out_and_required_ones_must_be_there(sweep, required, tmp_path):
     job, path = find_jobs([DEMO.parent / sweep])[0], tmp_path / "predictions.parquet"
-    table = pq.read_table(job.files["predictions"])
+    table = pq.read_table(job.tables["predictions"])
     pq.write_table(table.append_column("calibration", pa.nulls(len(table))), path)
     rows = read_job_table(path, "predictions", job.record)
     assert rows.num_rows == len(table) and "calibration" not in rows.column_names

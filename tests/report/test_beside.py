@@ -17,7 +17,8 @@ import findings.baselines
 import src.config.fields
 from findings.baselines import pack_preset
 from src import attacks, rank, rankings
-from src.artifacts.card import CardJob, write_card
+from src.artifacts.card import write_card
+from src.artifacts.finished_job import FinishedJob
 from src.artifacts.jobs import find_jobs, name_jobs
 from src.artifacts.record import record_of
 from src.config.compose import compose_words
@@ -79,12 +80,13 @@ def changed(tmp_path):
     def change(jobs, rows_of=lambda rows: rows, name="mine", **facts):
         cards = []
         for number, job in enumerate(jobs):
-            table = job.as_card().tables["predictions"]
+            table = job.read("predictions")
             rows = rows_of(table.to_pandas())
             table = pa.Table.from_pandas(rows, table.schema, preserve_index=False)
             counts = {"images": rows["index"].nunique(), "key": f"{name}{number}"}
             record = job.record.model_copy(update=counts | facts)
-            cards.append(CardJob(record, (name, number), (), {"predictions": table}))
+            place = Path(name, f"{number}-job")
+            cards.append(FinishedJob(record, place, {"predictions": table}, raised=()))
         write_card(cards, tmp_path / f"{name}.parquet")
         return find_jobs([tmp_path / f"{name}.parquet"])
 
@@ -248,7 +250,7 @@ def test_costs_decide_who_is_of_equal_cost_and_who_used_no_gradient(
         name: changed(named(name), partial(priced, gradients=cost), name, label=name, attack=name)
         for name, cost in costs.items()
     }
-    cards = [job.as_card() for its in jobs.values() for job in its]
+    cards = [job for its in jobs.values() for job in its]
     facts = {"preset": "made-up", "preset_version": 1, "tuning": []}
     write_card(cards, tmp_path / "made-up.card", **facts)
     monkeypatch.setattr(src.config.fields, "PRESETS", tmp_path)
@@ -279,7 +281,7 @@ def test_a_sweep_ends_with_the_ranks_that_the_table_shows(
     (job,) = find_jobs([workspace / "first"])
     monkeypatch.setattr(src.config.fields, "PRESETS", workspace)
     facts = {"preset": "tiny", "preset_version": 1, "tuning": []}
-    write_card([job.as_card()], workspace / "tiny.card", **facts)
+    write_card([job], workspace / "tiny.card", **facts)
     code, printed = printed_by(run_job, *words, "beside=tiny", "hydra.run.dir=mine")
     assert code == 0
     line = partial(run_in, workspace, module="src.table")

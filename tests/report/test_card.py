@@ -20,7 +20,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from src import load_sweep
-from src.artifacts.jobs import FinishedJob
+from src.artifacts.finished_job import FinishedJob
 from src.artifacts.sweep_state import SweepManifest, noted_failure, write_manifest
 from src.card import main
 from src.report.page.frame import commands

@@ -13,7 +13,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from src.artifacts.jobs import JobInMemory, name_jobs
+from src.artifacts.finished_job import FinishedJob
+from src.artifacts.jobs import name_jobs
 from src.report.results import results_of
 from tests.records import make_record
 
@@ -49,7 +50,7 @@ class Sweep:
     images: int = 16
     protocol: str = "joint"
 
-    def make(self) -> tuple[list[JobInMemory], pd.DataFrame]:
+    def make(self) -> tuple[list[FinishedJob], pd.DataFrame]:
         """Return the jobs, and their predictions with attack, source and seed."""
         jobs, parts = [], []
         for job in self.jobs:
@@ -67,8 +68,7 @@ class Sweep:
                 )
                 table = pa.Table.from_pandas(rows.drop(columns="confidence"), preserve_index=False)
                 table = table.append_column("confidence", [rows["confidence"].to_numpy()])  # NaN
-                tables = {"predictions": table}
-                jobs.append(JobInMemory(record, Path(), {"predictions": Path()}, tables=tables))
+                jobs.append(FinishedJob(record, Path(), {"predictions": table}, raised=()))
                 parts.append(rows.assign(attack=job.attack, source=job.source, seed=seed))
         return jobs, pd.concat(parts, ignore_index=True)
 

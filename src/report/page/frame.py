@@ -15,7 +15,7 @@ from ...analysis import estimates
 from ...analysis.confidence import top_k
 from ...analysis.quantities import QUANTITIES, definitions
 from ...analysis.ranking import ALL_TARGETS, GROUP
-from ...artifacts.jobs import FinishedJob
+from ...artifacts.finished_job import FinishedJob
 from ...artifacts.record import JobRecord
 from ...config.sections import ReportSettings
 from ...utils.formats import format_cell

@@ -18,7 +18,7 @@ from ...analysis.confidence import by_initial_confidence
 from ...analysis.outcomes import JobOutcomes, evaluated_pairs, job_outcomes, under
 from ...analysis.trajectories import by_kind
 from ...artifacts.comparable import model_digest
-from ...artifacts.jobs import FinishedJob
+from ...artifacts.finished_job import FinishedJob
 from ...artifacts.layout import TOP_FIVE
 from ...config.sections import ReportSettings
 from ...utils.model_names import NO_DEFENCE, TARGET_COLUMNS, ModelRef
@@ -323,7 +323,7 @@ def _kinds(images: pd.DataFrame) -> dict[str, dict[str, Any]]:
 
 def _second(job: FinishedJob, index: set[int]) -> list[list[Any]]:
     """Return [target, image, budget, class, percent] of the second likeliest classes."""
-    if TOP_FIVE not in job.files or not index:
+    if TOP_FIVE not in job.tables or not index:
         return []
     rows = job.table(TOP_FIVE)
     rows = rows[rows["index"].isin(index) & (rows["defence"] == NO_DEFENCE)]
