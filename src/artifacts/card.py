@@ -43,17 +43,12 @@ def write_card(jobs: Sequence[FinishedJob], path: Path, **facts: Any) -> None:
         **facts: Further facts about the card, such as the name of a preset; `coarse` says that
             confidences of some jobs are the middles of 16 equal steps.
     """
-    names = dict[str, str]()
-    places = [_place(job) for job in jobs]
-    for folder in dict(places):
-        names[folder] = Path(folder).name
+    names = dict[Path, str]()
+    for folder in dict.fromkeys(job.sweep_folder.absolute() for job in jobs):
+        names[folder] = folder.name
         while [*names.values()].count(names[folder]) > 1:  # folders of one last name
             names[folder] += " 2"
-    parts = [
-        part
-        for job, (folder, number) in zip(jobs, places, strict=True)
-        for part in _parts(job, (names[folder], number))
-    ]
+    parts = [part for job in jobs for part in _parts(job, names[job.sweep_folder.absolute()])]
     table = pa.concat_tables(parts).unify_dictionaries()
     if len(table) > _MOST_ROWS:
         raise ValueError(
@@ -113,14 +108,10 @@ def read_card(path: Path) -> list[FinishedJob]:
         raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
 
 
-def _place(job: FinishedJob) -> tuple[str, int]:
-    """Return the folder of a job's sweep, and the job's number in the sweep."""
+def _parts(job: FinishedJob, sweep: str) -> Iterator[pa.Table]:
+    """Yield the rows of each variant of a job in a card's columns; its sweep has this name."""
     number = re.match(r"\d+(?=-)", job.folder.name)
-    return str(job.sweep_folder.absolute()), int(number[0]) if number else 0
-
-
-def _parts(job: FinishedJob, place: tuple[str, int]) -> Iterator[pa.Table]:
-    """Yield the rows of each variant of a job in a card's columns."""
+    place = sweep, int(number[0]) if number else 0
     sealed_record = sealed(PREDICTIONS, job.record)
     alarms = [alarm._asdict() for alarm in job.alarms]
     text = json.dumps({**sealed_record, "place": place, "alarms": alarms})
