@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, TARGET_COLUMNS, ModelRef, behind_each
+from ..utils.refusals import choose
 from ..utils.vocabulary import Protocol
 
 PROTOCOLS: tuple[Protocol, ...] = get_args(Protocol)
@@ -290,9 +291,10 @@ def job_outcomes(
             target and budget; or it lacks clean rows for a target, or for the source if the
             protocol needs them.
     """
-    _check_known("protocol", [protocol], PROTOCOLS)
+    choose("protocol", protocol, PROTOCOLS)
     pairs, code = _coded_pairs(predictions)
-    _check_known("target", targets, pairs)
+    for target in [*targets] or ["(none)"]:
+        choose("target", target, pairs)
     place = _places_of(pairs, code, targets)
     is_present = place >= 0
     index = np.unique(predictions["index"].to_numpy()[is_present])
@@ -349,7 +351,8 @@ def with_defence(table: pd.DataFrame) -> pd.DataFrame:
 def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[ModelRef]:
     """Return the targets without a defence, then behind each defence they were evaluated behind."""
     pairs, code = _coded_pairs(predictions)
-    _check_known("target", targets, {pair.model for pair in pairs})
+    for target in [*targets] or ["(none)"]:
+        choose("target", target, {pair.model: None for pair in pairs})
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
     attacked = np.bincount(code[predictions["eps_255"].to_numpy() > 0], minlength=len(pairs)) > 0
     evaluated = {
@@ -375,13 +378,6 @@ def _share_correct(
     if "draws_correct" in predictions:
         correct = (predictions["draws_correct"] / predictions["draws"]).fillna(correct)
     return np.where(present, correct.to_numpy()[row], 0.0)
-
-
-def _check_known(what: str, names: Sequence[object], available: Iterable[object]) -> None:
-    names_there = list(available)
-    if not names or set(names) - set(names_there):
-        named, listed = (", ".join(map(str, values)) for values in (names, names_there))
-        raise ValueError(f"{what} {named or '(none)'}: choose from {listed}.")
 
 
 def under(outcome: JobOutcomes, protocol: str) -> JobOutcomes:

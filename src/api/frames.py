@@ -18,6 +18,7 @@ from ..artifacts.sweep_state import unfinished
 from ..report.cells import AVERAGE, DIFFERENCE
 from ..report.results import Results, open_results, results_of
 from ..utils.model_names import parts_of
+from ..utils.refusals import choose
 
 
 def load_sweep(*folders: str | Path, **named: str | Path) -> Results:
@@ -202,8 +203,7 @@ def rankings(
     models with the same weights, architecture or family. Other arguments and errors are as for
     `table`.
     """
-    if of not in ("attack", "source"):
-        raise ValueError(f"of={of}: must be attack or source.")
+    choose("of", of, ("attack", "source"))
     results = open_results(folder, *more, related=related)
     return results.rankings if of == "attack" else results.sources
 

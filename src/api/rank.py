@@ -33,6 +33,7 @@ from ..run.paper import paper_jobs
 from ..run.stages import Planned
 from ..tracking import Tracker
 from ..utils.about import listed
+from ..utils.refusals import choose
 from .transfer import craft, quiet
 
 WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}
@@ -106,8 +107,8 @@ def rank(
         )
     sources = list(dict.fromkeys(job.record.source for job in stored))
     chosen = listed(source) or tuple(sources)
-    if unknown := [word for word in chosen if word not in sources]:
-        raise ValueError(f"source={unknown[0]}: preset {preset} has {', '.join(sources)}.")
+    for word in chosen:
+        choose("source", word, sources)
     images = len(facts["tuning"]) if tuning else stored[0].record.images
     words = (*WORDS[preset], f"n_images={images}", *_OTHERS)
     pool, call = ModelPool(), uuid4().hex

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..utils.networks import copy_network
-from ..utils.refusals import suggestion, warn_once
+from ..utils.refusals import choose, warn_once
 from .projection import Budgets, check_budgets, project
 from .source import Model, Source, announce
 
@@ -66,12 +66,8 @@ class Torchattacks:
                 "pip install --no-deps torchattacks"
             ) from error
         classes = {key: attack_class for key, attack_class in members if _norms(attack_class)}
-        if name not in classes:
-            raise ValueError(
-                f"attack.name={name}: torchattacks has no such attack for L-infinity or L2 balls. "
-                f"Available: {', '.join(classes)}.{suggestion(name, [*classes])}"
-            )
-        return make_function(_run_class, classes[name], _norms(classes[name]))
+        attack_class = classes[choose("attack.name", name, classes)]
+        return make_function(_run_class, attack_class, _norms(attack_class))
 
 
 def _norms(attack_class: Any) -> tuple[str, ...]:

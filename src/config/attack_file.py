@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
-from ..utils.refusals import first_line, suggestion
+from ..utils.refusals import choose, first_line
 from .attack_settings import AttackSettings, attack_label
 from .errors import refusal
 from .read import crafted_keys
@@ -22,10 +22,7 @@ def attack_settings(name: str, keywords: Mapping[str, Any]) -> AttackSettings:
     """
     folder = CONF / "attack"
     names = sorted({file.stem for file in folder.glob("*.yaml")} - {"none", "saved"})
-    if name not in names:
-        raise ValueError(
-            f"attacks: unknown attack {name!r}. Known: {', '.join(names)}.{suggestion(name, names)}"
-        )
+    choose("attacks", name, names)
     try:
         section = OmegaConf.merge(OmegaConf.load(folder / f"{name}.yaml"), dict(keywords))
         config = OmegaConf.create({"attack": section})

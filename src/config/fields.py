@@ -11,7 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from ..utils.about import listed
 from ..utils.package import find_asset
-from ..utils.refusals import suggestion
+from ..utils.refusals import choose
 
 PRESETS = find_asset("assets/baselines")
 """Folder with a card of stored jobs for each preset."""
@@ -48,10 +48,7 @@ def distinct(values: tuple[Item, ...]) -> tuple[Item, ...]:
 def find_preset(name: str) -> Path:
     """Return the card of a preset; refuse an unknown name."""
     cards = {path.stem: path for path in sorted(PRESETS.glob("*.card"))}
-    if str(name) not in cards:  # from Python it may be anything
-        available = f"Available: {', '.join(cards)}.{suggestion(str(name), [*cards])}"
-        raise ValueError(f"{name or repr(name)}: no such preset. {available}")
-    return cards[str(name)]
+    return cards[choose("preset", str(name), cards)]  # from Python it may be anything
 
 
 Name = Annotated[str, AfterValidator(check_name)]

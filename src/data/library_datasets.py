@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.package import install_command
-from ..utils.refusals import first_line, suggestion, warn_once
+from ..utils.refusals import choose, first_line, warn_once
 from .dataset import LabelledImages
 
 NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
@@ -23,10 +23,7 @@ def torchvision_dataset(split: str, *, kind: str, **options: Any) -> Any:
     """
     from torchvision import datasets  # slow to import
 
-    if kind not in NAMES:
-        available = f"dataset=torchvision supports {', '.join(NAMES)}."
-        raise ValueError(f"dataset.name={kind}: {available}{suggestion(str(kind), NAMES)}")
-    build = getattr(datasets, kind)
+    build = getattr(datasets, choose("dataset.name", kind, NAMES))
     takes = inspect.signature(build).parameters
     split = "val" if (kind, split) == ("Imagenette", "test") else split
     options |= {"train": split == "train"} if "train" in takes else {"split": split}

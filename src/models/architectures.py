@@ -14,6 +14,7 @@ import torchvision
 from torch import Tensor, nn
 from torchvision.models.inception import BasicConv2d
 
+from ..utils.refusals import choose
 from .pixel_classifier import NORMALISATION
 
 LARGEST_CIFAR_STEM = 64  # pixels; larger images keep enough resolution in the original stems
@@ -127,8 +128,7 @@ def model_with_stem(
     """
     if stem is None:
         stem = "cifar" if image_size <= LARGEST_CIFAR_STEM else "imagenet"
-    if stem not in NORMALISATION:
-        raise ValueError(f"stem must be null, {' or '.join(NORMALISATION)}, not {stem!r}.")
+    choose("stem", stem, NORMALISATION)
     network: Any = _BUILDERS[name](num_classes, stem)
     network.pretrained_cfg = dict(NORMALISATION[stem])
     if pretrained:

@@ -12,7 +12,7 @@ from torch import nn
 
 from ..utils.model_names import PROVIDERS, not_found
 from ..utils.package import OFFLINE, command
-from ..utils.refusals import first_line, suggestion, warn_once
+from ..utils.refusals import choose, first_line, warn_once
 from .onnx_file import onnx_input_size, onnx_network
 from .pixel_classifier import NORMALISATION
 from .weights import WeightFacts
@@ -111,10 +111,8 @@ def find(name: str) -> PublicModel:
 
 def open_provider(name: str) -> Provider:
     """Return a provider; raise ValueError if there is none or its library is not installed."""
-    if name not in PROVIDERS:
-        raise ValueError(f"{name} is none of {', '.join(PROVIDERS)}.{suggestion(name, PROVIDERS)}")
     try:
-        return _CLASSES[name]()
+        return _CLASSES[choose("provider", name, PROVIDERS)]()
     except ModuleNotFoundError as error:
         install = "pip install git+https://github.com/RobustBench/robustbench 'setuptools<81'"
         raise ValueError(f"{name}: {error.name} is not installed: {install}") from error

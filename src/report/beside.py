@@ -23,6 +23,7 @@ from ..artifacts.record import JobRecord
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..config.fields import find_preset
 from ..utils.package import PACKAGE
+from ..utils.refusals import choose
 from .grid import Grid
 from .words import absent_sentence, alike_sentences, rank_sentence, said
 
@@ -181,8 +182,8 @@ def read_preset(name: str, against: Sequence[str] = ()) -> tuple[dict[str, Any],
     path = find_preset(name)
     jobs = [replace(job, title="") for job in find_jobs([path])]  # other code is tolerated
     attacks = sorted({job.record.attack for job in jobs})
-    if unknown := [name for name in against if name not in attacks]:
-        raise ValueError(f"against={unknown[0]}: preset {name} has {', '.join(attacks)}.")
+    for attack in against:
+        choose("against", attack, attacks)
     return read_facts(path), jobs
 
 

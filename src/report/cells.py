@@ -20,6 +20,7 @@ from ..config.errors import refusal
 from ..utils.checked_dataclass import checked
 from ..utils.formats import format_cells
 from ..utils.model_names import NO_DEFENCE, ModelRef
+from ..utils.refusals import choose
 from .results import Results
 from .trainings import check_trainings, over_trainings
 from .words import said
@@ -71,9 +72,8 @@ class TableSpec:
     def __post_init__(self) -> None:
         chosen = {"rows": self.rows, "columns": self.columns, "value": [self.value]}
         for key, names in chosen.items():
-            allowed = VALUES if key == "value" else AXES
-            if not names or {*names} - {*allowed}:
-                raise ValueError(f"{key}={','.join(names)}: choose from {', '.join(allowed)}.")
+            for name in names or [""]:
+                choose(key, name, VALUES if key == "value" else AXES)
         if VALUES[self.value].fewest:  # white boxes have no value
             object.__setattr__(self, "white_boxes", False)
         pairs, ranked = {"source", "target"} <= {*self.keys}, "attack" in self.rows
@@ -137,9 +137,7 @@ def cells_of(results: Results, spec: TableSpec) -> tuple[TableSpec, pd.DataFrame
         if "source" not in spec.keys:  # cells are means over other networks
             rows = rows[rows["target"] != ANOTHER_TRAINING]
     if spec.defence is not None:
-        if spec.defence not in (defences := list(rows["defence"].unique())):
-            raise ValueError(f"defence={spec.defence}: choose from {', '.join(defences)}.")
-        rows = rows[rows["defence"] == spec.defence]
+        rows = rows[rows["defence"] == choose("defence", spec.defence, rows["defence"].unique())]
     if "defence" not in spec.keys and rows["defence"].nunique() > 1:
         spec = replace(spec, rows=(*spec.rows, "defence"))
     if "attack" not in spec.keys and len(attacks := rows["attack"].unique()) > 1:

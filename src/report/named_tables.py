@@ -18,6 +18,7 @@ from ..artifacts.sweep_folders import Sweeps
 from ..utils.formats import format_cell, format_cells, format_rate, percents
 from ..utils.model_names import NO_DEFENCE
 from ..utils.package import resolve
+from ..utils.refusals import choose
 from .audit import tries_table
 from .beside import DIFFERENCES
 from .cells import TableSpec
@@ -98,8 +99,8 @@ def table(
         ValueError: As `load_sweep`; an argument is unknown or has an unknown value; or a cell would
             combine several attacks or several defences of sources.
     """
-    if to not in (None, *FORMATS):
-        raise ValueError(f"to={to}: choose from {', '.join(FORMATS)}.")
+    if to is not None:
+        choose("to", to, FORMATS)
     make, takes = _table(name), keywords_of(name)
     if unknown := ", ".join(options.keys() - takes.keys()):
         rest = ", ".join(key for key in takes if key != "related")
@@ -147,9 +148,8 @@ def _jobs(results: Results, attack: str | None = None) -> list[FinishedJob]:
     """Return the jobs of an attack, or of the first one; refuse a name that no job has."""
     jobs = [job for job in results.jobs if job.attacked]
     names = dict.fromkeys(job.attack for job in jobs)
-    if attack not in (None, *names):
-        raise ValueError(f"attack={attack}: choose from {', '.join(names)}.")
-    return [job for job in jobs if job.attack == (attack or jobs[0].attack)]
+    chosen = choose("attack", attack or jobs[0].attack, names)
+    return [job for job in jobs if job.attack == chosen]
 
 
 def _place(results: Results, jobs: Sequence[FinishedJob]) -> str:

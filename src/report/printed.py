@@ -25,7 +25,7 @@ from ..artifacts.finished_job import FinishedJob
 from ..artifacts.layout import TOP_FIVE
 from ..artifacts.sweep_folders import Sweeps
 from ..utils.model_names import NO_DEFENCE, renamed
-from ..utils.refusals import shortened
+from ..utils.refusals import choose, shortened
 from .charts.theme import INK, LINE, MEAN, PALETTE, PRINT, paper_theme
 from .images_text import images_text
 from .page.html import VEGA_LITE
@@ -105,9 +105,8 @@ class Figure:
         protocol = protocol or view.choice.protocol
         chosen = {**axes, "eps_255": [eps], "protocol": [protocol], "value": [value]}
         for key, values in chosen.items():
-            if unknown := [name for name in values if name not in options[key]]:
-                listed = ", ".join(map(str, options[key]))
-                raise ValueError(f"{key}={unknown[0]}: choose from {listed}.")
+            for name in values:
+                choose(key, name, options[key])
         view = replace(view, choice=replace(view.choice, eps=eps, protocol=protocol))
         size = to_points("width", width), to_points("height", height)
         return cls(results, view, *size, names or {}, **axes, value=value)

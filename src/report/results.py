@@ -35,6 +35,7 @@ from ..artifacts.jobs import find_jobs, name_jobs, rows_of_seeds, without_relate
 from ..artifacts.sweep_folders import Sweeps, named_folders
 from ..artifacts.tables import Alarm
 from ..utils.model_names import ModelRef
+from ..utils.refusals import choose
 from .beside import Ranks
 
 if TYPE_CHECKING:
@@ -137,8 +138,7 @@ class Results:
         """Draw a chart, such as `matrix` or `curves`; see `src.figure` for names and options."""
         from .figure import FIGURES
 
-        if (kind := name.replace("_", "-")) not in FIGURES:
-            raise ValueError(f"figure={name}: choose from {', '.join(FIGURES)}.")
+        kind = choose("figure", name.replace("_", "-"), FIGURES)
         return FIGURES[kind](*image, self, **options)
 
     @cached_property
@@ -289,8 +289,7 @@ def open_jobs(*folders: "Sweeps | Results", related: bool = True) -> list[Finish
     Raises:
         ValueError: As in `load_sweep`; or an argument cannot be used.
     """
-    if not isinstance(related, bool):
-        raise ValueError(f"related={related}: must be True, or False to leave out related pairs.")
+    choose("related", related, (True, False))
     loaded = [item for item in folders if isinstance(item, Results)]
     sweeps = [item for item in folders if not isinstance(item, Results)]
     if loaded and len(folders) > 1:

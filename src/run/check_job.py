@@ -36,7 +36,7 @@ from ..utils.about import About
 from ..utils.call_target import call_target, check_target
 from ..utils.devices import computes_in_tf32, device_of, named_errors
 from ..utils.model_names import NO_DEFENCE, ModelRef
-from ..utils.refusals import suggestion, warn_once
+from ..utils.refusals import choose, suggestion, warn_once
 from ..utils.vocabulary import CONTROLS
 from .data import (
     DataSets,
@@ -258,9 +258,7 @@ def _check_precision(settings: Settings) -> None:
 
 def _check_tables(names: Sequence[str]) -> None:
     for name in names:
-        if name not in (*TABLES, "all"):
-            listed = f"Use all, or any of {', '.join(TABLES)}.{suggestion(name, TABLES)}"
-            raise ValueError(f"diagnostics.tables={name}: no such table. {listed}")
+        choose("diagnostics.tables", name, ("all", *TABLES))
 
 
 def _check_budgets_of_files(settings: Settings) -> None:

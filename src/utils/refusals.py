@@ -2,16 +2,17 @@
 
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import cache
 from logging import getLogger
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from .package import PACKAGE
 
+Item = TypeVar("Item")
 warn_once = cache(getLogger(PACKAGE).warning)
 """Log a text once. As a warning, because much is opened before Hydra sets up the log."""
 _NOT_XML = (range(0, 9), (11, 12), range(14, 32), range(0xD800, 0xE000), (0xFFFE, 0xFFFF))
@@ -49,6 +50,21 @@ def suggestion(name: str, available: Sequence[str], cutoff: float = 0.7) -> str:
     """
     matches = get_close_matches(name, available, n=1, cutoff=cutoff)
     return f" Did you mean {matches[0]}?" if matches else ""
+
+
+def choose(key: str, value: Item, options: Iterable[object]) -> Item:
+    """Return a value that is one of the options of a key; refuse another one with them.
+
+    >>> choose("to", "latx", ["latex", "html"])
+    Traceback (most recent call last):
+    ValueError: to=latx: choose from latex, html. Did you mean latex?
+    """
+    available = [*options]
+    if value in available:
+        return value
+    names = [*map(str, available)]
+    near = suggestion(str(value), names)
+    raise ValueError(f"{key}={value}: choose from {', '.join(names)}.{near}")
 
 
 def shortened(names: Sequence[str]) -> str:
