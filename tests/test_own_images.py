@@ -253,9 +253,9 @@ REFUSED: dict[str, tuple[str, Callable[..., object]]] = {
     "objects": ("Object arrays", saved(images=np.array([{}] * 4))),
     "labels that are objects": ("Object arrays", saved(labels=np.array([{}] * 4))),
     "records": ("Object arrays", saved(images=np.zeros((4, 8, 8, 3), [("a", object)]))),
-    "addresses": ("cannot be used", with_addresses),
-    "ending early": ("cannot be used", ending_early),
-    "ending early, unseen": ("cannot be used", ending_early_unseen),
+    "addresses": ("cannot be read as images", with_addresses),
+    "ending early": ("cannot be read as images", ending_early),
+    "ending early, unseen": ("cannot be read as images", ending_early_unseen),
 }
 
 
@@ -293,6 +293,6 @@ def test_splits_and_columns_of_hugging_face(nearest, shown, colours):
         ("two", [], "dataset.test_split=NAME"),
         ("two", [train], "dataset.label_column=None: use one of label, coarse"),
         ("two", [train, "dataset.label_column=label"], "64 / 64"),
-        ("/nowhere/at", [], "dataset.root=/nowhere/at cannot be loaded"),
+        ("/nowhere/at", [], "dataset.root=/nowhere/at cannot be read as a data set"),
     ):
         assert told in shown("dataset=huggingface", f"dataset.root={root}", *words)

@@ -60,7 +60,7 @@ def test_a_report_says_how_many_jobs_are_not_done(report, workspace, capsys):
     assert capsys.readouterr().out.count("all/a=[b: 1 of 2 jobs are not done.") == 1
     (folder / "sweep.json").write_text("{")
     assert report("all", "out=page") == 2
-    assert "sweep.json is damaged" in capsys.readouterr().err
+    assert "sweep.json cannot be read as a list of jobs" in capsys.readouterr().err
 
 
 def test_bad_input_is_refused_in_a_sentence(report, workspace, capfd):

@@ -17,7 +17,7 @@ from ..run.check_job import build_job
 from ..run.data import DataSets, mixing_pool, open_fit_images
 from ..run.models import with_ensemble
 from ..run.stages import JobContext, Model, Planned
-from ..utils.devices import arithmetic, is_cuda
+from ..utils.devices import arithmetic, is_cuda, named_errors
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from ..utils.networks import copy_network
 from ..utils.package import canonical_name
@@ -147,10 +147,8 @@ def _modules(
 
 def _classifier(name: str, module: nn.Module) -> PixelClassifier:
     """Return a frozen copy of a module in evaluation mode."""
-    try:
+    with named_errors(f"{name} cannot be copied"):
         copied = copy_network(module)
-    except Exception as error:  # modules raise all kinds of errors
-        raise ValueError(f"{name} cannot be copied: {first_line(error)}") from error
     classifier = PixelClassifier(copied, mean=(0, 0, 0), std=(1, 1, 1), name=name)
     return classifier.eval().requires_grad_(False)
 

@@ -14,10 +14,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from ..utils.files import atomic_write
-from ..utils.refusals import first_line, printable_all
+from ..utils.files import ReadError, atomic_write, reading
+from ..utils.refusals import printable_all
 from .finished_job import FinishedJob
-from .layout import PREDICTIONS, ReadError, kind_of
+from .layout import PREDICTIONS, kind_of
 from .record import parse_record, sealed
 from .tables import NAMES, PREDICTION_SCHEMA, TEXT, Alarm, checked
 
@@ -85,7 +85,7 @@ def read_card(path: Path) -> list[FinishedJob]:
     Raises:
         ValueError: The file is no card, is damaged, or has another version.
     """
-    try:
+    with reading(path, "a card"):
         jobs = dict[str, FinishedJob]()
         for text, variant, rows in _runs(_read(path)):
             if text not in jobs:
@@ -98,14 +98,7 @@ def read_card(path: Path) -> list[FinishedJob]:
         for job in jobs.values():
             if PREDICTIONS not in job.tables:
                 raise ValueError(f"it lacks the predictions of {job.record.label}")
-        return [*jobs.values()]
-    except ReadError:
-        raise
-    except (
-        *(pa.ArrowException, OSError, ValueError, TypeError, LookupError, AttributeError),
-        RecursionError,  # of JSON with a million brackets
-    ) as error:
-        raise ValueError(f"{path} is damaged or no card ({first_line(error)[:400]}).") from error
+    return [*jobs.values()]
 
 
 def _parts(job: FinishedJob, sweep: str) -> Iterator[pa.Table]:

@@ -27,10 +27,6 @@ OF_JOB += [RATES, EXCESS, MINIMUM_BUDGETS, FLIP_SUMMARY, CONFIG, IMAGE_LIST]
 """Files of a job beside its tables."""
 
 
-class ReadError(ValueError):
-    """Error: a file cannot be read as what it should be; its text begins with the path."""
-
-
 def kind_of(path: Path) -> str:
     """Say what a path is, such as `is a folder` or `does not exist`, for a refusal."""
     kinds = {"dir": "folder", "file": "file", "fifo": "named pipe", "socket": "socket"}

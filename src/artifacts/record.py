@@ -23,11 +23,11 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, NonNegativeIn
 
 from ..config.attack_settings import AttackSettings
 from ..config.settings import Settings
-from ..utils.files import writing
+from ..utils.files import ReadError, reading, writing
 from ..utils.model_names import ModelRef, behind_each
 from ..utils.package import INSTALLED
-from ..utils.refusals import first_line, printable_all
-from .layout import OF_JOB, PREDICTIONS, ReadError, clear_summary
+from ..utils.refusals import printable_all
+from .layout import OF_JOB, PREDICTIONS, clear_summary
 
 FORMAT = 6
 _KEY = b"transferability"
@@ -285,12 +285,10 @@ def job_record(folder: Path) -> JobRecord | None:
 
 def read_record(path: Path) -> tuple[str, JobRecord] | None:
     """Return the table name and job record in a file; None if another program wrote the file."""
-    try:
+    with reading(path, "a parquet file"):
         if not path.is_file():  # reading a named pipe would block forever
-            raise OSError("it is not a regular file")
+            raise ValueError("it is not a regular file")
         text = (pq.read_schema(path).metadata or {}).get(_KEY)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as a parquet file: {error}.") from error
     return None if text is None else parse_record(text, path)
 
 
@@ -300,22 +298,18 @@ def parse_record(text: bytes, path: Path) -> tuple[str, JobRecord]:
     Raises:
         ValueError: The text is not a record, is damaged, or has another format.
     """
-    try:
+    with reading(path, "a file with a record of its job"):
         content = json.loads(text)
-        if content["format"] == FORMAT:
-            if content["digest"] != _digest(content["job"]):
-                raise ValueError("its record is damaged")
-            plain = b"\\" not in text and text.decode().isprintable()  # walking costs more
-            job = content["job"] if plain else printable_all(content["job"])
-            return str(content["table"]), JobRecord.model_validate(job)
-    except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise ReadError(
-            f"{path} has no valid record of its job: {first_line(error)[:400]}"
-        ) from error
-    raise ReadError(
-        f"{path} has the format {str(content['format'])[:40]}, but this program reads {FORMAT}. "
-        "Use the version that wrote it."
-    )
+        if content["format"] != FORMAT:
+            raise ReadError(
+                f"{path} has the format {str(content['format'])[:40]}, but this program reads "
+                f"{FORMAT}. Use the version that wrote it."
+            )
+        if content["digest"] != _digest(content["job"]):
+            raise ValueError("its record is damaged")
+        plain = b"\\" not in text and text.decode().isprintable()  # walking costs more
+        job = content["job"] if plain else printable_all(content["job"])
+        return str(content["table"]), JobRecord.model_validate(job)
 
 
 @lru_cache(maxsize=2)

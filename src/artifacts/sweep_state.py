@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from ..utils.files import held, is_held, remove_temporaries, write_text, writing
+from ..utils.files import held, is_held, reading, remove_temporaries, write_text, writing
 from ..utils.refusals import printable
 from .layout import FAILURE, MANIFEST, PREDICTIONS, clear_summary
 from .record import clear
@@ -118,10 +118,8 @@ def read_manifest(folder: Path) -> SweepManifest:
     """Return the manifest of the last command in a folder."""
     if not (folder / MANIFEST).is_file():
         raise ValueError(f"{folder} is not a sweep's folder: it has no {MANIFEST}.")
-    try:
+    with reading(folder / MANIFEST, "a list of jobs"):
         return SweepManifest.model_validate_json((folder / MANIFEST).read_bytes())
-    except (OSError, ValidationError) as error:
-        raise ValueError(f"{folder / MANIFEST} is damaged.") from error
 
 
 def take_store(folder: Path, jobs: Sequence[str]) -> list[Path]:

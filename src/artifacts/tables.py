@@ -12,10 +12,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from ..utils.files import atomic_write
+from ..utils.files import atomic_write, reading
 from ..utils.model_names import ABSTAINED, NO_DEFENCE, ModelRef, behind_each
 from ..utils.refusals import first_line, printable_all
-from .layout import ALARMS, PREDICTIONS, ReadError
+from .layout import ALARMS, PREDICTIONS
 from .record import JobRecord
 
 INTEGER, FLOAT, SINGLE, TEXT = pa.int64(), pa.float64(), pa.float32(), pa.string()
@@ -82,10 +82,8 @@ def write_table(table: pa.Table, path: Path) -> None:
 
 def read_job_table(path: Path, name: str, record: JobRecord) -> pa.Table:
     """Read a table of a job and check it."""
-    try:
+    with reading(path, "a parquet file"):
         table = pq.read_table(path, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} is damaged or no parquet file: {_cause(error)}.") from error
     return checked(table, path, name, record)
 
 
@@ -95,14 +93,12 @@ def checked(table: pa.Table, path: Path, name: str, record: JobRecord) -> pa.Tab
     Predictions have the columns of today, whichever version wrote them, see `with_schema`.
     """
     of_predictions = name.partition("-")[0] == PREDICTIONS
-    try:
+    with reading(path, f"the table {name}"):
         if of_predictions:  # regardless of the file's own schema
             table = with_schema(table, pa.schema([*PREDICTION_SCHEMA, *NAMES]))
         _check_values(table, len(record.class_names))
         if of_predictions:
             _check_rows(table, record, name == PREDICTIONS)
-    except (ValueError, KeyError, pa.ArrowException) as error:
-        raise ReadError(f"{path} is not a valid table: {_cause(error)}.") from error
     return table
 
 
@@ -118,11 +114,8 @@ def read_images(path: Path) -> dict[str, np.ndarray]:
     """Read the images that a job stores for its report; empty if there is no file."""
     if not path.is_file():
         return {}
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except Exception as error:  # its type depends on where the damage is
-        raise ValueError(f"{path} is damaged or no NumPy archive.") from error
+    with reading(path, "a NumPy archive"), np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
 class Alarm(NamedTuple):
@@ -135,11 +128,9 @@ class Alarm(NamedTuple):
 def read_alarms(folder: Path) -> list[Alarm]:
     """Read a job's alarms; an empty list if it has no file of alarms."""
     path = folder / ALARMS
-    try:
+    with reading(path, "a list of alarms"):
         stated = json.loads(path.read_bytes()) if path.is_file() else []
         return TypeAdapter(list[Alarm]).validate_python(printable_all(stated))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is not a list of alarms: {_cause(error)}.") from error
 
 
 def _check_values(table: pa.Table, classes: int) -> None:

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ..utils.devices import named_errors
 from ..utils.networks import copy_network
 from ..utils.package import command
-from ..utils.refusals import first_line, suggestion
+from ..utils.refusals import suggestion
 from .libraries import Call, base_of, defaults_of, floats_like, make_function, select
 from .source import Source, members_of
 
@@ -53,12 +54,8 @@ def _find(name: str, root: str | None) -> Callable[..., Tensor]:
         way = f"List them: {command('attacks')} transferattack"
         near = suggestion(name, [*clone.attack_zoo])
         raise ValueError(f"attack.name={name}: no such class.{near} {way}")
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            attack_class = clone.load_attack_class(name)
-    except Exception as error:  # the clone's code may raise anything
-        reason = f"its import fails with {type(error).__name__}: {first_line(error)}"
-        raise ValueError(f"attack.name={name}: {reason}") from error
+    with named_errors(f"attack.name={name}"), warnings.catch_warnings(action="ignore"):
+        attack_class = clone.load_attack_class(name)
     place = Parameter("root", Parameter.KEYWORD_ONLY, default=root)
     return from_class(attack_class, f"attack.name={name}", place)
 

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..utils.refusals import first_line, shortened, warn_once
+from ..utils.files import reading
+from ..utils.refusals import shortened, warn_once
 from .dataset import LabelledImages
 
 NAMES = {
@@ -86,7 +87,7 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
     if not file:
         raise ValueError("dataset.file is not set. Set it to a .npz file")
     path, classes = Path(file).expanduser(), None
-    try:
+    with reading(file, "images with labels"):
         for given in filter(None, (file, labels)):
             if not Path(given).expanduser().is_file():  # a pipe would wait for ever
                 raise ValueError(f"{given} is not a file")
@@ -105,9 +106,6 @@ def arrays(split: str, *, file: str | None, labels: str | None = None) -> Labell
             raise ValueError(f"images have shape {images.shape}, not (N, 3, H, W) or (N, H, W, 3)")
         numbers = numbers[:, 0] if numbers.shape[1:] == (1,) else numbers
         return _ArrayImages(images, check_whole("labels", numbers, len(images)), classes)
-    except Exception as error:  # its type depends on where the damage is
-        reason = first_line(error) or type(error).__name__
-        raise ValueError(f"{file} cannot be used: {reason}") from error
 
 
 def check_whole(key: str, numbers: np.ndarray, count: int) -> np.ndarray:

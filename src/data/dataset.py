@@ -18,7 +18,7 @@ from PIL import Image, features
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..utils.files import remembered
+from ..utils.files import reading, remembered
 from ..utils.terminal import with_progress
 from .classes import check_labels, choose_names, number_by, printable_names
 from .files import CODE, content_of, to_rgb
@@ -318,12 +318,12 @@ class ImageDataset(Dataset[Batch]):
     def _read(self, i: int, by: Callable[[Any], Any] = to_rgb) -> Any:
         """Return image `i` of the subset as stored, uint8 (H, W, 3), or converted by `by`."""
         name = f"image {self._chosen[i]}"
-        try:
+        with reading(name, "an image"):
             image, _ = self._data[int(self._chosen[i])]
-            name = f"{name} ({image})" if isinstance(image, str | Path) else name
+        if isinstance(image, str | Path):
+            name = f"{name} ({image})"
+        with reading(name, "an image"):
             return by(image)
-        except Exception as error:  # its type depends on where the damage is
-            raise ValueError(f"{name} cannot be read as an image: {error}") from error
 
     def _prepared(self, i: int, image: np.ndarray) -> np.ndarray:
         """Return image `i`, as read, in the size of the subset: uint8 (3, N, N), contiguous."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..utils.refusals import first_line, shortened, warn_once
+from ..utils.files import reading
+from ..utils.refusals import shortened, warn_once
 from .classes import imagenet_ids, sort_folders
 from .dataset import LabelledImages
 from .files import existing_folder, is_image_file, read_list
@@ -176,10 +177,8 @@ def image_csv(
 
 
 def _read_rows(path: Path, id_column: str | int, label_column: str | int) -> pd.DataFrame:
-    try:
+    with reading(path, "a list of images"):
         rows = read_list(path, header=isinstance(id_column, str))
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {first_line(error)[:200]}") from error
     for key, column in (("id_column", id_column), ("label_column", label_column)):
         if column not in rows:
             header = ", ".join(map(str, rows.columns))[:200]

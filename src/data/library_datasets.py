@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from ..utils.files import reading
 from ..utils.package import install_command
-from ..utils.refusals import choose, first_line, warn_once
+from ..utils.refusals import choose, warn_once
 from .dataset import LabelledImages
 
 NAMES = ("CIFAR10", "CIFAR100", "SVHN", "STL10", "Flowers102", "Imagenette")
@@ -85,13 +86,11 @@ def huggingface(
         raise ValueError("dataset.root is not set. Set it to a folder of save_to_disk")
     folder = Path(root).expanduser()
     saved = any((folder / name).exists() for name in ("dataset_dict.json", "state.json"))
-    try:
+    with reading(f"dataset.root={root}", "a data set"):
         if saved:
             data: Any = datasets.load_from_disk(folder)
         else:
             data = datasets.load_dataset(str(folder) if folder.is_dir() else root, config)
-    except Exception as error:  # its type depends on the damage, and on the network
-        raise ValueError(f"dataset.root={root} cannot be loaded: {first_line(error)}") from error
     if isinstance(data, datasets.Dataset):
         data = {"test": data}
     stated = {"train": train_split, "test": test_split}[split]

@@ -3,8 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from ..utils.files import csv_cell
-from ..utils.refusals import first_line
+from ..utils.files import csv_cell, reading
 from .files import read_list
 
 
@@ -67,14 +66,10 @@ def check_names(path: str, images: pd.DataFrame) -> None:
 
 
 def _read_list(path: str) -> pd.DataFrame:
-    try:
+    with reading(f"dataset.images={path}", "a list of images"):
         rows = read_list(path)
         if missing := {"index", "label"} - set(rows):
             raise ValueError(
                 f"it lacks the column {min(missing)}, and has {', '.join(map(str, rows))}"
             )
         return rows.astype({"index": np.int64, "label": np.int64})
-    except (OSError, ValueError) as error:
-        raise ValueError(
-            f"dataset.images={path} is not a list of images: {first_line(error)}"
-        ) from error

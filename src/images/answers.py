@@ -13,8 +13,8 @@ from torch.nn.functional import one_hot
 
 from ..data import to_rgb
 from ..data.files import is_image_file, read_list
-from ..utils.files import sha256_of
-from ..utils.refusals import first_line, warn_once
+from ..utils.files import reading, sha256_of
+from ..utils.refusals import warn_once
 
 _CERTAIN = 1 - 1e-6  # its logits are finite
 
@@ -80,7 +80,7 @@ class Answers(nn.Module):
 def _read(file: str, num_classes: int) -> pd.DataFrame:
     """Return a row per image: `sha256`, `predicted` and `confidence`, checked."""
     dtypes: dict[str, Any] = {"sha256": str, "predicted": "int64", "confidence": float}
-    try:
+    with reading(file, "answers with the columns sha256 and predicted"):
         rows = read_list(file).rename(columns=str.lower)
         if "confidence" not in rows:
             rows["confidence"] = 1.0
@@ -89,9 +89,6 @@ def _read(file: str, num_classes: int) -> pd.DataFrame:
         for number in rows.index.to_numpy()[~rows["predicted"].str.fullmatch("[0-9]{1,9}")]:
             raise ValueError(f"row {number + 1} has no class number in predicted")
         rows = rows[[*dtypes]].astype(dtypes).drop_duplicates(["sha256", "predicted"])
-    except (OSError, ValueError, KeyError) as error:
-        text = f"{file} needs the columns sha256 and predicted: {first_line(error)[:200]}"
-        raise ValueError(text) from error
     if rows.empty:
         raise ValueError(f"{file} has no answers.")
     right = rows["predicted"].between(0, num_classes - 1) & ~rows["sha256"].duplicated()

@@ -33,7 +33,7 @@ import numpy as np
 import pandas as pd
 import torch
 from PIL import Image
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt
 from torch import Tensor
 
 from ..artifacts.layout import IMAGE_LIST, RECORD, SAVED
@@ -45,8 +45,7 @@ from ..data import Batch, ImageDataset, LabelledImages, to_unit
 from ..data.files import to_rgb
 from ..data.image_files import image_csv
 from ..utils.about import Norm
-from ..utils.files import sha256_of, temporary_name, write_csv, write_text, writing
-from ..utils.refusals import first_line
+from ..utils.files import reading, sha256_of, temporary_name, write_csv, write_text, writing
 from .storage import AdversarialBatch, AttackedImages, change_size, exceeds
 
 UNKNOWN = "unknown"
@@ -351,7 +350,7 @@ def read_set_record(folder: Path) -> SetFacts:
     path = folder / RECORD
     text = path.read_bytes()
     _, record = parse_record(text, path)
-    try:
+    with reading(path, "the record of a set"):
         facts = SetFacts(
             **record.model_dump(include={*SetFacts.model_fields}),
             target_label=record.config["attack"]["target_label"],
@@ -359,8 +358,6 @@ def read_set_record(folder: Path) -> SetFacts:
             members=record.source_model.members,
             defence=record.source_model.defence,
         )
-    except (ValidationError, LookupError, TypeError) as error:
-        raise ValueError(f"{path} has no valid record of a set: {first_line(error)}") from error
     if missing := [name for name in facts.members if name not in facts.weights]:
         raise ValueError(f"{path} states no weights of {missing[0]}, which the images are from.")
     _check_files(folder, facts, json.loads(text).get("files"))

@@ -1,8 +1,7 @@
 """Measurements that the config names by their `_target_`."""
 
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -15,8 +14,7 @@ from ..cache.code_digest import code_of
 from ..cache.keys import content_key
 from ..config.sections import MeasurementSettings
 from ..utils.call_target import call_target
-from ..utils.devices import is_out_of_memory, named_errors
-from ..utils.refusals import first_line
+from ..utils.devices import named_errors
 from ..utils.vocabulary import CONTROLS
 from .attack_cost import AdversarialImages, AttackCost
 from .protocol import EvaluatedBatch, Job, Measurement, Needs
@@ -77,7 +75,7 @@ class OwnMeasurement(Measurement):
         Raises:
             ValueError: The user's code fails, or names images or models that the job lacks.
         """
-        with self._refusals("needs"):
+        with named_errors(f"measurements.{self.name}: needs"):
             needs = self.measurement.needs(job)
             self.key_parts = self.measurement.key_parts  # which may follow from the job
             models, index = {*needs.targets, *needs.others} - {None}, np.asarray(needs.images)
@@ -97,7 +95,7 @@ class OwnMeasurement(Measurement):
         Raises:
             ValueError: The user's code fails, or its rows do not fit the schema or the batch.
         """
-        with self._refusals("rows"):
+        with named_errors(f"measurements.{self.name}: rows"):
             table = _check_table("rows", self.measurement.rows(batch))
             return self._fitting(table, batch, pa.array(batch.batch.index.cpu().numpy()))
 
@@ -108,7 +106,7 @@ class OwnMeasurement(Measurement):
             ValueError: The user's code fails, or returns no table with the columns of the schema.
         """
         fields = table.schema
-        with self._refusals("finish"):
+        with named_errors(f"measurements.{self.name}: finish"):
             table = _check_table("finish", self.measurement.finish(table, job))
             columns = table.column_names
             needed = [name for name in fields.names if name != IMAGE.name]
@@ -139,22 +137,6 @@ class OwnMeasurement(Measurement):
                 "columns that tell rows of an image apart"
             )
         return table
-
-    @contextmanager
-    def _refusals(self, method: str) -> Iterator[None]:
-        """Turn failures of the user's code into a ValueError that names the measurement.
-
-        A device without free memory is not its fault: the pass goes on with smaller batches.
-        """
-        try:
-            yield
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise
-            reason = first_line(error).rstrip(".")
-            if not isinstance(error, ValueError) or not reason:
-                reason = f"{method} failed with {type(error).__name__}: {reason}".rstrip(": ")
-            raise ValueError(f"measurements.{self.name}: {reason}.") from error
 
 
 def _check_table(method: str, table: Any) -> pa.Table:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..utils.files import reading
 from ..utils.package import install_command
 from ..utils.refusals import first_line
 
@@ -77,13 +78,10 @@ def _read(file: str, weights: bool = True) -> Any:
         import onnx2torch  # noqa: F401
     except ModuleNotFoundError as error:
         raise ValueError(f"{error.name} is not installed: {install_command('onnx')}") from error
-    try:
+    with reading(file, "an ONNX network"):
         model = onnx.load(file, load_external_data=weights)
-    except Exception as error:  # of any type: protobuf's, or of weights in other files
-        reason = f"{type(error).__name__}: {first_line(error)[:200]}"
-        raise ValueError(f"{file} is not an ONNX network ({reason}).") from error
-    if not model.graph.node:
-        raise ValueError(f"{file} is not an ONNX network (its graph is empty).")
+        if not model.graph.node:
+            raise ValueError("its graph is empty")
     return model
 
 

@@ -148,8 +148,10 @@ def named_errors(
     except (Exception, SystemExit) as error:
         if isinstance(error, passed) or is_out_of_memory(error):
             raise
-        error_type = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-        raise kind(f"{name}: {error_type}{first_line(error)}") from error
+        reason = first_line(error)
+        if not isinstance(error, ValueError) or not reason:
+            reason = f"{type(error).__name__}: {reason}".rstrip(": ")
+        raise kind(f"{name}: {reason}") from error
 
 
 WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"

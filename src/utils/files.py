@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import ArrayLike
 
 from .package import INSTALLED
-from .refusals import printable
+from .refusals import first_line, printable
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +31,28 @@ _LOCKED = "cache.dir, hydra.run.dir, hydra.sweep.dir and tracking.directory"
 
 class WriteError(ValueError):
     """Error: a file cannot be written, and why."""
+
+
+class ReadError(ValueError):
+    """Error: a file cannot be read as what it should be; its text begins with the path."""
+
+
+@contextmanager
+def reading(path: object, what: str) -> Iterator[None]:
+    """Turn any error while a file is read into a ReadError: `path` cannot be read as `what`.
+
+    A library's errors have types that depend on where the damage is.
+    """
+    try:
+        yield
+    except ReadError:
+        raise
+    except Exception as error:
+        reason = getattr(error, "strerror", None) or first_line(error) or type(error).__name__
+        if not isinstance(error, ValueError):  # torch advises to unpickle anything
+            reason = reason.partition(". ")[0]
+        text = f"{path} cannot be read as {what}: {reason[:400].rstrip('.')}"
+        raise ReadError(text) from error
 
 
 @contextmanager

@@ -235,7 +235,7 @@ def test_a_set_with_wrong_facts_or_files_is_refused(tmp_path, what):
         opened(tmp_path / "set", **({"eps_255": 8.0} if what == "own keys" else {}))
     assert str(caught.value).isprintable()
     (tmp_path / "set" / "record.json").write_text("no JSON")
-    with pytest.raises(ValueError, match=r"record\.json has no valid record"):
+    with pytest.raises(ValueError, match=r"record\.json cannot be read as"):
         opened(tmp_path / "set")
 
 
@@ -332,7 +332,7 @@ def test_the_other_classes_share_the_rest_and_other_images_are_refused(asked, ca
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        (lambda rows: rows.drop(columns="sha256"), "needs the columns sha256 and predicted"),
+        (lambda rows: rows.drop(columns="sha256"), "the columns sha256 and predicted"),
         (lambda rows: rows.assign(predicted=rows["predicted"].where(rows.index != 2)), "row 3 has"),
         (lambda rows: rows.assign(predicted=10), "row 1 needs a class from 0 to 9"),
         (lambda rows: rows.assign(confidence=[0.9, 0.1, 1, 1]), "row 2 needs .*above 0.1 and up"),

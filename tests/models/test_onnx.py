@@ -72,7 +72,7 @@ def test_what_is_no_network_is_refused(tmp_path, monkeypatch):
         onnx_network(str(file))
     for content in (b"", b"hello", file.read_bytes()[:300]):
         file.write_bytes(content)
-        with pytest.raises(ValueError, match=r"net\.onnx is not an ONNX network"):
+        with pytest.raises(ValueError, match=r"net\.onnx cannot be read as an ONNX network"):
             onnx_network(str(file))
     monkeypatch.setitem(sys.modules, "onnx2torch", None)
     with pytest.raises(ValueError, match=r"pip install -e '\.\[onnx\]'"):

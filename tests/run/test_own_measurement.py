@@ -136,7 +136,7 @@ ADDED = ["attack", "target", "image", "key"]
         ("rows", at(8.0, 8.0), "several rows have the same index, eps_255"),
         ("rows", at(99.0), "rows with eps_255=99.0 for the budgets [8.0]"),
         ("rows", at(8.0).to_pandas(), "returns DataFrame instead of a pyarrow.Table"),
-        ("rows", KeyError("net"), "rows failed with KeyError: 'net'"),
+        ("rows", KeyError("net"), "rows: KeyError: 'net'"),
         ("needs", NEEDS._replace(images=np.arange(9)), "image 0, which the job lacks"),
         ("needs", NEEDS._replace(images=[2.5]), "whole numbers"),
         ("needs", NEEDS._replace(targets=["net"]), "the model net, which the job lacks"),

@@ -5,8 +5,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ...utils.files import reading
 from ...utils.networks import copy_network
-from ...utils.refusals import first_line
 from .. import ALL_BUT_NORM, Gradient, OddSize, State, attack, checked
 from ..landscape import smooth
 from ..libraries import floats_like
@@ -47,11 +47,8 @@ def _with_weights(network: nn.Module, file: str | None) -> nn.Module:
     """Return a copy of a generator with a file's weights, without unpickling objects."""
     network = copy_network(network)
     if file is not None:
-        try:
+        with reading(file, "the generator's weights"):
             network.load_state_dict(load_tensors(Path(file)))
-        except Exception as error:  # the type depends on the file
-            reason = first_line(error).partition(". ")[0][:200]
-            raise ValueError(f"{file} cannot be loaded into the generator: {reason}.") from error
     return network.eval().requires_grad_(False)
 
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from torch.nn import functional
 
-from ...utils.refusals import first_line
+from ...utils.files import reading
 from .. import ALL_BUT_NORM, Gradient, Problem, Settings, Source, attack, checked
 from ..fitted import ROUNDING, FitBatch, FitTask, State, state_of
 from ..landscape import Landscape, evaluation_mode
@@ -39,11 +39,8 @@ def read_perturbation(file: str, side: int, resize: bool) -> Tensor:
         ValueError: The file cannot be read without unpickling objects, or holds something else.
     """
     path = Path(file)
-    try:
+    with reading(file, "one array"):
         values = torch.as_tensor(_load(path))
-    except Exception as error:  # the type depends on the format
-        reason = first_line(error).partition(". ")[0][:200]
-        raise ValueError(f"{file} cannot be read as one array: {reason}.") from error
     shape = tuple(values.shape)
     values = values[0] if values.ndim == 4 and len(values) == 1 else values
     if values.ndim == 3 and values.shape[0] != 3 == values.shape[2]:
