@@ -42,7 +42,7 @@ class Sweep:
         """The report's tables of statistics, and paired `tests`."""
         tests = [paired_tests(group) for group in self.results.outcomes().values()]
         tables = dict(compute_page_data(self.results).tables)
-        if any(CLOSER in job.files for job in self.jobs):
+        if any(CLOSER in job.tables for job in self.jobs):
             images = {(job.attack, job.record.source): describe_images(job) for job in self.jobs}
             effects = {pair: analysis.initial_confidence_effect(images[pair]) for pair in images}
             tables["effects"] = pd.concat(effects, names=["attack", "source"]).reset_index()
@@ -119,7 +119,7 @@ def describe_images(job: FinishedJob) -> pd.DataFrame:
     """
     record, pair = job.record, ["target", "index"]
     images = analysis.trajectories(job.predictions, record.source, record.targets, "joint")
-    if CLOSER not in job.files:
+    if CLOSER not in job.tables:
         return images
     closer = images[pair].merge(job.table(CLOSER)[[*pair, "eps_255"]], how="left")["eps_255"]
     first = images["first_flip_eps_255"].combine(closer, np.fmin)
