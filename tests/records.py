@@ -33,14 +33,14 @@ def make_record(**facts: Any) -> JobRecord:
         },
         "source": [facts["source"]],
         "sweep": None,
-        "trainer": {"attack_precision": "32-true", "batch_size": 50, "fold_batch_norms": True},
+        "trainer": {"batch_size": 50, "fold_batch_norms": True},
     }
     values = {
         **{"crafting": "", "target_keys": none, "gradients": 0, "zero_gradients": 0},
         **{"seconds": None, "code": none, "data": "data", "values": 192, "device": "cpu"},
-        **{"backward_rule": "", "layer": "", "targets": list(facts["weights"]), "defences": ()},
-        **{"label": facts["attack"], "iterative": False, "norm": "linf", "protocol": "joint"},
-        **{"storage": "float32", "dataset": "made-up", "seed": 0, "precision": "32-true"},
+        **{"layer": "", "targets": list(facts["weights"]), "defences": ()},
+        **{"label": facts["attack"], "norm": "linf", "protocol": "joint"},
+        **{"storage": "float32", "dataset": "made-up", "seed": 0},
         **{"overrides": (), "flags": (), "created": "", "commit": "", "versions": none},
     }
     return JobRecord(**values | facts | {"config": config | facts.get("config", {})})

@@ -15,7 +15,7 @@ from ..utils.package import is_asset
 from .record import JobRecord
 
 _FACTS = {
-    *("attack", "source", "backward_rule", "layer", "targets", "defences", "dataset"),
+    *("attack", "source", "layer", "targets", "defences", "dataset"),
     *("class_names", "values", "device", "code", "versions"),
 }
 _SECTIONS = ("attack", "ensemble", "source_defence", "source_draws", "defence")
@@ -64,7 +64,7 @@ FIELDS: Mapping[str, Callable[[JobRecord], Any]] = {
     "epsilon.reference": lambda record: f"{record.reference!r}".removesuffix(".0"),
     "protocol": lambda record: record.protocol,
     "storage": lambda record: record.storage,
-    "trainer.precision": lambda record: record.precision,
+    "trainer.precision": lambda record: record.config["trainer"]["precision"],
     "trainer.attack_precision": lambda record: record.config["trainer"]["attack_precision"],
     "trainer.fold_batch_norms": lambda record: record.config["trainer"]["fold_batch_norms"],
     "program's code": lambda record: record.code.get("program", ""),
@@ -104,7 +104,7 @@ Weights and images have digests, which are facts. Seeds are facts, and rows comb
 """
 WITHOUT_EFFECT = (
     *("key", "key_parts.*", "crafting", "target_keys.*", "gradients", "fit_gradients"),
-    *("zero_gradients", "seconds", "values", "class_names", "backward_rule", "attack", "iterative"),
+    *("zero_gradients", "seconds", "values", "class_names", "attack"),
     *("dataset", "overrides", "flags", "created", "commit"),
     *("config.attack.kind", "config.attack.name", "config.attack.label", "config.attack.norm"),
     *("config.attack.about.*", "config.epsilon.reference", "config.epsilon.below_one"),

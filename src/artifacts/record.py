@@ -54,6 +54,7 @@ class _Model(_Keys):
 
 
 class _Trainer(_Keys):
+    precision: str = "32-true"
     attack_precision: str = "32-true"
     batch_size: int | str = "auto"
     fold_batch_norms: bool = True
@@ -97,12 +98,10 @@ class JobRecord(BaseModel):
         weights: Digests of the models' weights, by name.
         nondeterministic: Kernels of a GPU that were used and may compute other digits in each run.
         source: `a+b` for an ensemble, `a@jpeg` behind a defence, empty without an attack.
-        backward_rule: Class or attack that changes the source's backward pass; empty: none.
         layer: Layer of the source that the attack reads; empty: only the logits.
         defences: Defences that each target was evaluated behind, in addition to none.
         attack: The attack's name; empty if nothing was attacked.
         label: The attack's name plus the settings that differ from its function's defaults.
-        iterative: True if the settings have more than one step.
         budgets: Budgets in units of 1/255, ascending, 0 first.
         storage: Format of the primary variant; `stored` for a saved set.
         config: The job's settings without the tracking store.
@@ -129,13 +128,11 @@ class JobRecord(BaseModel):
     device: str
     nondeterministic: tuple[str, ...] = ()
     source: str
-    backward_rule: str
     layer: str
     targets: list[str]
     defences: tuple[str, ...]
     attack: str
     label: str
-    iterative: bool
     norm: str
     budgets: tuple[float, ...]
     reference: float
@@ -143,7 +140,6 @@ class JobRecord(BaseModel):
     storage: str
     dataset: str
     seed: int
-    precision: str
     config: Annotated[dict[str, Any], AfterValidator(_complete)]
     overrides: tuple[str, ...]
     flags: tuple[str, ...]
@@ -164,9 +160,9 @@ class JobRecord(BaseModel):
     @property
     def arithmetic(self) -> str:
         """Number formats as text: `float32`, or the formats that differ from it."""
-        formats = {"tf32": "TF32", "bf16": "bfloat16"}
-        other = [formats.get(self.precision, self.precision)] * (self.precision != "32-true")
-        gradients = self.config["trainer"]["attack_precision"]
+        formats, trainer = {"tf32": "TF32", "bf16": "bfloat16"}, self.config["trainer"]
+        precision, gradients = trainer["precision"], trainer["attack_precision"]
+        other = [formats.get(precision, precision)] * (precision != "32-true")
         if self.config["attack"]["kind"] == "crafted" and gradients in formats:
             other.append(f"gradients in {formats[gradients]}")
         return ", ".join(other) or "float32"
@@ -190,17 +186,15 @@ class JobRecord(BaseModel):
 
 def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRecord:
     """Return the record of a job that ends now; `results` are fields that settings do not have."""
-    attack, steps = settings.attack, settings.attack.settings.get("steps")
+    attack = settings.attack
     overrides, flags = _command(folder / ".hydra") if folder else ((), ())
     return JobRecord(
         source=settings.attacked if settings.source_name else "",
-        backward_rule=_backward_rule(settings.attack),
         layer="+".join(layer or "" for layer in settings.layers),
         targets=list(settings.targets),
         defences=settings.defences,
         attack="" if attack.kind == "none" else attack.name,
         label=attack.label,
-        iterative=isinstance(steps, int | float) and steps > 1,
         norm=attack.norm,
         budgets=(0.0, *settings.budgets),
         reference=settings.reference,
@@ -208,7 +202,6 @@ def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRec
         storage=settings.storage or ("float32" if attack.kind == "none" else "stored"),
         dataset=settings.dataset.name,
         seed=settings.seed,
-        precision=settings.trainer.precision,
         config=settings.model_dump(mode="json", exclude={"tracking"}),  # may hold a password
         overrides=overrides,
         flags=flags,
@@ -217,13 +210,6 @@ def record_of(settings: Settings, folder: Path | None, **results: Any) -> JobRec
         versions=_versions(attack),
         **results,
     )
-
-
-def _backward_rule(attack: AttackSettings) -> str:
-    """Return the name of the class that changes the source's backward pass, or of the attack."""
-    rule = attack.settings.get("backward_rule") or {}
-    name = attack.name if attack.about.category == "backward" else ""
-    return str(rule.get("_target_", name)).rpartition(".")[2]
 
 
 def public(overrides: Iterable[str]) -> tuple[str, ...]:

@@ -171,13 +171,14 @@ def _raised_alarms(finished: FinishedJob, job: JobContext, results: JobTables) -
             yield Alarm("trained_on_images", text)
     if not finished.attacked:
         return
+    steps = record.config["attack"]["settings"].get("steps")
     yield from sanity_checks.alarms(
         _unrounded(finished),
         *pair,
         classes,
         results.zero_gradients,
         protocol=record.protocol,
-        iterative=record.iterative,
+        iterative=isinstance(steps, int | float) and steps > 1,
     )
     if job.attack.function is not None:
         yield from _attack_alarms(job, record.label, job.attack.function, results)

@@ -195,7 +195,7 @@ OTHERWISE = [
     ("epsilon.reference (8, 0.5)", "reference 0.5", {"reference": 0.5}),
     ("protocol (joint, all)", "all", {"protocol": "all"}),
     ("storage (float32, uint8)", "uint8", {"storage": "uint8"}),
-    ("trainer.precision (32-true, bf16-mixed)", "bf16-mixed", {"precision": "bf16-mixed"}),
+    ("trainer.precision (32-true, bf16-mixed)", "bf16-mixed", trainer(precision="bf16-mixed")),
     ("trainer.attack_precision (32-true, tf32)", "grad", trainer(attack_precision="tf32")),
     ("trainer.fold_batch_norms (True, False)", "fold", trainer(fold_batch_norms=False)),
     ("program's code (1a2b3c4d5e6f7081, fedc)", "program fedc", {"code": {"program": "fedc"}}),
