@@ -110,6 +110,7 @@ REFUSED = [
     ({"rows": "model"}, "rows=model: choose from attack, source, target, defence"),
     ({"vaule": "success"}, "vaule"),
     ({"to": "word"}, "to=word: choose from latex, markdown, html, csv"),
+    ({"value": "sucess"}, "ssim, counts. Did you mean success?"),
     ({"rows": "source"}, "add attack to rows or columns"),
     ({"eps_255": 3}, "eps_255=3, protocol=joint: fgsm on vgg has the budgets 4.0, 8.0"),
     ({"protocol": "any"}, "protocol=any"),
