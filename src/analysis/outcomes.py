@@ -293,7 +293,7 @@ def job_outcomes(
     """
     choose("protocol", protocol, PROTOCOLS)
     pairs, code = _coded_pairs(predictions)
-    for target in [*targets] or ["(none)"]:
+    for target in list[object](targets) or ["(none)"]:
         choose("target", target, pairs)
     place = _places_of(pairs, code, targets)
     is_present = place >= 0
@@ -351,7 +351,7 @@ def with_defence(table: pd.DataFrame) -> pd.DataFrame:
 def evaluated_pairs(predictions: pd.DataFrame, targets: Sequence[str]) -> list[ModelRef]:
     """Return the targets without a defence, then behind each defence they were evaluated behind."""
     pairs, code = _coded_pairs(predictions)
-    for target in [*targets] or ["(none)"]:
+    for target in list[object](targets) or ["(none)"]:
         choose("target", target, {pair.model: None for pair in pairs})
     # A source attacked behind a defence has clean rows behind it; they are not an evaluation.
     attacked = np.bincount(code[predictions["eps_255"].to_numpy() > 0], minlength=len(pairs)) > 0

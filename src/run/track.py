@@ -198,7 +198,7 @@ def _pair(
         **{name: str(parameters[name]) for name in repeated},
         "job_key": record.key,
         "target_label": attack["target_label"] or "none",
-        "precision": record.precision,
+        "precision": record.config["trainer"]["precision"],
         "protocol": record.protocol,
         "storage": record.storage,
         "source_weights": record.weights.get(record.source_model.model, "unknown"),
