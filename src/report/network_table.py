@@ -8,7 +8,8 @@ import pandas as pd
 from ..analysis.outcomes import Outcomes, joined, outcomes_of
 from ..analysis.trainings import network_rankings
 from ..artifacts.comparable import ALIKE, differences, networks_of
-from ..artifacts.jobs import MORE_IMAGES, FinishedJob, name_jobs
+from ..artifacts.finished_job import FinishedJob
+from ..artifacts.jobs import MORE_IMAGES, name_jobs
 from ..utils.formats import percents
 from ..utils.model_names import NO_DEFENCE, ModelRef
 from .beside import DIFFERENCES
