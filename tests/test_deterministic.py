@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from src.attacks import lgv, mi, pgd, uap
+from src.attacks import TrainingImages, lgv, mi, pgd, uap
 from src.cache.rows import Rows
 from src.config.compose import compose_words
 from src.config.read import read_job
@@ -260,10 +260,10 @@ def test_an_attack_through_a_defence_is_deterministic_and_computes_on_one_device
 def test_a_fitted_attack_is_fitted_and_used_on_one_device(attack):
     pixels = torch.rand(6, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(1))
     arguments = network(0), pixels, torch.arange(6) % 5, 0.03
-    words = {"fit_batch": 3, "epochs": 1}
     with pretended_device():
-        states = attack.fit(*to_device(arguments), **words)
-        found = attack(*to_device(arguments), states=states, **words)
+        model, images, labels, eps = to_device(arguments)
+        words = {"training_images": TrainingImages.of(images, labels), "fit_batch": 3, "epochs": 1}
+        found = attack(model, images, labels, eps, **words)
     assert isinstance(found, DeviceTensor)
 
 
@@ -287,12 +287,11 @@ def test_mixed_devices_copies_and_waits_are_noticed():
 def test_what_depends_on_cuda_runs_with_a_pretended_type(monkeypatch):
     gpu = torch.device("cuda", 1)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (400, 400))
-    states, larger = ({0.0: {"weights": torch.ones(size)}} for size in (25, 26))
-    assert devices.move_states(states, torch.device("cpu")) is states
-    assert devices.move_states(larger, gpu) is larger  # more than a quarter of the free memory
+    state, larger = ({"weights": torch.ones(size)} for size in (25, 26))
+    assert devices.move_state(state, torch.device("cpu")) is state
+    assert devices.move_state(larger, gpu) is larger  # more than a quarter of the free memory
     for module in (devices, trainer):
         monkeypatch.setattr(module, "is_cuda", lambda device: True)
-    (moved,) = devices.move_states(states, DEVICE).values()
-    assert moved["weights"].device == DEVICE
+    assert devices.move_state(state, DEVICE)["weights"].device == DEVICE
     settings = plan_modules({"a": network(0)}, trainer=TrainerSettings(accelerator="cpu")).settings
     assert trainer.for_device(settings).trainer.batch_size == 1000

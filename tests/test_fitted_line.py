@@ -1,8 +1,6 @@
-"""Attacks that are fitted, from a command to tables and files, and what they are fitted on."""
+"""Attacks that fit a state to training images, from a command to tables and files."""
 
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from torch import nn
 
 from src import attacks
 from src.api.transfer import transfer
 from src.artifacts.record import job_record
-from src.attacks import UniversalPerturbation
+from src.attacks import TrainingImages
 from src.cache.rows import FOLDER
 from src.config.compose import compose_words
 from src.config.read import read_job
@@ -24,7 +23,7 @@ from src.data import load_dataset
 from src.data.cifar10_mini import CLASSES
 from src.run.check_job import check_job, open_job
 from src.run.data import DataSets
-from tests.conftest import killed
+from tests.conftest import killed, own_attack
 from tests.test_distributed import started_by_torchrun
 
 UAP = ["attack=uap", "attack.fit_n_images=60", "attack.fit_batch=20", "rerun=false"]
@@ -34,7 +33,8 @@ DATA = {"_target_": "src.data.cifar10_mini.cifar10_mini"}
 
 
 def states():
-    return {path.name: path.read_bytes() for path in Path("cache/fitted").glob("*.safetensors")}
+    files = Path("cache/fitted").glob("*.safetensors")
+    return {file.name: str(load_file(file)) for file in files}
 
 
 def success(folder):
@@ -42,49 +42,123 @@ def success(folder):
     return table[table["eps_255"] == 8].set_index(["target", "index"])["predicted"]
 
 
+def fit_gradients(folder):
+    return job_record(Path(folder)).fit_gradients
+
+
 @pytest.mark.slow
-def test_an_attack_is_fitted_once_for_each_budget_and_found_again(workspace, run_job, printed_by):
-    assert "fitted first: uap " in printed_by(run_job, *UAP, "plan=only")[1]
+def test_an_attack_is_fitted_once_for_each_budget_and_every_job_shows_the_gradients(
+    workspace, run_job, printed_by
+):
+    text = printed_by(run_job, *UAP, "plan=only")[1]
+    assert "Fitted at the first batch" in text and "within its job" in text
     assert not Path("cache/fitted").exists()
     assert run_job(*UAP, "hydra.run.dir=one") == 0
     first = states()
-    assert len(first) == 2
-    record = job_record(Path("one"))
-    assert record.fit_gradients == 2 * 3 * 60 and record.gradients == 0
+    assert len(first) == 2 and fit_gradients("one") == 2 * 3 * 60
+    assert job_record(Path("one")).gradients == 0
     shutil.rmtree(Path("cache") / FOLDER)
     assert run_job(*UAP, "hydra.run.dir=two", "epsilon.grid=[0,0.5,4,8]") == 0
     assert len(states()) == 3 and first.items() <= states().items()
     assert success(Path("one")).equals(success(Path("two")))
-    assert "fitted first" not in printed_by(run_job, *UAP, "plan=only")[1]
+    for grid, gradients in (("[8]", 180), ("[0.5,4,8]", 540)):  # all rows are stored
+        assert run_job(*UAP, "hydra.run.dir=again", f"epsilon.grid={grid}") == 0
+        assert fit_gradients("again") == gradients
+    assert "Fitted" not in printed_by(run_job, *UAP, "epsilon.grid=[8]", "plan=only")[1]
     assert run_job(*UAP, "source=fine", "hydra.run.dir=three") == 0
     assert len(states()) == 3 + 2
+    shutil.rmtree("cache/fitted")  # the rows stay, at an unknown cost
+    assert run_job(*UAP, "hydra.run.dir=four") == 0 and fit_gradients("four") is None
+    assert success(Path("four")).equals(success(Path("one"))) and not states()
 
 
 @pytest.mark.slow
-def test_a_killed_fit_goes_on_after_its_last_epoch_and_equals_that_of_two_processes(
-    workspace, run_job, monkeypatch
-):
-    assert run_job(*UAP, "hydra.run.dir=one") == 0
-    expected, fit = states(), UniversalPerturbation.fit
-    shutil.rmtree("cache")
+def test_jobs_of_other_steps_share_trained_weights(workspace, run_job):
+    words = ["attack=lgv", "attack.fit_n_images=40", "attack.fit_batch=20", "attack.epochs=1"]
+    words += ["source=coarse", "training.flip=false", "rerun=false"]
+    for steps in (1, 2):
+        assert run_job(*words, f"attack.steps={steps}", f"hydra.run.dir={steps}") == 0
+    assert len(states()) == 1 and fit_gradients("1") == fit_gradients("2") == 40
 
-    def interrupted(self, task, state):
-        for epoch, value in enumerate(fit(self, task, state)):
-            if epoch == 1:
-                os.kill(os.getpid(), signal.SIGKILL)
-            yield value
 
-    with monkeypatch.context() as patch:
-        patch.setattr(UniversalPerturbation, "fit", interrupted)
-        killed(lambda: run_job(*UAP))
-    assert [*Path("cache/fitted").glob("*.part")] and not states()
-    assert run_job(*UAP) == 0
-    assert states() == expected and not [*Path("cache/fitted").glob("*.part")]
+SLOPE = """
+import os, torch
+from pathlib import Path
+from torch.nn.functional import cross_entropy
+def slope(model, images, labels, eps, seeds, *, fit_n_images=40, room=99, training_images):
+    def fit():
+        Path("fits", f"{os.getpid()}-{len(list(Path('fits').iterdir()))}").touch()
+        total = 0
+        for number, batch in enumerate(training_images.batches(0, 20)):
+            if number and Path("fail").exists():
+                exec(Path("fail").read_text())
+            inputs = batch.images.requires_grad_()
+            cross_entropy(model(inputs), batch.labels, reduction="sum").backward()
+            total = total + inputs.grad.sum(0)
+        return {"gradient": total}
+    gradient = training_images.fitted(0, fit)["gradient"]
+    if len(images) > room:
+        raise torch.OutOfMemoryError("CUDA out of memory.")
+    return (images + eps * gradient.sign()).clamp(0, 1)
+"""
+
+
+@pytest.fixture
+def fits(workspace):
+    """A function that counts the fits of `attack=slope`, a function with training images."""
+    own_attack(workspace, "slope", "_target_: slope_code.slope\nroom: 99", SLOPE)
+    (workspace / "fits").mkdir()
+    return lambda: len([*Path("fits").iterdir()])
+
+
+OWN = ["attack=slope", "rerun=false", "n_images=20", "trainer.batch_size=10"]
+
+
+def test_a_function_is_fitted_at_its_first_batch_which_may_then_be_halved(run_job, fits):
+    assert run_job(*OWN, "plan=only") == 0 and fits() == 0
+    assert run_job(*OWN, "hydra.run.dir=one") == 0 and fits() == 1
+    assert fit_gradients("one") == 40
+    assert job_record(Path("one")).gradients == 0
+    assert run_job(*OWN, "attack.room=4", "hydra.run.dir=halved") == 0 and fits() == 2
+    assert job_record(Path("halved")).config["trainer"]["batch_size"] == 5
+    assert success(Path("halved")).equals(success(Path("one")))
+
+
+def test_a_fit_that_fails_ends_its_job_and_begins_again(run_job, fits, capfd):
+    for code, said in (
+        ("raise torch.OutOfMemoryError('CUDA out of memory.')", "fit needs more free memory"),
+        ("raise KeyError('odd')", "attack=slope: KeyError: 'odd'"),
+        ("import errno; raise OSError(errno.ENOSPC, 'No space left on device')", "No space left"),
+    ):
+        Path("fail").write_text(code)
+        before = fits()
+        assert run_job(*OWN) != 0 and fits() == before + 1 and not states()
+        text = "".join(capfd.readouterr())
+        assert said in text and "Traceback" not in text
+    Path("fail").write_text("import signal; os.kill(os.getpid(), signal.SIGKILL)")
+    killed(lambda: run_job(*OWN))
+    Path("fail").unlink()
+    Path("cache/fitted").rename("cache/locks")
+    Path("cache/fitted").write_text("no folder")
+    assert run_job(*OWN) != 0 and "cannot be written" in "".join(capfd.readouterr())
+    Path("cache/fitted").unlink()
+    assert run_job(*OWN, "hydra.run.dir=one") == 0 and len(states()) == 1
+    assert run_job(*OWN, "rerun=true", "hydra.run.dir=two") == 0
+    assert success(Path("one")).equals(success(Path("two")))
+
+
+@pytest.mark.slow
+def test_one_of_several_processes_fits_and_all_equal_one(workspace, run_job, fits):
+    for name, words in (("uap", UAP), ("slope", OWN)):
+        assert run_job(*words, f"hydra.run.dir={name}") == 0
+    expected = states()
     shutil.rmtree("cache")
-    many = [*UAP, "trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]
-    started_by_torchrun(run_job, many, 2)
-    assert states() == expected
-    assert np.array_equal(success(Path("many")), success(Path("one")))
+    ddp = ["trainer.strategy=ddp", "trainer.devices=2", "hydra.run.dir=many"]
+    for name, *words in (("uap", *UAP), ("slope", *OWN), ("slope", *OWN, "rerun=true")):
+        started_by_torchrun(run_job, [*words, *ddp], 2)
+        assert success(Path("many")).equals(success(Path(name)))
+        assert fit_gradients("many") == fit_gradients(name)
+    assert states() == expected and fits() == 3
 
 
 def save_images(place, count=40, split="train", names=CLASSES):
@@ -163,9 +237,9 @@ def test_a_fit_takes_its_own_target_labels(classified):
     train, classes, attack = pictures(12, 1), torch.arange(12) % 5, {"uap": {"epochs": 2}}
     aims, fitted = (labels + 1) % 5, (train, classes, (classes + 2) % 5)
     rows = confidences(net, images, labels, attack, target_labels=aims, fit_images=fitted)
-    words = {"targeted": True, "true_labels": classes, "epochs": 2}
-    states = attacks.uap.fit(net, train / 255, fitted[2], 8 / 255, **words)
-    adversarial = attacks.uap(net, images / 255, aims, 8 / 255, states=states, targeted=True)
+    data = TrainingImages.of(train / 255, classes, fitted[2])
+    words = {"targeted": True, "training_images": data, "epochs": 2}
+    adversarial = attacks.uap(net, images / 255, aims, 8 / 255, **words)
     expected = net(adversarial).softmax(1).max(1).values.detach().numpy()
     np.testing.assert_allclose(rows, expected, atol=1e-6)
 
@@ -191,6 +265,7 @@ def test_a_damaged_fit_is_made_again(workspace, run_job, capfd):
     content = bytearray(file.read_bytes())
     content[-1] ^= 0x80  # a sign
     file.write_bytes(content)
+    shutil.rmtree(Path("cache") / FOLDER)
     words = ["attack.fit_images=train", "hydra.run.dir=two"]
     assert run_job(*ON_IMAGES, *words, "epsilon.grid=[8,4]") == 0
     assert "is damaged" in capfd.readouterr().out

@@ -113,7 +113,7 @@ class Inputs:
             parts |= {"layers": network_text(network), "weights": digest}
             models[name] = Model(self.networks[name], digest, parts)
         pool = mixing_pool(self.images, settings.dataset.seed)
-        if planned.attack.fitted is not None and self.fit_images is None:
+        if planned.attack.is_fitted and self.fit_images is None:
             name = settings.attack.name
             raise ValueError(f"attack={name} is fitted on training images. Pass fit_images.")
         fitted_on = open_fit_images(planned, self.images, DataSets(), self.fit_images)

@@ -88,7 +88,8 @@ class JobRecord(BaseModel):
         target_keys: Keys of everything that decides each target's logits, by name; with a defence
             `resnet50@jpeg`.
         gradients: Number of gradients computed; stored rows need none.
-        fit_gradients: Number of gradients for the attack's fit; 0 without a fit.
+        fit_gradients: Number of gradients of the attack's fits, a third for a pass without
+            gradient; 0 without a fit, None if unknown.
         zero_gradients: Share of the attack's gradients that were zero in every pixel; None without
             gradients.
         seconds: Duration of the pass over the images; None if some rows were stored.
@@ -116,7 +117,7 @@ class JobRecord(BaseModel):
     crafting: str
     target_keys: dict[str, str]
     gradients: NonNegativeInt
-    fit_gradients: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    fit_gradients: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = 0.0
     zero_gradients: float | None
     seconds: float | None
     code: dict[str, str]

@@ -5,7 +5,6 @@ from . import zoo
 from .adapter import adapt
 from .define import ALL_BUT_NORM, Attack, attack
 from .fields import GreyLevels, Names, OddSize
-from .fitted import FitBatch, FitTask, Fitted, NotFittedError, state_of
 from .landscape import Landscape
 from .libraries import torchattacks
 from .losses import LOSSES, Losses, loss_of_each
@@ -25,6 +24,7 @@ from .projection import average, clip, direction, mean_size, project, rms
 from .settings import Settings
 from .source import Model, Source, change_gradient, layers_of, members_of
 from .steps import steepest_ascent
+from .training_images import TrainingBatch, TrainingImages
 from .transferattack_clone import transferattack
 
 globals().update(zoo.offered())

@@ -16,11 +16,6 @@ from .define import attack as attack
 from .fields import GreyLevels as GreyLevels
 from .fields import Names as Names
 from .fields import OddSize as OddSize
-from .fitted import FitBatch as FitBatch
-from .fitted import FitTask as FitTask
-from .fitted import Fitted as Fitted
-from .fitted import NotFittedError as NotFittedError
-from .fitted import state_of as state_of
 from .landscape import Landscape as Landscape
 from .libraries import torchattacks as torchattacks
 from .losses import LOSSES as LOSSES
@@ -53,6 +48,8 @@ from .source import change_gradient as change_gradient
 from .source import layers_of as layers_of
 from .source import members_of as members_of
 from .steps import steepest_ascent as steepest_ascent
+from .training_images import TrainingBatch as TrainingBatch
+from .training_images import TrainingImages as TrainingImages
 from .transferattack_clone import transferattack as transferattack
 from .zoo.backward_relus import BackwardPropagation as BackwardPropagation
 from .zoo.backward_relus import LinearPropagation as LinearPropagation
@@ -808,7 +805,7 @@ class _Uap(_Stated):
         file: str | None = None,
         resize: bool = False,
         shrink: bool = False,
-        states: Any = None,
+        training_images: TrainingImages | None = None,
         norm: Literal["linf", "l2"] = "linf",
         targeted: bool = False,
         true_labels: Tensor | None = None,
@@ -834,7 +831,7 @@ class _Lgv(_Stated):
         learning_rate: float = 0.05,
         weight_decay: float = 0.0001,
         fit_batch: int = 128,
-        states: Any = None,
+        training_images: TrainingImages | None = None,
         steps: int = 50,
         relative_step_size: float | None = 0.1,
         loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
@@ -885,7 +882,7 @@ class _Mba(_Stated):
         flatness: float = 1.0,
         reach: float = 0.1,
         spread: float = 1.5,
-        states: Any = None,
+        training_images: TrainingImages | None = None,
         steps: int = 50,
         relative_step_size: float | None = 0.125,
         loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",

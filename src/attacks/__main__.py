@@ -61,9 +61,8 @@ def listed() -> Iterator[tuple[str, str, About]]:
 
 
 def cost(about: About) -> str:
-    """Return the gradients per image, and those of the fit, as text."""
-    fit = f"; fit: {about.fit_gradients}" if about.fit_gradients else ""
-    return f"{about.gradients}{fit}".replace(" * ", " ")
+    """Return the gradients per image as text."""
+    return str(about.gradients).replace(" * ", " ")
 
 
 def _try_classes(root: str, source: str) -> None:

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from functools import partial, wraps
+from functools import wraps
 from inspect import Parameter, Signature, getdoc, signature
 from typing import Any, Protocol
 
@@ -13,11 +13,11 @@ from ..utils.about import About
 from ..utils.call_target import call_target
 from ..utils.package import canonical_name
 from ..utils.refusals import first_line
-from .fitted import State, fit
 from .loop import ascend
 from .projection import Budgets
 from .settings import Settings
 from .source import Model
+from .training_images import NO_TRAINING_IMAGES, TrainingImages
 
 Count = Callable[[Any], float]
 """Function of an object with an attack's settings and the numbers of `budgets` and `members`."""
@@ -28,8 +28,8 @@ class Attack(Protocol):
 
     Attributes:
         about: Statements of the attack.
-        counts: Functions that compute `gradients`, `forwards` and `fit_gradients`, see `About`,
-            as far as they are no constants.
+        counts: Functions that compute `gradients` and `forwards`, see `About`, as far as they are
+            no constants.
     """
 
     __name__: str
@@ -53,10 +53,10 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
         fixed: Settings that are not keywords of the attack. With an objective, `loss` is fixed
             too, unless the objective has a field of that name.
         **words: Fields of `About` that docstring and module do not state, and settings that differ
-            from the defaults of `Settings`. `gradients`, `forwards` and `fit_gradients` may
-            be a `Count`. A setting may be a class: its fields become keywords of the attack, and
-            its docstring is appended to the attack's. A class of transforms is called `transform`
-            and precedes those in `transforms`.
+            from the defaults of `Settings`. `gradients` and `forwards` may be a `Count`. A setting
+            may be a class: its fields become keywords of the attack, and its docstring is appended
+            to the attack's. A class of transforms is called `transform` and precedes those in
+            `transforms`. A class with a method `bind` gets `training_images`, and returns the part.
     """
     stated = {name: words.pop(name) for name in About.model_fields if name in words}
     counts = {name: stated.pop(name) for name, value in [*stated.items()] if callable(value)}
@@ -69,19 +69,24 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
     hidden |= {"loss"} - special.keys() if "objective" in parts else set()
     if "steps" in fixed or "update" in words or not words.get("normalised", True):
         hidden.add("step_rule")
-    fitted = next((part for part in parts.values() if hasattr(part, "fit")), None)
+    fitted = next((part for part in parts.values() if hasattr(part, "bind")), None)
     if computed := "gradients" not in {*stated, *counts}:
         counts["gradients"] = _default_count(words, special)
-    states = Parameter("states", Parameter.KEYWORD_ONLY, default=None)
-    special |= {"states": states} if fitted else {}
+    if fitted:
+        special["training_images"] = Parameter(
+            "training_images",
+            Parameter.KEYWORD_ONLY,
+            default=None,
+            annotation=TrainingImages | None,
+        )
     face, accepted = _make_signature(special, hidden, values)
 
     def settings_of(keywords: dict[str, Any]) -> Settings:
         """Take the settings out of keywords."""
         made = {name: keywords.pop(name, default) for name, default in accepted.items()}
-        states = made.pop("states", None) or {}
+        training_images = made.pop("training_images", None) or NO_TRAINING_IMAGES
         try:
-            return _make_settings(parts, made, states)
+            return _make_settings(parts, made, training_images)
         except ValidationError as error:
             raise ValueError(first_line(error)) from error
 
@@ -104,7 +109,7 @@ def attack(fixed: Collection[str] = (), **words: Any) -> Callable[[Callable[[], 
         function.copies_multiply = computed
         settings_of({})  # wrong defaults fail here
         if fitted:
-            function.fitted, function.fit = fitted, partial(fit, fitted)
+            function.fitted, function.as_built = fitted, getattr(fitted, "as_built", False)
         return function
 
     return decorate
@@ -169,11 +174,11 @@ def _make_signature(
 def _make_settings(
     parts: Mapping[str, Callable[..., Any]],
     values: dict[str, Any],
-    states: Mapping[float, State],
+    training_images: TrainingImages,
 ) -> Settings:
     for name, part_class in parts.items():
         part = part_class(**{key: values.pop(key) for key in signature(part_class).parameters})
-        part = part.bind(states) if hasattr(part, "fit") else part
+        part = part.bind(training_images) if hasattr(part, "bind") else part
         if name == "transform":
             values["transforms"] = (part, *(values["transforms"] or ()))
         else:

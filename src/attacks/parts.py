@@ -64,7 +64,7 @@ class State:
     at: Tensor
     eps: Tensor
     step_size: Tensor
-    norm: str
+    norm: Literal["linf", "l2"]
     random: PerImageRandom
     source: Source
     steps: int = 1

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pyarrow.dataset import dataset
 
-from ..utils.files import atomic_write, in_turn, writing
+from ..utils.files import atomic_write, in_turn
 
 log = logging.getLogger(__name__)
 
@@ -109,8 +109,7 @@ class Rows:
         with ExitStack() as held:
             for origin in sorted(set(origins)):  # a fixed order avoids deadlocks
                 lock = self.folder / "locks" / origin
-                with writing(lock):
-                    held.enter_context(in_turn(lock, "compute the same rows"))
+                held.enter_context(in_turn(lock, "compute the same rows"))
             yield
 
     def finish(self, origin: str, job: str, images: str) -> None:

@@ -55,12 +55,11 @@ def takes(settings: Mapping[str, Any], key: str) -> bool:
     return True
 
 
-def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str, int]) -> Any:
-    """Return a count of an attack's function, such as its `gradients`.
+def computed_count(settings: Mapping[str, Any], numbers: Mapping[str, int]) -> Any:
+    """Return the number of gradients that an attack's function counts.
 
     Args:
         settings: Keys of the attack's file; for others, the function's defaults count.
-        name: Name of the count.
         numbers: Numbers that are no settings, such as that of the `budgets`.
 
     Raises:
@@ -68,7 +67,7 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
             other parts than the attack's own, more copies, restarts, or other starts.
     """
     function, defaults = function_of(settings), _defaults(settings)
-    count = function.counts[name]
+    count = function.counts["gradients"]
     other = [key for key in settings if settings[key] != defaults.get(key, settings[key])]
     covered = getattr(getattr(count, "__code__", None), "co_names", ())
     for key in other:
@@ -79,7 +78,7 @@ def computed_count(settings: Mapping[str, Any], name: str, numbers: Mapping[str,
     made, expected = (described(each).transforms for each in (settings, fewer))
     copies, own_copies = (prod(transform.copies for transform in each) for each in (made, expected))
     added = made[len(made) - len(settings.get("transforms") or ()) :]
-    multiplied = name == "gradients" and function.copies_multiply
+    multiplied = function.copies_multiply
     if any(hasattr(each, "adapt") for each in added) if multiplied else copies != own_copies:
         raise ValueError("attack.transforms may multiply the count.")
     factor = copies if multiplied and "copies" not in covered else 1
@@ -171,18 +170,10 @@ class AttackSettings(Section):
 
         Attacks of other libraries, saved sets, and functions without a count do not state it.
         """
-        return self._count("gradients", budgets=budgets, members=members)
-
-    def fit_gradients(self, budgets: int, images: int) -> float | None:
-        """Return the number of gradients per member for a fit on `images` images."""
-        return self._count("fit_gradients", budgets=budgets, fit_n_images=images)
-
-    def _count(self, name: str, **numbers: int) -> float | None:
-        """Return a number stated in `about`, or computed by the attack's function."""
-        stated = getattr(self.about, name)
-        if not isinstance(stated, str):
-            return float(stated)
+        if not isinstance(self.about.gradients, str):
+            return float(self.about.gradients)
         try:
-            return float(computed_count(self.settings, name, numbers))
+            numbers = {"budgets": budgets, "members": members}
+            return float(computed_count(self.settings, numbers))
         except Exception:  # there is no count, or a user's count raises an error
             return None

@@ -77,7 +77,7 @@ def _set_number(
 
     def cost_of(number: int) -> float:
         numbers = {"budgets": 1, "members": members}
-        count = computed_count(attack.settings | {key: number}, "gradients", numbers)
+        count = computed_count(attack.settings | {key: number}, numbers)
         return float(count) * members * draws
 
     try:
@@ -103,9 +103,9 @@ def _key_to_set(attack: AttackSettings, wanted: str) -> tuple[str, int]:
     if attack.about.category == "library":
         raise ValueError(f"{wanted} does not state its cost. Set its steps by its keys.")
     function: Any = function_of(attack.settings)
-    if attack.about.category == "fitted" or hasattr(function, "fit"):
-        raise ValueError(f"{wanted} is fitted, so its cost is not one per image.")
     parameters = signature(function).parameters
+    if "training_images" in parameters:
+        raise ValueError(f"{wanted} is fitted, so its cost is not one per image.")
     keys = COPIES if attack.spend == "copies" else ("steps",)
     key = next((key for key in keys if key in parameters), None)
     if key is None:

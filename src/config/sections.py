@@ -26,7 +26,7 @@ from ..utils.package import CLONE, INSTALLED, find_asset
 from .fields import Budget, Budgets, Distinct, Name, Place, check_units
 
 TargetLabelRule = Literal["data", "least_likely", "random", "next", "next_image"]
-PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "states")
+PROGRAM_KEYWORDS = ("targeted", "true_labels", "seeds", "pool", "max_batch", "training_images")
 """Keyword arguments of attacks that the program sets."""
 DEFAULT_TARGETS = ("vgg16", "resnet50", "inception")
 """Default targets in addition to the source."""

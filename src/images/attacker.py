@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from ..attacks import Philox, image_seeds, project
+from ..attacks import Philox, TrainingImages, image_seeds, project
 from ..attacks.source import finite
 from ..config.sections import PROGRAM_KEYWORDS, TargetLabelRule
 from ..data import Batch
@@ -46,6 +46,7 @@ class Counts:
         not_finite: True for images of the batch with NaN or infinity in a gradient, bool (N,).
         images: Images of the batch that get the next gradients, once or several times in turn.
         clipped: By how much clipping to the budgets moved a pixel at most, (K, N).
+        in_fit: True during a fit: all passes that keep a graph have a gradient.
     """
 
     def __init__(self, on_pass: OnPass | None) -> None:
@@ -53,6 +54,7 @@ class Counts:
         self.gradients = self.forwards = 0
         self.zeros, self.clipped = torch.zeros((), dtype=torch.int64), torch.zeros(1)
         self.not_finite, self.images = torch.zeros(1, dtype=torch.bool), slice(None)
+        self.in_fit = False
 
     def __deepcopy__(self, memo: object) -> "Counts":
         """Return the same object: copies share their counts."""
@@ -60,14 +62,24 @@ class Counts:
 
     def add(self, images: Tensor, passes: int) -> None:
         """Count passes of images: one per ensemble member and per draw of a defence."""
-        count = len(images) * passes
-        gradients = count * (images.requires_grad and torch.is_grad_enabled())
+        count, of_images = len(images) * passes, images.requires_grad and torch.is_grad_enabled()
+        gradients = count * (of_images or (self.in_fit and torch.is_grad_enabled()))
         self.forwards += count
         self.gradients += gradients
-        if gradients:
+        if of_images:
             images.register_hook(lambda gradient: self.check(gradient, passes))
         if self.on_pass is not None:
             self.on_pass(gradients, count - gradients)
+
+    @contextmanager
+    def of_fit(self) -> Iterator[None]:
+        """Count a fit alone, whose gradients may be of weights; the earlier counts return."""
+        before = dict(vars(self))
+        vars(self).update(vars(Counts(None)), in_fit=True)
+        try:
+            yield
+        finally:
+            vars(self).update(before)
 
     def check(self, gradient: Tensor, passes: int = 0) -> Tensor:
         """Count zero gradients, and return the gradient with 0 for NaN and infinity."""
@@ -140,7 +152,9 @@ class Attacker:
         precision: Precision of the gradients, `32-true`, `tf32` or `bf16`. Predictions use the
             trainer's precision.
         targets: Networks that the attack must not call; checked on the first batch.
-        states: States of a fitted attack, by budget in [0, 1] units; empty: the attack has no fit.
+        training_images: Function from the counts of a call to its training images; None: the attack
+            needs none.
+        fit_seconds: Seconds that calls have spent on fits.
         on_pass: Called at each pass of a network, see `OnPass`.
         gradients: Number of gradients that calls have taken.
 
@@ -161,7 +175,8 @@ class Attacker:
     precision: str = "32-true"
     name: str = "attack"
     targets: Sequence[nn.Module] = ()
-    states: Mapping[float, Mapping[str, Tensor]] = field(default_factory=dict)
+    training_images: Callable[[Counts], TrainingImages] | None = None
+    fit_seconds: float = 0.0
     on_pass: OnPass | None = None
     gradients: int = 0
 
@@ -220,8 +235,9 @@ class Attacker:
             "seeds": image_seeds(self.seed, batch.index),
             "pool": self._pool(images),
             "max_batch": self.max_batch,
-            "states": self.states,
         }
+        if self.training_images is not None:
+            keywords["training_images"] = self.training_images(counted.counts)
         arguments = {key: keywords[key] for key in accepted(self.attack) if key in keywords}
         counted.counts.not_finite = torch.zeros(len(images), dtype=torch.bool)
         copies = images.clone(), labels.clone(), eps.clone()

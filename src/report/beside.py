@@ -437,7 +437,7 @@ def cost_of(job: FinishedJob) -> float:
     rows = job.read(PREDICTIONS).select(["eps_255", "gradients"])
     mean = pc.mean(rows.filter(pc.greater(rows["eps_255"], 0))["gradients"]).as_py()
     alone = not mean or sum(eps > 0 for eps in job.record.budgets) == 1
-    return nan if mean is None or not alone or job.record.fit_gradients else float(mean)
+    return nan if mean is None or not alone or job.record.fit_gradients != 0 else float(mean)
 
 
 def _untuned(index: NDArray[np.int64], facts: Mapping[str, Any]) -> NDArray[np.bool_]:

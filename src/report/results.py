@@ -362,9 +362,9 @@ def _read(job: FinishedJob) -> JobResults:
     attacked = job.predictions[job.predictions["eps_255"] > 0]
     means = attacked[["gradients", "forwards"]].mean().dropna()
     cost = {f"{name}_per_image": float(value) for name, value in means.items()}
-    if record.fit_gradients:
-        fit = {"": record.fit_gradients, "_per_image": record.fit_gradients / record.images}
-        cost |= {f"fit_gradients{name}": value for name, value in fit.items()}
+    if record.fit_gradients != 0:
+        fit = nan if record.fit_gradients is None else record.fit_gradients
+        cost |= {"fit_gradients": fit, "fit_gradients_per_image": fit / record.images}
     sizes = mean_visibility(job.table("visibility")) if "visibility" in job.tables else None
     job.forget()
     return JobResults(job, rates, excess, alarms, cost, pd.DataFrame(sizes), bits)

@@ -1,33 +1,36 @@
-"""A job's attack on its source, and its fits: one per budget, in files that other jobs reuse."""
+"""A job's attack on its source, and the states that it fits, in files that other jobs reuse."""
 
 import logging
+import math
+import time
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import nn
 
-from ..attacks import FitBatch, FitTask, Fitted, image_seeds
+from ..attacks import TrainingBatch, TrainingImages, image_seeds
+from ..attacks.training_images import Fit, State, in_levels
 from ..cache.keys import content_key
-from ..data import Batch, to_unit
+from ..data import Batch, ImageDataset, to_unit
 from ..defences import AttackedDefence
-from ..images.attacker import Attacker
+from ..images.attacker import Attacker, Counts
 from ..models.weights import tensors_digest
-from ..utils.devices import deterministic, move_states
+from ..utils.devices import is_out_of_memory, move_state
 from ..utils.files import atomic_write, in_turn
-from ..utils.processes import is_first_process
+from ..utils.processes import command_key, is_first_process
 from ..utils.refusals import first_line
 from ..utils.terminal import Progress
 from .data import target_labels_of
-from .stages import JobContext
+from .stages import GRADIENT, JobContext
 
 log = logging.getLogger(__name__)
 
-State = Mapping[str, Tensor]
 _LONGEST = 150  # characters of a file name before its key; an ensemble may have more
 
 
@@ -35,7 +38,7 @@ def make_attacker(job: JobContext) -> Attacker:
     """Return a job's attack on its source."""
     attack, source = job.attack, job.models[job.source.model]
     assert attack.function is not None
-    layers = source.as_built if attack.fitted and attack.fitted.as_built else None
+    layers = source.as_built if attack.as_built else None
     attacker = Attacker(
         _behind_its_defence(job, layers or source.classifier),
         attack.function,
@@ -50,7 +53,8 @@ def make_attacker(job: JobContext) -> Attacker:
         name=attack.name,
         targets=[model.classifier for name, model in job.models.items() if name not in job.members],
     )
-    attacker.states = move_states(fitted_states(job, attacker), job.device)
+    if job.fit_images is not None:
+        attacker.training_images = _Fits(job, job.fit_images, attacker).training_images
     return attacker
 
 
@@ -65,110 +69,115 @@ def _behind_its_defence(job: JobContext, classifier: nn.Module) -> nn.Module:
     return model
 
 
-def fit_files(job: JobContext) -> dict[float, Path]:
-    """Return the files of an attack's fitted states by budget in 1/255.
+def _fit_file(job: JobContext, eps: float) -> Path:
+    """Return the file of an attack's state for a budget in [0, 1] units, or for all budgets: 0."""
+    name = f"{job.attack.name}-{job.attacked}"[:_LONGEST]
+    return job.cache_dir / "fitted" / f"{name}-{job.fit_key(eps)}.safetensors"
 
-    The budget is 0 if one state serves all budgets.
+
+def fit_gradients(job: JobContext) -> float | None:
+    """Return the gradients of the states that a job uses, a third for a pass without gradient.
+
+    None: unknown, as no state is stored.
     """
-    part = job.attack.fitted
-    if part is None:
-        return {}
-    stem = job.cache_dir / "fitted" / name_fit(job.attack.name, str(job.attacked))
-    return {
-        eps: Path(f"{stem}-{f'{eps:g}-' * bool(eps)}{job.fit_key(eps)}.safetensors")
-        for eps in ((0.0,) if part.one_state else job.budgets)
-    }
+    if job.fit_images is None:
+        return 0.0
+    of_all, *each = (_gradients(_fit_file(job, eps / 255)) for eps in (0.0, *job.budgets))
+    # NaN if one of several is missing
+    return next((total for total in (of_all, sum(each)) if total == total), None)
 
 
-def name_fit(attack: str, source: str) -> str:
-    """Return the start of the names of a job's fitted states."""
-    return f"{attack}-{source}"[:_LONGEST]
+class _Fits:
+    """The training images of a job's attack, and the states that it fits to them.
 
-
-def fitted_states(job: JobContext, attacker: Attacker) -> dict[float, State]:
-    """Return the fitted states of an attack by budget in [0, 1] units; fit missing ones.
-
-    If several processes need the same state, one fits it and the others wait. An interrupted fit
-    resumes after its last complete epoch. A damaged state is fitted again.
+    The states are in files that other jobs read. If several processes need the same one, one fits
+    it and the others wait. A fit that is killed begins again; so does one whose file is damaged.
     """
-    part, states = job.attack.fitted, {}
-    for eps, file in fit_files(job).items():
-        assert part is not None
-        state = _read(file, job.fit_key(eps))
+
+    def __init__(self, job: JobContext, images: ImageDataset, attacker: Attacker) -> None:
+        self.job, self.images, self.attacker = job, images, attacker
+        self.max_batch = attacker.max_batch  # stays if batches of the attack are halved
+        self.states = dict[float, State]()
+        self.progress, self.seen = Progress("", visible=False), 0
+
+    def training_images(self, counts: Counts) -> TrainingImages:
+        """Return the training images for a call of the attack, which has these counts."""
+        rule, seed, fitted = self.job.attack.fit_rule, self.job.attack.seed, self._fitted
+        facts = seed, rule is not None, self.max_batch, partial(fitted, counts)
+        return TrainingImages(len(self.images), self._read, *facts)
+
+    def _fitted(self, counts: Counts, eps: float, fit: Fit) -> State:
+        """Return the state for a budget in [0, 1] units; see `TrainingImages`."""
+        job, start, eps_255 = self.job, time.perf_counter(), in_levels(eps)
+        if eps_255 in self.states:
+            return self.states[eps_255]
+        file, key = _fit_file(job, eps), job.fit_key(eps)
+        name = f"{job.name} at {eps_255:g}/255" if eps_255 else job.name
+        state = self._stored(file, key)
         if state is None:
-            with in_turn(file.with_suffix(".lock"), f"fit {job.name}"):
-                state = _read(file, job.fit_key(eps)) or _fit(job, attacker, part, eps, file)
-        states[eps / 255] = state
-    return states
+            with in_turn(file.with_suffix(".lock"), f"fit {name}"):
+                state = self._stored(file, key) or self._fit(counts, fit, name, file, key)
+        self.states[eps_255] = move_state(state, job.device)
+        self.attacker.fit_seconds += time.perf_counter() - start
+        return self.states[eps_255]
 
+    def _fit(self, counts: Counts, fit: Fit, name: str, file: Path, key: str) -> State:
+        """Fit a state, and write it to a file with the gradients that it took."""
+        from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
 
-def discard_fits(job: JobContext) -> None:
-    """Remove the files of an attack's fitted states, so that it is fitted again."""
-    for file in fit_files(job).values() if is_first_process() else ():
-        for path in (file, file.with_suffix(".part")):
-            path.unlink(missing_ok=True)
+        is_visible = self.job.trainer.progress_bar and is_first_process()
+        self.progress, self.seen = Progress(f"fitting {name}", is_visible), 0
+        log.info("Fitting %s: %s images", name, f"{len(self.images):,}")
+        try:
+            with closing(self.progress), isolate_rng(), counts.of_fit():
+                state = {name: value.detach().cpu().contiguous() for name, value in fit().items()}
+                gradients = counts.gradients + (counts.forwards - counts.gradients) / GRADIENT
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            # Smaller batches of evaluated images would not help.
+            way = "Lower attack.fit_batch or trainer.gradient_batch"
+            raise ValueError(f"the fit needs more free memory. {way}.") from error
+        stated = {"gradients": str(gradients), "command": command_key()}
+        stated["digest"] = _digest(key, stated, state)
+        with atomic_write(file) as temporary:
+            temporary.write_bytes(save(state, stated))
+        return state
 
+    def _stored(self, file: Path, key: str) -> State | None:
+        """Return the state in a file; None if there is none, or if it is damaged.
 
-def _fit(job: JobContext, attacker: Attacker, part: Fitted, eps: float, file: Path) -> State:
-    """Fit an attack for one budget, and write its state to a file."""
-    from pytorch_lightning.utilities.seed import isolate_rng  # slow to import
+        With `rerun`, a state of another command is none.
+        """
+        try:
+            with safe_open(file, "pt") as opened:
+                stated = opened.metadata() or {}
+                if self.job.rerun and stated.get("command") != command_key():
+                    return None
+                state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+            if stated.get("digest") == _digest(key, stated, state):
+                return state
+            reason = "its content is not what was written"
+        except FileNotFoundError:
+            return None
+        except (SafetensorError, OSError) as error:
+            reason = first_line(error)
+        log.warning("%s is damaged (%s); the attack is fitted again.", file, reason)
+        return None
 
-    attack, images, device = job.attack, job.fit_images, job.device
-    assert images is not None
-    is_visible = job.trainer.progress_bar and is_first_process()
-    name = f"{job.name} at {eps:g}/255" if eps else job.name
-    progress, partial = Progress(f"fitting {name}", is_visible), file.with_suffix(".part")
-    key = job.fit_key(eps)
-    state = _read(partial, key)
-    length = f"{len(images):,} images, {part.epochs} epochs" + " (resuming)" * bool(state)
-    log.info("Fitting %s: %s", name, length)
-    reader = _Reader(job, attacker, progress, part.epochs * len(images))
-    reader.seen = int(state.get("epochs", 0)) * len(images) if state else 0
-    progress.first = reader.seen / reader.total if reader.total else 0
-    try:
-        attacker.source.to(device)
-        with (
-            closing(progress),
-            torch.enable_grad(),
-            isolate_rng(),
-            attacker.named_errors(),
-            deterministic(device.type, set()),
-            attacker.arithmetic(device.type),
-        ):
-            facts = eps / 255, job.norm, attack.fit_rule is not None, attack.seed, len(images)
-            task = FitTask(attacker.make_counted(), *facts, reader.read, attacker.max_batch)
-            for fitted in part.fit(task, state):
-                state = {name: value.detach().cpu() for name, value in fitted.items()}
-                _write(partial, key, state)
-    finally:
-        attacker.source.cpu()
-    partial.replace(file)
-    assert state is not None
-    return state
-
-
-class _Reader:
-    """Reader of training images for a fit; shows the progress."""
-
-    def __init__(self, job: JobContext, attacker: Attacker, progress: Progress, total: int) -> None:
-        self.job, self.attacker, self.progress, self.total = job, attacker, progress, total
-        self.seen = 0
-
-    def read(self, positions: Sequence[int], generator: torch.Generator | None) -> FitBatch:
-        """Return a batch; see `FitTask`."""
-        attack, chosen, device = self.job.attack, self.job.fit_images, self.job.device
-        assert chosen is not None
-        batch = chosen[np.asarray(positions)]
+    def _read(self, positions: Sequence[int], generator: torch.Generator | None) -> TrainingBatch:
+        """Return a batch of training images; see `TrainingImages`. Show the progress."""
+        attack, device = self.job.attack, self.job.device
+        batch = self.images[np.asarray(positions)]
         if generator is not None:
             from ..training import augment  # slow to import
 
             images = augment(batch.images, *attack.augmentation, generator)
             batch = batch._replace(images=images)
         batch = Batch(*(column.to(device) for column in batch))
-        images = to_unit(batch.images)
-        labels, rule = batch.labels, attack.fit_rule
+        images, labels, rule = to_unit(batch.images), batch.labels, attack.fit_rule
         if rule in ("data", "next_image"):
-            aims = chosen.target_labels
+            aims = self.images.target_labels
             assert aims is not None
             labels = torch.from_numpy(aims[np.asarray(positions)]).to(labels)
         elif rule is not None:
@@ -176,36 +185,21 @@ class _Reader:
                 aimed = self.attacker.target_labels(images, batch)
             assert aimed is not None
             labels = aimed
-        trained = attack.fitted is not None and attack.fitted.as_built
-        if generator is not None or not trained:  # else only batch norms are renewed
+        if generator is not None or not attack.as_built:  # else only batch norms are renewed
             self.seen += len(positions)
-        share = min(1.0, self.seen / max(1, self.total))
-        self.progress.update(share, f"{self.seen:,} / {self.total:,} images")
-        seeds = image_seeds(attack.seed, batch.index)
-        return FitBatch(images, labels, batch.labels, seeds)
+        epochs = attack.keywords.get("epochs")
+        expected = len(self.images) * epochs if isinstance(epochs, int) else 0
+        share = min(1.0, self.seen / expected) if expected else 0.0
+        self.progress.update(share, f"{self.seen:,} images")
+        return TrainingBatch(images, labels, batch.labels, image_seeds(attack.seed, batch.index))
 
 
-def _read(file: Path, key: str) -> State | None:
-    """Read the state of the fit with this key; None if there is none, or if the file is damaged."""
-    try:
-        with safe_open(file, "pt") as opened:
-            state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-            if (opened.metadata() or {}).get("digest") == _digest(key, state):
-                return state
-            reason = "its content is not what was written"
-    except FileNotFoundError:
-        return None
-    except (SafetensorError, OSError) as error:
-        reason = first_line(error)
-    log.warning("%s is damaged (%s); the attack is fitted again.", file, reason)
-    return None
+def _gradients(file: Path) -> float:
+    """Return the gradients that a stored state took; NaN without one."""
+    with suppress(SafetensorError, OSError), safe_open(file, "pt") as opened:
+        return float((opened.metadata() or {}).get("gradients", math.nan))
+    return math.nan
 
 
-def _write(file: Path, key: str, state: State) -> None:
-    tensors = {name: value.contiguous().clone() for name, value in state.items()}
-    with atomic_write(file) as temporary:
-        temporary.write_bytes(save(tensors, {"digest": _digest(key, tensors)}))
-
-
-def _digest(key: str, state: State) -> str:
-    return content_key([key, tensors_digest(state.items())])
+def _digest(key: str, stated: Mapping[str, str], state: State) -> str:
+    return content_key([key, stated.get("gradients"), tensors_digest(state.items())])

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from ..attacks import Fitted
 from ..config.attack_settings import SavedSettings
 from ..config.errors import explain
 from ..config.sections import DatasetSettings, TargetLabelRule
@@ -69,20 +68,18 @@ class DataSets:
             check_named(job.report.images, self.open(job, "test").indices)
 
     def open_training(
-        self, settings: Settings, images: ImageDataset, part: Fitted | None = None
+        self, settings: Settings, images: ImageDataset, place: str | None = None
     ) -> ImageDataset:
         """Open training images for a network or a fit, with their classes numbered as in `images`.
 
         Args:
             settings: The job's settings.
             images: The evaluated images.
-            part: The fitted part of an attack, which may name a folder of class folders instead of
-                the data set's training split.
+            place: Folder of class folders; None: the data set's training split.
 
         Raises:
             ValueError: They cannot be opened, or it is unknown which classes theirs are.
         """
-        place = part.fit_images if part else None
         if place is None:
             training = self.open(settings, "train")
         else:
@@ -153,28 +150,29 @@ def open_fit_images(
         ValueError: There are no training images, they differ from the evaluated ones in classes or
             size, one of them is also evaluated, or their target labels are unknown.
     """
-    settings, part, name = planned.settings, planned.attack.fitted, planned.attack.name
-    if part is None:
+    settings, attack, name = planned.settings, planned.attack, planned.attack.name
+    if not attack.is_fitted:
         return None
-    key = f"attack={name} is fitted on training images (attack.fit_images={part.fit_images})"
+    place, count = (attack.keywords.get(key) for key in ("fit_images", "fit_n_images"))
+    key = f"attack={name} is fitted on training images (attack.fit_images={place})"
     if training is None:
         try:
-            training = sets.open_training(settings, images, part)
+            training = sets.open_training(settings, images, place)
         except ValueError as error:
-            way = ". Set attack.fit_images=FOLDER" * (part.fit_images is None)
+            way = ". Set attack.fit_images=FOLDER" * (place is None)
             raise ValueError(f"{key}: {error}{way}.") from error
     if training.image_size != images.image_size:
         sizes = f"{training.image_size} pixels, but the images have {images.image_size}"
         raise ValueError(f"{key} of {sizes}.")
-    chosen = training.subset(part.fit_n_images, settings.seed)
+    chosen = training.subset(count, settings.seed)
     if (both := images.shared_with(chosen)).any():
         raise ValueError(
             f"attack={name} would be fitted on {both.sum():,} of the evaluated images, "
             f"such as image {images.indices[both][0]}. Set attack.fit_images=FOLDER to use others."
         )
-    if planned.attack.fit_rule == "next_image":
+    if attack.fit_rule == "next_image":
         return chosen.with_target_labels(next_labels(chosen.labels))
-    if planned.attack.fit_rule != "data":
+    if attack.fit_rule != "data":
         return chosen.with_target_labels(None)
     aims = np.unique([] if images.target_labels is None else images.target_labels)
     if chosen.target_labels is None and len(aims) != 1:

@@ -25,7 +25,7 @@ from ..utils.files import WriteError
 from ..utils.model_names import ModelRef
 from ..utils.processes import from_first_process, is_first_process, sum_of_processes
 from .clean_accuracy import check_clean_accuracies
-from .craft import discard_fits, make_attacker
+from .craft import make_attacker
 from .stages import JobContext, Part, StoredRows, missing_rows, parts_of
 
 log = logging.getLogger(__name__)
@@ -204,8 +204,6 @@ class Evaluation:
         if self._pass is None:
             self._pass = JobPass(self.job, self.stored)
         if attacked and self.job.attack.function is not None and self._pass.attacker is None:
-            if self.job.rerun:
-                discard_fits(self.job)
             self._pass.attacker = make_attacker(self.job)
         return self._pass
 

@@ -29,6 +29,7 @@ from ..utils.processes import (
 )
 from ..utils.refusals import first_line, printable
 from .check_job import check_weights, open_job
+from .craft import fit_gradients
 from .evaluate import Evaluation, JobTables
 from .models import ModelPool, with_ensemble
 from .outputs import choose_pictures, make_job, save_adversarial_images, write_results
@@ -108,7 +109,7 @@ def make_record(
     planned: Planned, job: JobContext, results: JobTables, folder: Path | None
 ) -> JobRecord:
     """Return the record of a finished job, with its overrides as read from its folder."""
-    settings, saved, on = planned.settings, job.saved, job.fit_images
+    settings, saved = planned.settings, job.saved
     # A complete saved set is comparable with jobs that attack the same clean images.
     stated = saved.data if saved and len(job.images) == len(saved) else ""
     trainer = settings.trainer
@@ -117,7 +118,6 @@ def make_record(
     if not trainer.distributed:  # which GPU the job has used is chance
         trainer = trainer.model_copy(update={"devices": 1})
     settings = settings.model_copy(update={"trainer": trainer})
-    each = 0.0 if on is None else settings.attack.fit_gradients(len(job.budgets), len(on)) or 0.0
     return record_of(
         settings,
         folder,
@@ -126,7 +126,7 @@ def make_record(
         crafting=job.attack_key,
         target_keys=job.target_keys,
         gradients=results.gradients,
-        fit_gradients=each * len(settings.source) * settings.source_draws,
+        fit_gradients=fit_gradients(job),
         zero_gradients=None if math.isnan(results.zero_gradients) else results.zero_gradients,
         seconds=None if math.isnan(results.seconds) else results.seconds,
         code=dict(planned.code),

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -150,9 +151,8 @@ def stored_classifier(
 
 
 def _keeps_layers(planned: Planned, name: str) -> bool:
-    """Return True if the attack's fit needs the model's layers as built."""
-    part = planned.attack.fitted
-    return part is not None and part.as_built and name in planned.settings.source
+    """Return True if the attack needs the model's layers as built."""
+    return planned.attack.as_built and name in planned.settings.source
 
 
 def _make_key(planned: Planned, name: str, images: ImageDataset) -> str:
@@ -362,7 +362,7 @@ def training_attack(recipe: TrainingSettings) -> Callable[..., Tensor] | None:
     keywords = {} if recipe.steps is None else {"steps": recipe.steps}
     with named_errors(f"training.attack={recipe.attack}"):
         attack = attack_function(attack_settings(recipe.attack, keywords))
-    if getattr(getattr(attack, "func", attack), "fitted", None):
+    if "training_images" in signature(attack).parameters:
         raise ValueError(f"training.attack={recipe.attack} needs a fit. Use an attack without one.")
     seeded = "seeds" in accepted(attack)
 

@@ -52,11 +52,12 @@ def paper_jobs(
     base, defence = settings[0].base, settings[0].source_defence
     ensemble = len(settings) > 1 and any(len(job.source) > 1 for job in settings)
     alone = [{*map(_network, job.targets)} <= {*map(_network, job.source)} for job in settings]
+    is_fitted = attack.is_fitted
     reasons = {
         "experiment=paper compares one attack with one base: sweep source alone.": len(swept) > 1,
         f"base={base} is the attack. Name another attack as base.": attack.name == base,
         "experiment=paper compares from single sources, or from one ensemble.": ensemble,
-        f"attack={attack.name} is fitted: experiment=paper needs a cost per image.": attack.fitted,
+        f"attack={attack.name} is fitted: experiment=paper needs a cost per image.": is_fitted,
         "experiment=paper sets source_defence: leave it out.": defence != NO_DEFENCE,
         "experiment=paper needs a target of another network than the source.": any(alone),
     }

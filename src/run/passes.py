@@ -74,6 +74,11 @@ class PassProgress:
             left = self.done / GRADIENT / self.images * (self.all - self.images)
             self.on_first_batch(self.pace, left)
 
+    def skip(self, seconds: float) -> None:
+        """Leave some seconds out of the pace."""
+        self.start += seconds
+        self.bar.start += seconds
+
     @property
     def pace(self) -> float:
         """Seconds per gradient in the finished batches, with three forward passes for one."""
@@ -200,6 +205,9 @@ class JobPass(pl.LightningModule):
         parts = [part for part, lacking in self.missing.items() if np.isin(index, lacking).any()]
         with arithmetic(batch.images.device.type, self.job.trainer.precision):
             adversarial = self._craft(batch, parts)
+            if self.attacker is not None:
+                self.progress.skip(self.attacker.fit_seconds)
+                self.attacker.fit_seconds = 0.0
             tables = self._rows(batch, parts, adversarial)
         self.stored.add(tables)
         if self.first and adversarial is not None:

@@ -28,7 +28,6 @@ from ..utils.package import command
 from ..utils.refusals import first_line
 from ..utils.terminal import duration
 from .check_job import build_job, open_job
-from .craft import name_fit
 from .data import DataSets, open_images
 from .models import ModelPool, build, fetches, with_ensemble
 from .stages import GRADIENT, JobContext, Model, Part, Planned, parts_of, work_of
@@ -72,13 +71,15 @@ class Plan:
 
     Attributes:
         here: True if the jobs run in this process, which can tell hours.
-        first: Trainings and fits of which no file is stored.
+        first: Trainings of which no file is stored.
+        fits: Jobs whose attack is fitted.
         files: Missing files, each with the command that fetches it.
     """
 
     here: bool
     jobs: list[JobPlan] = field(default_factory=list)
     first: dict[str, None] = field(default_factory=dict)
+    fits: list[str] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     _told: bool = False
 
@@ -138,7 +139,8 @@ def make_plan(jobs: Sequence[Planned], pool: ModelPool, here: bool) -> Plan:
                 plan.jobs.append(_plan_job(planned, images, plan, seen))
         except ValueError as error:  # this job will fail with the same error; the others run
             plan.jobs.append(JobPlan(settings.job, seconds=0, refused=first_line(error)))
-        plan.first |= dict.fromkeys(_list_first(planned))
+        plan.first |= dict.fromkeys(_list_trainings(planned))
+        plan.fits += [settings.job] * (planned.attack.is_fitted and not plan.jobs[-1].stored)
     models = {name: model for job in jobs for name, model in job.settings.model.items()}
     if not sets.download:
         plan.files = [*filter(None, map(_how_to_fetch, models, models.values()))]
@@ -222,14 +224,11 @@ def _count_gradients(job: Settings) -> JobPlan:
     return JobPlan(job.job, count, gradients, None)
 
 
-def _list_first(planned: Planned) -> list[str]:
-    """Return the trainings and fits of a job that have no file of their name."""
+def _list_trainings(planned: Planned) -> list[str]:
+    """Return the trainings of a job that have no file of their name."""
     settings, folder = planned.settings, Path(planned.settings.cache.dir)
     names = {name for name in settings.models if not settings.model[name].weights}
     files = {name: f"checkpoints/{name}-{settings.dataset.name}-*.safetensors" for name in names}
-    if planned.attack.fitted:
-        start = name_fit(planned.attack.name, settings.attacked)
-        files[settings.job] = f"fitted/{start}-*.safetensors"
     return [name for name, pattern in files.items() if not any(folder.glob(pattern))]
 
 
@@ -282,7 +281,12 @@ def print_plan(plan: Plan, console: Console) -> None:
     if not all(job.refused for job in jobs):
         console.print(f"Plan: {', '.join(parts)}.")
     if plan.first:
-        console.print(f"Trained or fitted first: {', '.join(plan.first)}. Their time is not known.")
+        console.print(f"Trained first: {', '.join(plan.first)}. Their time is not known.")
+    if plan.fits:
+        console.print(
+            f"Fitted at the first batch, unless the fit is stored: {', '.join(plan.fits)}. "
+            "A fit must end within its job: one that is stopped begins again."
+        )
     if plan.files:
         console.print("Files to download or missing:")
         for line in plan.files:

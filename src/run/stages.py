@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from hashlib import sha256
-from inspect import signature
+from inspect import signature, unwrap
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from ..artifacts.tables import IMAGE
-from ..attacks import Fitted
+from ..attacks.training_images import in_levels
 from ..cache.code_digest import code_of
 from ..cache.keys import content_key, described, lasting_key
 from ..cache.rows import Rows
@@ -33,7 +33,7 @@ from ..utils.model_names import TARGET_COLUMNS, ModelRef
 from ..utils.processes import command_key
 from .trainer import read_notes
 
-FITTING = 3
+FITTING = 4
 """Version of the fits; it rises if the same key would give another fit."""
 
 
@@ -71,21 +71,39 @@ class JobAttack:
         return self.make_parts()
 
     @cached_property
-    def fitted(self) -> Fitted | None:
-        """The part of the attack that needs a fit; None if there is none."""
-        part_class = getattr(getattr(self.function, "func", self.function), "fitted", None)
-        keywords = getattr(self.function, "keywords", {})
-        if part_class is None or keywords.get("file") is not None:
-            return None
-        part: Fitted = part_class(
-            **{key: keywords[key] for key in keywords if key in signature(part_class).parameters}
-        )
-        return part
+    def keywords(self) -> Mapping[str, Any]:
+        """The attack's keywords with their values, or defaults."""
+        parameters = {} if self.function is None else signature(self.function).parameters
+        return {name: parameter.default for name, parameter in parameters.items()}
+
+    @property
+    def is_fitted(self) -> bool:
+        """True if the attack needs training images; one that reads a file instead needs none."""
+        from_file = self._stated("fitted") and self.keywords.get("file") is not None
+        return "training_images" in self.keywords and not from_file
+
+    @property
+    def as_built(self) -> bool:
+        """True if the attack trains weights, and so needs the source's layers as built."""
+        return self.is_fitted and bool(self._stated("as_built"))
+
+    def _stated(self, name: str) -> Any:
+        """Return an attribute of the attack's function; None without it."""
+        function: Any = getattr(self.function, "func", self.function)
+        return getattr(unwrap(function, stop=lambda inner: hasattr(inner, name)), name, None)
 
     @property
     def fit_rule(self) -> TargetLabelRule | None:
         """Rule of the target labels in the attack's fit; None: the fit uses the true classes."""
-        return self.target_label if getattr(self.fitted, "reads_target_labels", True) else None
+        return None if self.as_built else self.target_label
+
+    @cached_property
+    def fit_settings(self) -> Any:
+        """Settings that decide a fit: those of the part that is fitted, or else all."""
+        if (part_class := self._stated("fitted")) is None:
+            return self.parts["attack"]
+        names = signature(part_class).parameters
+        return repr(part_class(**{name: self.keywords[name] for name in names}))
 
     @property
     def keeps_images_apart(self) -> bool:
@@ -309,25 +327,25 @@ class JobContext(Job):
             "call": self.call,
             "mixed_images": mixed and _digest(mixed) if attack.mixes else None,
             "batches": batches,
-            "fit": self.fit_key(0.0) if attack.fitted else None,
+            "fit": self.fit_key(0.0) if attack.is_fitted else None,
         }
 
-    def fit_key(self, eps_255: float) -> str:
-        """Return the key of everything that decides a fit of the attack.
+    def fit_key(self, eps: float) -> str:
+        """Return the key of everything that decides a fit for a budget in [0, 1] units.
 
-        A budget of 0 stands for a fit that serves all budgets.
+        A budget of 0 stands for a state that serves all budgets.
         """
-        return lasting_key(self._fit_parts(eps_255))
+        return lasting_key(self._fit_parts(eps))
 
-    def _fit_parts(self, eps_255: float) -> dict[str, Any]:
+    def _fit_parts(self, eps: float) -> dict[str, Any]:
         """Return the parts of a fit's key.
 
         As for trained weights, this program's code and library versions do not count.
         """
         attack, images, parts = self.attack, self.fit_images, self.attack.parts
-        assert images is not None and attack.fitted is not None
+        assert images is not None
         return {
-            "settings": [FITTING, eps_255, self.call, repr(attack.fitted), parts["norm"]],
+            "settings": [FITTING, in_levels(eps), self.call, attack.fit_settings, parts["norm"]],
             "code": code_of(parts["attack"], upgrades=False),
             "images": [attack.fit_rule, images.digest(), parts["ensemble"], parts["seed"]],
             "source": self._source_keys,

@@ -176,7 +176,7 @@ def _pair(
     points, intervals = pair_points(rows, record.reference)
     radius = record.reference / 255 * math.sqrt(record.values) * (record.norm == "l2")
     single = {"seconds": record.seconds or 0.0, f"l2_radius/{_at(record.reference)}": radius}
-    points += [(name, value, 0) for name, value in result.cost.items()]
+    points += [(name, value, 0) for name, value in result.cost.items() if value == value]
     points += [(name, value, 0) for name, value in single.items() if value]
     arithmetic = ("attack_precision", "batch_size", "fold_batch_norms")
     parameters = {

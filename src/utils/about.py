@@ -30,7 +30,6 @@ class About(BaseModel):
         gradients: Number of gradients per image; for an ensemble, per image and member. A text is
             for people only: the attack's function computes the number, see `attack`.
         forwards: Number of additional forward passes per image; likewise.
-        fit_gradients: Number of gradients for its fit; likewise.
         targeted: True if the attack accepts target labels, or `only` if it requires them.
         norms: Norms of the balls that it supports.
         members: Minimum number of the source's members.
@@ -47,7 +46,6 @@ class About(BaseModel):
     year: int | None = None
     gradients: str | int | float = ""
     forwards: str | int | float = ""
-    fit_gradients: str | int | float = ""
     targeted: bool | Literal["only"] = True
     norms: Annotated[tuple[Norm, ...], BeforeValidator(listed)] = ("linf", "l2")
     members: PositiveInt = 1

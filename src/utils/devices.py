@@ -64,16 +64,12 @@ def computes_in_bfloat16(device: str) -> bool:
     return bool(native and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def move_states(states: Mapping[float, Mapping[str, Tensor]], device: torch.device) -> Any:
-    """Return states on a device if a quarter of its free memory holds them; else as they are."""
-    tensors = (value for state in states.values() for value in state.values())
-    size = sum(value.nbytes for value in tensors)
+def move_state(state: Mapping[str, Tensor], device: torch.device) -> Mapping[str, Tensor]:
+    """Return tensors on a device if a quarter of its free memory holds them; else as they are."""
+    size = sum(value.nbytes for value in state.values())
     if not is_cuda(device) or 4 * size > torch.cuda.mem_get_info(device)[0]:
-        return states
-    return {
-        budget: {name: value.to(device) for name, value in state.items()}
-        for budget, state in states.items()
-    }
+        return state
+    return {name: value.to(device) for name, value in state.items()}
 
 
 @contextmanager

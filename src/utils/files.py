@@ -175,14 +175,16 @@ def writing(path: Path) -> Iterator[None]:
 def in_turn(lock: Path, work: str) -> Iterator[None]:
     """Hold a lock while this process does some work; log it if another process does it first.
 
-    The lock's file remains, because other processes may wait for it.
+    The lock's file remains, because other processes may wait for it. Raises a WriteError, see
+    `writing`.
     """
     inner = FileLock(lock)
-    try:
-        taken = inner.acquire(timeout=0)
-    except Timeout:
-        log.info("Waiting for another process to %s.", work)
-        taken = inner.acquire()
+    with writing(lock):
+        try:
+            taken = inner.acquire(timeout=0)
+        except Timeout:
+            log.info("Waiting for another process to %s.", work)
+            taken = inner.acquire()
     with taken:
         yield
 

@@ -1,5 +1,6 @@
-"""Attacks that are fitted on training images before they meet others."""
+"""Attacks that fit a state to training images before they attack others."""
 
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -10,29 +11,38 @@ from safetensors.torch import save_file
 from torch import nn
 
 from src import attacks
-from src.attacks import CollectedWeights, FitBatch, FitTask, NotFittedError, UniversalPerturbation
+from src.attacks import TrainingBatch, TrainingImages
 from tests.attacks.conftest import FITTED
 
 EPS = 8 / 255
 
 
-def fitted(attack, model, images, labels, eps=EPS, **settings):
-    """Return the states of a fit on a few images."""
-    return attack.fit(model, images, labels, eps, **{"epochs": 1, "fit_batch": 2, **settings})
+def fitted(images, labels, **settings):
+    """Return the keywords of an attack that is fitted to a few images."""
+    data = TrainingImages.of(images, labels)
+    return {"training_images": data, "epochs": 1, "fit_batch": 2, **settings}
 
 
-def small(name, model, images, labels, eps, norm):
-    """Return an attack as a function of images, labels and budgets, after a small fit."""
+def kept(images, labels, states, **words):
+    """Return training images that keep the states of one attack on one source by budget."""
+
+    def fit_once(eps, fit):
+        return states[eps] if eps in states else states.setdefault(eps, fit())
+
+    return replace(TrainingImages.of(images, labels, **words), fitted=fit_once)
+
+
+def small(name, model, images, labels, norm):
+    """Return an attack as a function of images, labels and budgets, with a small fit."""
     attack, words = getattr(attacks, name), {"norm": norm}
     if name == "generator":
         with torch.random.fork_rng():
             torch.manual_seed(0)
             network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Sigmoid()).to(images)
         return partial(attack, model, network=network, norm=norm)
-    words |= {"fit_batch": 3, "epochs": 2}
-    states = attack.fit(model, images, labels, eps, **words)
+    words |= {"fit_batch": 3, "epochs": 2, "training_images": kept(images, labels, {})}
     words |= {"copies": 2, "steps": 10} if name == "mba" else {}
-    return partial(attack, model, states=states, **words)
+    return partial(attack, model, **words)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -43,7 +53,7 @@ def test_invariants(name, norm, network, batch):
     eps = torch.tensor([0.25, 8, 64, 0]).double() / 255
     state, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     model.train()
-    attack = small(name, model, images, labels, eps, norm)
+    attack = small(name, model, images, labels, norm)
     whole = attack(others, classes, eps)
     assert torch.equal(attack(others, classes, eps), whole) and not whole.requires_grad
     assert model.training and torch.equal(torch.get_rng_state(), random)
@@ -61,17 +71,16 @@ def test_invariants(name, norm, network, batch):
 
 def test_one_step_on_one_image_is_the_fast_gradient_sign_method(network, batch):
     model, (images, labels) = network(), batch(1)
-    states = fitted(attacks.uap, model, images, labels, fit_step=1.0)
-    universal = attacks.uap(model, images, labels, EPS, states=states)
+    universal = attacks.uap(model, images, labels, EPS, **fitted(images, labels, fit_step=1.0))
     assert torch.equal(universal, attacks.fgsm(model, images, labels, EPS))
 
 
 def test_a_targeted_fit_lowers_the_loss_of_the_targets(network, batch):
     model, (images, labels) = network(), batch(6)
-    words = {"targeted": True, "true_labels": labels, "epochs": 4}
     goals = (labels + 1) % 5
-    states = fitted(attacks.uap, model, images, goals, **words)
-    moved = attacks.uap(model, images, labels, EPS, states=states)
+    data = TrainingImages.of(images, labels, target_labels=goals)
+    words = {"training_images": data, "epochs": 4, "fit_batch": 2, "targeted": True}
+    moved = attacks.uap(model, images, goals, EPS, **words)
     before, after = (nn.functional.cross_entropy(model(x), goals) for x in (images, moved))
     assert after < before
 
@@ -79,9 +88,9 @@ def test_a_targeted_fit_lowers_the_loss_of_the_targets(network, batch):
 @pytest.mark.parametrize("attack", [attacks.lgv, partial(attacks.mba, copies=1)])
 def test_no_training_leaves_the_base_attack(attack, source, batch):
     model, (images, labels) = source("loss"), batch()
-    states = fitted(attacks.lgv, model, images, labels, epochs=0)
     words = {"steps": 3, "relative_step_size": 0.5}
-    adversarial = attack(model, images, labels, EPS, states=states, epochs=0, **words)
+    few = fitted(images, labels, epochs=0)
+    adversarial = attack(model, images, labels, EPS, **few, **words)
     assert torch.equal(adversarial, attacks.bim(model, images, labels, EPS, **words))
 
 
@@ -93,7 +102,7 @@ def test_training_and_steps_are_the_papers(name, batch):
     weights = torch.nn.utils.parameters_to_vector(model.parameters()).detach()
     words = {"epochs": 2, "fit_batch": 2, "weights_per_epoch": 2, "weight_decay": 0.01}
     attack, momentum, seen, found = getattr(attacks, name), 0.0, [], images
-    states = attack.fit(model, images, labels, EPS, seed=5, **words)
+    words["training_images"] = TrainingImages.of(images, labels, seed=5)
 
     def gradient(weights, x, y):
         x, weights = (leaf.detach().clone().requires_grad_() for leaf in (x, weights))
@@ -119,39 +128,38 @@ def test_training_and_steps_are_the_papers(name, batch):
             total = total + gradient(sampled, found, labels)[1]
         found = (found + EPS / 2 * total.sign()).clamp(images - EPS, images + EPS).clamp(0, 1)
     short = {"steps": 2, "relative_step_size": 0.5, **({"copies": 2} if flat else {})}
-    made = attack(model, images, labels, EPS, states=states, **short)
+    made = attack(model, images, labels, EPS, **words, **short)
     torch.testing.assert_close(made, found, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("part", [UniversalPerturbation, CollectedWeights, attacks.SampledWeights])
-def test_fits_repeat_to_the_bit_and_go_on_after_an_interruption(network, batch, part):
-    model, (images, labels) = network(), batch(5)
+@pytest.mark.parametrize("name", ["uap", "lgv", "mba"])
+def test_fits_repeat_to_the_bit(network, batch, name):
+    model, (images, labels), states = network(), batch(5), [{}, {}]
 
     def read(positions, generator):
         where = torch.tensor(positions)
         noise = torch.rand(len(where), generator=generator) if generator else torch.zeros(1)
         moved = (images[where] + 0.01 * noise.view(-1, 1, 1, 1)).clamp(0, 1)
-        return FitBatch(moved, labels[where], labels[where], where)
+        return TrainingBatch(moved, labels[where], labels[where], where)
 
-    task = FitTask(model, EPS, "linf", False, 3, len(images), read)
-    kind = part(epochs=3, fit_batch=2)
-    every = [{**state} for state in kind.fit(task, None)]
-    rest = [*kind.fit(task, every[0])]
-    assert len(every) == 3 and len(rest) == 2
-    for other in ([*kind.fit(task, None)][-1], rest[-1]):
-        assert other.keys() == every[-1].keys()
-        assert all(torch.equal(other[name], value) for name, value in every[-1].items())
+    for held in states:
+        data = TrainingImages(len(images), read, 3, fitted=kept(images, labels, held).fitted)
+        words = {"training_images": data, "epochs": 3, "fit_batch": 2}
+        getattr(attacks, name)(model, images, labels, EPS, **words)
+    ((eps, one),), (other,) = states[0].items(), states[1].values()
+    assert eps == (EPS if name == "uap" else 0) and one.keys() == other.keys()
+    assert all(torch.equal(other[key], value) for key, value in one.items())
 
 
-def test_budgets_without_a_fit_and_other_numbers_of_labels_are_refused(network, batch):
+def test_attacks_without_training_images_and_other_numbers_of_labels_are_refused(network, batch):
     model, (images, labels) = network(), batch()
-    states = fitted(attacks.uap, model, images, labels)
-    for words in ({"eps": EPS}, {"states": states, "eps": 2 * EPS}):
-        with pytest.raises(NotFittedError):
-            attacks.uap(model, images, labels, **words)
-    for few, rate, said in ((-1, 0.05, "one whole number per image"), (None, 1e30, "diverged")):
-        with pytest.raises(ValueError, match=said):
-            fitted(attacks.lgv, model, images, labels[:few], learning_rate=rate)
+    for attack in (attacks.uap, attacks.lgv, attacks.mba):
+        with pytest.raises(ValueError, match="pass training_images"):
+            attack(model, images, labels, EPS)
+    with pytest.raises(ValueError, match="one whole number per image"):
+        TrainingImages.of(images, labels[:-1])
+    with pytest.raises(ValueError, match="diverged"):
+        attacks.lgv(model, images, labels, EPS, **fitted(images, labels, learning_rate=1e30))
 
 
 def test_a_perturbation_comes_from_a_file_of_any_form(network, batch, tmp_path):

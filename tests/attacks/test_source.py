@@ -1,5 +1,6 @@
 """Sources: layers found by name and changed by hooks that never stay, and backward rules."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -168,7 +169,9 @@ def test_layers_and_weights_are_the_networks_although_the_defence_has_some(netwo
     )
     assert torch.equal(as_module, as_function)
     words = {"epochs": 1, "weights_per_epoch": 1, "fit_batch": 3}  # the last batch is one image
-    (state,) = attacks.lgv.fit(AttackedDefence(network, blur), *batch(), 0.1, **words).values()
+    state, data = {}, attacks.TrainingImages.of(*batch())
+    words["training_images"] = replace(data, fitted=lambda _, fit: state.update(fit()) or state)
+    attacks.lgv(AttackedDefence(network, blur), *batch(), 0.1, steps=1, **words)
     assert torch.equal(state["0/defence.1.weight"], blur[1].weight)
     assert not torch.equal(state["0/classifier.6.weight"], network[6].weight)
 

@@ -140,7 +140,7 @@ def keys(workspace: Path, tiny_weights: Path, monkeypatch) -> Callable[..., dict
             "attack": job.attack_key,
             "model": job.models["coarse"].key,
             "defence": job.target_keys["coarse@jpeg"],
-            **({"fit": job.fit_key(0.0)} if job.attack.fitted else {}),
+            **({"fit": job.fit_key(0.0)} if job.attack.is_fitted else {}),
             "job": job.key,
             **({"weights": file.name} if file else {}),
         }

@@ -1,9 +1,9 @@
 """A perturbation for all images, fitted to training images or read from a file."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -15,13 +15,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...utils.files import reading
-from .. import ALL_BUT_NORM, Gradient, Problem, Settings, Source, attack, checked
-from ..fitted import ROUNDING, FitBatch, FitTask, State, state_of
-from ..landscape import Landscape, evaluation_mode
+from .. import ALL_BUT_NORM, Gradient, Problem, Settings, attack, checked
+from ..landscape import Landscape
 from ..parts import State as LoopState
 from ..projection import direction, mean_size, rms, shrunk
+from ..training_images import State, TrainingBatch, TrainingImages, in_levels
 
-_FITTED = ("perturbation", "momentum")
+_ROUNDING = 1e-5  # largest relative difference between budgets that are equal up to rounding
 _ZERO = 128  # grey level in a PNG that means no change
 
 
@@ -122,62 +122,26 @@ class UniversalPerturbation:
     file: str | None = None
     resize: bool = False
     shrink: bool = False
-    one_state: ClassVar[bool] = False
-    as_built: ClassVar[bool] = False
 
-    def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
-        """Yield perturbation and momentum, (3, H, W), after each epoch."""
-        held = dict(state or {})
-        for epoch in range(int(held.pop("epochs", 0)), self.epochs):
-            for batch in task.batches(epoch, self.fit_batch):
-                zero = torch.zeros_like(batch.images[0])
-                change, momentum = (held.get(name, zero).to(zero) for name in _FITTED)
-                gradient = self._gradient(task, change, batch)
-                momentum = self.fit_decay * momentum + gradient / mean_size(gradient)
-                step = task.eps * self.fit_step * direction(momentum, task.norm)
-                change = change + step
-                if task.norm == "linf":
-                    change = change.clamp(-task.eps, task.eps)
-                else:
-                    change = shrunk(change, rms(change), task.eps)
-                held = {"perturbation": change, "momentum": momentum}
-            yield held | {"epochs": torch.tensor(epoch + 1)}
-
-    def _gradient(self, task: FitTask, change: Tensor, batch: FitBatch) -> Tensor:
-        """Compute the gradient of a batch's clamped losses in the perturbation, (3, H, W).
-
-        It passes the clip to [0, 1] as if there were none.
-        """
-        source, total = Source(task.model), torch.zeros_like(change)
-        eps = batch.images.new_full((1, 1, 1, 1, 1), task.eps)
-        size = task.max_batch or len(batch.images)
-        for columns in zip(*(column.split(size) for column in batch), strict=True):
-            part = FitBatch(*columns)
-            images, random = part.images, part.random()
-            problem = Problem(source, images, part.labels, task.targeted, random, eps, task.norm)
-            with evaluation_mode(task.model):
-                at = (images + change).clamp(0, 1)
-                (gradients,) = Landscape(problem, Settings()).gradient(at[None])
-            counts = random.scratch["losses"][0] <= self.clamp
-            total += (gradients * counts[:, None, None, None]).sum(dim=0)
-        return total.contiguous()  # as in a file; otherwise rounding differs
-
-    def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
+    def bind(self, training_images: TrainingImages) -> Callable[..., Any]:
         """Return the gradient estimator that returns the perturbation of each budget."""
-        return partial(self._perturb, states)
+        return partial(self._perturb, training_images)
 
     def _perturb(
-        self, states: Mapping[float, State], gradient: Gradient, state: LoopState
+        self, training_images: TrainingImages, gradient: Gradient, state: LoopState
     ) -> Tensor:
         images, budgets = state.images, state.eps.flatten(1)
         if bool((budgets != budgets[:, :1]).any()):
             raise ValueError("a universal perturbation needs the same budget for all images")
-        if self.file is None:
-            patterns = [state_of(states, eps)["perturbation"] for eps in budgets[:, 0].tolist()]
-            changes = torch.stack(patterns).to(images)
-        else:
+        if self.file is not None:
             change = read_perturbation(self.file, images.shape[-1], self.resize).to(images)
             changes = self._shrunk(change, state.eps[:, 0], state.norm)
+        else:
+            patterns = [
+                training_images.fitted(eps, partial(self._fit, training_images, state, eps))
+                for eps in (in_levels(eps) / 255 for eps in budgets[:, 0].tolist())
+            ]
+            changes = torch.stack([pattern["perturbation"] for pattern in patterns]).to(images)
         if changes.shape[1:] != images.shape[2:]:
             raise ValueError(
                 f"the perturbation has shape {tuple(changes.shape[1:])}, but an image "
@@ -185,10 +149,49 @@ class UniversalPerturbation:
             )
         return changes[:, None].expand_as(images)
 
+    def _fit(self, training_images: TrainingImages, state: LoopState, eps: float) -> State:
+        """Return the perturbation for a budget, (3, H, W)."""
+        image, layout = state.images[0, 0], torch.contiguous_format
+        change = momentum = torch.zeros_like(image, memory_format=layout)
+        for epoch in range(self.epochs):
+            for batch in training_images.batches(epoch, self.fit_batch):
+                gradient = self._gradient(training_images, state, eps, change, batch)
+                momentum = self.fit_decay * momentum + gradient / mean_size(gradient)
+                change = change + eps * self.fit_step * direction(momentum, state.norm)
+                if state.norm == "linf":
+                    change = change.clamp(-eps, eps)
+                else:
+                    change = shrunk(change, rms(change), eps)
+        return {"perturbation": change}
+
+    def _gradient(
+        self,
+        training_images: TrainingImages,
+        state: LoopState,
+        eps: float,
+        change: Tensor,
+        batch: TrainingBatch,
+    ) -> Tensor:
+        """Compute the gradient of a batch's clamped losses in the perturbation, (3, H, W).
+
+        It passes the clip to [0, 1] as if there were none.
+        """
+        total, budget = torch.zeros_like(change), batch.images.new_full((1, 1, 1, 1, 1), eps)
+        size = training_images.max_batch or len(batch.images)
+        for columns in zip(*(column.split(size) for column in batch), strict=True):
+            part = TrainingBatch(*columns)
+            of_part = part.images, part.labels, training_images.targeted, part.random()
+            problem = Problem(state.source, *of_part, budget, state.norm)
+            at = (part.images + change).clamp(0, 1)
+            (gradients,) = Landscape(problem, Settings()).gradient(at[None])
+            counts = problem.random.scratch["losses"][0] <= self.clamp
+            total += (gradients * counts[:, None, None, None]).sum(dim=0)
+        return total.contiguous()  # as in a file; otherwise rounding differs
+
     def _shrunk(self, change: Tensor, eps: Tensor, norm: str) -> Tensor:
         """Return a file's perturbation, (K, 3, H, W), scaled to budgets (K, 1, 1, 1)."""
         size = change.abs().amax() if norm == "linf" else rms(change)
-        if not self.shrink and bool((size > eps * (1 + ROUNDING)).any()):
+        if not self.shrink and bool((size > eps * (1 + _ROUNDING)).any()):
             raise ValueError(
                 f"{self.file} changes pixels by {255 * float(size):.4g}/255, more than the budget "
                 f"{255 * float(eps.min()):.4g}/255; attack.shrink=true scales it down."
@@ -204,7 +207,6 @@ def as_it_is(momentum: Tensor, state: LoopState) -> Tensor:
 @attack(
     gradients=0,
     universal=True,
-    fit_gradients=lambda n: n.budgets * n.epochs * n.fit_n_images,
     fixed=ALL_BUT_NORM,
     estimator=UniversalPerturbation,
     update=as_it_is,

@@ -1,6 +1,6 @@
 """Gradients of weights that are collected while the source is trained further."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, cast
@@ -12,11 +12,10 @@ from torch.func import functional_call
 from torch.optim.swa_utils import update_bn
 
 from ...utils.networks import copy_network
-from .. import FitBatch, PerImageRandom, Source, attack, checked, loss_of_each, members_of
-from ..fitted import FitTask, State, state_of
-from ..source import module_of
+from .. import PerImageRandom, Source, attack, checked, loss_of_each, members_of
+from ..training_images import State, TrainingBatch, TrainingImages
 
-_RENEWING = 8  # number of batches that renew batch-norm statistics; `fit_gradients` counts them
+_RENEWING = 8  # number of batches that renew batch-norm statistics
 
 
 @checked
@@ -51,83 +50,79 @@ class CollectedWeights:
     learning_rate: PositiveFloat = 0.05
     weight_decay: NonNegativeFloat = 1e-4
     fit_batch: PositiveInt = 128
-    one_state: ClassVar[bool] = True
     as_built: ClassVar[bool] = True
-    reads_target_labels: ClassVar[bool] = False
 
-    def fit(self, task: FitTask, state: State | None) -> Iterator[State]:
-        """Yield all weights collected so far after each epoch, as `NUMBER/NAME`."""
-        model = copy_network(module_of(task.model, "The fit")).requires_grad_()
+    def bind(self, training_images: TrainingImages) -> Callable[[nn.Module], nn.Module]:
+        """Return the backward rule that takes other weights for each gradient."""
+        return partial(self._changing, training_images)
+
+    def _changing(self, training_images: TrainingImages, model: nn.Module) -> nn.Module:
+        state = training_images.fitted(0.0, partial(self._fit, training_images, model))
+        return _Changing(model, partial(self._choose, state))
+
+    def _fit(self, training_images: TrainingImages, source: nn.Module) -> State:
+        """Return the weights that are collected, as `NUMBER/NAME`."""
+        model, collected = copy_network(source).requires_grad_(), dict[str, Tensor]()
         if self.epochs == 0:
-            yield {f"0/{name}": value for name, value in _weights(model).items()}
-            return
-        stored = dict(state or {})
-        done = int(stored.pop("epochs", 0))
+            return _numbered(0, _weights(model))
         trained = {id(one) for network in members_of(model) for one in network.parameters()}
-        parameters = {name: one for name, one in model.named_parameters() if id(one) in trained}
-        optimizer = torch.optim.SGD(
-            parameters.values(), self.learning_rate, 0.9, weight_decay=self.weight_decay
-        )
-        training = ("weights/", "momentum/")
-        collected = {key: value for key, value in stored.items() if not key.startswith(training)}
-        if done:  # continue after these epochs
-            model.load_state_dict(_select(stored, "weights"), strict=False)  # extra state stays
-            for name, value in _select(stored, "momentum").items():
-                optimizer.state[parameters[name]]["momentum_buffer"] = value.to(parameters[name])
-        for epoch in range(done, self.epochs):
-            for number in self._train(model, optimizer, task, epoch):
+        parameters = [one for one in model.parameters() if id(one) in trained]
+        rate, decay = self.learning_rate, self.weight_decay
+        optimizer = torch.optim.SGD(parameters, rate, 0.9, weight_decay=decay)
+        for epoch in range(self.epochs):
+            for number in self._train(model, optimizer, training_images, epoch):
                 place = epoch * self.weights_per_epoch + number
-                collected |= self._collect(model, task, place, collected)
-            state = collected | {
-                f"momentum/{name}": optimizer.state[value]["momentum_buffer"].clone()
-                for name, value in parameters.items()
-                if value in optimizer.state
-            }
-            state |= {f"weights/{name}": value for name, value in _weights(model).items()}
-            if not all(value.isfinite().all() for value in state.values()):
+                collected |= self._collect(model, training_images, place, collected)
+            if not all(value.isfinite().all() for value in collected.values()):
                 raise ValueError("The fit diverged: NaN or infinity. Lower attack.learning_rate.")
-            yield {**state, "epochs": torch.tensor(epoch + 1)}
+        return collected
 
     def _train(
-        self, model: nn.Module, optimizer: torch.optim.SGD, task: FitTask, epoch: int
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.SGD,
+        training_images: TrainingImages,
+        epoch: int,
     ) -> Iterator[int]:
         """Train for an epoch and yield a number each time that weights are to be collected."""
-        batches, per_epoch = -(-task.count // self.fit_batch), self.weights_per_epoch
+        batches, per_epoch = -(-training_images.count // self.fit_batch), self.weights_per_epoch
         stops = [-(-batches * (number + 1) // per_epoch) for number in range(per_epoch)]
-        for step, batch in enumerate(task.batches(epoch, self.fit_batch, augmented=True), start=1):
+        read = training_images.batches(epoch, self.fit_batch, augmented=True)
+        seed = training_images.seed * 1_000_003 + epoch * 10_007
+        for step, batch in enumerate(read, start=1):
             for network in members_of(model):
                 network.train()
             optimizer.zero_grad()
             if step == 1 or len(batch.images) > 1:  # batch norms need two images
-                self._differentiate(model, batch, task.seed * 1_000_003 + epoch * 10_007 + step)
+                self._differentiate(model, batch, seed + step)
             optimizer.step()
             yield from (number for number, stop in enumerate(stops) if stop == step)
 
-    def _differentiate(self, model: nn.Module, batch: FitBatch, seed: int) -> None:
+    def _differentiate(self, model: nn.Module, batch: TrainingBatch, seed: int) -> None:
         """Compute the gradients of a batch's loss in the weights, each member as if alone."""
         source = Source(model)
-        with torch.random.fork_rng():  # for dropout
+        with torch.enable_grad(), torch.random.fork_rng():  # for dropout
             torch.manual_seed(seed)
             for member in range(len(source.members)):
                 source.draw(batch.random(), 1)
                 logits, labels = source.logits(batch.images, member), batch.true_labels
                 loss_of_each("cross_entropy", logits, labels, False, 1).mean().backward()
 
-    def _collect(self, model: nn.Module, task: FitTask, place: int, _: State) -> State:
+    def _collect(
+        self, model: nn.Module, training_images: TrainingImages, place: int, _: State
+    ) -> State:
         """Return weights number `place` by name, as parts of the state."""
-        weights = _renewed(model, task, self.fit_batch)
-        return {f"{place}/{name}": value for name, value in weights.items()}
+        return _numbered(place, _renewed(model, training_images, self.fit_batch))
 
-    def bind(self, states: Mapping[float, State]) -> Callable[..., Any]:
-        """Return the backward rule that takes other weights for each gradient."""
-        return partial(_Changing, partial(self._choose, states))
-
-    def _choose(self, states: Mapping[float, State], number: int) -> dict[str, Tensor]:
+    def _choose(self, state: State, number: int) -> dict[str, Tensor]:
         """Return the weights of gradient `number`: the collected ones in turn."""
-        state = state_of(states, 0.0)
-        count = 1 + max(int(name.partition("/")[0]) for name in state if name[0].isdigit())
+        count = 1 + max(int(name.partition("/")[0]) for name in state)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         return _select(state, str(int(order[number % count])))
+
+
+def _numbered(place: int, weights: State) -> State:
+    return {f"{place}/{name}": value for name, value in weights.items()}
 
 
 def _select(state: State, kind: str) -> dict[str, Tensor]:
@@ -144,18 +139,18 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
     return {name: value.detach().clone() for name, value in state if torch.is_tensor(value)}
 
 
-def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
+def _renewed(model: nn.Module, training_images: TrainingImages, size: int) -> dict[str, Tensor]:
     """Return a model's weights, with the batch-norm statistics of training images."""
     renewed = copy_network(model)
     source = Source(renewed)
 
     def images() -> Iterator[Tensor]:
-        for batch in islice(task.batches(0, size), _RENEWING):
+        for batch in islice(training_images.batches(0, size), _RENEWING):
             source.draw(batch.random(), 1)
             yield batch.images
 
     with torch.random.fork_rng():
-        torch.manual_seed(task.seed)
+        torch.manual_seed(training_images.seed)
         update_bn(images(), renewed)
     return _weights(renewed)
 
@@ -163,7 +158,7 @@ def _renewed(model: nn.Module, task: FitTask, size: int) -> dict[str, Tensor]:
 class _Changing(nn.Module):
     """Source that takes other weights for each gradient, which `choose` returns by its number."""
 
-    def __init__(self, choose: Callable[[int], dict[str, Tensor]], model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, choose: Callable[[int], dict[str, Tensor]]) -> None:
         super().__init__()
         self.model, self.choose = model, choose
         self.weights = choose(0)
@@ -181,10 +176,6 @@ class _Changing(nn.Module):
 
 
 @attack(
-    # Batch norms are renewed for each of the weights; a forward pass counts as a third.
-    fit_gradients=lambda n: (
-        n.epochs * (n.fit_n_images + n.weights_per_epoch * min(n.fit_n_images, 8 * n.fit_batch) / 3)
-    ),
     backward_rule=CollectedWeights,
     steps=50,
     relative_step_size=0.1,
@@ -236,7 +227,7 @@ class SampledWeights(CollectedWeights):
     reach: PositiveFloat = 0.1
     spread: NonNegativeFloat = Field(1.5, repr=False)  # no part of the fit, nor of its key
 
-    def _differentiate(self, model: nn.Module, batch: FitBatch, seed: int) -> None:
+    def _differentiate(self, model: nn.Module, batch: TrainingBatch, seed: int) -> None:
         super()._differentiate(model, batch, seed)
         trained: list[Any] = [one for one in model.parameters() if one.grad is not None]
         start = [(weights.detach().clone(), weights.grad) for weights in trained]
@@ -249,7 +240,9 @@ class SampledWeights(CollectedWeights):
             weights.data.copy_(old)
             weights.grad = gradient.lerp(weights.grad, self.flatness / self.reach)
 
-    def _collect(self, model: nn.Module, task: FitTask, place: int, collected: State) -> State:
+    def _collect(
+        self, model: nn.Module, training_images: TrainingImages, place: int, collected: State
+    ) -> State:
         moments: dict[str, Tensor] = {}
         for name, weights in model.named_parameters():
             for power, kind in enumerate(("mean", "square"), start=1):
@@ -258,11 +251,11 @@ class SampledWeights(CollectedWeights):
         if (place + 1) % self.weights_per_epoch == 0:
             middle = copy_network(model)
             middle.load_state_dict(_select(moments, "mean"), strict=False)
-            moments |= super()._collect(middle, task, 0, collected)
+            moments |= super()._collect(middle, training_images, 0, collected)
         return moments
 
-    def _choose(self, states: Mapping[float, State], number: int) -> dict[str, Tensor]:
-        state, generator = state_of(states, 0.0), torch.Generator().manual_seed(number)
+    def _choose(self, state: State, number: int) -> dict[str, Tensor]:
+        generator = torch.Generator().manual_seed(number)
         weights = _select(state, "0")
         for name, square in sorted(_select(state, "square").items()):  # whatever order a file has
             variance = (square - weights[name].square()).clamp_min(1e-30)
@@ -286,9 +279,6 @@ class Repeated:
 
 
 @attack(
-    fit_gradients=lambda n: (
-        n.epochs * (2 * n.fit_n_images + min(n.fit_n_images, 8 * n.fit_batch) / 3)
-    ),
     transform=Repeated,
     backward_rule=SampledWeights,
     steps=50,
