@@ -55,7 +55,9 @@ def _words(record: JobRecord) -> list[str]:
     words["clean_accuracy_check.action"] = config["clean_accuracy_check"]["action"]
     typed = [f"{key}={_text(value)}" for key, value in words.items()]
     parts = [("attack", record.attack, attack["settings"])]
-    if record.fit_gradients != 0 or any(model["weights"] is None for model in config["model"].values()):
+    if record.fit_gradients != 0 or any(
+        model["weights"] is None for model in config["model"].values()
+    ):
         parts.append(("training", "", config["training"]))  # of models, or of the attack
     parts.append(("dataset", record.dataset, config["dataset"]))
     for group in ("model", "defence"):
