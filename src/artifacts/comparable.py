@@ -113,7 +113,7 @@ WITHOUT_EFFECT = (
     *("config.measurements.*", "config.clean_accuracy_check.*", "config.report.*"),
     *("config.model.*.url", "config.model.*.expected_accuracy", "config.model.*.training_of"),
     *("config.trainer.accelerator", "config.trainer.devices", "config.trainer.num_nodes"),
-    *("config.trainer.strategy", "config.trainer.precision", "config.trainer.num_workers"),
+    *("config.trainer.strategy", "config.trainer.num_workers"),
     *("config.trainer.progress_bar", "config.beside", "config.base", "config.question"),
     *("config.cache.*", "config.plan.*", "config.rerun", "config.sweep"),
 )

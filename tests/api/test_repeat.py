@@ -157,7 +157,7 @@ def test_the_order_of_an_ensemble_does_not_matter(made, run_in, capsys):
 
 def test_a_record_without_settings_is_one_sentence(made, run_in, capsys):
     (job,) = read_card(made / "mine.card")
-    config = {key: value for key, value in job.record.config.items() if key != "trainer"}
+    config = {key: value for key, value in job.record.config.items() if key != "epsilon"}
     record = job.record.model_copy(update={"config": config})
     write_card([replace(job, record=record)], made / "short.card")
     assert run_in(made, "short.card", "--commands", module="src.card") == 2
