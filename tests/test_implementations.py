@@ -104,7 +104,7 @@ def test_a_harmless_rewrite_follows(change):
 def test_stored_verdicts_are_those_of_the_comparison():
     differs, another = ROWS["first_different"] != "", ROWS["verdict"] == "another rule"
     assert len(ROWS) >= 30 and (differs == (ROWS["verdict"] != "follows")).all()
-    needed = ROWS.loc[another, ["place", "does"]]
+    needed = ROWS.loc[another, ["place", "does", "points", "low", "high"]]
     assert (needed != "").all(axis=None) and (ROWS.loc[another, "as_explained"] == "True").all()
 
 
