@@ -70,9 +70,9 @@ def test_sources_that_aim_at_other_classes_share_no_clean_row():
         ("target == 'b' and eps_255 == 0", ["a", ["a", "b"]], "of target 'b' for image 0"),
         ("index < 0", ["a+c", ["b"], "joint"], r"joint.*'a\+c'"),
         ("target == 'a' and eps_255 == 0 and index == 0", ["a", ["b"], "source_correct"], "'a'"),
-        ("index < 0", ["a", ["b"], "Joint"], "protocol Joint"),
-        ("index < 0", ["a", ["b", "c"]], "target b, c"),
-        ("index < 0", ["a", []], r"target \(none\)"),
+        ("index < 0", ["a", ["b"], "Joint"], "protocol=Joint"),
+        ("index < 0", ["a", ["b", "c"]], "target=c: choose from b"),
+        ("index < 0", ["a", []], r"target=\(none\)"),
         (None, ["a", ["b"]], "several rows for one image"),
     ],
 )
