@@ -10,6 +10,7 @@ from .artifacts.layout import IMAGES, PREDICTIONS
 from .artifacts.sweep_folders import named_folders
 from .artifacts.sweep_state import newest_sweep
 from .config.command_line import CommandParser, run_command
+from .report.results import results_of
 from .utils.package import command
 
 
@@ -42,11 +43,13 @@ def _pack(folder: list[Path], out: Path | None, commands: bool) -> None:
     out = out or Path(f"{sweeps[0].absolute().name.removesuffix('.card')}.card")
     if out.exists() and out.suffix != ".card":
         raise ValueError(f"{out} exists, and its name does not end in .card. Name another file.")
-    write_card(jobs, out)
+    signature = results_of(jobs).signature
+    write_card(jobs, out, signature=signature)
     tables = {name for job in jobs for name in job.tables if not name.startswith(PREDICTIONS)}
     pictures = any((job.folder / IMAGES).exists() for job in jobs)
     left_out = ", ".join([*sorted(tables), *["pictures"] * pictures]) or "nothing"
     print(f"{out}: {len(jobs)} jobs, {out.stat().st_size / 1000:.0f} KB; left out: {left_out}")
+    print(signature)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
 """List the jobs of a sweep, their states and the remaining time.
 
-`python -m src.status why JOB OTHER` prints why one job does not reuse the rows of another.
+`python -m src.status SIGNATURE SIGNATURE` says in what two signatures differ, and if their numbers
+may be in one table. A folder or a card stands for its signature.
 
 exit codes:
-  0          all jobs are done
-  1          some jobs are not done
-  2 or more  there is no such sweep, or the command failed
+  0          all jobs are done, or the numbers may be in one table
+  1          some jobs are not done, or the numbers may not
+  2 or more  there is no such sweep or signature, or the command failed
 """
 
 import sys
@@ -17,12 +18,12 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from .artifacts.record import job_record
 from .artifacts.sweep_state import CONFIG_OF_JOB, JobStatus, job_statuses, newest_sweep
 from .cache.rows import Rows
 from .config.command_line import CommandParser, run_command
 from .config.sections import CacheSettings
 from .report.grid import Grid
+from .report.signature import compare_signatures
 from .utils.package import command
 from .utils.refusals import printable
 from .utils.terminal import duration
@@ -31,24 +32,24 @@ from .utils.terminal import duration
 def main(words: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 0 if all jobs are done, else 1."""
     words = sys.argv[1:] if words is None else words
-    if words[:1] == ["why"]:
-        parser = CommandParser(
-            f"{command('status')} why",
-            description="Print what decides the rows of two finished jobs and differs.",
-        )
-        parser.add_argument("job", type=Path, help="folder of a finished job")
-        parser.add_argument("other", type=Path, help="folder of a later one")
-        return run_command(_print_differences, parser.parse_args, words[1:])
     parser = CommandParser(command("status"), description=__doc__)
-    parser.add_argument(
-        "folder", nargs="?", type=Path, help="folder of a sweep; default: the newest"
-    )
-    return run_command(_print_jobs, parser.parse_args, words)
+    text = "folder of a sweep; default: the newest. Or a signature, folder or card"
+    parser.add_argument("folder", nargs="?", help=text)
+    parser.add_argument("other", nargs="?", help="another signature, folder or card to compare")
+    return run_command(_print_status, parser.parse_args, words)
 
 
-def _print_jobs(folder: Path | None) -> int:
+def _print_status(folder: str | None, other: str | None) -> int:
+    """Print the jobs of a sweep, or in what two signatures differ; return the exit code."""
+    if folder and other:
+        lines, together = compare_signatures(folder, other)
+        print("\n".join(map(printable, lines)))
+        return int(not together)
+    return _print_jobs(Path(folder or newest_sweep()))
+
+
+def _print_jobs(folder: Path) -> int:
     """Print the jobs of a sweep; return 0 if all are done, else 1."""
-    folder = folder or newest_sweep()
     jobs = job_statuses(folder)
     console = Console(markup=False, highlight=False, soft_wrap=True)
     console.print(listed(jobs).terminal(ruled=False), soft_wrap=False)
@@ -56,25 +57,6 @@ def _print_jobs(folder: Path | None) -> int:
     if cache := cache_of(jobs):
         console.print(cache)
     return int(any(job.state != "done" for job in jobs))
-
-
-def _print_differences(job: Path, other: Path) -> None:
-    """Print the parts of the keys of two finished jobs that differ, one per line."""
-    before, after = _key_parts(job), _key_parts(other)
-    for name in {**before, **after}:
-        values = [printable(parts.get(name, "none")) for parts in (before, after)]
-        if values[0] != values[1]:
-            print(f"{printable(name)}: {' -> '.join(values)}")
-    if before == after:
-        print("No part differs. Either job reuses the other's rows of equal images and budgets.")
-
-
-def _key_parts(folder: Path) -> dict[str, str]:
-    """Return the parts of the keys of a job's rows from its record."""
-    record = job_record(folder)
-    if record is None or not record.key_parts:
-        raise ValueError(f"{folder} is no folder of a job that states what decides its rows.")
-    return {"source": record.source, **record.key_parts, "key of the attack": record.crafting}
 
 
 def listed(jobs: list[JobStatus]) -> Grid:

@@ -1,6 +1,8 @@
 """The modules and images of a call to `transfer`, checked and in the form that a job needs."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from inspect import getsource
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset
 
+from ..cache.keys import content_key
 from ..data import ImageDataset, LabelledImages, to_rgb
 from ..data.arrays import check_whole, grey_levels
 from ..models import PixelClassifier, network_text, tensors_of, try_classifier
@@ -93,7 +96,7 @@ class Inputs:
         names = dict.fromkeys((*members, *self.targets))
         model = {
             name: {
-                "network": {"name": name_of(self.networks[name].network)},
+                "network": described(self.networks[name].network),
                 "weights": "included",
                 "feature_layer": getattr(self.networks[name], "feature_layer", None),
             }
@@ -155,9 +158,27 @@ def _classifier(name: str, module: nn.Module) -> PixelClassifier:
 
 def name_of(value: Any) -> str:
     """Return the module and name of a function, or of an object's class."""
-    value = getattr(value, "func", value)
-    code = value if hasattr(value, "__qualname__") else type(value)
+    code = _code_of(value)
     return canonical_name(f"{code.__module__}.{code.__qualname__}")
+
+
+def described(value: Any) -> dict[str, str]:
+    """Return the name of a function, module or object, and a digest of its code's text.
+
+    That is the text of the function, or of the classes of the object or of a module's parts.
+    Classes of torch, attributes of objects, and functions that are called are left out.
+    """
+    parts = value.modules() if isinstance(value, nn.Module) else [value]
+    codes, texts = {_code_of(part) for part in parts}, list[str]()
+    for code in (code for code in codes if not code.__module__.startswith("torch.")):
+        with suppress(OSError, TypeError):  # typed in a shell, or compiled
+            texts.append(getsource(code))
+    return {"name": name_of(value), "code": content_key(sorted(texts))}
+
+
+def _code_of(value: Any) -> Any:
+    value = getattr(value, "func", value)
+    return value if hasattr(value, "__qualname__") else type(value)
 
 
 def _whole(key: str, values: Any, count: int) -> np.ndarray:

@@ -43,7 +43,7 @@ from ..run.trainer import for_device
 from ..utils.devices import arithmetic
 from ..utils.model_names import NO_DEFENCE
 from .classifier import Models, loaded
-from .inputs import Inputs, name_of
+from .inputs import Inputs, described
 
 log = logging.getLogger(__name__)
 
@@ -161,7 +161,7 @@ def transfer(
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images, class_names)
     plain: dict[str, Any] = {
         "defence": {
-            name: {"function": name_of(function), "called": name, "repeats": repeats}
+            name: {**_named(function, name), "repeats": repeats}
             for name, function in functions.items()
         },
         "defences": tuple(functions),
@@ -249,9 +249,13 @@ def craft(
         word: value if isinstance(value, int | float | str | None) else repr(value)
         for word, value in getattr(function, "keywords", {}).items()
     }
-    # Two functions may have the same name; their names in this call differ.
-    called = {"function": name_of(attack), "called": name}
-    return crafted_settings(name, {**words, **keywords, **called}, key), function
+    return crafted_settings(name, {**words, **keywords, **_named(attack, name)}, key), function
+
+
+def _named(function: Any, name: str) -> dict[str, str]:
+    """Return settings that describe a function; several of one name differ in that of the call."""
+    stated = described(function)
+    return {"function": stated["name"], "called": name, "code": stated["code"]}
 
 
 def _run_all(

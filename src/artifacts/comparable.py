@@ -12,6 +12,7 @@ from ..config.gradient_cost import COPIES
 from ..config.sections import network_settings
 from ..utils.model_names import ModelRef
 from ..utils.package import is_asset
+from ..utils.refusals import printable_all
 from .record import JobRecord
 
 _FACTS = {
@@ -221,6 +222,17 @@ def recipe(record: JobRecord) -> str:
     rest = [field for field in (*ALIKE, "epsilon.grid") if field not in ("images", "seed")]
     stated = record.model_dump(mode="json", include=_FACTS)
     return digest([facts(record, rest), stated, settings])
+
+
+def experiment(record: JobRecord) -> str:
+    """Return a digest of all facts of a job, except the program's version and how it ran.
+
+    The key of the attack is no fact: it names the program, and a call from Python.
+    """
+    stated = facts(record, (*FIELDS.keys() - {"attack", "program's code"}, *OF_MODELS))
+    names = [record.source, record.layer, sorted(record.targets), sorted(record.defences)]
+    settings = record.config["attack"]["settings"]
+    return digest(printable_all([stated, record.key_parts, settings, names]))
 
 
 def training_of(record: JobRecord, model: str) -> str:

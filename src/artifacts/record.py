@@ -82,7 +82,8 @@ class JobRecord(BaseModel):
 
     Attributes:
         key: Equal keys mean equal predictions.
-        key_parts: What decides the job's rows, by name: short values, or digests.
+        key_parts: Digests of what else decides the job's rows: layers of the models, a saved set,
+            and the images and passes of a fit.
         crafting: Key of the attack, independent of images, budgets and targets; see
             `JobContext.attack_key`.
         target_keys: Keys of everything that decides each target's logits, by name; with a defence
@@ -167,11 +168,6 @@ class JobRecord(BaseModel):
         if self.config["attack"]["kind"] == "crafted" and gradients in formats:
             other.append(f"gradients in {formats[gradients]}")
         return ", ".join(other) or "float32"
-
-    @property
-    def formats(self) -> str:
-        """`arithmetic`, and the storage of the evaluated images if it is not float32, as text."""
-        return self.arithmetic + f", images as {self.storage}" * (self.storage != "float32")
 
     @property
     def program(self) -> str:

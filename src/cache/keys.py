@@ -18,7 +18,6 @@ from ..config.sections import (
 from .code_digest import code_of, program_digest, version
 
 _LIBRARIES = ("torch", "torchvision", "timm", "numpy", "scipy", "pillow")
-_SHOWN = 40  # characters of a value that is shown as it is
 TRAINING = 1
 """Version of the trainings, part of the names of weight files.
 
@@ -96,18 +95,6 @@ def attack_parts(attack: AttackSettings, saved: str | None, **others: Any) -> di
         "target_label": attack.target_label,
         **others,
     }
-
-
-def described(parts: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    """Return parts as text by dotted name: short values as they are, long ones as a digest."""
-    texts = dict[str, str]()
-    for name, value in parts.items():
-        if isinstance(value, Mapping):
-            texts |= described(value, f"{prefix}{name}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            texts[f"{prefix}{name}"] = text if len(text) <= _SHOWN else content_key([value])
-    return texts
 
 
 def code_keys(sections: Mapping[str, Any]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from ..utils.model_names import ABSTAINED, NO_DEFENCE, renamed
 from ..utils.vocabulary import Protocol
 from .grid import Grid
 from .results import Results, open_jobs
+from .signature import signature_of
 from .words import COUNTED, classes_sentence, reach_sentence, share
 
 _SHOWN = (1, 2, 5, 10, 20, 50)
@@ -89,7 +90,10 @@ def tries_table(
         f"candidates, targets: {first['targets']}. Counted if so for all candidates: "
         f"{COUNTED[protocol]}, {first['images']} in all. Order: {', '.join(order[:_LISTED])}"
     )
-    return Grid([*columns], columns.to_numpy().tolist(), caption, data=frame)
+    eps = eps_255 or results.attacked[0][0].job.record.reference
+    line = signature_of(results, results.pairs(eps_255=eps, protocol=protocol, defence=defence))
+    cells = columns.to_numpy().tolist()
+    return Grid([*columns], cells, caption, data=frame, signature=line)
 
 
 class Audit(NamedTuple):

@@ -81,6 +81,7 @@ class Grid:
         notes: What else there is to say; LaTeX has them as comments.
         left: Positions of the columns of names, which are left-aligned; others have numbers.
         data: The rows of a CSV; None: the cells' texts.
+        signature: What the numbers are numbers of; a CSV lacks it, LaTeX has it as a comment.
     """
 
     heads: Sequence[str | Sequence[str]]
@@ -90,6 +91,7 @@ class Grid:
     notes: Sequence[str] = ()
     left: Collection[int] = (0,)
     data: pd.DataFrame | None = None
+    signature: str = ""
 
     def __str__(self) -> str:
         return self.markdown()
@@ -122,7 +124,7 @@ class Grid:
 
     def terminal(self, ruled: bool = True) -> Group:
         """Return the table for the terminal, between its caption and its legend."""
-        below = "\n".join([*self.legend, *self.notes])
+        below = "\n".join(filter(None, [*self.legend, *self.notes, self.signature]))
         table = self.rich_table(ruled) if self.heads else None
         parts: list[Any] = [Text(self.caption, "bold"), table, Text(below, "italic")]
         return Group(*filter(None, parts))
@@ -132,7 +134,8 @@ class Grid:
         heads = [_ESCAPES["markdown"](_line(head)) for head in self.heads]
         lines = (heads, ["---"] * len(heads), *self._in("markdown"))
         rows = [f"| {' | '.join(line)} |" for line in lines]
-        return "\n".join([*rows, "", self._words("markdown", self.notes), ""])
+        signature = [f"`{self.signature}`", ""] if self.signature else []
+        return "\n".join([*rows, "", self._words("markdown", self.notes), "", *signature])
 
     def html(self) -> str:
         """Return the table in HTML."""
@@ -141,7 +144,8 @@ class Grid:
         for row in self._in("html"):
             cells = (f"<{tag}>{text}</{tag}>" for tag, text in zip(tags, row, strict=True))
             rows.append("".join(cells))
-        caption = f"<caption>{self._words('html', self.notes)}</caption>"
+        signature = f"<br><code>{html.escape(self.signature)}</code>" * bool(self.signature)
+        caption = f"<caption>{self._words('html', self.notes)}{signature}</caption>"
         lines = [f'<table class="plain">{caption}', *(f"<tr>{row}</tr>" for row in rows)]
         return "\n".join([*lines, "</table>", ""])
 
@@ -151,7 +155,10 @@ class Grid:
         sides = "".join("l" if place in self.left else "r" for place in range(len(self.heads)))
         lines = [
             r"% needs \usepackage{booktabs} and \usepackage{xcolor}",
-            *(f"% {' '.join(note.split())}" for note in self.notes),
+            *(
+                f"% {' '.join(note.split())}"
+                for note in filter(None, [*self.notes, self.signature])
+            ),
             rf"\begin{{table{star}}}[t]",
             r"\centering",
             rf"\caption{{{self._words('latex')}}}",

@@ -27,6 +27,7 @@ from .images_text import images_text
 from .network_table import network_table
 from .paper import paper_table
 from .results import Results, open_results
+from .signature import signature_of
 from .transfer_table import transfer_table
 from .words import is_tied, points, ranking_heading, ranking_notes, said
 
@@ -117,6 +118,7 @@ def table(
         raise ValueError(f"name={name}: the function returns {type(grid).__name__}, no Grid.")
     if name != "paper" and (part := images_text(results.jobs)):  # whose answers say it themselves
         grid = replace(grid, legend=[*grid.legend, part])
+    grid = replace(grid, signature=grid.signature or results.signature)
     if to == "latex":
         return grid.latex(wide, small)
     return grid if to is None else str(getattr(grid, to)())
@@ -153,20 +155,17 @@ def _jobs(results: Results, attack: str | None = None) -> list[FinishedJob]:
 
 
 def _place(results: Results, jobs: Sequence[FinishedJob]) -> str:
-    """Return attack, images, budget, protocol and arithmetic of the jobs of one attack."""
+    """Return attack, images, budget and protocol of the jobs of one attack."""
     datasets = {job.record.data: job.record.dataset for job in results.jobs if job.attacked}
     named, record = Counter(datasets.values()), jobs[0].record
     dataset = record.dataset + f" ({record.data[:6]})" * (named[record.dataset] > 1)
-    arithmetic = " / ".join(dict.fromkeys(job.record.formats for job in jobs))
-    ends = f", {arithmetic}" * (arithmetic != "float32")
     eps = f"eps = {record.reference:g}/255"
-    return f"{jobs[0].attack} on {dataset}, {eps}, protocol: {record.protocol}{ends}"
+    return f"{jobs[0].attack} on {dataset}, {eps}, protocol: {record.protocol}"
 
 
 def matrix_of(results: Results, job: FinishedJob) -> pd.DataFrame:
     """Return the `transfer_matrix` of a job's attack at its reference budget."""
-    plain = results.select(attack=job.attack, defence=NO_DEFENCE)
-    pairs = plain[(plain["source"] != MEAN) & (plain["target"] != MEAN)]
+    pairs = results.pairs(attack=job.attack, defence=NO_DEFENCE)
     return transfer_matrix(pairs, job.record.reference, job.record.protocol)
 
 
@@ -213,7 +212,9 @@ def matrix_forms(results: Results, attack: str | None, arrow: str = "-> ") -> li
 
 def matrix(results: Results, attack: str | None = None) -> Grid:
     """Lay out the transfer matrix of an attack, or of the first one, with counts and rates."""
-    return matrix_forms(results, attack, "")[0]
+    pairs = results.pairs(attack=_jobs(results, attack)[0].attack, defence=NO_DEFENCE)
+    line = signature_of(results, pairs[pairs["reference"]], "counts")
+    return replace(matrix_forms(results, attack, "")[0], signature=line)
 
 
 def defences(results: Results, attack: str | None = None) -> Grid:
@@ -223,7 +224,7 @@ def defences(results: Results, attack: str | None = None) -> Grid:
     rows, keys = results.select(attack=jobs[0].attack, **place), ["source_defence", "defence"]
     means = rows[(rows[["source", "target"]] == MEAN).all(axis=1) & (rows["relation"] == TRANSFER)]
     means = means.sort_values("ensemble", kind="stable").drop_duplicates(keys)
-    pairs = rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
+    pairs = results.pairs(attack=jobs[0].attack, **place)
     others, white = pairs["relation"] == TRANSFER, pairs["relation"].isin([WHITE_BOX, OWN])
     targeted = bool(rows["targeted"].any())
     rate, k = ("success_rate", "success") if targeted else ("robust_accuracy", "still_correct")
@@ -245,7 +246,8 @@ def defences(results: Results, attack: str | None = None) -> Grid:
     if not adaptive:
         note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
     caption = f"{does.capitalize()} behind defences: {_place(results, jobs)}"
-    return Grid([*table], table.to_numpy().tolist(), caption, [note], left=[adaptive], data=means)
+    line, cells = signature_of(results, pairs, "accuracy"), table.to_numpy().tolist()
+    return Grid([*table], cells, caption, [note], (), [adaptive], means, line)
 
 
 def rankings(results: Results, of: str) -> Iterator[pd.DataFrame]:
@@ -264,7 +266,8 @@ def ranking(of: str, results: Results) -> Grid:
     rows = next(rankings(results, of), pd.DataFrame({"rank": []}))
     if rows["rank"].isna().all():
         raise ValueError(f"There is no ranking of {of}s.")
-    return ranking_grid(rows, of, len(rows))
+    pairs = results.pairs(reference=True, relation=TRANSFER, defence=NO_DEFENCE)
+    return replace(ranking_grid(rows, of, len(rows)), signature=signature_of(results, pairs))
 
 
 def sources(results: Results, networks: bool = False) -> Grid:

@@ -317,6 +317,7 @@ def paper_text(results: Results, missing: int = 0) -> str:
     figure = f"{command('figure')} curves {places} --out curves.pdf"
     title = ", ".join(filter(None, ["PDF of the budgets", images_text(budgets)]))
     lines += said(
+        (f"Signature of the primary comparison: `{primary_of(results).signature}`", True),
         (f"Not varied: {', '.join(rest) or 'none'}.", "function" not in stated),
         (f"LaTeX of a table: `{table}`, where NAME is {', '.join(grids)}.", folder != Path()),
         (f"{title}: `{figure}`", budgets and folder != Path()),

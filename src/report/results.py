@@ -202,12 +202,24 @@ class Results:
         """The rows of `over_seeds` for the primary variants."""
         return self.over_seeds[self.over_seeds["primary"]] if self.attacked else self.frame
 
+    @cached_property
+    def signature(self) -> str:
+        """What the success at the reference budget is of, in one line; empty without an attack."""
+        from .signature import signature_of  # which reads results
+
+        return signature_of(self, self.pairs(reference=True)) if self.attacked else ""
+
     def select(self, **where: Any) -> pd.DataFrame:
         """Return the rows of `primary_rows` with these values in columns; lists choose several."""
         chosen = self.primary_rows
         for name, value in where.items():
             chosen = chosen[chosen[name].isin(value if isinstance(value, list) else [value])]
         return chosen
+
+    def pairs(self, **where: Any) -> pd.DataFrame:
+        """Return the selected rows that are no means over sources or targets."""
+        rows = self.select(**where)
+        return rows[(rows["source"] != MEAN) & (rows["target"] != MEAN)]
 
     def outcomes(
         self, eps_255: float | None = None, protocol: str | None = None

@@ -45,7 +45,7 @@ def print_matrices(results: Results, console: Console) -> None:
             behind = defences(results, attack)
             console.print(behind.rich_table(), soft_wrap=False)
             legend += behind.legend
-    legend += filter(None, [images_text(results.jobs)])
+    legend += filter(None, [images_text(results.jobs), results.signature])
     if legend:
         console.print(Text("\n".join(dict.fromkeys(legend)), style="italic"), soft_wrap=False)
         console.print()

@@ -8,7 +8,7 @@ import pandas as pd
 
 from ..analysis import CLEAN
 from ..analysis.multiple_comparisons import FEWEST_FOR_WINNER, FEWEST_TESTED
-from ..analysis.transfer_rates import ANOTHER_TRAINING
+from ..analysis.transfer_rates import ANOTHER_TRAINING, TRANSFER
 from ..artifacts.record import JobRecord
 from ..utils.formats import span
 from ..utils.model_names import renamed
@@ -16,6 +16,7 @@ from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of, s
 from .grid import DAGGER, PARTIAL, Cell, Grid
 from .published import add_published
 from .results import Results
+from .signature import signature_of
 from .words import dependence, said
 
 _MARKS = {"best": "bold", "undecided": "italic", "partial": "partial", "white": "white"}
@@ -48,7 +49,9 @@ def transfer_table(results: Results, spec: TableSpec) -> Grid:
     above = [(axis, *[""] * (len(spec.columns) - 1)) for axis in spec.rows] + columns
     notes = _details(results, pairs, spec) + published
     left, values = range(len(spec.rows)), pd.concat(data, axis=1)
-    return Grid(above, cells, caption, legend, notes, left, values)
+    pairs = pairs[spec.white_boxes | (pairs["relation"] == TRANSFER)]
+    line = signature_of(results, pairs, spec.value)
+    return Grid(above, cells, caption, legend, notes, left, values, line)
 
 
 def _places(body: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, ...]]:
@@ -109,7 +112,7 @@ def _leads(cells: pd.DataFrame, spec: TableSpec, names: Mapping[str, str]) -> It
 _SINGLE = {"attack": "under", "source": "from", "target": "on"}
 """Prepositions of a caption before what neither rows nor columns name."""
 _OF_IMAGES = {name for name, quantity in VALUES.items() if quantity.of_predictions}
-_PACKAGES = ("transferability", "torch", "torchvision", "timm", "transferattack")
+_PACKAGES = ("torch", "torchvision", "timm", "transferattack")
 
 
 def _caption(
@@ -161,21 +164,13 @@ def _caption(
 
 
 def _details(results: Results, pairs: pd.DataFrame, spec: TableSpec) -> list[str]:
-    """Return what the numbers depend on, one line each: images, steps, weights, seeds, versions."""
+    """Return what the signature does not name: sizes of perturbations, and libraries."""
     records = [job.record for job in results.jobs if job.attacked]
-    formats = dict.fromkeys(f"{record.arithmetic}, saved as {record.storage}" for record in records)
     sizes: Any = pairs.groupby(["attack", "group"], sort=False)["rms_255"].mean().dropna()
     one_budget = spec.value in _OF_IMAGES and "budget" not in spec.keys
     visible = _distinct(f"{attack} {size:.2f}" for (attack, _), size in sizes.items())
-    steps = _distinct(filter(None, map(_steps, records)))
-    images = _distinct(f"{_set_of_images(record)} (digest {record.data})" for record in records)
     return said(
-        (f"Images: {images}", True),
         (f"RMS change in 1/255: {visible}", one_budget and len(sizes) > 1),
-        (f"Steps: {steps}", steps),
-        (f"Weights: {_distinct(chain.from_iterable(map(_weights, records)))}", True),
-        (f"Arithmetic: {'; '.join(formats)}", [*formats] != ["float32, saved as float32"]),
-        (f"Seed {_distinct(str(record.seed) for record in records)}", True),
         (_distinct(chain.from_iterable(map(_versions, records))), True),
     )
 
@@ -187,26 +182,6 @@ def _distinct(names: Iterable[str]) -> str:
 def _set_of_images(record: JobRecord) -> str:
     of = f" of {record.dataset}" * (record.dataset != "images")  # tensors have no other name
     return f"{record.images} images{of}"
-
-
-def _steps(record: JobRecord) -> str:
-    """Return the attack with its number of steps and their size, as far as it states them."""
-    stated = record.config["attack"]["settings"]
-    if not (steps := stated.get("steps")):
-        return ""
-    size = f" x {stated.get('relative_step_size') or 1 / steps:.3g} eps"
-    if fixed := stated.get("step_size_255"):
-        size = f" x {fixed:g}/255"
-    return f"{record.attack} {steps}{size if 'step_size_255' in stated else ''}"
-
-
-def _weights(record: JobRecord) -> Iterator[str]:
-    """Yield each model with the tag of its weights (if any) and their digest."""
-    for name, digest in record.weights.items():
-        if name in record.config["model"]:  # an ensemble has no settings
-            network = record.config["model"][name]["network"]
-            tag = network.get("model_name") or network.get("weights")
-            yield f"{name} ({f'{tag}, ' if tag else ''}{digest[:8]})"
 
 
 def _versions(record: JobRecord) -> list[str]:

@@ -19,7 +19,7 @@ from torch import nn
 from ..artifacts.tables import IMAGE
 from ..attacks.training_images import in_levels
 from ..cache.code_digest import code_of
-from ..cache.keys import content_key, described, lasting_key
+from ..cache.keys import content_key, lasting_key
 from ..cache.rows import Rows
 from ..config.sections import CheckSettings, TargetLabelRule, TrainerSettings
 from ..config.settings import Settings
@@ -367,21 +367,15 @@ class JobContext(Job):
 
     @property
     def key_parts(self) -> dict[str, str]:
-        """Parts of all keys of the job's rows by name: short values as they are, others as digests.
-
-        No part contains another one: models and defences are apart from attack and fit.
-        """
-        parts: dict[str, Any] = {**self._attack_parts, "images": self.images.digest()}
-        parts["fit"] = {}
+        """Parts of the rows' keys that settings, weights and code do not tell, by name."""
+        parts = {f"layers.{name}": model.parts.get("layers") for name, model in self.models.items()}
+        parts["mixed_images"] = self._attack_parts["mixed_images"]
+        if self.saved is not None:
+            parts["saved"] = self.saved.digest
         if self.fit_images is not None:
-            parts["fit"] = self._fit_parts(0.0) | {"images": self.fit_images.digest()}
-        for part in (parts, parts["fit"]):
-            for name in ("source", "source_defence"):
-                part.pop(name, None)
-        names = dict.fromkeys([*self.members, *(pair.model for pair in self.targets)])
-        parts["model"] = {name: self.models[name].key_parts for name in names}
-        parts["defence"] = {name: {**one.parts, "seed": {}} for name, one in self.defences.items()}
-        return described(parts)
+            parts["fit.images"] = self.fit_images.digest()
+            parts["fit.passes"] = self._fit_parts(0.0)["passes"]
+        return {name: content_key([part]) for name, part in parts.items()}
 
     @cached_property
     def attack_batch(self) -> int:

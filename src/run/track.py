@@ -62,6 +62,7 @@ def publish_sweep(
         page = (folder / PAGE).absolute().as_uri()
         note = f"{pairs} pairs are too many for MLflow's charts. Compare them at {page}.\n\n{note}"
     tags = {"folder": str(folder.absolute()), "note": note, "error": error}
+    tags["signature"] = results.signature
     tags = {name: text for name, text in tags.items() if text} | sweep_tags(sweep)
     tags |= _start(folder / MANIFEST)
     parameters = {name: text for name, text in listed.items() if text}
@@ -106,6 +107,7 @@ def publish_job(tracker: Tracker, results: Results) -> None:
     analysis = sorted(code_of(str(FOLDER / "analysis")).values())
     key = content_key([record.key, *chosen, analysis])
     shared = data_tags(record.config, record.data, record.images, len(record.class_names))
+    shared |= {"signature": results.signature} if record.attack else {}
     shared |= sweep_tags(record.config["sweep"]) | _start(result.job.folder / CONFIG_OF_JOB)
     tags, metrics = {"run_key": key}, dict[str, float]()
     if record.attack:

@@ -24,7 +24,7 @@ from ..charts.theme import MEAN
 from ..diagnostics import why_figures
 from ..named_tables import ranking_grid, rankings
 from ..paper import primary_of
-from ..results import JobResults, Results
+from ..results import Results
 from ..sanity_checks import CAUSES
 from ..view import View, answer_of, over_sources, pairs_of, undecided, view_of
 from ..words import on_target, ranking_legend, ranking_notes, said, sentences
@@ -74,7 +74,7 @@ def _build(results: Results, settings: ReportSettings | None, room: float) -> Re
     correct = (f"{model} {format_cell(row['correct'], row['n'])}" for model, row in clean)
     answer: Sequence[str] = ("", f"Correct: {', '.join(correct)}.", "")
     screens = list[dict[str, Any]]()
-    terms: dict[str, Any] = {"What was run": facts(results.rows)}
+    terms: dict[str, Any] = {"What was run": facts(results)}
     figures = [*clean_figures(numbers)]
     page: dict[str, Any] = {
         "title": "Transfer of adversarial examples" if attacked else "Clean images",
@@ -257,10 +257,10 @@ def _accuracy(rows: pd.DataFrame) -> Iterator[tuple[str, str]]:
     yield "classes present", str(rows["label"].nunique())
 
 
-def facts(rows: Sequence[Sequence[JobResults]]) -> list[tuple[str, str]]:
+def facts(results: Results) -> list[tuple[str, str]]:
     """Return (term, value) pairs that describe the jobs."""
-    jobs = [job.job for row in rows for job in row]
-    terms = [("command", line) for line in commands(jobs)]
+    jobs, rows = results.jobs, results.rows
+    terms = [("signature", results.signature), *(("command", line) for line in commands(jobs))]
     terms += sorted({("model", line) for job in jobs for line in _models(job.record)})
     for term, describe in _FACTS.items():
         lines = dict.fromkeys(filter(None, (describe(job.record) for job in jobs)))
@@ -296,20 +296,13 @@ def _budgets(record: JobRecord) -> str:
     return text * bool(record.attack)
 
 
-def _arithmetic(record: JobRecord) -> str:
-    batches = f"batches of {record.config['trainer']['batch_size']}"
-    return f"{record.formats}, {batches}, on {record.device}"
-
-
 _FACTS: Mapping[str, Callable[[JobRecord], str]] = {
     "data": _data,
     "attacks": _attack,
     "budgets": _budgets,
-    "images counted": lambda job: job.protocol,
     "ensembles": lambda job: f"mean of {job.config['ensemble']}" * job.source_model.is_ensemble,
     "feature layers": lambda job: f"{job.layer} of {job.source}" * bool(job.layer),
-    "seed": lambda job: str(job.seed),
-    "precision and device": _arithmetic,
+    "device": lambda job: f"{job.device}, batches of {job.config['trainer']['batch_size']}",
     "finished": lambda job: job.created,
     "code": lambda job: job.program,
     "versions": lambda job: ", ".join(f"{name} {number}" for name, number in job.versions.items()),
