@@ -162,18 +162,18 @@ def name_of(value: Any) -> str:
     return canonical_name(f"{code.__module__}.{code.__qualname__}")
 
 
-def described(value: Any) -> dict[str, str]:
-    """Return the name of a function, module or object, and a digest of its code's text.
+def described(value: Any, key: str = "name") -> dict[str, str]:
+    """Return the name of a function, module or object, as `key`, and a digest of its code's text.
 
     That is the text of the function, or of the classes of the object or of a module's parts.
     Classes of torch, attributes of objects, and functions that are called are left out.
     """
     parts = value.modules() if isinstance(value, nn.Module) else [value]
     codes, texts = {_code_of(part) for part in parts}, list[str]()
-    for code in (code for code in codes if not code.__module__.startswith("torch.")):
-        with suppress(OSError, TypeError):  # typed in a shell, or compiled
+    for code in (code for code in codes if not str(code.__module__).startswith("torch.")):
+        with suppress(Exception):  # typed in a shell, compiled, or a lambda in brackets
             texts.append(getsource(code))
-    return {"name": name_of(value), "code": content_key(sorted(texts))}
+    return {key: name_of(value), "code": content_key(sorted(texts))}
 
 
 def _code_of(value: Any) -> Any:

@@ -161,7 +161,7 @@ def transfer(
     inputs = Inputs(sources, targets, images, labels, classes, index, fit_images, class_names)
     plain: dict[str, Any] = {
         "defence": {
-            name: {**_named(function, name), "repeats": repeats}
+            name: {**described(function, "function"), "called": name, "repeats": repeats}
             for name, function in functions.items()
         },
         "defences": tuple(functions),
@@ -249,13 +249,9 @@ def craft(
         word: value if isinstance(value, int | float | str | None) else repr(value)
         for word, value in getattr(function, "keywords", {}).items()
     }
-    return crafted_settings(name, {**words, **keywords, **_named(attack, name)}, key), function
-
-
-def _named(function: Any, name: str) -> dict[str, str]:
-    """Return settings that describe a function; several of one name differ in that of the call."""
-    stated = described(function)
-    return {"function": stated["name"], "called": name, "code": stated["code"]}
+    # Two functions may have the same name; their names in this call differ.
+    called = {**described(attack, "function"), "called": name}
+    return crafted_settings(name, {**words, **keywords, **called}, key), function
 
 
 def _run_all(

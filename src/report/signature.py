@@ -18,6 +18,7 @@ from ..utils.model_names import NO_DEFENCE
 from ..utils.package import INSTALLED
 from ..utils.refusals import printable
 from .results import JobResults, Results, results_of
+from .trainings import without_training_seed
 
 _PARTS = ("value and protocol", "images counted", "images", "budget", "attack", "source", "targets")
 _PARTS += ("data set", "defences", "arithmetic", "seed", "digest", "version")
@@ -42,15 +43,17 @@ def signature_of(results: Results, pairs: pd.DataFrame, value: str = "success") 
     """
     if pairs.empty:
         return ""
-    jobs = [job for row in results.attacked for job in row if job.job.attack in {*pairs["attack"]}]
+    titles = {*map(without_training_seed, pairs["attack"])}
+    jobs = [job for row in results.attacked for job in row]
+    jobs = [job for job in jobs if without_training_seed(job.job.attack) in titles]
     records = [job.job.record for job in jobs]
     labels = sorted({record.label for record in records})
     attacks = [_attack([job for job in jobs if job.job.record.label == label]) for label in labels]
     success = pairs["targeted"].map({True: "reached", False: "fooled"})
     values = _listed(success if value == "success" else [value])
-    counts = f"{_span(pairs[['least', 'most']].stack())}/{_span(r.images for r in records)}"
+    counts = f"{_span(pairs[['least', 'most']].round().stack())}/{_span(r.images for r in records)}"
     budgets = "+".join(f"{eps:g}" for eps in sorted({*pairs["eps_255"]}))
-    white = "no " * bool((pairs["relation"] == TRANSFER).all()) + "white box"
+    white = bool((pairs["relation"] != TRANSFER).any())
     formats = {(r.precision, r.config["trainer"]["attack_precision"]) for r in records}
     versions = {f"{r.versions.get(INSTALLED)}+{r.code.get('program', '')[:6]}" for r in records}
     parts = (
@@ -58,7 +61,7 @@ def signature_of(results: Results, pairs: pd.DataFrame, value: str = "success") 
         f"{_listed(pairs['norm'])} {budgets}/255 {_listed(r.storage for r in records)}",
         ",".join(attacks) if len(attacks) <= _MOST else f"attacks={len(attacks)}",
         f"src={_listed(pairs['source'])}",
-        f"tgt={pairs['target'].nunique()},{white}",
+        f"tgt={pairs['target'].nunique()},{'no ' * (not white)}white box",
         f"img={_listed(r.dataset for r in records)}",
         f"def={_listed(pairs['defence'])}",
         _listed("+".join(dict.fromkeys(names)) for names in formats).replace("32-true", "fp32"),
@@ -77,13 +80,11 @@ def _attack(jobs: Sequence[JobResults]) -> str:
     words = [name, *(word for word in words if word.partition("=")[0] not in _SHORT)]
     stated = record.config["attack"]["settings"]
     steps, size, share = map(stated.get, ("steps", "step_size_255", "relative_step_size"))
-    if steps is not None:
-        words.append(f"steps={steps}")
+    words += [f"steps={steps}"] * (steps is not None)
     if steps is not None and "step_size_255" in stated:
         relative = f"eps*{share}" if share else f"eps/{steps}"
         words.append(f"step={f'{size}'.removesuffix('.0')}/255" if size else f"step={relative}")
-    if "decay" in stated:
-        words.append(f"mu={stated['decay']}".removesuffix(".0"))
+    words += [f"mu={stated.get('decay')}".removesuffix(".0")] * ("decay" in stated)
     if counts := [count for job in jobs if (count := job.cost.get("gradients_per_image"))]:
         words.append(f"grad={_span(counts)}")
     return " ".join(map(_escaped, words))
