@@ -54,7 +54,8 @@ def signature_of(results: Results, pairs: pd.DataFrame, value: str = "success") 
     counts = f"{_span(pairs[['least', 'most']].round().stack())}/{_span(r.images for r in records)}"
     budgets = "+".join(f"{eps:g}" for eps in sorted({*pairs["eps_255"]}))
     white = bool((pairs["relation"] != TRANSFER).any())
-    formats = {(r.precision, r.config["trainer"]["attack_precision"]) for r in records}
+    trainers = [record.config["trainer"] for record in records]
+    formats = {(of["precision"], of["attack_precision"]) for of in trainers}
     versions = {f"{r.versions.get(INSTALLED)}+{r.code.get('program', '')[:6]}" for r in records}
     parts = (
         f"{values},{_listed(pairs['protocol'])},n={counts}",

@@ -139,7 +139,7 @@ def test_no_name_parts_a_signature():
     names = {"label": "a, b|c (x=1, 2|3)", "dataset": "my set|2,3", "source": "a b@c|d"}
     line = signature(make() | names)
     assert line.count("|") == signature(make()).count("|") == 10
-    assert "|a%2C%20b%7Cc x=1%2C%202%7C3 |" in line and "img=my%20set%7C2%2C3|" in line
+    assert "|a%2C%20b%7Cc x=1%2C%202%7C3" in line and "img=my%20set%7C2%2C3|" in line
     assert "src=a%20b@c%7Cd|" in line
 
 
