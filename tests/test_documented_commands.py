@@ -215,10 +215,8 @@ def test_a_documented_command_runs(place, run_in, capsys, command):
 
 
 OTHERS = [one for one in COMMANDS if one not in MAIN]
-ONE, OTHER = "outputs/DATE/0-fgsm-vgg_small", "outputs/A/0-fgsm-vgg_small"
 PLACEHOLDERS = {"KIND": "curves", "PRESET": "small", "FOLDER": "outputs/DATE"}
-PLACEHOLDERS |= {"JOB": ONE, "outputs/DATE/0-fgsm-vgg16": ONE}
-PLACEHOLDERS |= {"OTHER": OTHER, "outputs/LATER/0-fgsm-vgg16": OTHER}
+PLACEHOLDERS["SIGNATURE"] = f"fooled,joint,n=9/9{10 * '|text'}"
 OF_ENOUGH = {"confidence-groups": (1, "demo"), "image": (2, "photographs")}
 OF_ENOUGH["strip"] = OF_ENOUGH["image"]
 """Stored sweeps for figures that need many images or certain ones, and their place in a command."""
