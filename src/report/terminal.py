@@ -45,10 +45,10 @@ def print_matrices(results: Results, console: Console) -> None:
             behind = defences(results, attack)
             console.print(behind.rich_table(), soft_wrap=False)
             legend += behind.legend
-    legend += filter(None, [images_text(results.jobs), results.signature])
+    legend += filter(None, [images_text(results.jobs)])
     if legend:
         console.print(Text("\n".join(dict.fromkeys(legend)), style="italic"), soft_wrap=False)
-        console.print()
+        console.print(Text(f"{results.signature}\n"), soft_wrap=True)  # to be copied
 
 
 def write_tables(results: Results, folder: Path) -> None:

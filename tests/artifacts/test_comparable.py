@@ -130,7 +130,12 @@ def test_each_fact_changes_the_signature_and_nothing_else_does():
         assert fact in differ
     assert {"config.source_draws", "config.defence.jpeg.repeats", "code.attack"} <= differ
     assert {"config.trainer.fold_batch_norms", "config.trainer.attack_precision"} <= differ
-    assert {"weights.vit_small", "data", "precision", "key_parts.layers.vit_small"} <= differ
+    assert {
+        "weights.vit_small",
+        "data",
+        "config.trainer.precision",
+        "key_parts.layers.vit_small",
+    } <= differ
     order = first | {"targets": first["targets"][::-1]}
     assert signature(order) == signature(first)
 
