@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from findings.costs import REPEATED
 from src.analysis import Outcomes
 from src.artifacts import FinishedJob, JobRecord, find_jobs
-from src.config import REPEATED
 from src.report import at_reference, cost_of, rank_untuned, read_preset
 
 TRANSFORMER = "vit_small"

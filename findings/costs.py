@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from src.analysis import Outcomes, outcomes_of
 from src.artifacts import FinishedJob, find_jobs
-from src.config import CONF, AttackSettings, at_equal_cost
+from src.config import CONF, AttackSettings
 from src.utils.files import atomic_write
 from src.utils.hydra_versions import VERSION_BASE
 from src.utils.model_names import ModelRef
@@ -31,6 +31,10 @@ MOST, MOST_OF_TRANSFORMERS = 400, 100
 """Most gradients an image of own settings, and from a vision transformer."""
 LEFT_OUT = {"none", "saved", "torchattacks", "transferattack"}
 LEFT_OUT |= {"llc", "illc", "fgsm_l2", "pgd_l2"}
+REPEATED = ("copies", "samples", "neighbours", "inner_steps", "scales", "admixed")
+"""Copies that each step takes; the way of many copies does not change `scales`."""
+STEPS, NEAR = 10, 0.05
+"""Steps of an attack with many copies, and the largest difference from a cost, as its share."""
 TARGETED = ("mi", "mi_di_ti", "logit_mi_di_ti", "cfm", "s4st")
 
 
@@ -44,6 +48,54 @@ def gradients(settings: Mapping[str, Any], members: int = 1) -> int:
 def _attack(settings: Mapping[str, Any]) -> AttackSettings:
     keys = {key: value for key, value in settings.items() if key != "about"}
     return AttackSettings(name="any", label="", about=settings["about"], settings=keys)
+
+
+def at_equal_cost(settings: Mapping[str, Any], cost: int, way: str) -> dict[str, Any]:
+    """Return the settings with which an attack is compared at equal cost, from one source.
+
+    Args:
+        settings: Keys of the attack's file.
+        cost: Gradients per image.
+        way: `steps`: as many steps as come near, with the fewest copies. `copies`: ten steps, one
+            below 20 gradients, of as many copies as come near. Steps are max(eps / 10, eps / steps)
+            long.
+
+    Raises:
+        ValueError: The attack has no copies, states no cost, or no number comes near enough.
+    """
+    copies = [key for key in REPEATED if key in settings]
+    searched = [key for key in copies if key != "scales"] if way == "copies" else ["steps"]
+    if settings["about"]["category"] == "fitted" or {*searched[:1]} - {*settings} or not searched:
+        raise ValueError(f"There are no {way}.")
+    fixed = {"steps": 1 if cost < 2 * STEPS else STEPS}
+    if way == "steps":
+        fixed = {key: max(1, _numbers(settings, key)[0]) for key in copies}
+    changed = {**settings, **fixed}
+    near = dict[int, float]()
+    for number in _numbers(changed, searched[0]):
+        near[number] = _count({**changed, searched[0]: number}) or 0
+        if near[number] >= cost:
+            break
+    number = min(near, key=lambda number: abs(near[number] - cost))
+    if abs(near[number] - cost) > NEAR * cost:
+        raise ValueError(f"No number of {way} comes near.")
+    found = {**changed, searched[0]: number}
+    chosen = {key: found[key] for key in ("steps", *copies)}
+    if "relative_step_size" in found:
+        chosen["relative_step_size"] = max(1 / STEPS, 1 / found["steps"])
+    return chosen
+
+
+def _numbers(settings: Mapping[str, Any], key: str) -> range:
+    """Return the numbers that an attack takes for a setting, to the highest cost."""
+    lowest = next((n for n in range(100) if _count({**settings, key: n}) is not None), None)
+    if lowest is None:
+        raise ValueError(f"{key} has no number with a known cost.")
+    return range(lowest, lowest + max(COSTS) + 2)
+
+
+def _count(settings: Mapping[str, Any]) -> float | None:
+    return _attack(settings).gradients(1, 1)
 
 
 def files(members: int, targeted: bool, cap: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -64,7 +116,7 @@ def files(members: int, targeted: bool, cap: int) -> Iterator[tuple[str, dict[st
             ways = product(COSTS, ("steps", "copies"))
             for cost, way in ways if members == 1 and not targeted else ():
                 with suppress(ValueError):
-                    changes = at_equal_cost(_attack(settings), cost, way)
+                    changes = at_equal_cost(settings, cost, way)
                     yield f"{name}_{cost}_{way}", {"defaults": [name, "_self_"], **changes}
 
 

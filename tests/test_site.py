@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -24,7 +25,7 @@ from findings.__main__ import (
 from findings.board import Boards
 from findings.networks import Networks
 from findings.step_rule import step_rule
-from src import paper, rank
+from src import attacks, paper, rank
 from src.artifacts.jobs import find_jobs
 from src.report.beside import beside, read_preset
 from tests.conftest import REPOSITORY, run_python
@@ -242,10 +243,14 @@ def test_the_board_has_the_numbers_and_order_of_rank(monkeypatch):
 
 
 @pytest.mark.slow
-def test_rank_spends_gradients_as_the_stored_attacks_do():
-    mine, _ = rank("sia", gradients=10, source="resnet_small", tuning=True)
-    table = mine.equal_cost.set_index("attack")
+def test_rank_takes_a_number_of_gradients_and_says_how_stored_attacks_took_it():
+    mine = partial(attacks.sia, copies=1, relative_step_size=0.1, steps=10)
+    ranks = [rank(mine, source="resnet_small", tuning=True, name="one")]
+    ranks += [rank("mi", gradients=10, source="resnet_small", tuning=True)]
+    assert [ranked[0].cost for ranked in ranks] == [10, 10]
+    table = ranks[0][0].equal_cost.set_index("attack")
     assert abs(table["difference"]["sia at 10 gradients"]) < 0.003
+    assert all("took the better of two ways" in str(ranked) for ranked in ranks)
 
 
 def downhill(model, images, labels, eps, *, steps: Annotated[int, Field(le=2)] = 1):

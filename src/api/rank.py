@@ -4,10 +4,9 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeGuard
+from typing import Any, TypeGuard
 from uuid import uuid4
 
 from omegaconf import DictConfig
@@ -19,7 +18,6 @@ from ..config.catalogue import files
 from ..config.compose import compose_words
 from ..config.errors import REFUSALS, explain
 from ..config.fields import distinct
-from ..config.gradient_cost import REPEATED, at_equal_cost
 from ..config.read import read_job
 from ..config.resolvers import CONF
 from ..images.attacker import Attack
@@ -38,6 +36,10 @@ from .transfer import craft, quiet
 
 WORDS = {"small": ("experiment=demo", "epsilon.grid=[4]")}
 """The command line of the jobs of a preset that every machine has, without attack and source."""
+_TWO_WAYS = (
+    "Stored attacks of equal cost took the better of two ways on the images for tuning: many steps "
+    "of the fewest copies, or ten steps (one below 20 gradients) of many copies."
+)
 _OTHERS = ("tracking=none", "report=none", "trainer.progress_bar=false", "cache.images_mb=0")
 
 
@@ -48,7 +50,6 @@ def rank(
     source: str | Sequence[str] | None = None,
     tuning: bool = False,
     gradients: float | None = None,
-    spend: Literal["steps", "copies"] | None = None,
     name: str = "mine",
     against: str | Sequence[str] | None = None,
 ) -> Ranks:
@@ -66,10 +67,8 @@ def rank(
         tuning: Use the images for tuning alone, to choose settings in less time. To report, leave
             it out: the mean is measured on the other images, because the best of several settings
             gains by luck on these. Finished jobs have their images, and so no `tuning`.
-        gradients: Gradients per image of a named attack; None: its own.
-        spend: What they are spent on, as the stored attacks of equal cost do: `steps` of the fewest
-            copies, or `copies` in ten steps, one below 20 gradients. All steps are max(eps / 10,
-            eps / steps) long. None: steps, and with `tuning` also copies, if the attack has any.
+        gradients: Gradients per image of a named attack, which set its steps, as the key
+            `attack.gradients` does; None: its own.
         name: The attack's name in the ranking: letters, digits and `_ . + -`.
         against: One or more stored attacks, such as `mi`, that the text shows in a line of their
             own, with difference, interval and p: at their own settings and, if stored, at equal
@@ -88,16 +87,17 @@ def rank(
     """
     named = listed(against) or ()
     if _is_finished(attack):
-        if tuning or source is not None or gradients is not None or spend is not None:
-            raise ValueError("source, tuning, gradients and spend are not for finished jobs.")
+        if tuning or source is not None or gradients is not None:
+            raise ValueError("source, tuning and gradients are not for finished jobs.")
         return beside(open_jobs(attack), preset, named)
     # What cannot be used is refused before seconds of reading.
     crafted = None if isinstance(attack, str) else craft(name, attack, {}, "")
-    if crafted is not None and (gradients is not None or spend is not None):
-        raise ValueError(
-            "gradients and spend are for the name of an attack. Yours sets its own steps."
-        )
-    ways, refused = ([[]], []) if crafted else _ways(attack, gradients, spend, tuning)
+    if crafted is not None and gradients is not None:
+        raise ValueError("gradients is for the name of an attack. Yours sets its own steps.")
+    cost = [] if gradients is None else [f"attack.gradients={gradients}"]
+    if crafted is None:
+        config = _compose([*WORDS["small"], f"attack={attack}", *cost])
+        read_job(config, config.hydra)
     facts, stored = known_preset = read_preset(preset, named)
     if preset not in WORDS:
         none = " It has no images for tuning." * (tuning and not facts["tuning"])
@@ -114,12 +114,11 @@ def rank(
     pool, call = ModelPool(), uuid4().hex
     with quiet(), TemporaryDirectory() as cache:
         jobs = [
-            _run(attack, name, [*words, *way, f"cache.dir={cache}", f"source={model}"], pool, call)
-            for way in ways
+            _run(attack, name, [*words, *cost, f"cache.dir={cache}", f"source={model}"], pool, call)
             for model in distinct(chosen)
         ]
     ranks = beside(jobs, preset, named, known_preset)
-    ranks.notes += (*refused,)
+    ranks.notes += (_TWO_WAYS,) * any(len(one.equal_cost) for one in ranks)
     return ranks
 
 
@@ -158,30 +157,6 @@ def paper(
         lines = paper_jobs(lines, plan, partial(files, "model", [CONF]))
         jobs = [_run(attack, name, line, pool, call) for line in lines]
     return paper_text(results_of(jobs))
-
-
-def _ways(
-    attack: Any, gradients: float | None, spend: str | None, both: bool
-) -> tuple[list[list[str]], list[str]]:
-    """Return the words of each way to spend gradients that is ranked, and why others are not."""
-    if spend not in (None, "steps", "copies") or (spend and gradients is None):
-        raise ValueError(f"spend={spend!r}: it is steps or copies, and needs gradients.")
-    config = _compose([*WORDS["small"], f"attack={attack}"])
-    if gradients is None:
-        return [[]], []
-    if isinstance(gradients, bool) or not isinstance(gradients, Real) or not 0 < gradients < 1e9:
-        raise ValueError("gradients is a number between 0 and 1e9.")
-    unspent, ways, refused = read_job(config, config.hydra).attack, list[list[str]](), list[str]()
-    both &= not unspent.settings.keys().isdisjoint(REPEATED)
-    for way in [spend] if spend else ["steps", "copies"][: 1 + both]:
-        try:
-            keys = at_equal_cost(unspent, float(gradients), way)
-            ways.append([f"attack.{key}={value}" for key, value in sorted(keys.items())])
-        except ValueError as error:
-            refused.append(str(error))
-    if not ways:
-        raise ValueError(refused[0])
-    return ways[: 1 + (ways[0] != ways[-1])], refused
 
 
 def _is_finished(attack: Any) -> TypeGuard[Sweeps | Results]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
-from ..config.gradient_cost import COPIES
 from ..config.sections import network_settings
 from ..utils.model_names import ModelRef
 from ..utils.package import is_asset
@@ -50,9 +49,8 @@ def _settings(record: JobRecord) -> list[Any]:
     Records of earlier versions do not state the training images of a fit and their augmentation.
     """
     settings = record.config["attack"].get("settings")
-    if number := re.search(r"\([\d.e+]+ gradients?(, spend=copies)?[,)]", record.label):
-        keys = COPIES if number[1] else ("steps",)
-        settings = {key: value for key, value in settings.items() if key not in keys}
+    if re.search(r"\([\d.e+]+ gradients?[,)]", record.label):
+        settings = {key: value for key, value in settings.items() if key != "steps"}
     attack, fit = record.config["attack"], ("fit.images", "fit.passes")
     stated = [settings, attack.get("target_label"), record.code.get("attack")]
     stated += [record.config["ensemble"], record.config.get("source_draws", 1)]

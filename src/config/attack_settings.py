@@ -14,8 +14,6 @@ from ..utils.package import resolve
 from .fields import Name, Place, check_units
 from .sections import Section, TargetLabelRule
 
-COST = ("gradients", "spend")
-"""Keys that set the number of steps or copies, see `at_cost`; no keywords of a function."""
 _PARTS = ("estimator", "objective", "update")
 _STARTS, _RUNS = ("random_start", "warm_up_steps"), ("warm_up_steps", "restarts")
 
@@ -147,7 +145,6 @@ class AttackSettings(Section):
         label: Name in runs, tables and headings, see `attack_label`.
         settings: All keys of the attack's file, resolved.
         cost: Gradients per image that `settings` do not give yet, see `at_cost`.
-        spend: Which number `at_cost` sets; None: of steps.
         source: Model that a saved set was crafted on, according to its files.
     """
 
@@ -161,7 +158,6 @@ class AttackSettings(Section):
     cost: Annotated[float, Field(gt=0, le=1e9)] | None = Field(
         default=None, alias="gradients", exclude=True
     )
-    spend: Literal["steps", "copies"] | None = Field(default=None, exclude=True)
     saved: SavedSettings | None = None
     source: str = ""
 

@@ -11,7 +11,7 @@ from ..utils.about import About, listed
 from ..utils.model_names import NO_DEFENCE, ModelRef, check_listed
 from ..utils.package import OFFLINE, canonical_name, rename_targets
 from ..utils.refusals import suggestion, warn_once
-from .attack_settings import COST, attack_label, stated_about, takes
+from .attack_settings import attack_label, stated_about, takes
 from .catalogue import is_public, names_in
 from .command import NAMED, Command
 from .compose import is_sweep
@@ -113,7 +113,7 @@ def _typed(command: Command) -> set[str]:
     """Return the keywords of an attack's function that overrides set."""
     parts = [key.split(".") for key in command.keys]
     keys = {part[1] for part in parts if part[0] == "attack" and len(part) > 1}
-    return keys - {"_target_", "about", "name", "norm", "target_label", *COST}
+    return keys - {"_target_", "about", "name", "norm", "target_label", "gradients"}
 
 
 def check_applied(command: Command, jobs: Sequence[Settings]) -> None:
@@ -139,7 +139,7 @@ def crafted_keys(name: str, section: Mapping[str, Any]) -> dict[str, Any]:
     elif section.get("name", name) not in (name, name.rpartition(".")[2]):
         raise ValueError(f"attack.name={section['name']}: it must be the file's name, {name}.")
     keys = {key: value for key, value in section.items() if key not in ("name", "about")}
-    rules: dict[str, Any] = {key: keys.pop(key) for key in COST if key in keys}
+    rules: dict[str, Any] = {"gradients": keys.pop("gradients", None)}
     rules |= {key: keys[key] for key in ("norm", "target_label") if key in keys}
     return {"kind": "crafted", "name": name, "settings": keys, "about": about, **rules}
 
@@ -201,7 +201,7 @@ def _refuse_what_needs_an_attack(attack: Mapping[str, Any], section: Mapping[str
         "diagnostics": any(value for key, value in diagnostics if key != "n_images"),
         "controls=true": clean and section["controls"],
         "source": clean and section["source"] is not None,
-        **{f"attack.{key}": section["attack"].get(key) for key in COST},
+        "attack.gradients": section["attack"].get("gradients"),
     }
     for key in (key for key, value in wanted.items() if value):
         raise ValueError(f"{key} needs an attack on a source, but attack={attack['name']}.")

@@ -15,7 +15,6 @@ from ..cache.rows import Rows
 from ..config.command import BUDGETS
 from ..config.errors import REFUSALS, explain
 from ..config.fields import find_preset
-from ..config.gradient_cost import COPIES
 from ..config.sections import PROGRAM_KEYWORDS
 from ..report.beside import NEAR, cost_of
 from ..tracking import Tracker
@@ -89,10 +88,10 @@ def _from_source(
     for question, changed in questions.items():
         yield _changed(words, question, *changed)
         yield _changed(base, question, *changed)
-    cut = ("attack.gradients=", "attack.spend=")  # what they have set is stated instead
-    plain = [word for word in words if not word.startswith(cut)]
+    # The steps that this key has set are stated instead.
+    plain = [word for word in words if not word.startswith("attack.gradients=")]
     keys = settings.attack.settings
-    fixed = {key: keys[key] for key in ("steps", *COPIES) if keys.get(key) is not None}
+    fixed = {key: keys[key] for key in ("steps",) if keys.get(key) is not None}
     for key, number, stated in _changes(planned.attack.function) if tuning else ():
         typed = (f"attack.{name}={value}" for name, value in {**fixed, key: number}.items())
         yield _changed(plain, f"{key}={number} (stated: {stated})", *few, *typed)

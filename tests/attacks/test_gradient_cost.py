@@ -8,7 +8,7 @@ import pytest
 from src.attacks import attack
 from src.config.attack_settings import AttackSettings
 from src.config.errors import explain
-from src.config.gradient_cost import COPIES, TOLERANCE, at_cost
+from src.config.gradient_cost import TOLERANCE, at_cost
 from src.config.read import crafted_keys
 from src.config.settings import Settings
 from src.images.attacker import CountedModel
@@ -18,9 +18,8 @@ from tests.attacks.conftest import SECTIONS
 from tests.config.test_settings import read
 
 ONE_STEP = ("fgsm", "fgsm_l2", "llc", "rfgsm")
-COARSE = {(name, "steps") for name in ("decowa", "ops", "pgn", "vmi", "vni")}
-COARSE |= {("s4st", "copies"), ("rap", "copies")}
-"""Attacks of two sources that cannot take 200, within 5 %, by steps or by copies."""
+COARSE = ("decowa", "ops", "pgn", "vmi", "vni")
+"""Attacks of two sources that cannot take 200, within 5 %."""
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +34,13 @@ def settings_of(job: Settings, name: str, **keys) -> Settings:
 
 
 @pytest.mark.few
-@pytest.mark.parametrize("spend", ["steps", "copies"])
-def test_takes_the_gradients_that_are_asked_for(attack_name, spend, two_sources, network, batch):
-    wanted, words = 200, {"gradients": 200, "spend": spend}
-    has_copies = not SECTIONS[attack_name].keys().isdisjoint(COPIES)
-    if attack_name in ONE_STEP or (spend == "copies" and not has_copies):
-        with pytest.raises(ValueError, match=r"has a fixed number|has no copies"):
+def test_takes_the_gradients_that_are_asked_for(attack_name, two_sources, network, batch):
+    wanted, words = 200, {"gradients": 200}
+    if attack_name in ONE_STEP:
+        with pytest.raises(ValueError, match="has a fixed number"):
             at_cost(settings_of(two_sources, attack_name, **words))
         return
-    if (attack_name, spend) in COARSE:
+    if attack_name in COARSE:
         with pytest.raises(ValueError, match="The nearest: ") as caught:
             at_cost(settings_of(two_sources, attack_name, **words))
         wanted = words["gradients"] = int(re.findall(r"(\d+) \(", str(caught.value))[0])
@@ -101,7 +98,6 @@ def test_copies_of_all_transforms_count(keys, two_sources, network, batch):
 REFUSED = {
     "attack.gradients=50 attack=vmi": "The nearest: 43 (attack.steps=3) or 64 (attack.steps=4)",
     "attack.gradients=10 attack=mi attack.steps=10": "sets attack.steps",
-    "attack.spend=copies attack=sia": "needs attack.gradients",
     "attack.gradients=90 attack=sia attack.copies=0": "copies: Input should be greater than 0",
     "attack.gradients=9 attack=none source=null": "attack.gradients needs an attack",
     "attack.gradients=5 attack=bim attack.random_start=uniform": "attack.random_start",
@@ -124,3 +120,5 @@ def test_draws_and_sources_count():
     words = ("source_defence=random_resize_pad", "source_draws=4", "source=[resnet50,vgg16]")
     attack = read("attack=mi", "attack.decay=0.5", "attack.gradients=200", *words).attack
     assert attack.settings["steps"] == 25 and attack.label == "mi (200 gradients, decay=0.5)"
+    ten = read("attack=sia", "source=resnet50", "attack.copies=10", "attack.gradients=100").attack
+    assert ten.settings["steps"] == 10 and ten.label == "sia (100 gradients, copies=10)"
