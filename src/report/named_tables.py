@@ -246,8 +246,8 @@ def defences(results: Results, attack: str | None = None) -> Grid:
     if not adaptive:
         note += "; a plain transfer attack is not an adaptive one: for that set source_defence"
     caption = f"{does.capitalize()} behind defences: {_place(results, jobs)}"
-    line, cells = signature_of(results, pairs, "accuracy"), table.to_numpy().tolist()
-    return Grid([*table], cells, caption, [note], (), [adaptive], means, line)
+    line, texts = signature_of(results, pairs, "accuracy"), table.to_numpy().tolist()
+    return Grid([*table], texts, caption, [note], (), [adaptive], means, line)
 
 
 def rankings(results: Results, of: str) -> Iterator[pd.DataFrame]:

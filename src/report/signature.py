@@ -20,8 +20,10 @@ from ..utils.refusals import printable
 from .results import JobResults, Results, results_of
 from .trainings import without_training_seed
 
-_PARTS = ("value and protocol", "images counted", "images", "budget", "attack", "source", "targets")
-_PARTS += ("data set", "defences", "arithmetic", "seed", "digest", "version")
+_PARTS = (
+    *("value and protocol", "images counted", "images", "budget", "attack", "source", "targets"),
+    *("data set", "defences", "arithmetic", "seed", "digest", "version"),
+)
 """Names of what a signature states, in this order."""
 _MAY_DIFFER = {"images counted", "attack", "source", "targets", "defences", "digest"}
 """What may differ between numbers of one table."""
@@ -51,7 +53,8 @@ def signature_of(results: Results, pairs: pd.DataFrame, value: str = "success") 
     attacks = [_attack([job for job in jobs if job.job.record.label == label]) for label in labels]
     success = pairs["targeted"].map({True: "reached", False: "fooled"})
     values = _listed(success if value == "success" else [value])
-    counts = f"{_span(pairs[['least', 'most']].round().stack())}/{_span(r.images for r in records)}"
+    counted = pairs[["least", "most"]].round().to_numpy().ravel()
+    counts = f"{_span(counted)}/{_span(record.images for record in records)}"
     budgets = "+".join(f"{eps:g}" for eps in sorted({*pairs["eps_255"]}))
     white = bool((pairs["relation"] != TRANSFER).any())
     trainers = [record.config["trainer"] for record in records]
