@@ -71,7 +71,7 @@ def test_sources_that_aim_at_other_classes_share_no_clean_row():
         ("index < 0", ["a+c", ["b"], "joint"], r"joint.*'a\+c'"),
         ("target == 'a' and eps_255 == 0 and index == 0", ["a", ["b"], "source_correct"], "'a'"),
         ("index < 0", ["a", ["b"], "Joint"], "protocol=Joint"),
-        ("index < 0", ["a", ["b", "c"]], "target=c: choose from b"),
+        ("index < 0", ["a", ["b", "c"]], "target=c: choose from a, b"),
         ("index < 0", ["a", []], r"target=\(none\)"),
         (None, ["a", ["b"]], "several rows for one image"),
     ],
