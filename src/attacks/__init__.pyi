@@ -78,10 +78,13 @@ from .zoo.gradient_sampling import ExpectedFlatness as ExpectedFlatness
 from .zoo.gradient_sampling import GradientRelevance as GradientRelevance
 from .zoo.gradient_sampling import PenalisedGradientNorm as PenalisedGradientNorm
 from .zoo.gradient_sampling import ReversePerturbation as ReversePerturbation
+from .zoo.gradient_sampling import ShiftedPerturbation as ShiftedPerturbation
 from .zoo.gradient_sampling import ShrinkingSteps as ShrinkingSteps
 from .zoo.gradient_sampling import VarianceTuning as VarianceTuning
 from .zoo.gradient_steps import PatchWise as PatchWise
 from .zoo.input_blocks import BlockShuffle as BlockShuffle
+from .zoo.input_blocks import FusedBlocks as FusedBlocks
+from .zoo.input_blocks import StretchedBlocks as StretchedBlocks
 from .zoo.input_blocks import StructureInvariant as StructureInvariant
 from .zoo.input_geometry import DiverseInput as DiverseInput
 from .zoo.input_geometry import DiverseSizes as DiverseSizes
@@ -93,6 +96,7 @@ from .zoo.input_values import MixMask as MixMask
 from .zoo.input_values import Scale as Scale
 from .zoo.input_values import Spectrum as Spectrum
 from .zoo.targeted import ScaledBlocks as ScaledBlocks
+from .zoo.targeted import SingleBlocks as SingleBlocks
 
 class _Stated:
     __name__: str
@@ -1198,6 +1202,47 @@ class _Gra(_Stated):
 
 gra: _Gra
 
+class _LiBoost(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        copies: int = 30,
+        shift: int = 6,
+        decay: float = 1.0,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
+        norm: Literal["linf", "l2"] = "linf",
+        steps: int = 10,
+        step_size_255: float | None = None,
+        relative_step_size: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        kernel_size: int = 0,
+        transforms: tuple[Transform, ...] = ...,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        update: Callable[[Tensor, State], Tensor] | StatefulPart = ...,
+        backward_rule: Callable[[Module], Module] | None = None,
+        objective: Objective | None = None,
+        layer: str | tuple[str, ...] | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+    ) -> Tensor: ...
+
+li_boost: _LiBoost
+
 class _Mef(_Stated):
     def __call__(
         self,
@@ -1710,6 +1755,47 @@ class _Bsr(_Stated):
 
 bsr: _Bsr
 
+class _Bss(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        copies: int = 10,
+        decay: float = 1.0,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
+        norm: Literal["linf", "l2"] = "linf",
+        steps: int = 10,
+        step_size_255: float | None = None,
+        relative_step_size: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        kernel_size: int = 0,
+        transforms: tuple[Transform, ...] = ...,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        estimator: Callable[[Gradient, State], Tensor] | StatefulPart = ...,
+        update: Callable[[Tensor, State], Tensor] | StatefulPart = ...,
+        backward_rule: Callable[[Module], Module] | None = None,
+        objective: Objective | None = None,
+        layer: str | tuple[str, ...] | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+    ) -> Tensor: ...
+
+bss: _Bss
+
 class _Sia(_Stated):
     def __call__(
         self,
@@ -1751,6 +1837,47 @@ class _Sia(_Stated):
     ) -> Tensor: ...
 
 sia: _Sia
+
+class _Sid(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        copies: int = 20,
+        decay: float = 1.0,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "cross_entropy",
+        norm: Literal["linf", "l2"] = "linf",
+        steps: int = 10,
+        step_size_255: float | None = None,
+        relative_step_size: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        kernel_size: int = 0,
+        transforms: tuple[Transform, ...] = ...,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        estimator: Callable[[Gradient, State], Tensor] | StatefulPart = ...,
+        update: Callable[[Tensor, State], Tensor] | StatefulPart = ...,
+        backward_rule: Callable[[Module], Module] | None = None,
+        objective: Objective | None = None,
+        layer: str | tuple[str, ...] | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+    ) -> Tensor: ...
+
+sid: _Sid
 
 class _Decowa(_Stated):
     def __call__(
@@ -2259,6 +2386,48 @@ class _Usmm(_Stated):
     ) -> Tensor: ...
 
 usmm: _Usmm
+
+class _Everywhere(_Stated):
+    def __call__(
+        self,
+        model: Callable[[Tensor], Tensor],
+        images: Tensor,
+        labels: Tensor,
+        eps: float | Sequence[float] | Sequence[Sequence[float]] | Tensor,
+        *,
+        loss: Literal["cross_entropy", "calibrated", "logit", "margin"] = "logit",
+        mix_probability: float = 0.1,
+        max_ratio: float = 0.75,
+        max_width: float = 0.25,
+        copies: int = 5,
+        transforms: tuple[Transform, ...] = ...,
+        steps: int = 300,
+        decay: float = 1.0,
+        kernel_size: int = 5,
+        norm: Literal["linf", "l2"] = "linf",
+        step_size_255: float | None = None,
+        relative_step_size: float | None = None,
+        step_rule: Literal["mdcs"] | None = None,
+        warm_up_steps: int = 0,
+        warm_up_scale: float = 1.0,
+        random_start: Literal["uniform", "sign"] | None = None,
+        start_radius: float = 1.0,
+        restarts: int = 1,
+        keep_best: bool = False,
+        normalised: bool = True,
+        lookahead: Literal["momentum", "gradient"] | None = None,
+        copies_average: Literal["gradients", "logits"] = "gradients",
+        estimator: Callable[[Gradient, State], Tensor] | StatefulPart = ...,
+        update: Callable[[Tensor, State], Tensor] | StatefulPart = ...,
+        backward_rule: Callable[[Module], Module] | None = None,
+        targeted: bool = False,
+        true_labels: Tensor | None = None,
+        seeds: Tensor | None = None,
+        pool: tuple[Tensor, Tensor] | None = None,
+        max_batch: int | None = None,
+    ) -> Tensor: ...
+
+everywhere: _Everywhere
 
 class _LogitMiDiTi(_Stated):
     def __call__(

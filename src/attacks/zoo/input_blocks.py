@@ -190,13 +190,19 @@ def _filters(axis: Axis) -> Tensor:
     smaller, length = (SHRUNK * size).floor() + 1, place.shape[1]
     enlarge = resizing(place, smaller, size, length, start)
     shrink = resizing(place, size, smaller, length, start)
+    low = _low_frequencies(axis, size - (MUTED * size).floor())
+    return torch.stack([enlarge @ shrink, low])[:, None, :, None]
+
+
+def _low_frequencies(axis: Axis, kept: Tensor) -> Tensor:
+    """Return matrices (N, H, H) that keep the lowest `kept`, (N, H), frequencies of each block."""
+    size, place = axis.size.double(), axis.offset.double()
     # As in `dct_matrix`, with frequencies `place` counted within each pixel's block.
     turns = ((2 * place + 1)[:, :, None] * place[:, None]) % (4 * size)[:, :, None]
-    low = (place < size - (MUTED * size).floor())[:, None]
-    low = low & (axis.block[:, :, None] == axis.block[:, None])
+    low = (place < kept)[:, None] & (axis.block[:, :, None] == axis.block[:, None])
     weights = ((1 + (place > 0)) / size).sqrt()[:, None] * low
     waves = weights * (turns * (math.pi / 2) / size[:, :, None]).cos()
-    return torch.stack([enlarge @ shrink, waves @ waves.mT])[:, None, :, None]
+    return waves @ waves.mT
 
 
 @attack(transform=StructureInvariant, decay=1.0)
@@ -204,4 +210,159 @@ def sia() -> None:
     """Change each block at random: structure invariance, with momentum (authors' script: none).
 
     Name: Structure Invariant Attack.
+    """
+
+
+MARGIN, GAP = 35 / 224, 40 / 224  # of the cuts to the border and to each other, as shares of a side
+
+
+@checked
+class StretchedBlocks:
+    """Cut the image into 3 x 3 blocks, and stretch or shrink each in its place.
+
+    Rows and columns are cut at two random places each, at least 35/224 of the side from the border
+    and more than 40/224 from each other. The strips of one axis, drawn at random, get new lengths
+    in proportion to numbers from U(1/4, 3/4). Each strip is then divided along the other axis, with
+    lengths of its own. Blocks are resized bilinearly.
+
+    Args:
+        copies: Number of versions.
+
+    Reference: Liu et al. (2025), arXiv 2511.17688: read from the authors' code, where M = 2, d_b =
+    35, d_p = 40, r = 1, ten versions.
+
+    Deviation: the ends of strips are rounded (authors: their lengths, then the longest is changed).
+    """
+
+    copies: PositiveInt = 10
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        check_blocks(3, images)
+        sides, rows_first = images.shape[-2:], random.uniform()[:, None, None] < 0.5
+        cuts = [_far_cuts(random, side) for side in sides]
+        alike, apart = (random.uniform(n, 3, low=0.25, high=0.75).double() for n in (1, 3))
+        shares = torch.where(rows_first, alike, apart), torch.where(rows_first, apart, alike)
+        (row, y), (column, x) = map(_stretched, cuts, shares, sides)
+        # Strips of the second axis are those of the pixel's strip on the first.
+        y = y.gather(1, column[:, :1].mT.expand(-1, -1, sides[0])).mT
+        x = x.gather(1, row[:, :1].mT.expand(-1, -1, sides[1]))
+        return sample(images, neighbours(y, 0, sides[0]), neighbours(x, 0, sides[1]))
+
+
+def _far_cuts(random: PerImageRandom, length: int) -> Tensor:
+    """Return two places per image, far from each other and from the border, ascending, (N, 2)."""
+    margin, gap = round(MARGIN * length), round(GAP * length)
+    first, second = random.uniform(2).double().split(1, dim=1)
+    first = margin + (first * (length - 2 * margin)).floor()
+    below = (first - gap - margin).clamp_min(0)
+    place = (second * (below + (length - margin - 1 - first - gap).clamp_min(0))).floor()
+    second = torch.where(place < below, margin + place, first + gap + 1 + place - below)
+    return torch.cat([first, second.clamp_max(length - 1)], dim=1).sort(dim=1).values
+
+
+def _stretched(cuts: Tensor, shares: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """Return each pixel's strip, and the place that it shows, for new lengths: (N, 3, length)."""
+    ends = functional.pad(functional.pad(cuts, (1, 0)), (0, 1), value=length)
+    ends = ends[:, None].expand(-1, 3, -1)
+    new = functional.pad((shares.cumsum(2) / shares.sum(2, True) * length).round(), (1, 0))
+    pixels = torch.arange(length, device=cuts.device).expand(*new.shape[:2], -1).contiguous()
+    strip = torch.searchsorted(new[..., 1:].contiguous(), pixels.double(), right=True)
+    start, end, first, last = (
+        values.gather(2, strip + n) for values in (ends, new) for n in (0, 1)
+    )
+    inner = (pixels + 0.5 - first) * (end - start) / (last - first) - 0.5
+    return strip, start + inner.clamp_min(0).minimum((end - start - 1).clamp_min(0))
+
+
+@attack(transform=StretchedBlocks, decay=1.0)
+def bss() -> None:
+    """Stretch and shrink blocks: BSS, with momentum, steps of eps / 10 (authors: of eps / 8).
+
+    Name: Block Stretch and Shrink.
+    """
+
+
+LOWEST = 0.4  # share of the frequencies of either axis that a block keeps when it is fused
+
+
+@checked
+class FusedBlocks:
+    """Cut the image into 2 x 2 blocks, fuse half of them with the small whole image, and shrink.
+
+    The lengths of strips are in proportion to numbers from U(0.1, 0.9). With probability 1/2, a
+    block stays. Otherwise it is fused with the image, resized to the block and perhaps flipped: it
+    keeps the lowest 40 % of its frequencies on both axes, or becomes the mean of both. Each block
+    may then be flipped. Version i is the result, resized to 1 - i / (10 copies) of the side, placed
+    on black at random, and perhaps flipped. Flips are left to right, with probability 1/2.
+
+    Args:
+        copies: Number of versions.
+
+    Reference: Zhou et al.: Leveraging Spatial Invariance to Boost Adversarial Transferability
+    (2025), https://openaccess.thecvf.com/content/ICCV2025/papers/Zhou_Leveraging_Spatial_Invariance_to_Boost_Adversarial_Transferability_ICCV_2025_paper.pdf,
+    read from TransferAttack's code, where N = 20.
+    """
+
+    copies: PositiveInt = 20
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        check_blocks(2, images)
+        sides, number = images.shape[-2:], images.dtype
+        rows, columns = (_two_strips(random, side) for side in sides)
+        kind, flips = random.uniform(2, 2), random.integers(0, 2, 2, 2, 2) > 0
+        block = (rows.block[:, :, None] * 2 + columns.block[:, None]).flatten(1)
+        kind, mirrored, turned = (
+            values.flatten(1).gather(1, block).unflatten(1, sides)[:, None]
+            for values in (kind, flips[:, 0], flips[:, 1])
+        )
+        back = columns.size - 1 - columns.offset
+        down, across, reverse = (
+            resizing(place.double(), side, axis.size.double(), side)[:, None].to(number)
+            for place, side, axis in (
+                (rows.offset, sides[0], rows),
+                (columns.offset, sides[1], columns),
+                (back, sides[1], columns),
+            )
+        )
+        whole = torch.where(
+            mirrored, along_axes(down, images, reverse), along_axes(down, images, across)
+        )
+        low = [
+            _low_frequencies(axis, (LOWEST * axis.size.double()).floor())[:, None].to(number)
+            for axis in (rows, columns)
+        ]
+        filtered = whole + along_axes(low[0], images - whole, low[1])
+        fused = torch.where(kind < 0.75, filtered, (images + whole) / 2)
+        fused = torch.where(kind < 0.5, images, fused)
+        places = torch.arange(sides[1], device=block.device)[None, None, None]
+        source = torch.where(turned, (columns.start + back)[:, None, None], places)
+        fused = fused.gather(-1, source.expand_as(fused))
+        rate, flipped = 1 - copy / (10 * self.copies), random.uniform()[:, None, None, None] < 0.5
+        offsets = random.uniform(2).double().split(1, dim=1)
+        smaller, narrower = (
+            _shrunk(side, int(side * rate), offset).to(number)[:, None]
+            for side, offset in zip(sides, offsets, strict=True)
+        )
+        return along_axes(smaller, fused, torch.where(flipped, narrower.flip(-2), narrower))
+
+
+def _two_strips(random: PerImageRandom, length: int) -> Axis:
+    """Return an axis of two strips, with lengths in proportion to U(0.1, 0.9)."""
+    numbers = random.uniform(2, low=0.1, high=0.9).double()
+    first = (length * numbers[:, :1] / numbers.sum(1, True)).round().clamp(1, length - 1).long()
+    order = torch.arange(2, device=first.device).expand(len(first), 2)
+    return cut_axis(functional.pad(first, (0, 1), value=length), order, length)
+
+
+def _shrunk(length: int, new: int, shares: Tensor) -> Tensor:
+    """Return matrices (N, length, length) that resize to `new` pixels, put at random on zeros."""
+    places = torch.arange(length, device=shares.device) - (shares * (length - new)).floor()
+    return resizing(places, length, new, length) * ((places >= 0) & (places < new))[..., None]
+
+
+@attack(transform=FusedBlocks, decay=1.0)
+def sid() -> None:
+    """Fuse blocks with the small whole image: spatial invariance, with momentum.
+
+    Name: Spatial Invariance-based Diversity.
     """

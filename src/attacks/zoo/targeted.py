@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from ...utils.devices import constant
 from .. import PerImageRandom, Share, attack, checked, clip
+from .feature_perturbation import CleanFeatureMixup
 from .input_geometry import DiverseInput
 
 
@@ -184,4 +185,58 @@ def s4st() -> None:
     """Scale blocks and change colours, 900 steps: made for target labels, with momentum.
 
     Name: Strong, Self-transferable, faSt, Simple Scale Transformation.
+    """
+
+
+FILL = (0.485, 0.456, 0.406)  # of the pixels outside a block: the mean of ImageNet
+
+
+@checked
+class SingleBlocks:
+    """Show the whole image in the first version, and one of 3 x 3 blocks alone in each other one.
+
+    The blocks are drawn anew for each gradient, without repetition. Pixels outside have the mean
+    of ImageNet; pixels that remain at the right and lower border are in no block.
+
+    Args:
+        copies: Number of versions, the whole image included.
+
+    Reference: Zeng et al.: Everywhere Attack: Attacking Locally and Globally to Boost Targeted
+    Transferability (2025), arXiv 2501.00707, read from TransferAttack's code, with four of nine
+    blocks.
+    """
+
+    copies: Annotated[int, Ge(1), Le(10)] = 5
+
+    def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
+        if not copy:
+            random.scratch[self] = random.permutations(9)
+            return images
+        block, device = random.scratch[self][:, copy - 1, None], images.device
+        height, width = images.shape[-2:]
+        rows = torch.arange(height, device=device) // max(1, height // 3) == block // 3
+        columns = torch.arange(width, device=device) // max(1, width // 3) == block % 3
+        inside = (rows[:, :, None] & columns[:, None])[:, None]
+        return torch.where(inside, images, constant(FILL, images.dtype, device).view(3, 1, 1))
+
+
+@attack(
+    fixed=["layer"],
+    objective=CleanFeatureMixup,
+    transform=SingleBlocks,
+    transforms=(DiverseInput(0.7, 1.137, nearest=True),),
+    loss="logit",
+    steps=300,
+    decay=1.0,
+    kernel_size=5,
+    forwards=lambda n: n.copies * n.steps,
+    mixes=True,
+)
+def everywhere() -> None:
+    """Reach the target class in blocks, too: made for target labels, with `cfm`.
+
+    Name: Everywhere Attack.
+
+    Deviation: the clean features that are mixed in are those of whole images (TransferAttack: of
+    the same blocks).
     """
