@@ -231,6 +231,8 @@ class SingleBlocks:
     kernel_size=5,
     forwards=lambda n: n.copies * n.steps,
     mixes=True,
+    paper="2501.00707",
+    year=2025,
 )
 def everywhere() -> None:
     """Reach the target class in blocks, too: made for target labels, with `cfm`.
