@@ -319,9 +319,10 @@ class ShiftedPerturbation:
 
     Args:
         copies: Number of shifts.
-        shift: Largest shift along an axis, in pixels (k).
+        shift: Largest shift along an axis, in pixels (k); a whole side leaves no perturbation.
 
-    Reference: Li-Boost, arXiv 2503.06140 (2025), read from TransferAttack's code, where N = 30 and
+    Reference: Boosting the Local Invariance for Better Adversarial Transferability (2025), arXiv
+    2503.06140, read from TransferAttack's code, where N = 30 and
     k = 6 for 224 pixels.
     """
 

@@ -67,6 +67,14 @@ def check_blocks(blocks: int, images: Tensor) -> None:
         )
 
 
+def _check_sides(least: int, images: Tensor) -> None:
+    if least > min(images.shape[-2:]):
+        size = tuple(images.shape[-2:])
+        raise ValueError(
+            f"The attack needs images of {least} x {least} pixels or more, not {size}."
+        )
+
+
 class Axis(NamedTuple):
     """Origin of each pixel along one axis of blocks: four whole numbers, each of shape (N, H)."""
 
@@ -220,10 +228,10 @@ MARGIN, GAP = 35 / 224, 40 / 224  # of the cuts to the border and to each other,
 class StretchedBlocks:
     """Cut the image into 3 x 3 blocks, and stretch or shrink each in its place.
 
-    Rows and columns are cut at two random places each, at least 35/224 of the side from the border
-    and more than 40/224 from each other. The strips of one axis, drawn at random, get new lengths
-    in proportion to numbers from U(1/4, 3/4). Each strip is then divided along the other axis, with
-    lengths of its own. Blocks are resized bilinearly.
+    Rows and columns are cut at two random places each, about 35/224 of the side or more from the
+    border and more than about 40/224 from each other (rounded to pixels). The strips of one axis,
+    drawn at random, get new lengths in proportion to numbers from U(1/4, 3/4). Each strip is then
+    divided along the other axis, with lengths of its own. Blocks are resized bilinearly.
 
     Args:
         copies: Number of versions.
@@ -231,13 +239,14 @@ class StretchedBlocks:
     Reference: Liu et al. (2025), arXiv 2511.17688: read from the authors' code, where M = 2, d_b =
     35, d_p = 40, r = 1, ten versions.
 
-    Deviation: the ends of strips are rounded (authors: their lengths, then the longest is changed).
+    Deviation: the ends of strips are rounded (authors: their lengths; then the longest grows or the
+    shortest shrinks).
     """
 
     copies: PositiveInt = 10
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        check_blocks(3, images)
+        _check_sides(3, images)
         sides, rows_first = images.shape[-2:], random.uniform()[:, None, None] < 0.5
         cuts = [_far_cuts(random, side) for side in sides]
         alike, apart = (random.uniform(n, 3, low=0.25, high=0.75).double() for n in (1, 3))
@@ -306,7 +315,7 @@ class FusedBlocks:
     copies: PositiveInt = 20
 
     def __call__(self, images: Tensor, random: PerImageRandom, copy: int) -> Tensor:
-        check_blocks(2, images)
+        _check_sides(2, images)
         sides, number = images.shape[-2:], images.dtype
         rows, columns = (_two_strips(random, side) for side in sides)
         kind, flips = random.uniform(2, 2), random.integers(0, 2, 2, 2, 2) > 0

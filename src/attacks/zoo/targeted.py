@@ -227,6 +227,7 @@ class SingleBlocks:
     transforms=(DiverseInput(0.7, 1.137, nearest=True),),
     loss="logit",
     steps=300,
+    relative_step_size=0.1,
     decay=1.0,
     kernel_size=5,
     forwards=lambda n: n.copies * n.steps,
@@ -239,6 +240,7 @@ def everywhere() -> None:
 
     Name: Everywhere Attack.
 
-    Deviation: the clean features that are mixed in are those of whole images (TransferAttack: of
-    the same blocks).
+    Deviation: 300 steps, each version with layers of its own that mix in clean features of whole
+    images, enlarged by up to 1.137 and resized back (TransferAttack: 299 steps, the same layers for
+    all versions, features of the same blocks, shrunk by up to 29 of 224 pixels and padded).
     """
