@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from src.attacks import PerImageRandom, Philox
 from src.attacks.loop import ascend
 from src.attacks.parts import stateful
-from src.config.attack_settings import AttackSettings, computed_count
+from src.config.attack_settings import AttackSettings
 from src.images.attacker import CountedModel
 from tests.nondeterministic import refuse_nondeterministic
 
@@ -29,8 +30,10 @@ def gradients(k: int, keys: Mapping[str, Any], members: int = 1) -> float:
 
 def forwards(k: int, keys: Mapping[str, Any]) -> int:
     """Passes an image takes besides."""
-    counts = get_object(keys["_target_"]).counts
-    return computed_count(keys, "forwards", {"budgets": k}) if "forwards" in counts else 0
+    function = get_object(keys["_target_"])
+    defaults = {key: word.default for key, word in inspect.signature(function).parameters.items()}
+    count = function.counts.get("forwards", lambda numbers: 0)
+    return count(SimpleNamespace(**defaults | keys, budgets=k))
 
 
 def attacked(attack: Any, model: Any, images, labels, eps, pool=None, **words: Any) -> Tensor:
