@@ -72,7 +72,6 @@ def _add_contents(parser: CommandParser) -> None:
         "intervals": "add the 95 %% intervals of pairs and means in small print",
         "clean": "add a first row with the accuracies on all clean images",
         "differences": "add the differences from the first attack in the ranking, in points",
-        "published": "add published success rates below each attack, and a verdict on each",
         "networks": "fold the trainings of one network into one row or column; also of sources",
     }.items():
         add(f"--{option}", action="store_true", help=text)

@@ -63,7 +63,6 @@ class TableSpec:
     intervals: bool = False
     clean: bool = False
     differences: bool = False
-    published: bool = False
     networks: bool = False
     related: bool = True
     defence: str | None = None
@@ -82,17 +81,15 @@ class TableSpec:
         twice = ", ".join(name for name, count in Counter(self.keys).items() if count > 1)
         on_pairs = "value=counts needs source and target in rows or columns."
         clean = "clean needs source or attack in rows, target in columns, and value=accuracy or "
-        published = "published needs attack in rows, source and target in rows or columns, and "
         differences = "differences needs attack in rows, value=success and average=True."
         budgets = "budget" in self.keys
         clean_once = self.clean and "budget" in self.columns
-        once = self.value == "gradients" or self.published or clean_once
-        without = "budget: leave out value=gradients, published and, with it in columns, clean."
+        once = self.value == "gradients" or clean_once
+        without = "budget: leave out value=gradients and, with it in columns, clean."
         for reason in said(
             (f"{twice} is in rows and columns twice.", twice),
             (on_pairs, self.value == COUNTS and not pairs),
             (f"{clean}counts.", self.clean and not (named and self.value in (COUNTS, "accuracy"))),
-            (f"{published}value=success.", self.published and not (ranked and pairs)),
             (differences, self.differences and not (ranked and self.average)),
             ("budget shows all budgets: leave out eps_255.", budgets and self.eps_255),
             (without, budgets and once),

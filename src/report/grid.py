@@ -47,13 +47,11 @@ class Cell(NamedTuple):
         marks: Some of `bold`, `italic`, `partial` (a double dagger), `white` (grey, in Markdown a
             dagger) and `grey`, in this order.
         small: Small print behind the text, such as an interval.
-        note: A text behind both.
     """
 
     text: str | None
     marks: Sequence[str] = ()
     small: str = ""
-    note: str = ""
 
     def formatted(self, to: str, number: bool) -> str:
         """Return the cell in a format; minus signs of numbers are long in LaTeX."""
@@ -63,7 +61,6 @@ class Cell(NamedTuple):
         text = plain if number and to == "markdown" else _ESCAPES[to](self.text)
         text += _SMALL[to].format(self.small) * bool(self.small)
         text = text.replace("-", "$-$") if number and to == "latex" else text
-        text += f" {_ESCAPES[to](self.note)}" * bool(self.note)
         for mark in self.marks:
             text = _MARKS[mark][to].format(text)
         return text
@@ -107,9 +104,7 @@ class Grid:
     @property
     def texts(self) -> list[list[str]]:
         """The texts of each row for the terminal."""
-        return [
-            [" ".join(filter(None, [x.text, x.small, x.note])) for x in row] for row in self.rows
-        ]
+        return [[" ".join(filter(None, [x.text, x.small])) for x in row] for row in self.rows]
 
     def rich_table(self, ruled: bool = True) -> Table:
         """Return the table alone for the terminal; `ruled` underlines the heads."""

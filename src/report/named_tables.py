@@ -26,6 +26,7 @@ from .grid import FORMATS, Grid
 from .images_text import images_text
 from .network_table import network_table
 from .paper import paper_table
+from .published import published_table
 from .results import Results, open_results
 from .signature import signature_of
 from .transfer_table import transfer_table
@@ -56,9 +57,9 @@ def table(
             folders by name, as in `{"day1": "outputs/DATE"}`.
         *more: Further folders.
         name: `transfer`; `matrix`, `ranking`, `sources` or `defences`, as the report's summary has
-            them; `tries`, some rows of the function `tries`; `paper`, an answer of
-            `experiment=paper`; or `MODULE.FUNCTION`, your own function from `Results` and keywords
-            to a `Grid`.
+            them; `tries`, some rows of the function `tries`; `published`, rates beside published
+            ones; `paper`, an answer of `experiment=paper`; or `MODULE.FUNCTION`, your own function
+            from `Results` and keywords to a `Grid`.
         to: `latex` (needs booktabs and xcolor), `markdown`, `html` or `csv` (numbers without a
             caption); None: a `Grid`, which a notebook shows.
         wide: LaTeX: span both columns of the page.
@@ -85,8 +86,6 @@ def table(
             - `white_boxes=False`: leave out white boxes instead of showing them in grey;
             - `intervals=True`: add the 95 % intervals of pairs and means in small print;
             - `clean=True`: add a first row with the accuracies on all clean images;
-            - `published=True`: add a grey row below each attack with comparable published success
-              rates, and a verdict on each;
             - `networks=True`: fold the trainings of one network into one row or column: means over
               trainings, and the range of their pairs in small print; of `sources`: rank networks,
               for new trainings and new images;
@@ -312,6 +311,7 @@ TABLES: dict[str, Callable[..., Grid]] = {
     "sources": sources,
     "tries": tries_table,
     "defences": defences,
+    "published": published_table,
     "paper": paper_table,
 }
 """Tables by name; their options are the keywords of the functions."""

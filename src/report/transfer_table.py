@@ -14,7 +14,6 @@ from ..utils.formats import span
 from ..utils.model_names import renamed
 from .cells import AVERAGE, DIFFERENCE, VALUES, TableSpec, cells_of, seeds_of, single_sources
 from .grid import DAGGER, PARTIAL, Cell, Grid
-from .published import add_published
 from .results import Results
 from .signature import signature_of
 from .words import dependence, said
@@ -25,9 +24,6 @@ _MARKS = {"best": "bold", "undecided": "italic", "partial": "partial", "white": 
 def transfer_table(results: Results, spec: TableSpec) -> Grid:
     """Lay out values by attack, source, target and defence; see `TableSpec` for the options."""
     spec, pairs, body = cells_of(results, spec)
-    published = list[str]()
-    if spec.published:
-        body, published = add_published(results, pairs, body, spec.keys)
     caption, legend = _caption(results, pairs, body, spec)
     for axis in spec.keys:
         new = body[axis].map(lambda name: renamed(name, spec.names or {}))
@@ -47,7 +43,7 @@ def transfer_table(results: Results, spec: TableSpec) -> Grid:
         for row, cell in zip(cells, column.to_dict("records"), strict=True):
             row.append(_cell(cell, spec))
     above = [(axis, *[""] * (len(spec.columns) - 1)) for axis in spec.rows] + columns
-    notes = _details(results, pairs, spec) + published
+    notes = _details(results, pairs, spec)
     left, values = range(len(spec.rows)), pd.concat(data, axis=1)
     pairs = pairs[spec.white_boxes | (pairs["relation"] == TRANSFER)]
     line = signature_of(results, pairs, spec.value)
@@ -71,7 +67,6 @@ def _ends(cells: pd.DataFrame, intervals: bool) -> list[str]:
         ("value", True),
         *((end, intervals) for end in ("low", "high")),
         *((name, cells[name].notna().any()) for name in ("sd", *seeds_of(cells))),
-        ("verdict", cells.get("verdict", pd.Series("")).fillna("").ne("").any()),
         ("partial", cells["partial"].eq(True).any()),
     )
 
@@ -86,17 +81,15 @@ def _cell(cell: Mapping[Hashable, Any], spec: TableSpec) -> Cell:
         return (form.replace(":", ":+z") if signed else form).format(cell[name]).rstrip("%")
 
     marks = [mark for key, mark in _MARKS.items() if cell.get(key)]
-    verdict = cell.get("verdict") or ""
-    note = f"({verdict})" * bool(verdict)
     if pd.isna(cell["value"]):
-        return Cell("n/a", ["grey"] * bool(verdict or "white" in marks), "", note)
+        return Cell("n/a", ["grey"] * ("white" in marks))
     value, spread = cell["value"], ""
     if not isinstance(value, str):  # counts are a text with their rate and its deviation
         value = text("value")
         spread = "" if pd.isna(cell["sd"]) else f" \N{PLUS-MINUS SIGN} {text('sd')}"
     small = (spec.intervals or signed) and not pd.isna(cell["low"])
     interval = f"[{text('low')}, {text('high')}]" if small else ""
-    return Cell(value + spread, [*marks, *["grey"] * bool(verdict)], interval, note)
+    return Cell(value + spread, marks, interval)
 
 
 def _leads(cells: pd.DataFrame, spec: TableSpec, names: Mapping[str, str]) -> Iterator[str]:

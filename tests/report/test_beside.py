@@ -3,7 +3,7 @@
 import re
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
-from scipy.stats import t as student
 
 import findings.baselines
 import src.config.fields
@@ -23,14 +22,11 @@ from src.artifacts.jobs import find_jobs, name_jobs
 from src.artifacts.record import record_of
 from src.config.compose import compose_words
 from src.config.read import read_job
-from src.report import published
 from src.report.beside import beside, read_preset
 from src.report.named_tables import table
 from src.report.page.frame import build_report
-from src.report.published import load_published
 from src.report.results import results_of
 from src.report.words import rank_answer
-from tests.conftest import REPOSITORY
 from tests.records import JOBS, jobs_of_frame, predictions_of, results_of_frame
 from tests.report.conftest import make_sweep as write_sweep
 from tests.report.frames import as_predictions, rows_of
@@ -412,28 +408,20 @@ def test_a_sweep_over_the_seed_of_trainings_is_one_ranking_of_networks(tmp_path)
     assert networks["p"].notna().tolist() == [False, True, True, True]
 
 
-def test_the_verdict_on_a_published_study_is_its_prediction_interval(make_sweep):
+def test_rates_of_trainings_stand_beside_the_mean_of_published_ones(make_sweep):
     networks = {"resnet18": "resnet18", "resnet18_seed1": "resnet18", "vgg16": "vgg16"}
     frame = made_up(make_sweep, networks, "fgsm", values=3 * 32 * 32, dataset="cifar10")
-    counts = pd.read_csv(REPOSITORY / "src" / "assets" / "transferlab.csv")
-    counts = counts.query("eps_255 == 8 and attack == 'fgsm'")
-    rates = (counts["fooled"] / counts["joint"]).groupby([counts["source"], counts["target"]])
-    for folds in (True, False):
-        rows = rows_of(table(results_of_frame(frame), networks=folds, published=True, to="csv"))
-        for ours, theirs in pairwise(rows):
-            if "transferlab" not in theirs["attack"] or "transferlab" in ours["attack"]:
-                continue
-            source = ours["source"]
-            target = "vgg16" if networks[source] == "resnet18" else "resnet18"
-            its = rates.get_group((networks[source], target))
-            trainings = 2 if folds and source == "resnet18" else 1
-            half = student.ppf(0.975, 2) * its.std() * np.sqrt(1 / 3 + 1 / trainings)
-            place = "inside" if abs(float(ours[target]) - its.mean()) <= half else "outside"
-            ends = [100 * (its.mean() + sign * half) for sign in (-1, 1)]
-            text = f"{place} {ends[0]:.1f} to {ends[1]:.1f}, {200 * half:.1f} wide"
-            assert theirs[f"{target} verdict"] == text
-            assert float(theirs[target]) == pytest.approx(its.mean())
-        assert sum("transferlab" in row["attack"] for row in rows) == 2 + (not folds)
+    results = results_of_frame(frame)
+    rows = rows_of(table(results, name="published", to="csv"))
+    theirs = {("resnet18", "vgg16"): 27.7998, ("vgg16", "resnet18"): 55.2717}
+    ours = results.rates.set_index(["source", "target", "protocol", "eps_255"])["success_rate"]
+    pairs = [pair for pair in permutations(networks, 2) if networks[pair[0]] != networks[pair[1]]]
+    assert sorted((row["source"], row["target"]) for row in rows) == sorted(pairs)
+    for row in rows:
+        pair = row["source"], row["target"]
+        of_networks = networks[pair[0]], networks[pair[1]]
+        assert float(row["success_percent"]) == pytest.approx(theirs[of_networks], abs=1e-3)
+        assert float(row["success_rate"]) == pytest.approx(ours[(*pair, "joint", 8.0)])
 
 
 PUBLIC = {
@@ -472,48 +460,30 @@ def sweep_like_theirs(*words: str, images: int = 1000) -> pd.DataFrame:
     return as_predictions(pd.concat(parts, ignore_index=True), [record])
 
 
-def verdicts_of(frame: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Published value and verdict by target, from the table as CSV; empty without a row."""
-    _, *rows = rows_of(table(results_of_frame(frame), published=True, to="csv"))
-    names = {key: name.replace("/", ".") for key, name in PUBLIC.items()}
-    return {key: (its[name], its[f"{name} verdict"]) for its in rows for key, name in names.items()}
-
-
-def test_a_sweep_like_a_published_one_gets_each_verdict(monkeypatch):
-    """With Wilson's intervals by hand: the 95 % intervals of ours minus theirs, in points.
-
-    VGG-16 56.0 - 57.9: [-6.2, +2.4]. MobileNet 48.0 - 53.4: [-9.7, -1.0]. ViT 19.5 - 14.5:
-    [+1.7, +8.3], where a clean accuracy of 80 %, ours being 75 %, explains +5.
-    """
-    expected = {
-        "vgg16": ("0.579", "inside"),
-        "mobilenet": ("0.534", "off by -5.4"),
-        "vit": ("0.145", "off by +5.0"),
+def test_a_sweep_like_a_published_one_stands_beside_it():
+    grid = table(results_of_frame(sweep_like_theirs()), name="published")
+    cells = {key: row for row in grid.texts for key in PUBLIC if key in row[1:3][1]}
+    assert {key: row[3:7] for key, row in cells.items()} == {
+        "vgg16": ["16/255", "560 / 1000 = 56.00%", "57.9%", "-1.9"],
+        "mobilenet": ["16/255", "480 / 1000 = 48.00%", "53.4%", "-5.4"],
+        "vit": ["16/255", "195 / 1000 = 19.50%", "14.5%", "+5.0"],
     }
-    assert verdicts_of(sweep_like_theirs()) == expected
-    assert verdicts_of(sweep_like_theirs(images=999)) == {}  # fewer are not comparable
-    tables, cells = load_published()
-    known = {"clean": {"ViT": 80.0, "Mobilenet_v2": 75.0}}
-    tables["transferattack"] = tables["transferattack"].model_copy(update=known)
-    monkeypatch.setattr(published, "load_published", lambda: (tables, cells))
-    explained = {"vit": ("0.145", "inside after the clean difference")}
-    assert verdicts_of(sweep_like_theirs()) == expected | explained
+    assert grid.notes[0].startswith("TransferAttack: 1,000 images, all; https://github.com/Trust")
 
 
 @pytest.mark.parametrize(
-    ("reason", "words"),
+    "words",
     [
-        ("size", ["dataset.image_size=299"]),
-        ("steps", ["attack.steps=20"]),
-        ("steps", ["attack.decay=0.9"]),
-        ("denominator", ["protocol=joint"]),
-        ("budget", ["epsilon.grid=[8]", "epsilon.reference=8"]),
-        ("weights", ["source=torchvision/resnet50.IMAGENET1K_V1"]),
+        ["dataset.image_size=299"],
+        ["attack.steps=20"],
+        ["attack.decay=0.9"],
+        ["epsilon.grid=[8]", "epsilon.reference=8"],
+        ["source=torchvision/resnet50.IMAGENET1K_V1"],
+        ["images=999"],
     ],
 )
-def test_a_sweep_with_one_other_setting_is_not_comparable(reason, words):
-    frame = sweep_like_theirs(*words)
-    assert verdicts_of(frame) == {}
-    text = table(results_of_frame(frame), published=True, to="markdown")
-    found = text.partition("TransferAttack: not comparable: ")[2]
-    assert found.startswith((f"{reason} (4 cells)", f"{reason} (3 cells)"))
+def test_a_sweep_with_one_other_setting_is_not_comparable(words):
+    images = int(words[0].partition("images=")[2] or 1000)
+    frame = sweep_like_theirs(*(words if images == 1000 else []), images=images)
+    with pytest.raises(ValueError, match="No published rate is comparable"):
+        table(results_of_frame(frame), name="published")
